@@ -1,0 +1,177 @@
+//! The protocol between server and agents: HTTPS and JSON, spoken by the agent only.
+//!
+//! An agent is enrolled once with a one-time token ([`EnrolRequest`]) and gets a certificate bound to its
+//! cluster and node; everything after that needs the certificate. It asks for work ([`PollRequest`], held by the
+//! server up to [`POLL_HOLD_SECONDS`]), asks for a permit right before each acting phase ([`PermitRequest`]), and
+//! reports ([`Report`]) until the server says that it took the report.
+//!
+//! No wall-clock time is sent: ages are monotonic seconds.
+
+use serde::{Deserialize, Serialize};
+use shiplock_core::facts::MachineFacts;
+use shiplock_core::id::{ClusterName, Generation, NodeName, StepNumber, UpgradeId};
+use shiplock_core::problem::Problem;
+use shiplock_core::step::Action;
+use shiplock_core::upgrade::StepOutcome;
+
+/// The version of the protocol that this build speaks. The server also takes the one before.
+pub const PROTOCOL: u32 = 1;
+/// How long the server holds a poll without work, in seconds.
+pub const POLL_HOLD_SECONDS: u64 = 10;
+
+/// `POST` here to enrol; TLS without a client certificate.
+pub const ENROL_PATH: &str = "/agent/v1/enrol";
+/// `POST` here to ask for work.
+pub const POLL_PATH: &str = "/agent/v1/poll";
+/// `POST` here to ask for a permit.
+pub const PERMIT_PATH: &str = "/agent/v1/permit";
+/// `POST` here to report.
+pub const REPORT_PATH: &str = "/agent/v1/report";
+
+/// Enrols an agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EnrolRequest {
+    /// The protocol that the agent speaks.
+    pub protocol: u32,
+    /// The one-time token of the join command.
+    pub token: String,
+    /// The node that the agent speaks for: its name in Kubernetes.
+    pub node: NodeName,
+    /// A certificate signing request, PEM. The server takes the key from it and nothing else.
+    pub csr_pem: String,
+    /// The machine.
+    pub machine: MachineFacts,
+}
+
+/// The answer to [`EnrolRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EnrolResponse {
+    /// The cluster that the token was made for.
+    pub cluster: ClusterName,
+    /// The agent's certificate, PEM. Valid 90 days, bound to cluster and node.
+    pub certificate_pem: String,
+    /// The certificate authority of the installation, PEM.
+    pub ca_pem: String,
+}
+
+/// Asks for work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PollRequest {
+    /// The protocol that the agent speaks.
+    pub protocol: u32,
+    /// The node that the agent speaks for; must be the certificate's.
+    pub node: NodeName,
+    /// The machine, when it changed since the server last took it, and always in the first poll of a process.
+    pub machine: Option<MachineFacts>,
+    /// The assignment in work, so that the server does not offer it again.
+    pub in_work: Option<AssignmentId>,
+}
+
+/// The answer to [`PollRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PollResponse {
+    /// Work, where there is any.
+    pub assignment: Option<Assignment>,
+    /// The server does not know the machine (it was restarted): send it with the next poll.
+    pub send_machine: bool,
+}
+
+/// Names one attempt of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignmentId {
+    /// The upgrade.
+    pub upgrade: UpgradeId,
+    /// The step.
+    pub step: StepNumber,
+    /// The attempt's generation. A server that took over offers the same intent under a higher epoch.
+    pub generation: Generation,
+}
+
+/// One step for an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub id: AssignmentId,
+    /// The node; the agent refuses another one's.
+    pub node: NodeName,
+    /// The machine id of the plan; the agent refuses on another machine.
+    pub machine_id: String,
+    /// What to do.
+    pub action: Action,
+    /// After this many seconds the agent gives up and reports.
+    pub timeout_seconds: u32,
+}
+
+/// Asks whether an acting phase may begin, right before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermitRequest {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub id: AssignmentId,
+    /// The node that the agent speaks for.
+    pub node: NodeName,
+    /// The phase that is about to begin, a stable word.
+    pub phase: String,
+}
+
+/// The answer to [`PermitRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "permit", rename_all = "snake_case")]
+pub enum PermitResponse {
+    /// Go on.
+    Granted,
+    /// Do not begin. The agent forgets the assignment; nothing was changed by this phase.
+    Refused {
+        /// Why.
+        problem: Problem,
+    },
+}
+
+/// Tells how an attempt goes or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub id: AssignmentId,
+    /// The node that the agent speaks for.
+    pub node: NodeName,
+    /// How it goes.
+    #[serde(flatten)]
+    pub kind: ReportKind,
+}
+
+/// How an attempt goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum ReportKind {
+    /// It goes on. May be dropped.
+    Progress {
+        /// A stable word: `downloading`, `importing`, `stopping`, `starting`.
+        phase: String,
+    },
+    /// The goal is reached and was read back. Repeated until taken.
+    Succeeded {
+        /// What was found or done.
+        outcome: StepOutcome,
+        /// The machine after it.
+        machine: Box<MachineFacts>,
+    },
+    /// The goal is not reached. Repeated until taken.
+    Failed {
+        /// Why.
+        problem: Problem,
+        /// Whether a further attempt may help without a person.
+        retryable: bool,
+    },
+}
+
+/// The answer to [`Report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportResponse {
+    /// Recorded (or recorded before): the agent may forget it.
+    Taken,
+    /// The server does not wait for this attempt (any more): the agent may forget it.
+    NotWanted,
+}

@@ -1,0 +1,328 @@
+//! REST under `/api/v1`: nouns, problem bodies, pages.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shiplock_core::facts::MachineFacts;
+use shiplock_core::id::{Actor, ClusterName, ClusterUid, NodeName, PlanId, PoolName, UpgradeId};
+use shiplock_core::language::Language;
+use shiplock_core::plan::{Plan, PlanRequest};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::{Batch, EventRecord, NodeProgress, State, Upgrade, WaitingOn};
+use shiplock_core::version::KubernetesVersion;
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProblemBody {
+    /// The stable code.
+    pub code: Code,
+    /// The sentence, English.
+    pub message: String,
+    /// What lies beneath.
+    pub causes: Vec<String>,
+    /// What to do next, English.
+    pub hints: Vec<String>,
+    /// Names the request in the server's log.
+    pub request_id: String,
+    /// The typed problem, from which any language is rendered.
+    pub problem: Problem,
+}
+
+impl ProblemBody {
+    /// Renders a problem.
+    pub fn new(problem: Problem, request_id: String) -> Self {
+        Self {
+            code: problem.code,
+            message: problem.sentence(Language::En),
+            causes: problem.causes.clone(),
+            hints: vec![problem.fix(Language::En)],
+            request_id,
+            problem,
+        }
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Give this as `after` to get the next page; none at the end.
+    pub next: Option<String>,
+}
+
+/// What the server says of itself: `GET /api/v1/server`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerView {
+    /// The server's version.
+    pub version: String,
+    /// The catalogue's edition.
+    pub catalogue: String,
+    /// Names this server process.
+    pub holder: String,
+    /// The URL under which agents reach the gateway.
+    pub agent_url: String,
+}
+
+/// Registers a cluster: `POST /api/v1/clusters`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterAdd {
+    /// The name in this installation.
+    pub name: ClusterName,
+    /// A kubeconfig whose files are inlined, with one context.
+    pub kubeconfig: String,
+    /// Features of kubeconfigs that are refused unless named here: `exec`, `auth-provider`, `insecure-skip-tls-verify`.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// The artefact mirror's root: `http(s)://…`, or a directory that server and nodes both have.
+    pub mirror: Option<String>,
+}
+
+/// A registered cluster: `GET /api/v1/clusters/{name}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// The name in this installation.
+    pub name: ClusterName,
+    /// The identity.
+    pub uid: ClusterUid,
+    /// The address of the API server.
+    pub server: String,
+    /// The artefact mirror's root.
+    pub mirror: Option<String>,
+    /// The oldest API server's version; none while the cluster cannot be read.
+    pub version: Option<KubernetesVersion>,
+    /// The versions that one hop leads to.
+    pub next_versions: Vec<KubernetesVersion>,
+    /// Days to the end of support; negative when it is over.
+    pub support_days_left: Option<i64>,
+    /// The pools with their nodes.
+    pub pools: Vec<PoolView>,
+    /// The active upgrade.
+    pub upgrade: Option<UpgradeId>,
+    /// Why the cluster cannot be read.
+    pub problem: Option<Problem>,
+}
+
+/// A node pool.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Its name.
+    pub name: PoolName,
+    /// Its nodes.
+    pub nodes: Vec<NodeView>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// The kubelet version that it reports.
+    pub kubelet: String,
+    /// The runtime that it reports.
+    pub container_runtime: String,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether it is cordoned.
+    pub cordoned: bool,
+    /// Whether an enrolled agent was heard of in the last minute.
+    pub agent: bool,
+}
+
+/// An enrolled agent: `GET /api/v1/clusters/{name}/agents`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its node.
+    pub node: NodeName,
+    /// When the server last heard of it; none since the server was started.
+    pub last_heard_at: Option<Timestamp>,
+    /// What it told.
+    pub machine: MachineFacts,
+}
+
+/// The answer to `POST /api/v1/clusters/{name}/join-tokens`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// The one-time token. Shown once, stored as a hash.
+    pub token: String,
+    /// `sha256:…` of the certificate authority's public key.
+    pub ca_pin: String,
+    /// The URL of the agent gateway.
+    pub server: String,
+    /// When the token ends.
+    pub expires_at: Timestamp,
+    /// The whole command for the node.
+    pub command: String,
+}
+
+/// Makes a plan: `POST /api/v1/clusters/{name}/plans`. With `dry_run` it is not kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlanCreate {
+    /// What is asked.
+    #[serde(flatten)]
+    pub request: PlanRequest,
+    /// Makes the plan and forgets it.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Starts an upgrade: `POST /api/v1/upgrades`. Header `Idempotency-Key` makes a repeat harmless.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpgradeCreate {
+    /// The plan.
+    pub plan: PlanId,
+    /// Its hash, so that nobody starts what they have not seen.
+    pub plan_hash: String,
+}
+
+/// Cancels: `POST /api/v1/upgrades/{id}/cancel`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CancelRequest {
+    /// Nodes that are not waited for any more.
+    #[serde(default)]
+    pub abandon: Vec<NodeName>,
+}
+
+/// Changes an upgrade in work: `PATCH /api/v1/upgrades/{id}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UpgradeChange {
+    /// The new bound on batches.
+    pub max_parallel: Option<u32>,
+}
+
+/// An upgrade: `GET /api/v1/upgrades/{id}`. The header `ETag` holds `len`; controls take it as `If-Match`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpgradeView {
+    /// Its id.
+    pub id: UpgradeId,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The target.
+    pub to: KubernetesVersion,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: State,
+    /// How many events there are.
+    pub len: u64,
+    /// Who accepted the plan.
+    pub by: Actor,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When the newest event was appended.
+    pub updated_at: Timestamp,
+    /// The bound on batches in force.
+    pub max_parallel: u32,
+    /// Nodes done, nodes of the plan.
+    pub nodes_done: usize,
+    /// Nodes of the plan.
+    pub nodes_total: usize,
+    /// The stages.
+    pub stages: Vec<StageView>,
+    /// Why nothing moves now; empty while acts are begun.
+    pub waiting_on: Vec<WaitingOn>,
+    /// Nodes that were left out, with the reason.
+    pub skipped: Vec<SkippedView>,
+    /// Nodes whose state is unknown.
+    pub abandoned: Vec<NodeName>,
+    /// What the pre-check found.
+    pub findings: Vec<shiplock_core::check::Finding>,
+}
+
+/// A stage of an upgrade.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StageView {
+    /// Its kind: `preparation`, `node_pool`, `verification`.
+    pub stage: String,
+    /// The pool, for node pools.
+    pub pool: Option<PoolName>,
+    /// Whether it began.
+    pub started: bool,
+    /// Whether it ended.
+    pub finished: bool,
+    /// The batches so far.
+    pub batches: Vec<Batch>,
+    /// The nodes.
+    pub nodes: Vec<NodeProgressView>,
+}
+
+/// A node of an upgrade.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeProgressView {
+    /// Its name.
+    pub node: NodeName,
+    /// Where it stands.
+    pub progress: NodeProgress,
+    /// The kind of the step in work or next; none when done.
+    pub step: Option<String>,
+}
+
+/// A node that was left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SkippedView {
+    /// Its name.
+    pub node: NodeName,
+    /// Why.
+    pub problem: Problem,
+}
+
+impl UpgradeView {
+    /// The view of a folded upgrade and of what it waits for.
+    pub fn new(upgrade: &Upgrade, waiting_on: Vec<WaitingOn>) -> Self {
+        let (nodes_done, nodes_total) = upgrade.node_counts();
+        let stages = upgrade.plan.stages.iter().enumerate();
+        Self {
+            id: upgrade.id.clone(),
+            cluster: upgrade.plan.cluster.clone(),
+            to: upgrade.plan.to,
+            state: upgrade.state.clone(),
+            len: upgrade.len,
+            by: upgrade.by.clone(),
+            created_at: upgrade.created_at,
+            updated_at: upgrade.updated_at,
+            max_parallel: upgrade.max_parallel,
+            nodes_done,
+            nodes_total,
+            stages: stages.map(|(index, _)| StageView::new(upgrade, &upgrade.plan, index)).collect(),
+            waiting_on,
+            skipped: upgrade
+                .skipped
+                .iter()
+                .map(|(node, problem)| SkippedView { node: node.clone(), problem: problem.clone() })
+                .collect(),
+            abandoned: upgrade.abandoned.iter().cloned().collect(),
+            findings: upgrade.report.iter().flat_map(|report| report.blocking().cloned()).collect(),
+        }
+    }
+}
+
+impl StageView {
+    fn new(upgrade: &Upgrade, plan: &Plan, index: usize) -> Self {
+        use shiplock_core::plan::StageKind;
+        let stage = &plan.stages[index];
+        let (kind, pool) = match &stage.kind {
+            StageKind::Preparation => ("preparation", None),
+            StageKind::NodePool { pool } => ("node_pool", Some(pool.clone())),
+            StageKind::Verification => ("verification", None),
+        };
+        let nodes = stage.nodes.iter().map(|node| NodeProgressView {
+            node: node.node.clone(),
+            progress: upgrade.node_progress(node),
+            step: node
+                .steps
+                .iter()
+                .find(|step| !upgrade.has_succeeded(step))
+                .map(|step| step.action.kind().to_owned()),
+        });
+        Self {
+            stage: kind.to_owned(),
+            pool,
+            started: upgrade.stages_started.contains(&index),
+            finished: upgrade.stages_finished.contains(&index),
+            batches: upgrade.batches.get(&index).cloned().unwrap_or_default(),
+            nodes: nodes.collect(),
+        }
+    }
+}
+
+/// The events of an upgrade: `GET /api/v1/upgrades/{id}/events?after=N`; with `Accept: text/event-stream` each as
+/// one server-sent event whose id is the event's number, and `Last-Event-ID` as `after`.
+pub type EventPage = Page<EventRecord>;

@@ -1,0 +1,216 @@
+//! The checks that guard the start of an upgrade: pure functions over facts, asked against the plan.
+//!
+//! Each finding has a stable id, says what it saw and what to do. What could not be seen is `unknown`, and an
+//! unknown on a blocking check stops the start just as a failure does.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{AgentFacts, ClusterFacts, InstallMethod, Observed};
+use crate::id::NodeName;
+use crate::plan::{NodePlan, Plan};
+use crate::problem::{Code, Problem};
+use crate::step::{Action, Executor};
+
+/// One run of all checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// The results, in the order of the checks.
+    pub findings: Vec<Finding>,
+}
+
+/// One result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The id of the check, such as `NOD-001`.
+    pub check: String,
+    /// The result.
+    pub result: CheckResult,
+    /// The object or node concerned.
+    pub subject: String,
+    /// What is wrong, and what to do; none for a pass.
+    pub problem: Option<Problem>,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckResult {
+    /// All is well.
+    Pass,
+    /// The start is stopped.
+    Fail,
+    /// It could not be seen; the start is stopped.
+    Unknown,
+}
+
+impl CheckReport {
+    /// The findings that stop the start.
+    pub fn blocking(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.result != CheckResult::Pass)
+    }
+}
+
+/// An agent that was not heard of for this long is not relied on for a start.
+const AGENT_SILENCE_SECONDS_MAX: i64 = 60;
+/// Room that a node must keep beside what is fetched to it.
+const STAGING_RESERVE_BYTES: u64 = 256 << 20;
+
+/// Runs all checks of a plan against the cluster and the agents as they are now.
+pub fn check_plan(
+    plan: &Plan,
+    cluster: &ClusterFacts,
+    agents: &BTreeMap<NodeName, AgentFacts>,
+    now: Timestamp,
+) -> CheckReport {
+    let mut findings = vec![check_identity(plan, cluster), check_skew(plan, cluster)];
+    for node in plan.nodes() {
+        let subject = format!("node {}", node.node);
+        let checks = [
+            ("NOD-001", check_node(node, cluster)),
+            ("AGT-001", check_agent(plan, node, agents, now)),
+            ("AGT-002", check_staging_space(plan, node, agents)),
+        ];
+        findings.extend(checks.into_iter().map(|(check, outcome)| finding(check, subject.clone(), outcome)));
+    }
+    CheckReport { findings }
+}
+
+fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Problem)>) -> Finding {
+    let (result, problem) = match outcome {
+        Ok(()) => (CheckResult::Pass, None),
+        Err((result, problem)) => (result, Some(problem)),
+    };
+    Finding { check: check.to_owned(), result, subject, problem }
+}
+
+fn check_identity(plan: &Plan, cluster: &ClusterFacts) -> Finding {
+    let outcome = if plan.cluster_uid == cluster.uid {
+        Ok(())
+    } else {
+        let problem = Problem::new(Code::ClusterChanged).with("cluster", &plan.cluster);
+        Err((CheckResult::Fail, problem.with("expected", &plan.cluster_uid).with("found", &cluster.uid)))
+    };
+    finding("CLU-001", format!("cluster {}", plan.cluster), outcome)
+}
+
+/// No kubelet may become newer than any API server, see <https://kubernetes.io/releases/version-skew-policy/#kubelet>.
+fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
+    let oldest = cluster.api_servers.iter().map(|server| server.version).min();
+    let outcome = match oldest {
+        None => Err((CheckResult::Unknown, stale(plan, "no API server's version could be read".to_owned()))),
+        Some(oldest) if oldest < plan.to => Err((
+            CheckResult::Fail,
+            Problem::new(Code::KubeletNewerThanApiServer)
+                .with("kubelet", plan.to)
+                .with("nodes", plan.nodes().map(|node| node.node.as_str()).collect::<Vec<_>>().join(", "))
+                .with("api_server", oldest),
+        )),
+        Some(_) => Ok(()),
+    };
+    finding("VER-001", format!("cluster {}", plan.cluster), outcome)
+}
+
+fn stale(plan: &Plan, what: String) -> Problem {
+    Problem::new(Code::PlanStale).with("plan", &plan.id).with("what", what)
+}
+
+/// The node must be the very machine that was planned for.
+fn check_node(planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
+    let wrong = |what: &str, expected: &str, found: &str| {
+        let problem = Problem::new(Code::WrongMachine).with("node", &planned.node).with("what", what);
+        Err((CheckResult::Fail, problem.with("expected", expected).with("found", found)))
+    };
+    let Some(node) = cluster.nodes.get(&planned.node) else {
+        return wrong("uid", planned.uid.as_str(), "no such node");
+    };
+    if node.uid != planned.uid {
+        return wrong("uid", planned.uid.as_str(), node.uid.as_str());
+    }
+    if node.machine_id != planned.machine_id {
+        return wrong("machine id", &planned.machine_id, &node.machine_id);
+    }
+    if node.kubelet() != Some(planned.kubelet_from) {
+        return wrong("kubelet version", &planned.kubelet_from.to_string(), &node.kubelet_version);
+    }
+    Ok(())
+}
+
+fn check_agent(
+    plan: &Plan,
+    planned: &NodePlan,
+    agents: &BTreeMap<NodeName, AgentFacts>,
+    now: Timestamp,
+) -> Result<(), (CheckResult, Problem)> {
+    let node = &planned.node;
+    let Some(agent) = agents.get(node) else {
+        let problem = Problem::new(Code::AgentMissing).with("node", node).with("cluster", &plan.cluster);
+        return Err((CheckResult::Fail, problem));
+    };
+    if now.as_second() - agent.last_heard_at.as_second() > AGENT_SILENCE_SECONDS_MAX {
+        let problem = Problem::new(Code::ContactLost).with("node", node).with("since", agent.last_heard_at);
+        return Err((CheckResult::Fail, problem.with("upgrade", "UPGRADE")));
+    }
+    let machine = &agent.machine;
+    if machine.machine_id != planned.machine_id {
+        let problem = Problem::new(Code::WrongMachine).with("node", node).with("what", "machine id of the agent");
+        let problem = problem.with("expected", &planned.machine_id).with("found", &machine.machine_id);
+        return Err((CheckResult::Fail, problem));
+    }
+    for step in plan.steps().filter(|step| step.target.node() == Some(node)) {
+        let kind = step.action.kind();
+        if step.action.executor() == Executor::Agent && !machine.step_kinds.iter().any(|known| known == kind) {
+            let problem =
+                Problem::new(Code::StepKindMissing).with("node", node).with("version", &machine.agent_version);
+            return Err((CheckResult::Fail, problem.with("kind", kind).with("cluster", &plan.cluster)));
+        }
+        let (component, observed) = match &step.action {
+            Action::UpgradeKubelet { .. } => ("kubelet", &machine.kubelet),
+            Action::UpgradeContainerRuntime { .. } => ("containerd", &machine.container_runtime),
+            _ => continue,
+        };
+        match observed {
+            Observed::Unknown { problem, .. } => return Err((CheckResult::Unknown, problem.clone())),
+            // Debian's containerd package owns the old executable; the new one is laid beside it, see the agent.
+            Observed::Known(facts) => match &facts.install {
+                InstallMethod::Binary => {}
+                InstallMethod::Package { .. } if component == "containerd" => {}
+                other => {
+                    let problem = Problem::new(Code::InstallNotSupported).with("component", component);
+                    return Err((CheckResult::Fail, problem.with("node", node).with("method", other.label())));
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+fn check_staging_space(
+    plan: &Plan,
+    planned: &NodePlan,
+    agents: &BTreeMap<NodeName, AgentFacts>,
+) -> Result<(), (CheckResult, Problem)> {
+    let Some(agent) = agents.get(&planned.node) else { return Ok(()) };
+    let needed: u64 = plan
+        .steps()
+        .filter(|step| step.target.node() == Some(&planned.node))
+        .map(|step| match &step.action {
+            Action::Prefetch { files, images, .. } => {
+                let images: u64 = images.iter().map(|image| image.size_bytes).sum();
+                // An image is on the disk twice for a moment: the archive, and what the runtime keeps of it.
+                files.iter().map(|file| file.size_bytes).sum::<u64>().saturating_add(images.saturating_mul(2))
+            }
+            _ => 0,
+        })
+        .sum();
+    let free = agent.machine.staging_free_bytes;
+    if free < needed.saturating_add(STAGING_RESERVE_BYTES) {
+        let problem = Problem::new(Code::DiskFull).with("path", "the staging directory");
+        let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
+        let problem = problem.with("subject", format!("node {}", planned.node)).with("free", mebibytes(free));
+        return Err((CheckResult::Fail, problem.with("needed", mebibytes(needed + STAGING_RESERVE_BYTES))));
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! What was seen: of the cluster through its API, of nodes through their agents, and how steps in flight go.
+//!
+//! Facts may be old or missing. What could not be read is [`Observed::Unknown`] and never taken for good.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
+use crate::problem::Problem;
+use crate::upgrade::waiting::WaitingOn;
+use crate::version::KubernetesVersion;
+
+/// Something that was read, or why it could not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observed<T> {
+    /// It was read.
+    Known(T),
+    /// It could not be read.
+    Unknown {
+        /// Why.
+        problem: Problem,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// All that [`decide`](crate::upgrade::decide) may look at besides the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The cluster, as its API server tells it.
+    pub cluster: Observed<ClusterFacts>,
+    /// The agents, by node. A node without an entry has no enrolled agent.
+    pub agents: BTreeMap<NodeName, AgentFacts>,
+    /// What steps in flight wait for, as their executors tell. Not stored; gone with a restart.
+    pub progress: BTreeMap<StepNumber, Vec<WaitingOn>>,
+    /// How long this server has been up, in seconds.
+    pub uptime_seconds: u64,
+}
+
+/// A cluster at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    /// The UID of namespace `kube-system`.
+    pub uid: ClusterUid,
+    /// When it was read.
+    pub observed_at: Timestamp,
+    /// Every API server instance that was found.
+    pub api_servers: Vec<ApiServerFacts>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<NodeName, NodeFacts>,
+    /// The pods that are not finished.
+    pub pods: Vec<PodFacts>,
+    /// The PodDisruptionBudgets.
+    pub budgets: Vec<BudgetFacts>,
+    /// Deployments, StatefulSets and DaemonSets.
+    pub workloads: Vec<WorkloadFacts>,
+}
+
+/// One API server instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiServerFacts {
+    /// Its own address, or the address of the endpoint where instances cannot be told apart.
+    pub address: String,
+    /// What its `/version` says.
+    pub version: KubernetesVersion,
+}
+
+/// The label by which nodes name their pool.
+pub const POOL_LABEL: &str = "shiplock.dev/pool";
+/// The pool of workers that carry no pool label at all.
+pub const DEFAULT_POOL: &str = "default";
+/// Labels that name a pool, ours first, then those of well-known vendors.
+pub const POOL_LABELS: &[&str] = &[
+    POOL_LABEL,
+    "alibabacloud.com/nodepool-id",
+    "eks.amazonaws.com/nodegroup",
+    "cloud.google.com/gke-nodepool",
+    "kubernetes.azure.com/agentpool",
+    "karpenter.sh/nodepool",
+    "kops.k8s.io/instancegroup",
+    "doks.digitalocean.com/node-pool",
+];
+/// The label of a master, see <https://kubernetes.io/docs/reference/labels-annotations-taints/>.
+pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+
+/// A Node object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Its UID, another one when the node was deleted and joined again.
+    pub uid: ObjectUid,
+    /// `status.nodeInfo.machineID`.
+    pub machine_id: String,
+    /// `status.nodeInfo.bootID`, another one after each boot.
+    pub boot_id: String,
+    /// `status.nodeInfo.architecture`.
+    pub architecture: String,
+    /// `status.nodeInfo.kubeletVersion` as it stands there.
+    pub kubelet_version: String,
+    /// `status.nodeInfo.containerRuntimeVersion`, such as `containerd://1.6.20`.
+    pub container_runtime_version: String,
+    /// The Ready condition.
+    pub ready: Readiness,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// Our mark, where there is one.
+    pub owner: Option<NodeOwner>,
+    /// The keys of taints with effect `NoSchedule` or `NoExecute`.
+    pub taints: Vec<String>,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The Ready condition of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Readiness {
+    /// Ready.
+    Ready,
+    /// Not Ready, or not heard of.
+    NotReady {
+        /// The condition's message.
+        why: String,
+    },
+}
+
+/// The annotation `shiplock.dev/owner` on a node: whose cordon it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeOwner {
+    /// The upgrade that cordoned the node.
+    pub upgrade: UpgradeId,
+    /// The epoch under which it did.
+    pub epoch: Epoch,
+}
+
+impl NodeFacts {
+    /// Whether the node is a master.
+    pub fn is_control_plane(&self) -> bool {
+        self.labels.contains_key(CONTROL_PLANE_LABEL)
+    }
+
+    /// The pool that the node's labels name.
+    pub fn pool(&self) -> PoolName {
+        POOL_LABELS
+            .iter()
+            .find_map(|label| self.labels.get(*label))
+            .map_or_else(|| PoolName::from(DEFAULT_POOL), |name| PoolName::new(name.clone()))
+    }
+
+    /// The kubelet version, where it reads as one.
+    pub fn kubelet(&self) -> Option<KubernetesVersion> {
+        KubernetesVersion::parse_reported(&self.kubelet_version).ok()
+    }
+}
+
+/// A pod that is not finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodFacts {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: ObjectUid,
+    /// The node that it is bound to.
+    pub node: Option<NodeName>,
+    /// The controller, as `ReplicaSet/web-7c9`.
+    pub controller: Option<String>,
+    /// A static pod's mirror, which only its kubelet can end.
+    pub is_mirror: bool,
+    /// Whether it may be bound to a cordoned node.
+    pub tolerates_unschedulable: bool,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetFacts {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `status.disruptionsAllowed`.
+    pub disruptions_allowed: i64,
+    /// How many pods it expects.
+    pub expected_pods: i64,
+}
+
+/// A Deployment, StatefulSet or DaemonSet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadFacts {
+    /// `Deployment`, `StatefulSet` or `DaemonSet`.
+    pub kind: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// How many pods are wanted.
+    pub desired: i64,
+    /// How many pods are ready.
+    pub ready: i64,
+}
+
+impl WorkloadFacts {
+    /// `Deployment shop/cart`.
+    pub fn label(&self) -> String {
+        format!("{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// What the server knows of an enrolled agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFacts {
+    /// When the server last heard of it, by the server's clock.
+    pub last_heard_at: Timestamp,
+    /// What it told of its node.
+    pub machine: MachineFacts,
+}
+
+/// What an agent tells of its node and of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// The agent's own version.
+    pub agent_version: String,
+    /// The kinds of steps that it can do.
+    pub step_kinds: Vec<String>,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The architecture as Kubernetes names it.
+    pub architecture: String,
+    /// The kubelet.
+    pub kubelet: Observed<ComponentFacts>,
+    /// The container runtime, containerd.
+    pub container_runtime: Observed<ComponentFacts>,
+    /// Free bytes where artefacts are staged.
+    pub staging_free_bytes: u64,
+}
+
+/// One installed component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentFacts {
+    /// The path of the executable.
+    pub path: String,
+    /// How it came onto the node.
+    pub install: InstallMethod,
+    /// What the executable on disk says of its version.
+    pub version: String,
+    /// The SHA-256 of the executable on disk.
+    pub sha256: String,
+    /// The SHA-256 of the executable that runs now; none when the unit is not running.
+    pub running_sha256: Option<String>,
+}
+
+/// How a component came onto a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "snake_case")]
+pub enum InstallMethod {
+    /// A file that belongs to no package.
+    Binary,
+    /// A file that a package manager owns.
+    Package {
+        /// `dpkg` or `rpm`.
+        manager: String,
+        /// The package's name.
+        package: String,
+    },
+    /// On a file system that is mounted read-only.
+    ReadOnly,
+}
+
+impl InstallMethod {
+    /// The words for messages.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Binary => "binary".to_owned(),
+            Self::Package { manager, package } => format!("{manager} package {package}"),
+            Self::ReadOnly => "read-only file system".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Makes a plan from facts. Refuses with a [`Problem`] what would be wrong before anything is touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{
+    ContainerRuntimePolicy, DrainDecision, DrainPolicy, Mode, NodePlan, Note, Plan, PlanRequest, Stage, StageKind,
+};
+use crate::artefact::{ArtefactFile, ArtefactIndex};
+use crate::catalogue::{Catalogue, Hop, VersionRequest};
+use crate::facts::{AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod, NodeFacts, Observed, Readiness};
+use crate::id::{Actor, ClusterName, NodeName, PlanId, PoolName, StepNumber};
+use crate::problem::{Code, Problem};
+use crate::step::{Action, Step, Target};
+use crate::version::KubernetesVersion;
+
+/// All that a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInput<'a> {
+    /// The id of the new plan.
+    pub id: &'a PlanId,
+    /// The time.
+    pub now: Timestamp,
+    /// Who asks.
+    pub by: &'a Actor,
+    /// The registered cluster.
+    pub cluster: &'a ClusterName,
+    /// What was asked.
+    pub request: &'a PlanRequest,
+    /// The catalogue.
+    pub catalogue: &'a Catalogue,
+    /// The cluster as it is.
+    pub facts: &'a ClusterFacts,
+    /// The agents by node.
+    pub agents: &'a BTreeMap<NodeName, AgentFacts>,
+    /// The mirror's root as agents reach it.
+    pub mirror: &'a str,
+    /// What the mirror holds.
+    pub artefacts: &'a ArtefactIndex,
+}
+
+/// Executables that go onto a node with a kubelet.
+const KUBELET_ROLES: &[&str] = &["kubeadm", "kubectl", "kubelet"];
+/// Executables that go onto a node with containerd.
+const CONTAINERD_ROLES: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr"];
+
+const CORDON_TIMEOUT_SECONDS: u32 = 60;
+const BASELINE_TIMEOUT_SECONDS: u32 = 120;
+const PREFETCH_TIMEOUT_SECONDS: u32 = 30 * 60;
+const COMPONENT_TIMEOUT_SECONDS: u32 = 10 * 60;
+
+/// Makes a plan, or says why there is none.
+pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
+    let PlanInput { request, catalogue, facts, .. } = *input;
+    request.options.check()?;
+    let control_plane = control_plane_version(facts)?;
+    if let Some(oldest) = catalogue.oldest().filter(|oldest| control_plane.release < *oldest) {
+        return Err(Problem::new(Code::BelowSupportedRange).with("version", control_plane).with("oldest", oldest));
+    }
+    let to = target(input, control_plane)?;
+    let selection = select(input, to)?;
+
+    let mut builder = Builder { input, to, numbers: 0, notes: selection.notes };
+    let stages = builder.stages(&selection.pools)?;
+    let mut notes = builder.notes;
+    notes.extend(
+        facts
+            .budgets
+            .iter()
+            .filter(|budget| budget.disruptions_allowed <= 0 && budget.expected_pods > 0)
+            .map(|budget| Note::BudgetAllowsNothing { budget: format!("{}/{}", budget.namespace, budget.name) }),
+    );
+    let mut plan = Plan {
+        id: input.id.clone(),
+        hash: String::new(),
+        created_at: input.now,
+        created_by: input.by.clone(),
+        cluster: input.cluster.clone(),
+        cluster_uid: facts.uid.clone(),
+        catalogue: catalogue.edition.clone(),
+        mode: Mode::NodePools,
+        control_plane,
+        to,
+        hops: selection.hops,
+        stages,
+        options: request.options.clone(),
+        notes,
+    };
+    plan.hash = plan.content_hash();
+    Ok(plan)
+}
+
+/// The version that counts for skew is the oldest API server's: a kubelet may meet any of them.
+fn control_plane_version(facts: &ClusterFacts) -> Result<KubernetesVersion, Problem> {
+    facts.api_servers.iter().map(|server| server.version).min().ok_or_else(|| {
+        Problem::new(Code::ClusterAnswer)
+            .with("verb", "get")
+            .with("resource", "/version")
+            .cause("no API server was read")
+    })
+}
+
+/// Settles what the operator asked against what the control plane runs.
+fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<KubernetesVersion, Problem> {
+    let catalogue = input.catalogue;
+    // New nodes and pools follow the control plane: asking for its minor means its very version, which the
+    // catalogue may be too old to know.
+    let to = match input.request.to {
+        VersionRequest::Newest(minor) if minor == control_plane.release => control_plane,
+        VersionRequest::Exact(version) if version == control_plane => control_plane,
+        other => catalogue.resolve(other)?,
+    };
+    if to > control_plane {
+        let hops = catalogue.hops(control_plane, to)?;
+        if to.release != control_plane.release {
+            if hops.len() > 1 {
+                let path = std::iter::once(control_plane.to_string()).chain(hops.iter().map(|hop| hop.to.to_string()));
+                return Err(Problem::new(Code::NoEdge)
+                    .with("from", control_plane)
+                    .with("to", to)
+                    .with("path", path.collect::<Vec<_>>().join(" → "))
+                    .with("next", hops[0].to.release));
+            }
+            return Err(Problem::new(Code::ControlPlaneNotSupported).with("from", control_plane).with("to", to));
+        }
+        let nodes =
+            input.facts.nodes.iter().filter(|(_, node)| !node.is_control_plane()).map(|(name, _)| name.as_str());
+        return Err(Problem::new(Code::KubeletNewerThanApiServer)
+            .with("kubelet", to)
+            .with("nodes", nodes.collect::<Vec<_>>().join(", "))
+            .with("api_server", control_plane));
+    }
+    Ok(to)
+}
+
+struct Selection<'a> {
+    pools: BTreeMap<PoolName, Vec<(&'a NodeName, &'a NodeFacts, KubernetesVersion)>>,
+    hops: Vec<Hop>,
+    notes: Vec<Note>,
+}
+
+/// Picks the nodes that will be touched and refuses what may not be.
+fn select<'a>(input: &PlanInput<'a>, to: KubernetesVersion) -> Result<Selection<'a>, Problem> {
+    let PlanInput { request, facts, .. } = *input;
+    let workers: BTreeMap<&NodeName, &NodeFacts> =
+        facts.nodes.iter().filter(|(_, node)| !node.is_control_plane()).collect();
+    let known_pools: BTreeSet<PoolName> = workers.values().map(|node| node.pool()).collect();
+    if let Some(pool) = request.pools.iter().find(|pool| !known_pools.contains(*pool)) {
+        let known = known_pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
+        return Err(Problem::new(Code::PoolUnknown)
+            .with("cluster", input.cluster)
+            .with("pool", pool)
+            .with("known", known));
+    }
+    if let Some(node) = request.nodes.iter().chain(&request.exclude_nodes).find(|node| !workers.contains_key(*node)) {
+        return Err(Problem::new(Code::NodeUnknown).with("cluster", input.cluster).with("node", node));
+    }
+    let mut selection = Selection { pools: BTreeMap::new(), hops: Vec::new(), notes: Vec::new() };
+    let mut selected_any = false;
+    for (name, node) in workers {
+        let pool = node.pool();
+        let selected = (request.pools.is_empty() || request.pools.contains(&pool))
+            && (request.nodes.is_empty() || request.nodes.contains(name))
+            && !request.exclude_nodes.contains(name);
+        if !selected {
+            continue;
+        }
+        selected_any = true;
+        let kubelet = node.kubelet().ok_or_else(|| {
+            Problem::new(Code::NotAVersion).with("text", &node.kubelet_version).cause(format!("kubelet of node {name}"))
+        })?;
+        if kubelet > to {
+            return Err(Problem::new(Code::Downgrade)
+                .with("subject", format!("node {name}"))
+                .with("from", kubelet)
+                .with("to", to));
+        }
+        if kubelet == to && !runtime_needs_work(input, node, to)? {
+            selection.notes.push(Note::NodeUpToDate { node: name.clone() });
+            continue;
+        }
+        if let Readiness::NotReady { why } = &node.ready
+            && !agent_is_live(input, name)
+        {
+            selection.notes.push(Note::NodeNotReady { node: name.clone(), why: why.clone() });
+            continue;
+        }
+        if node.unschedulable && node.owner.is_none() {
+            selection.notes.push(Note::NodeCordonedByOthers { node: name.clone() });
+        }
+        let hop = Hop { from: kubelet, to };
+        if kubelet != to && !selection.hops.contains(&hop) {
+            selection.hops.push(hop);
+        }
+        selection.pools.entry(pool).or_default().push((name, node, kubelet));
+    }
+    if !selected_any {
+        return Err(Problem::new(Code::NoWorkers));
+    }
+    if selection.pools.is_empty() {
+        let mut problem = Problem::new(Code::NothingToDo).with("subject", "every chosen node").with("version", to);
+        for note in &selection.notes {
+            if let Note::NodeNotReady { node, why } = note {
+                problem = problem.cause(format!("node {node} is left out, it is not Ready: {why}"));
+            }
+        }
+        return Err(problem);
+    }
+    check_skew(input, to, &selection)?;
+    Ok(selection)
+}
+
+/// The target must be legal against every API server, also where instances differ: a kubelet may meet any.
+fn check_skew(input: &PlanInput<'_>, to: KubernetesVersion, selection: &Selection<'_>) -> Result<(), Problem> {
+    for api_server in input.facts.api_servers.iter().map(|server| server.version) {
+        for (pool, nodes) in &selection.pools {
+            let names = || nodes.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
+            if to > api_server {
+                return Err(Problem::new(Code::KubeletNewerThanApiServer)
+                    .with("kubelet", to)
+                    .with("nodes", names())
+                    .with("api_server", api_server));
+            }
+            if !input.catalogue.kubelet_skew_legal(to, api_server) {
+                return Err(Problem::new(Code::SkewTooWide)
+                    .with("kubelet", to)
+                    .with("nodes", names())
+                    .with("pool", pool)
+                    .with("allowed", input.catalogue.kubelet_minors_older_max(to.release))
+                    .with("api_server", api_server));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An agent that spoke within this time is live; polls come every few seconds.
+const LIVE_SECONDS: i64 = 60;
+
+fn agent_is_live(input: &PlanInput<'_>, node: &NodeName) -> bool {
+    input.agents.get(node).is_some_and(|agent| input.now.as_second() - agent.last_heard_at.as_second() <= LIVE_SECONDS)
+}
+
+/// The containerd version that the mirror holds for the node, where it is newer than what runs.
+fn runtime_target<'a>(
+    input: &PlanInput<'a>,
+    node: &NodeFacts,
+    to: KubernetesVersion,
+) -> Result<Option<&'a ArtefactFile>, Problem> {
+    if input.request.options.container_runtime == ContainerRuntimePolicy::Keep {
+        return Ok(None);
+    }
+    let Some(current) = node.container_runtime_version.strip_prefix("containerd://") else { return Ok(None) };
+    let file = input.artefacts.file(to, "containerd", &node.architecture)?;
+    Ok((version_key(&file.version) > version_key(current)).then_some(file))
+}
+
+fn runtime_needs_work(input: &PlanInput<'_>, node: &NodeFacts, to: KubernetesVersion) -> Result<bool, Problem> {
+    runtime_target(input, node, to).map(|target| target.is_some())
+}
+
+/// The numbers of a version like `v2.2.9` or `1.6.20~ds1`, for comparison.
+fn version_key(text: &str) -> Vec<u64> {
+    text.trim_start_matches('v')
+        .split(['-', '+', '~'])
+        .next()
+        .unwrap_or_default()
+        .split('.')
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
+}
+
+struct Builder<'a> {
+    input: &'a PlanInput<'a>,
+    to: KubernetesVersion,
+    numbers: u32,
+    notes: Vec<Note>,
+}
+
+impl Builder<'_> {
+    fn step(&mut self, action: Action, target: Target, timeout_seconds: u32) -> Step {
+        self.numbers += 1;
+        Step { number: StepNumber(self.numbers), action, target, timeout_seconds }
+    }
+
+    fn stages(
+        &mut self,
+        pools: &BTreeMap<PoolName, Vec<(&NodeName, &NodeFacts, KubernetesVersion)>>,
+    ) -> Result<Vec<Stage>, Problem> {
+        let mut preparation = vec![self.step(Action::CaptureBaseline, Target::Cluster, BASELINE_TIMEOUT_SECONDS)];
+        for (name, node, kubelet) in pools.values().flatten() {
+            let action = self.prefetch(name, node, *kubelet)?;
+            preparation.push(self.step(action, Target::Node((*name).clone()), PREFETCH_TIMEOUT_SECONDS));
+        }
+        let mut stages = vec![Stage { kind: StageKind::Preparation, steps: preparation, nodes: Vec::new() }];
+        for (pool, nodes) in pools {
+            let nodes =
+                nodes.iter().map(|(name, node, kubelet)| self.node(name, node, *kubelet)).collect::<Result<_, _>>()?;
+            stages.push(Stage { kind: StageKind::NodePool { pool: pool.clone() }, steps: Vec::new(), nodes });
+        }
+        let verify = Action::VerifyCluster { kubelet: self.to };
+        let verify = self.step(verify, Target::Cluster, self.input.request.options.gate_timeout_seconds);
+        stages.push(Stage { kind: StageKind::Verification, steps: vec![verify], nodes: Vec::new() });
+        Ok(stages)
+    }
+
+    fn files(&self, roles: &[&str], architecture: &str) -> Result<Vec<ArtefactFile>, Problem> {
+        roles.iter().map(|role| self.input.artefacts.file(self.to, role, architecture).cloned()).collect()
+    }
+
+    fn prefetch(&self, name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> Result<Action, Problem> {
+        self.check_install(name, kubelet)?;
+        let mut files = Vec::new();
+        let mut images = Vec::new();
+        if kubelet != self.to {
+            files.extend(self.files(KUBELET_ROLES, &node.architecture)?);
+            // What a node at the new version starts by itself: its pause container and kube-proxy.
+            for role in ["kube-proxy", "pause"] {
+                images.push(self.input.artefacts.image(self.to, role, &node.architecture)?.clone());
+            }
+        }
+        if runtime_target(self.input, node, self.to)?.is_some() {
+            files.extend(self.files(CONTAINERD_ROLES, &node.architecture)?);
+        }
+        Ok(Action::Prefetch { mirror: self.input.mirror.to_owned(), files, images })
+    }
+
+    /// What the agent would refuse on the node is refused here, before anything is touched.
+    fn check_install(&self, name: &NodeName, kubelet: KubernetesVersion) -> Result<(), Problem> {
+        let Some(agent) = self.input.agents.get(name) else { return Ok(()) };
+        if kubelet != self.to
+            && let Observed::Known(component) = &agent.machine.kubelet
+            && component.install != InstallMethod::Binary
+        {
+            return Err(Problem::new(Code::InstallNotSupported)
+                .with("component", "kubelet")
+                .with("node", name)
+                .with("method", component.install.label()));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> Result<NodePlan, Problem> {
+        let options = &self.input.request.options;
+        let runtime = runtime_target(self.input, node, self.to)?.cloned();
+        let drain = self.drain_decision(name, kubelet);
+        if drain == DrainDecision::SkippedNowhereToGo {
+            self.notes.push(Note::DrainSkipped { node: name.clone() });
+        }
+        let target = Target::Node(name.clone());
+        let mut steps = vec![self.step(Action::Cordon, target.clone(), CORDON_TIMEOUT_SECONDS)];
+        if drain == DrainDecision::Drain {
+            let timeout_seconds = options.drain_timeout_seconds;
+            let action = Action::Drain { timeout_seconds, on_timeout: options.on_drain_timeout };
+            // The step outlives the drain's own limit, so that the drain itself says what blocked it.
+            steps.push(self.step(action, target.clone(), timeout_seconds.saturating_add(60)));
+        }
+        if let Some(containerd) = &runtime {
+            let pause = self.input.artefacts.image(self.to, "pause", &node.architecture)?;
+            let action = Action::UpgradeContainerRuntime {
+                version: containerd.version.clone(),
+                files: self.files(CONTAINERD_ROLES, &node.architecture)?,
+                sandbox_image: (kubelet != self.to).then(|| pause.reference.clone()),
+            };
+            steps.push(self.step(action, target.clone(), COMPONENT_TIMEOUT_SECONDS));
+        }
+        let mut kubelet_sha256 = None;
+        if kubelet != self.to {
+            let files = self.files(KUBELET_ROLES, &node.architecture)?;
+            kubelet_sha256 = files.iter().find(|file| file.role == "kubelet").map(|file| file.sha256.clone());
+            let action = Action::UpgradeKubelet { version: self.to, files };
+            steps.push(self.step(action, target.clone(), COMPONENT_TIMEOUT_SECONDS));
+        }
+        let verify = Action::VerifyNode {
+            kubelet: self.to,
+            kubelet_sha256,
+            container_runtime: runtime.as_ref().map(|file| file.version.clone()),
+            container_runtime_sha256: runtime.map(|file| file.sha256),
+        };
+        steps.push(self.step(verify, target.clone(), options.node_ready_timeout_seconds));
+        steps.push(self.step(Action::Uncordon, target, CORDON_TIMEOUT_SECONDS));
+        Ok(NodePlan {
+            node: name.clone(),
+            uid: node.uid.clone(),
+            machine_id: node.machine_id.clone(),
+            kubelet_from: kubelet,
+            container_runtime_from: node.container_runtime_version.clone(),
+            cordoned_before: node.unschedulable && node.owner.is_none(),
+            drain,
+            steps,
+        })
+    }
+
+    fn drain_decision(&self, name: &NodeName, kubelet: KubernetesVersion) -> DrainDecision {
+        match self.input.request.options.drain {
+            DrainPolicy::Never => DrainDecision::SkippedByOption,
+            DrainPolicy::Auto if kubelet.release == self.to.release => DrainDecision::SkippedForPatch,
+            DrainPolicy::Auto | DrainPolicy::Always if !self.another_node_takes_pods(name) => {
+                DrainDecision::SkippedNowhereToGo
+            }
+            DrainPolicy::Auto | DrainPolicy::Always => DrainDecision::Drain,
+        }
+    }
+
+    fn another_node_takes_pods(&self, name: &NodeName) -> bool {
+        self.input.facts.nodes.iter().any(|(other, node)| {
+            other != name
+                && node.ready == Readiness::Ready
+                && (!node.unschedulable || node.owner.is_some())
+                && !node.taints.iter().any(|taint| taint == CONTROL_PLANE_LABEL)
+        })
+    }
+}

@@ -1,0 +1,349 @@
+//! The plan of an upgrade: what will be done, in which order, with which bytes. Made before anything is touched
+//! and never changed afterwards; only its steps may run.
+
+mod make;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use self::make::{PlanInput, make_plan};
+use crate::catalogue::{Hop, VersionRequest};
+use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber};
+use crate::problem::{Code, Problem};
+use crate::step::{OnDrainTimeout, Step};
+use crate::version::KubernetesVersion;
+
+/// A plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Names the plan.
+    pub id: PlanId,
+    /// The SHA-256 over all of the plan but `id`, `created_at` and `created_by`: equal plans have equal hashes.
+    pub hash: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made it.
+    pub created_by: Actor,
+    /// The registered cluster.
+    pub cluster: ClusterName,
+    /// The identity of the cluster.
+    pub cluster_uid: ClusterUid,
+    /// The edition of the catalogue that was used.
+    pub catalogue: String,
+    /// What is upgraded.
+    pub mode: Mode,
+    /// The version of the control plane when the plan was made.
+    pub control_plane: KubernetesVersion,
+    /// The version that everything in scope has afterwards.
+    pub to: KubernetesVersion,
+    /// The edges of the graph that are taken.
+    pub hops: Vec<Hop>,
+    /// The stages in order.
+    pub stages: Vec<Stage>,
+    /// The options that the plan was made with.
+    pub options: PlanOptions,
+    /// What a person should know before accepting.
+    pub notes: Vec<Note>,
+}
+
+/// What an upgrade covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Node pools alone.
+    NodePools,
+}
+
+/// One stage of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// What kind of stage it is.
+    #[serde(flatten)]
+    pub kind: StageKind,
+    /// Steps of the stage itself, which do not belong to a batch.
+    pub steps: Vec<Step>,
+    /// The nodes that go in batches, in order. Empty but for node pools.
+    pub nodes: Vec<NodePlan>,
+}
+
+/// The kinds of stages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum StageKind {
+    /// The baseline is recorded and artefacts are fetched to all nodes, before anything is touched.
+    Preparation,
+    /// One node pool.
+    NodePool {
+        /// Its name.
+        pool: PoolName,
+    },
+    /// Everything is read back and compared with the baseline.
+    Verification,
+}
+
+/// What will be done to one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// The node.
+    pub node: NodeName,
+    /// Its UID when the plan was made; the node is not touched under another one.
+    pub uid: ObjectUid,
+    /// Its machine id when the plan was made; the node is not touched under another one.
+    pub machine_id: String,
+    /// The kubelet version before.
+    pub kubelet_from: KubernetesVersion,
+    /// The runtime before, as the node reports it.
+    pub container_runtime_from: String,
+    /// Whether somebody else had cordoned it; it stays so.
+    pub cordoned_before: bool,
+    /// Whether it is drained, and why not.
+    pub drain: DrainDecision,
+    /// The steps in order. The last one gives the node back.
+    pub steps: Vec<Step>,
+}
+
+/// Whether a node is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainDecision {
+    /// It is drained.
+    Drain,
+    /// It is not: the operator said never.
+    SkippedByOption,
+    /// It is not: a patch upgrade leaves running containers alone.
+    SkippedForPatch,
+    /// It is not: no other node could take the pods.
+    SkippedNowhereToGo,
+}
+
+/// Something to know about a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "snake_case")]
+pub enum Note {
+    /// The node runs the target already and is left out.
+    NodeUpToDate {
+        /// The node.
+        node: NodeName,
+    },
+    /// The node is not Ready and its agent is silent (powered off, say): it is left out and stays at its version.
+    NodeNotReady {
+        /// The node.
+        node: NodeName,
+        /// What the Ready condition says.
+        why: String,
+    },
+    /// The node is cordoned by somebody else; it is upgraded and stays cordoned.
+    NodeCordonedByOthers {
+        /// The node.
+        node: NodeName,
+    },
+    /// A budget allows no disruption now; a drain will wait for it.
+    BudgetAllowsNothing {
+        /// The budget as `namespace/name`.
+        budget: String,
+    },
+    /// The node is not drained since no other node could take its pods; they restart only if the runtime does.
+    DrainSkipped {
+        /// The node.
+        node: NodeName,
+    },
+}
+
+/// The options of a plan. All have defaults that suit production.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanOptions {
+    /// The most nodes in one batch, 1 to [`MAX_PARALLEL_LIMIT`].
+    pub max_parallel: u32,
+    /// When nodes are drained.
+    pub drain: DrainPolicy,
+    /// How long a drain may take, in seconds.
+    pub drain_timeout_seconds: u32,
+    /// What happens when a drain takes longer.
+    pub on_drain_timeout: OnDrainTimeout,
+    /// When the upgrade pauses by itself.
+    pub pause_policy: PausePolicy,
+    /// The least time between the end of a batch and the begin of the next, in seconds.
+    pub batch_interval_seconds: u32,
+    /// Whether the container runtime is upgraded too.
+    pub container_runtime: ContainerRuntimePolicy,
+    /// After how many seconds of silence of a needed agent the upgrade pauses.
+    pub contact_timeout_seconds: u32,
+    /// How long a node may take to be Ready and read back after its steps, in seconds.
+    pub node_ready_timeout_seconds: u32,
+    /// How long a gate between batches may hold before the upgrade pauses, in seconds.
+    pub gate_timeout_seconds: u32,
+    /// After how many seconds a paused upgrade is closed.
+    pub expiry_seconds: u32,
+}
+
+/// The upper bound of `max_parallel`.
+pub const MAX_PARALLEL_LIMIT: u32 = 100;
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            max_parallel: 10,
+            drain: DrainPolicy::default(),
+            drain_timeout_seconds: 30 * 60,
+            on_drain_timeout: OnDrainTimeout::default(),
+            pause_policy: PausePolicy::default(),
+            batch_interval_seconds: 0,
+            container_runtime: ContainerRuntimePolicy::default(),
+            contact_timeout_seconds: 120,
+            node_ready_timeout_seconds: 10 * 60,
+            gate_timeout_seconds: 15 * 60,
+            expiry_seconds: 7 * 24 * 60 * 60,
+        }
+    }
+}
+
+impl PlanOptions {
+    /// Refuses values out of bounds.
+    pub fn check(&self) -> Result<(), Problem> {
+        let bounds = [
+            ("max_parallel", self.max_parallel, 1, MAX_PARALLEL_LIMIT),
+            ("drain_timeout_seconds", self.drain_timeout_seconds, 1, 86_400),
+            ("batch_interval_seconds", self.batch_interval_seconds, 0, 604_800),
+            ("contact_timeout_seconds", self.contact_timeout_seconds, 5, 86_400),
+            ("node_ready_timeout_seconds", self.node_ready_timeout_seconds, 10, 86_400),
+            ("gate_timeout_seconds", self.gate_timeout_seconds, 10, 86_400),
+            ("expiry_seconds", self.expiry_seconds, 60, 30 * 86_400),
+        ];
+        for (option, value, least, most) in bounds {
+            if value < least || value > most {
+                return Err(Problem::new(Code::BadOption)
+                    .with("option", option)
+                    .with("value", value)
+                    .with("why", format!("it must be {least} to {most}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When nodes are drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainPolicy {
+    /// For a new minor yes, as <https://kubernetes.io/releases/version-skew-policy/#kubelet> asks; for a patch no.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// When an upgrade pauses by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PausePolicy {
+    /// It does not.
+    #[default]
+    Never,
+    /// After the first batch of the upgrade.
+    AfterFirstBatch,
+    /// After every batch.
+    AfterEveryBatch,
+}
+
+/// Whether the container runtime is upgraded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerRuntimePolicy {
+    /// To the version that the mirror holds, where that is newer.
+    #[default]
+    Upgrade,
+    /// It stays as it is.
+    Keep,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// The target.
+    pub to: VersionRequest,
+    /// The pools, all when empty.
+    #[serde(default)]
+    pub pools: Vec<PoolName>,
+    /// Only these nodes of the pools, all when empty.
+    #[serde(default)]
+    pub nodes: Vec<NodeName>,
+    /// Nodes to leave out.
+    #[serde(default)]
+    pub exclude_nodes: Vec<NodeName>,
+    /// The options.
+    #[serde(default)]
+    pub options: PlanOptions,
+}
+
+impl Plan {
+    /// Every step in order of number.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.stages.iter().flat_map(|stage| stage.steps.iter().chain(stage.nodes.iter().flat_map(|node| &node.steps)))
+    }
+
+    /// The step with a number.
+    pub fn step(&self, number: StepNumber) -> Option<&Step> {
+        self.steps().find(|step| step.number == number)
+    }
+
+    /// The plans of the nodes of all pools, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodePlan> {
+        self.stages.iter().flat_map(|stage| &stage.nodes)
+    }
+
+    /// The plan of one node.
+    pub fn node(&self, name: &NodeName) -> Option<&NodePlan> {
+        self.nodes().find(|node| node.node == *name)
+    }
+
+    /// Computes the hash over the content.
+    pub fn content_hash(&self) -> String {
+        let Self {
+            id: _,
+            hash: _,
+            created_at: _,
+            created_by: _,
+            cluster,
+            cluster_uid,
+            catalogue,
+            mode,
+            control_plane,
+            to,
+            hops,
+            stages,
+            options,
+            notes,
+        } = self;
+        let content = serde_json::to_vec(&(
+            cluster,
+            cluster_uid,
+            catalogue,
+            mode,
+            control_plane,
+            to,
+            hops,
+            stages,
+            options,
+            notes,
+        ))
+        .unwrap_or_default();
+        hexadecimal(&Sha256::digest(content))
+    }
+}
+
+/// Lower-case hexadecimal digits of bytes.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

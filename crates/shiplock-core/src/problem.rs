@@ -1,0 +1,452 @@
+//! What went wrong, for the person who must act: a stable code, typed parameters, a sentence and a fix in
+//! each language.
+//!
+//! The sentences live here and nowhere else, so that CLI, console, events and notifications say the same.
+//! A page `docs/errors/CODE.md` tells more about each code; a test holds the two together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::language::Language;
+
+/// What is known of a code without an occurrence of it.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeText {
+    /// The HTTP status that the API answers with.
+    pub http_status: u16,
+    /// The sentence, with `{parameters}`: English, Chinese.
+    pub sentence: [&'static str; 2],
+    /// What to do next, with `{parameters}`: English, Chinese.
+    pub fix: [&'static str; 2],
+}
+
+macro_rules! codes {
+    ($($code:ident $name:ident $status:literal { $en:literal $zh:literal fix $fix_en:literal $fix_zh:literal })*) => {
+        /// A stable code of a problem. A code is never given another meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {$(
+            #[doc = $en]
+            $name,
+        )*}
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)*];
+            /// The text that people and programs see, such as `UPG0102`.
+            pub fn id(self) -> &'static str { match self {$(Code::$name => stringify!($code),)*} }
+            /// The code with this id, upper or lower case.
+            pub fn from_id(id: &str) -> Option<Code> {
+                Self::ALL.iter().copied().find(|code| code.id().eq_ignore_ascii_case(id))
+            }
+            /// The sentence, fix and status of this code.
+            pub fn text(self) -> CodeText { match self {$(
+                Code::$name => CodeText { http_status: $status, sentence: [$en, $zh], fix: [$fix_en, $fix_zh] },
+            )*} }
+        }
+    };
+}
+
+codes! {
+    UPG0101 NotAVersion 400 {
+        "`{text}` is not a Kubernetes version" "`{text}` 不是 Kubernetes 版本号"
+        fix "give a minor such as 1.36 or a full version such as v1.36.3" "请给出次版本（如 1.36）或完整版本（如 v1.36.3）" }
+    UPG0102 VersionNotInCatalogue 422 {
+        "version {version} is not in the catalogue; it holds {known}" "版本目录中没有 {version}；现有 {known}"
+        fix "choose one of those, or give a newer catalogue to the server with --catalogue FILE" "请选择其中之一，或用 --catalogue FILE 给服务端提供更新的版本目录" }
+    UPG0103 Downgrade 422 {
+        "{subject} runs {from}; going back to {to} is not an upgrade" "{subject} 当前为 {from}；退回 {to} 不是升级"
+        fix "choose a version that is newer than what runs" "请选择比当前更新的版本" }
+    UPG0104 NoEdge 422 {
+        "the upgrade graph has no edge from {from} to {to}; the way is {path}" "升级图中没有从 {from} 到 {to} 的边；路径为 {path}"
+        fix "upgrade one hop after the other: shiplock plan --to {next}" "请逐级升级：shiplock plan --to {next}" }
+    UPG0105 KubeletNewerThanApiServer 422 {
+        "kubelet {kubelet} on {nodes} would be newer than API server {api_server}" "节点 {nodes} 的 kubelet {kubelet} 会比 API server {api_server} 更新"
+        fix "upgrade the control plane first; a kubelet is never newer than any API server that it talks to" "请先升级控制面；kubelet 不得比它所连接的任何 API server 更新" }
+    UPG0106 SkewTooWide 422 {
+        "kubelet {kubelet} on {nodes} of pool {pool} would be more than {allowed} minors older than API server {api_server}" "节点池 {pool} 中节点 {nodes} 的 kubelet {kubelet} 将比 API server {api_server} 旧超过 {allowed} 个次版本"
+        fix "upgrade that pool first" "请先升级该节点池" }
+    UPG0107 NothingToDo 422 {
+        "nothing to do: {subject} already runs {version}" "无需升级：{subject} 已是 {version}"
+        fix "choose a newer version, or other pools" "请选择更新的版本或其他节点池" }
+    UPG0108 PoolUnknown 422 {
+        "cluster {cluster} has no node pool {pool}; it has {known}" "集群 {cluster} 没有节点池 {pool}；现有 {known}"
+        fix "name one of those with --pool, or see `shiplock cluster show {cluster}`" "请用 --pool 指定其中之一，或查看 `shiplock cluster show {cluster}`" }
+    UPG0109 NodeUnknown 422 {
+        "cluster {cluster} has no worker node {node}" "集群 {cluster} 没有工作节点 {node}"
+        fix "see the nodes with `kubectl get nodes`" "请用 `kubectl get nodes` 查看节点" }
+    UPG0110 ControlPlaneNotSupported 422 {
+        "this build upgrades node pools only: the control plane runs {from} and {to} was asked" "本版本只升级节点池：控制面为 {from}，目标为 {to}"
+        fix "raise the control plane to {to} with kubeadm, then plan the node pools again" "请先用 kubeadm 将控制面升级到 {to}，再规划节点池升级" }
+    UPG0111 BelowSupportedRange 422 {
+        "cluster version {version} is below the supported range, which begins at {oldest}" "集群版本 {version} 低于支持范围（自 {oldest} 起）"
+        fix "bring the cluster to {oldest} with the tools that made it, then come back" "请先用原有工具将集群升级到 {oldest}" }
+    UPG0112 NoWorkers 422 {
+        "the choice selects no worker node" "所选范围内没有工作节点"
+        fix "choose a pool that has nodes" "请选择有节点的节点池" }
+    UPG0113 InstallNotSupported 422 {
+        "{component} on node {node} is installed as {method}, which this build cannot replace" "节点 {node} 上的 {component} 以 {method} 方式安装，本版本无法替换"
+        fix "upgrade {component} on {node} with its package manager, or leave the node out with --exclude-node {node}" "请用包管理器升级 {node} 上的 {component}，或用 --exclude-node {node} 排除该节点" }
+    UPG0114 BadOption 400 {
+        "option {option} cannot be `{value}`: {why}" "选项 {option} 不能为 `{value}`：{why}"
+        fix "see the allowed values with --help" "请用 --help 查看允许的取值" }
+    UPG0201 KubeconfigUnreadable 400 {
+        "kubeconfig {path} cannot be used" "无法使用 kubeconfig {path}"
+        fix "check it with `kubectl --kubeconfig {path} version`" "请用 `kubectl --kubeconfig {path} version` 检查" }
+    UPG0202 KubeconfigUnsafe 400 {
+        "user or cluster `{entry}` of the kubeconfig uses `{feature}`, which is refused" "kubeconfig 中的 `{entry}` 使用了被拒绝的 `{feature}`"
+        fix "use a client certificate or a ServiceAccount token, or allow it by name with --allow {feature}" "请使用客户端证书或 ServiceAccount 令牌，或用 --allow {feature} 明确允许" }
+    UPG0203 ClusterUnreachable 502 {
+        "the API server {server} cannot be reached" "无法连接 API server {server}"
+        fix "check address, network and certificate; nothing was changed" "请检查地址、网络和证书；未做任何更改" }
+    UPG0204 ClusterForbidden 403 {
+        "the cluster refuses to {verb} {resource}" "集群拒绝对 {resource} 执行 {verb}"
+        fix "grant the permission (see `shiplock cluster role`), then try again" "请授予权限（见 `shiplock cluster role`）后重试" }
+    UPG0205 ClusterAnswer 502 {
+        "the API server answered {verb} {resource} with an error" "API server 对 {verb} {resource} 返回错误"
+        fix "read the cause below; the request is repeated where that is safe" "请阅读下面的原因；安全时会自动重试" }
+    UPG0206 ClusterChanged 409 {
+        "{cluster} is another cluster now: its identity was {expected} and is {found}" "{cluster} 已是另一个集群：标识原为 {expected}，现为 {found}"
+        fix "register it anew: shiplock cluster remove {cluster}, then shiplock cluster add" "请重新注册：shiplock cluster remove {cluster}，再 shiplock cluster add" }
+    UPG0207 ClusterUnauthorized 401 {
+        "the API server {server} does not accept the credentials" "API server {server} 不接受该凭据"
+        fix "give a kubeconfig whose certificate or token is valid" "请提供证书或令牌有效的 kubeconfig" }
+    UPG0301 ClusterUnknown 404 {
+        "no cluster {cluster} is registered" "没有注册名为 {cluster} 的集群"
+        fix "see `shiplock cluster list`, or register it with `shiplock cluster add {cluster}`" "请查看 `shiplock cluster list`，或用 `shiplock cluster add {cluster}` 注册" }
+    UPG0302 ClusterNameTaken 409 {
+        "a cluster {cluster} is registered already" "已有名为 {cluster} 的集群"
+        fix "choose another name" "请换一个名称" }
+    UPG0303 ClusterRegisteredTwice 409 {
+        "this is the cluster that is registered as {other}" "该集群已注册为 {other}"
+        fix "use the name {other}" "请使用名称 {other}" }
+    UPG0304 UpgradeActive 409 {
+        "upgrade {upgrade} of this cluster is {state}; a cluster has at most one active upgrade" "该集群的升级 {upgrade} 处于 {state}；一个集群同时只能有一个升级"
+        fix "wait for it, or end it: shiplock pause {upgrade}, then shiplock cancel {upgrade}" "请等待其结束，或先 shiplock pause {upgrade} 再 shiplock cancel {upgrade}" }
+    UPG0305 ControlNotAllowed 409 {
+        "an upgrade that is {state} cannot be {control}" "处于 {state} 的升级不能执行 {control}"
+        fix "{next}" "{next}" }
+    UPG0306 Conflict 412 {
+        "upgrade {upgrade} has moved on: event {expected} was expected, {found} is the newest" "升级 {upgrade} 已有变化：期望事件 {expected}，最新为 {found}"
+        fix "look at it again, then repeat the request if it still fits" "请重新查看后再决定是否重试" }
+    UPG0307 PlanStale 409 {
+        "plan {plan} no longer fits the cluster: {what}" "计划 {plan} 已不符合集群现状：{what}"
+        fix "make a new plan" "请重新制定计划" }
+    UPG0308 UpgradeUnknown 404 {
+        "there is no upgrade {upgrade}" "没有升级 {upgrade}"
+        fix "see `shiplock upgrades list`" "请查看 `shiplock upgrades list`" }
+    UPG0309 PlanUnknown 404 {
+        "there is no plan {plan}" "没有计划 {plan}"
+        fix "make one with `shiplock plan`" "请用 `shiplock plan` 制定" }
+    UPG0310 ClusterInUse 409 {
+        "cluster {cluster} has the active upgrade {upgrade}" "集群 {cluster} 有进行中的升级 {upgrade}"
+        fix "end the upgrade first" "请先结束该升级" }
+    UPG0311 OtherInstallation 409 {
+        "another Shiplock installation ({holder}) is upgrading this cluster (upgrade {upgrade})" "另一个 Shiplock 安装（{holder}）正在升级该集群（升级 {upgrade}）"
+        fix "let it end; if it is gone for good, delete the Lease kube-upgrade/shiplock" "请等待其结束；若它已不复存在，删除 Lease kube-upgrade/shiplock" }
+    UPG0312 StoreOlderThanCluster 409 {
+        "the cluster has seen event {cluster_event} of upgrade {upgrade}, this store ends at {store_event}: the store was restored from an older copy" "集群已记录升级 {upgrade} 的事件 {cluster_event}，而本存储止于 {store_event}：存储由较旧的副本恢复"
+        fix "restore the newest store; if it is lost, cancel the upgrade with --abandon for the nodes in work and plan again" "请恢复最新的存储；若已丢失，请用 --abandon 取消升级并重新规划" }
+    UPG0313 LeaseLost 409 {
+        "another server drives upgrade {upgrade} now (epoch {epoch})" "升级 {upgrade} 现由另一服务端驱动（epoch {epoch}）"
+        fix "nothing to do: this server stopped acting" "无需处理：本服务端已停止操作" }
+    UPG0314 LogUnreadable 409 {
+        "event {number} of upgrade {upgrade} cannot be read by this version: {why}" "本版本无法读取升级 {upgrade} 的事件 {number}：{why}"
+        fix "run the newest server; the upgrade stays as it is until then" "请使用最新的服务端；在此之前升级保持原状" }
+    UPG0315 BadRequest 400 {
+        "the request cannot be read: {what}" "无法读取请求：{what}"
+        fix "correct it; `shiplock --help` and openapi/v1.json show the form" "请更正；格式见 `shiplock --help` 与 openapi/v1.json" }
+    UPG0316 NotAbandonable 409 {
+        "node {node} is not waited for, so it cannot be abandoned" "当前并未等待节点 {node}，不能放弃它"
+        fix "see which nodes are waited for: shiplock upgrades show {upgrade}" "请查看等待中的节点：shiplock upgrades show {upgrade}" }
+    UPG0401 TokenRefused 401 {
+        "the join token is unknown, used or expired" "加入令牌不存在、已使用或已过期"
+        fix "make a new one: shiplock agent join-command CLUSTER" "请生成新的：shiplock agent join-command CLUSTER" }
+    UPG0402 WrongCertificate 403 {
+        "the certificate belongs to node {certificate}, the request speaks for node {claimed}" "证书属于节点 {certificate}，请求却代表节点 {claimed}"
+        fix "enrol the agent on {claimed} with its own token" "请用独立的令牌在 {claimed} 上注册 agent" }
+    UPG0403 StaleGeneration 409 {
+        "generation {found} is older than {newest}" "代次 {found} 早于 {newest}"
+        fix "nothing to do: a newer server drives this node" "无需处理：已有更新的服务端驱动该节点" }
+    UPG0404 WrongMachine 409 {
+        "node {node} is another machine than planned: {what} was {expected} and is {found}" "节点 {node} 已不是计划中的机器：{what} 原为 {expected}，现为 {found}"
+        fix "make a new plan that holds the new machine" "请为新机器重新制定计划" }
+    UPG0405 AgentMissing 409 {
+        "no agent is enrolled on node {node}" "节点 {node} 上没有注册 agent"
+        fix "run on {node}: the command that `shiplock agent join-command {cluster}` prints" "请在 {node} 上运行 `shiplock agent join-command {cluster}` 输出的命令" }
+    UPG0406 StepKindMissing 409 {
+        "the agent on node {node} ({version}) cannot do step {kind}" "节点 {node} 的 agent（{version}）不支持步骤 {kind}"
+        fix "replace the agent on {node} by this server's version, by the command that `shiplock agent join-command {cluster}` prints" "请在 {node} 上运行 `shiplock agent join-command {cluster}` 输出的命令以更新 agent" }
+    UPG0407 ContactLost 503 {
+        "the agent on node {node} has not been heard from since {since}" "自 {since} 起未收到节点 {node} 的 agent 的消息"
+        fix "on {node}: systemctl restart shiplock-agent; then shiplock continue {upgrade}. If the machine is gone: shiplock cancel {upgrade} --abandon {node}" "在 {node} 上执行 systemctl restart shiplock-agent，然后 shiplock continue {upgrade}；若机器已不存在：shiplock cancel {upgrade} --abandon {node}" }
+    UPG0408 ProtocolUnsupported 400 {
+        "the agent speaks protocol {agent}, this server speaks {server}" "agent 使用协议 {agent}，服务端使用 {server}"
+        fix "replace the agent by this server's version" "请将 agent 更新为服务端的版本" }
+    UPG0409 PermitRefused 409 {
+        "no permit: {why}" "未获许可：{why}"
+        fix "nothing to do: the step is not begun" "无需处理：步骤未开始" }
+    UPG0410 CertificateUnknown 401 {
+        "the agent's certificate is not enrolled here" "该 agent 的证书未在此注册"
+        fix "enrol the agent again with a new token" "请用新令牌重新注册 agent" }
+    UPG0411 ReportNotRecorded 503 {
+        "the report could not be recorded now" "暂时无法记录该报告"
+        fix "nothing to do: the agent repeats it until it is taken" "无需处理：agent 会重复上报直到被接收" }
+    UPG0501 ArtefactIndexUnreadable 502 {
+        "the artefact index {location} cannot be read" "无法读取制品索引 {location}"
+        fix "check the mirror; the index is a file artefacts.json at its root" "请检查镜像站；索引为其根目录下的 artefacts.json" }
+    UPG0502 ArtefactMissing 422 {
+        "the mirror has no {role} for Kubernetes {version} on {architecture}" "镜像站缺少 Kubernetes {version}（{architecture}）的 {role}"
+        fix "add it to the mirror and its artefacts.json" "请将其加入镜像站及 artefacts.json" }
+    UPG0503 DigestMismatch 502 {
+        "{path} has digest {found}, the plan has {expected}" "{path} 的摘要为 {found}，计划中为 {expected}"
+        fix "find out who changed the file; put the right one back, then continue" "请查明文件被谁更改，恢复正确的文件后继续" }
+    UPG0504 DiskFull 507 {
+        "{path} on {subject} has {free} free, {needed} are needed" "{subject} 的 {path} 可用空间为 {free}，需要 {needed}"
+        fix "free space there, then continue" "请释放空间后继续" }
+    UPG0505 DownloadFailed 502 {
+        "{location} cannot be downloaded to {subject}" "无法将 {location} 下载到 {subject}"
+        fix "check that {subject} reaches the mirror, then continue" "请检查 {subject} 能否访问镜像站，然后继续" }
+    UPG0506 ProgramFailed 500 {
+        "`{program}` on node {node} ended with {result}" "节点 {node} 上的 `{program}` 以 {result} 结束"
+        fix "read its last lines below, mend the cause on {node}, then continue" "请阅读下面的输出，在 {node} 上排除原因后继续" }
+    UPG0507 StepTimedOut 504 {
+        "step {step} on {subject} was not done after {limit}" "{subject} 的步骤 {step} 在 {limit} 内未完成"
+        fix "look at what it waits for, mend it, then continue" "请查看它在等待什么，排除后继续" }
+    UPG0508 ReadBackMismatch 500 {
+        "{component} on {subject} reports {found}, {expected} was expected" "{subject} 的 {component} 报告 {found}，应为 {expected}"
+        fix "look at {component} on {subject}; the step is not called done until the running process says {expected}" "请检查 {subject} 上的 {component}；在运行进程报告 {expected} 之前不会判定完成" }
+    UPG0509 RuntimeConfigurationRefused 500 {
+        "the containerd configuration of node {node} cannot be migrated: {why}" "无法迁移节点 {node} 的 containerd 配置：{why}"
+        fix "run `containerd config migrate` on {node} by hand, mend what it names, then continue; the old configuration is in place" "请在 {node} 上手动运行 `containerd config migrate` 并修正，然后继续；旧配置仍在使用" }
+    UPG0510 DrainTimedOut 504 {
+        "node {node} was not empty after {limit}: {blockers}" "节点 {node} 在 {limit} 内未能清空：{blockers}"
+        fix "remove what blocks, then continue; or plan again with another --on-drain-timeout" "请排除阻塞后继续；或以另一 --on-drain-timeout 重新规划" }
+    UPG0511 ServiceNotUp 500 {
+        "{service} on node {node} did not come up: {state}" "节点 {node} 上的 {service} 未能启动：{state}"
+        fix "read `journalctl -u {service}` on {node}, mend the cause, then continue" "请在 {node} 上查看 `journalctl -u {service}`，排除原因后继续" }
+    UPG0512 NodeNotReady 500 {
+        "node {node} is not Ready: {why}" "节点 {node} 未就绪：{why}"
+        fix "mend the node; the upgrade goes on when it is Ready" "请修复节点；就绪后升级会继续" }
+    UPG0513 Interference 409 {
+        "{object} was changed by someone else: {what}" "{object} 被他人更改：{what}"
+        fix "find out who changed it and why, then continue" "请查明是谁以及为何更改，然后继续" }
+    UPG0514 InvariantBroken 500 {
+        "a rule that must always hold does not: {what}" "必须始终成立的规则被破坏：{what}"
+        fix "do not continue before you know why; report it with `shiplock upgrades show {upgrade} -o json`" "查明原因前请勿继续；请附上 `shiplock upgrades show {upgrade} -o json` 报告" }
+    UPG0515 FileUnusable 500 {
+        "{path} on {subject} cannot be {operation}" "无法对 {subject} 的 {path} 执行 {operation}"
+        fix "mend what the cause names, then continue" "请排除下述原因后继续" }
+    UPG0516 PodsUnreachable 409 {
+        "the pods of node {node} have nowhere else to go" "节点 {node} 上的 Pod 无处可去"
+        fix "add a node, or plan with --drain never" "请增加节点，或以 --drain never 规划" }
+    UPG0601 StoreInUse 500 {
+        "{path} is open in another process" "{path} 已被另一进程打开"
+        fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }
+    UPG0602 StoreFailed 500 {
+        "the store cannot {operation}" "存储无法执行 {operation}"
+        fix "check disk space and permissions of the data directory; nothing acts until the store answers" "请检查数据目录的空间和权限；存储恢复前不会有任何操作" }
+    UPG0603 StoreNewer 500 {
+        "the store was written by a newer version (schema {found}, this version knows {known})" "存储由更新的版本写入（schema {found}，本版本支持 {known}）"
+        fix "run the newer version" "请使用更新的版本" }
+    UPG0701 Unauthorized 401 {
+        "the token is missing or not valid" "令牌缺失或无效"
+        fix "set SHIPLOCK_TOKEN, or use the server's local socket" "请设置 SHIPLOCK_TOKEN，或使用服务端的本地套接字" }
+    UPG0702 NotFound 404 {
+        "there is nothing at {path}" "{path} 不存在"
+        fix "see openapi/v1.json for what there is" "可用路径见 openapi/v1.json" }
+    UPG0703 ServerUnreachable 503 {
+        "no Shiplock server answers at {server}" "{server} 处没有 Shiplock 服务端应答"
+        fix "start one with `shiplock serve`, or name another with --server" "请用 `shiplock serve` 启动，或用 --server 指定" }
+    UPG0704 TooLarge 413 {
+        "the request is larger than {limit}" "请求超过 {limit}"
+        fix "send less" "请缩小请求" }
+    UPG0705 Internal 500 {
+        "something went wrong inside Shiplock: {what}" "Shiplock 内部错误：{what}"
+        fix "this is our bug: report it with the request id" "这是我们的缺陷：请附请求编号报告" }
+    UPG0706 AnswerUnreadable 502 {
+        "the server {server} answered {request} with something that this version of shiplock cannot read" "服务端 {server} 对 {request} 的应答无法被本版本的 shiplock 读取"
+        fix "use a shiplock of the server's version; `shiplock version` shows both" "请使用与服务端版本一致的 shiplock；`shiplock version` 显示两者的版本" }
+    UPG0801 NoActiveUpgrade 404 {
+        "no upgrade is active" "没有进行中的升级"
+        fix "name one: shiplock upgrades list shows all" "请指明一个：shiplock upgrades list 列出全部" }
+    UPG0802 SeveralActiveUpgrades 409 {
+        "{count} upgrades are active: {upgrades}" "有 {count} 个进行中的升级：{upgrades}"
+        fix "name the one that you mean" "请指明其中一个" }
+    UPG0803 ConfirmationNeeded 400 {
+        "{action} needs a confirmation, and there is no terminal to ask on" "{action} 需要确认，而当前没有可供询问的终端"
+        fix "read what it will do, then add --yes" "请先确认其影响，然后加上 --yes" }
+    UPG0804 ConfirmationDiffers 400 {
+        "`{typed}` was typed, `{expected}` was asked for; nothing was changed" "输入的是 `{typed}`，应为 `{expected}`；未做任何更改"
+        fix "run the command again and type {expected}" "请重新运行命令并输入 {expected}" }
+    UPG0805 ConfigurationUnreadable 400 {
+        "the configuration file {path} cannot be read" "无法读取配置文件 {path}"
+        fix "mend what the cause names; the file holds one line: server = \"https://HOST:PORT\"" "请按原因修正；文件只需一行：server = \"https://HOST:PORT\"" }
+    UPG0806 BadCommandLine 400 {
+        "the command line cannot be understood: {what}" "无法理解命令行：{what}"
+        fix "see `shiplock {command} --help`" "请查看 `shiplock {command} --help`" }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        Self::from_id(&id).ok_or_else(|| de::Error::custom(format!("unknown code `{id}`")))
+    }
+}
+
+/// One occurrence of a [`Code`], with its parameters and what caused it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind of problem it is.
+    pub code: Code,
+    /// The values for the `{parameters}` of the code's sentence and fix.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// What lies beneath, outermost first: texts of other programs, never parsed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+}
+
+/// The most characters of one cause that are kept; the end of a program's output tells most.
+const CAUSE_CHARACTERS_MAX: usize = 2_000;
+/// The most causes that are kept.
+const CAUSES_MAX: usize = 16;
+
+impl Problem {
+    /// A problem without parameters yet.
+    pub fn new(code: Code) -> Self {
+        Self { code, parameters: BTreeMap::new(), causes: Vec::new() }
+    }
+
+    /// Adds one parameter.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.parameters.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Adds one cause. Long causes keep their end, since that is where programs say what went wrong.
+    #[must_use]
+    pub fn cause(mut self, cause: impl fmt::Display) -> Self {
+        if self.causes.len() < CAUSES_MAX {
+            let text = cause.to_string();
+            let skip = text.chars().count().saturating_sub(CAUSE_CHARACTERS_MAX);
+            self.causes.push(if skip == 0 {
+                text
+            } else {
+                format!("…{}", text.chars().skip(skip).collect::<String>())
+            });
+        }
+        self
+    }
+
+    /// Adds an error and everything beneath it as causes.
+    #[must_use]
+    pub fn because(mut self, error: &dyn std::error::Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self = self.cause(error);
+            next = error.source();
+        }
+        self
+    }
+
+    /// The sentence in a language.
+    pub fn sentence(&self, language: Language) -> String {
+        let [english, chinese] = self.code.text().sentence;
+        fill(language.pick(english, chinese), &self.parameters)
+    }
+
+    /// What to do next, in a language.
+    pub fn fix(&self, language: Language) -> String {
+        let [english, chinese] = self.code.text().fix;
+        fill(language.pick(english, chinese), &self.parameters)
+    }
+}
+
+/// Puts parameters into a template; one that was not given is shown as `?`.
+fn fill(template: &str, parameters: &BTreeMap<String, String>) -> String {
+    let mut text = String::with_capacity(template.len() + 32);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        let Some((name, behind)) = after.split_once('}') else {
+            text.push('{');
+            rest = after;
+            continue;
+        };
+        text.push_str(parameters.get(name).map_or("?", String::as_str));
+        rest = behind;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// The names of the `{parameters}` of a template.
+pub fn parameters_of(template: &str) -> Vec<&str> {
+    template.split('{').skip(1).filter_map(|part| part.split_once('}').map(|(name, _)| name)).collect()
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.sentence(Language::En))?;
+        for cause in &self.causes {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}
+impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_languages_of_a_code_speak_of_the_same_parameters() {
+        for code in Code::ALL {
+            let text = code.text();
+            let names = |template| parameters_of(template).into_iter().collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(names(text.sentence[0]), names(text.sentence[1]), "{code} sentence");
+            assert_eq!(names(text.fix[0]), names(text.fix[1]), "{code} fix");
+        }
+    }
+
+    #[test]
+    fn codes_are_unique_and_read_back() {
+        let ids: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.id()).collect();
+        assert_eq!(ids.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(Code::from_id(&code.id().to_lowercase()), Some(*code));
+            assert_eq!(serde_json::to_value(code).unwrap(), code.id());
+        }
+    }
+
+    #[test]
+    fn a_missing_parameter_shows_as_a_question_mark_and_never_panics() {
+        let problem = Problem::new(Code::NoEdge).with("from", "v1.34.4").with("to", "v1.37.2");
+        assert_eq!(
+            problem.sentence(Language::En),
+            "the upgrade graph has no edge from v1.34.4 to v1.37.2; the way is ?"
+        );
+        assert_eq!(fill("a { b", &BTreeMap::new()), "a { b");
+    }
+
+    #[test]
+    fn long_causes_keep_their_end() {
+        let problem = Problem::new(Code::Internal).cause("x".repeat(10_000) + "the end");
+        assert!(problem.causes[0].chars().count() <= CAUSE_CHARACTERS_MAX + 1);
+        assert!(problem.causes[0].ends_with("the end"));
+    }
+}

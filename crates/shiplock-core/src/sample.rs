@@ -1,0 +1,143 @@
+//! Values for tests: a cluster of pools, its agents, a mirror's index, and plans made from them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::artefact::{ArtefactFile, ArtefactImage, ArtefactIndex, ReleaseArtefacts, SCHEMA};
+use crate::catalogue::{Catalogue, VersionRequest};
+use crate::facts::{
+    AgentFacts, ApiServerFacts, ClusterFacts, ComponentFacts, InstallMethod, MachineFacts, NodeFacts, Observed,
+    POOL_LABEL, Readiness, WorkloadFacts,
+};
+use crate::id::{Actor, ClusterName, NodeName, PlanId};
+use crate::plan::{Plan, PlanInput, PlanOptions, PlanRequest, make_plan};
+use crate::problem::Problem;
+
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+pub(crate) fn node(name: &str, pool: &str, kubelet: &str) -> NodeFacts {
+    NodeFacts {
+        uid: format!("uid-{name}").into(),
+        machine_id: format!("machine-{name}"),
+        boot_id: "boot".to_owned(),
+        architecture: "amd64".to_owned(),
+        kubelet_version: kubelet.to_owned(),
+        container_runtime_version: "containerd://1.6.20~ds1".to_owned(),
+        ready: Readiness::Ready,
+        unschedulable: false,
+        owner: None,
+        taints: Vec::new(),
+        labels: BTreeMap::from([(POOL_LABEL.to_owned(), pool.to_owned())]),
+    }
+}
+
+pub(crate) fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
+    let mut nodes = BTreeMap::new();
+    for (pool, count) in pools {
+        for index in 1..=*count {
+            let name = format!("{pool}-{index:02}");
+            nodes.insert(NodeName::from(name.as_str()), node(&name, pool, "v1.35.4"));
+        }
+    }
+    ClusterFacts {
+        uid: "cluster-uid".into(),
+        observed_at: at(0),
+        api_servers: vec![ApiServerFacts { address: "10.0.0.1:6443".to_owned(), version: "v1.36.3".parse().unwrap() }],
+        nodes,
+        pods: Vec::new(),
+        budgets: Vec::new(),
+        workloads: vec![WorkloadFacts {
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "cart".to_owned(),
+            desired: 2,
+            ready: 2,
+        }],
+    }
+}
+
+pub(crate) fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, AgentFacts> {
+    let component = |version: &str| {
+        Observed::Known(ComponentFacts {
+            path: "/usr/bin/kubelet".to_owned(),
+            install: InstallMethod::Binary,
+            version: version.to_owned(),
+            sha256: "1".repeat(64),
+            running_sha256: Some("1".repeat(64)),
+        })
+    };
+    let agent = |node: &NodeFacts| AgentFacts {
+        last_heard_at: now,
+        machine: MachineFacts {
+            agent_version: "0.1.0".to_owned(),
+            step_kinds: ["prefetch", "upgrade_container_runtime", "upgrade_kubelet", "collect_logs"]
+                .map(str::to_owned)
+                .to_vec(),
+            machine_id: node.machine_id.clone(),
+            boot_id: node.boot_id.clone(),
+            architecture: node.architecture.clone(),
+            kubelet: component("v1.35.4"),
+            container_runtime: component("v1.6.20"),
+            staging_free_bytes: 1 << 40,
+        },
+    };
+    cluster.nodes.iter().map(|(name, node)| (name.clone(), agent(node))).collect()
+}
+
+pub(crate) fn artefacts() -> ArtefactIndex {
+    let file = |role: &str, version: &str| ArtefactFile {
+        role: role.to_owned(),
+        version: version.to_owned(),
+        architecture: "amd64".to_owned(),
+        path: format!("files/{role}"),
+        size_bytes: 1 << 20,
+        sha256: "2".repeat(64),
+    };
+    let image = |role: &str, tag: &str| ArtefactImage {
+        role: role.to_owned(),
+        reference: format!("registry.k8s.io/{role}:{tag}"),
+        architecture: "amd64".to_owned(),
+        path: format!("images/{role}.tar"),
+        size_bytes: 1 << 20,
+        sha256: "3".repeat(64),
+        digest: format!("sha256:{}", "4".repeat(64)),
+    };
+    let release = |version: &str| ReleaseArtefacts {
+        kubernetes: version.parse().unwrap(),
+        files: ["kubeadm", "kubelet", "kubectl"]
+            .iter()
+            .map(|role| file(role, version))
+            .chain(["containerd", "containerd-shim-runc-v2", "ctr"].iter().map(|role| file(role, "v2.2.9")))
+            .collect(),
+        images: vec![image("kube-proxy", version), image("pause", "3.10.2")],
+    };
+    ArtefactIndex { schema: SCHEMA.to_owned(), releases: vec![release("v1.36.3")] }
+}
+
+pub(crate) fn request(to: &str, options: PlanOptions) -> PlanRequest {
+    PlanRequest {
+        to: VersionRequest::parse(to).unwrap(),
+        pools: Vec::new(),
+        nodes: Vec::new(),
+        exclude_nodes: Vec::new(),
+        options,
+    }
+}
+
+pub(crate) fn plan_of(cluster: &ClusterFacts, request: &PlanRequest) -> Result<Plan, Problem> {
+    make_plan(&PlanInput {
+        id: &PlanId::from("p1"),
+        now: at(0),
+        by: &Actor::from("tester"),
+        cluster: &ClusterName::from("prod"),
+        request,
+        catalogue: &Catalogue::shipped(),
+        facts: cluster,
+        agents: &agents(cluster, at(0)),
+        mirror: "http://mirror",
+        artefacts: &artefacts(),
+    })
+}

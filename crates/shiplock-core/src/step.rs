@@ -1,0 +1,174 @@
+//! The closed set of typed steps. Nothing acts on a node, a component or a cluster but one of these.
+//!
+//! Each step is safe to repeat: its executor first *examines* whether the goal is reached, and only then acts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::artefact::{ArtefactFile, ArtefactImage};
+use crate::id::{NodeName, StepNumber};
+use crate::version::KubernetesVersion;
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Unique in the plan, growing in the order of work.
+    pub number: StepNumber,
+    /// What is done.
+    pub action: Action,
+    /// On what it is done.
+    pub target: Target,
+    /// After this many seconds the step is called late, and its executor gives up.
+    pub timeout_seconds: u32,
+}
+
+/// What a step acts on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "snake_case")]
+pub enum Target {
+    /// A node.
+    Node(NodeName),
+    /// The cluster as a whole.
+    Cluster,
+}
+
+impl Target {
+    /// The node, where there is one.
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Cluster => None,
+        }
+    }
+}
+
+/// Who does a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Executor {
+    /// The agent on the node.
+    Agent,
+    /// The server, through the Kubernetes API.
+    Server,
+}
+
+/// What a step does, with everything that it needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Action {
+    /// Server: records the workloads and nodes as they are before anything is touched. Changes nothing.
+    CaptureBaseline,
+    /// Agent: fetches files and images to the node and checks their digests. Changes nothing that runs.
+    Prefetch {
+        /// The mirror's root, `http(s)://…` or an absolute path on the node.
+        mirror: String,
+        /// Files to stage.
+        files: Vec<ArtefactFile>,
+        /// Images to import into the runtime.
+        images: Vec<ArtefactImage>,
+    },
+    /// Server: marks the node unschedulable, as ours, unless it is so already. Goal: unschedulable.
+    Cordon,
+    /// Server: evicts the pods of the node. Goal: none of the pods found at its begin is left.
+    Drain {
+        /// How long pods may take before `on_timeout` applies.
+        timeout_seconds: u32,
+        /// What happens when the time is over.
+        on_timeout: OnDrainTimeout,
+    },
+    /// Agent: replaces containerd's executables, migrates its configuration (the old one is kept) and restarts it.
+    UpgradeContainerRuntime {
+        /// The target version, such as `v2.2.9`.
+        version: String,
+        /// The executables.
+        files: Vec<ArtefactFile>,
+        /// The pause image to pin, where the old configuration pinned an upstream one.
+        sandbox_image: Option<String>,
+    },
+    /// Agent: writes the kubelet configuration of the target, replaces kubelet, kubeadm and kubectl and restarts the kubelet.
+    UpgradeKubelet {
+        /// The target version.
+        version: KubernetesVersion,
+        /// The executables.
+        files: Vec<ArtefactFile>,
+    },
+    /// Server: reads the node back until it is Ready and everything claimed runs.
+    VerifyNode {
+        /// The kubelet version that the node must report.
+        kubelet: KubernetesVersion,
+        /// The SHA-256 that the running kubelet's executable must have, as its agent reads it.
+        kubelet_sha256: Option<String>,
+        /// The runtime version that the node must report, such as `v2.2.9`; none where it is not changed.
+        container_runtime: Option<String>,
+        /// The SHA-256 that the running containerd's executable must have.
+        container_runtime_sha256: Option<String>,
+    },
+    /// Server: takes our cordon off. Goal: our cordon is gone; a cordon of somebody else stays.
+    Uncordon,
+    /// Server: reads every node and every workload and compares with the baseline.
+    VerifyCluster {
+        /// The kubelet version that each node of the plan must report.
+        kubelet: KubernetesVersion,
+    },
+    /// Agent: gathers the journals of kubelet and containerd after a failure. Changes nothing.
+    CollectLogs,
+}
+
+/// What happens to a node whose drain takes too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDrainTimeout {
+    /// The upgrade pauses with the blockers named.
+    #[default]
+    Pause,
+    /// The node is given back as it was and skipped; it is listed at the end.
+    Skip,
+    /// What is left is deleted, PodDisruptionBudgets notwithstanding.
+    Force,
+}
+
+impl Action {
+    /// The stable name of the kind, as in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CaptureBaseline => "capture_baseline",
+            Self::Prefetch { .. } => "prefetch",
+            Self::Cordon => "cordon",
+            Self::Drain { .. } => "drain",
+            Self::UpgradeContainerRuntime { .. } => "upgrade_container_runtime",
+            Self::UpgradeKubelet { .. } => "upgrade_kubelet",
+            Self::VerifyNode { .. } => "verify_node",
+            Self::Uncordon => "uncordon",
+            Self::VerifyCluster { .. } => "verify_cluster",
+            Self::CollectLogs => "collect_logs",
+        }
+    }
+
+    /// Who does it.
+    pub fn executor(&self) -> Executor {
+        match self {
+            Self::Prefetch { .. }
+            | Self::UpgradeContainerRuntime { .. }
+            | Self::UpgradeKubelet { .. }
+            | Self::CollectLogs => Executor::Agent,
+            Self::CaptureBaseline
+            | Self::Cordon
+            | Self::Drain { .. }
+            | Self::VerifyNode { .. }
+            | Self::Uncordon
+            | Self::VerifyCluster { .. } => Executor::Server,
+        }
+    }
+
+    /// Whether a node counts as started once this step has an intent: it changes what runs or may run there.
+    pub fn is_acting(&self) -> bool {
+        match self {
+            Self::Cordon
+            | Self::Drain { .. }
+            | Self::UpgradeContainerRuntime { .. }
+            | Self::UpgradeKubelet { .. }
+            | Self::VerifyNode { .. }
+            | Self::Uncordon => true,
+            Self::CaptureBaseline | Self::Prefetch { .. } | Self::VerifyCluster { .. } | Self::CollectLogs => false,
+        }
+    }
+}

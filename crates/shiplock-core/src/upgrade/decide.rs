@@ -1,0 +1,674 @@
+//! What to do next: a pure function of the upgrade, the facts, the policy and the time.
+//!
+//! It never acts and remembers nothing. Whatever it wants is a [`Command`]; whatever it cannot do yet is a
+//! [`WaitingOn`] that says why. What could not be read lets nothing through.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::check::check_plan;
+use crate::facts::{ClusterFacts, Facts, Observed, Readiness};
+use crate::id::{Actor, NodeName, StepNumber};
+use crate::plan::{NodePlan, PausePolicy, Stage};
+use crate::problem::{Code, Problem};
+use crate::step::{Action, Executor, Step};
+
+use super::batch;
+use super::event::{Event, PauseReason, StepOutcome};
+use super::state::{NodeProgress, State, StepStatus, Upgrade};
+use super::waiting::{Waiting, WaitingOn};
+
+/// Bounds that hold for every upgrade of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How many nodes fetch artefacts at once.
+    pub prefetch_parallel_max: usize,
+    /// How often a step is tried before the upgrade pauses.
+    pub step_attempts_max: u32,
+    /// The wait before the second attempt; it doubles with each further one.
+    pub retry_backoff_seconds: u32,
+    /// After this time a passed pre-check must be repeated before the start.
+    pub check_valid_seconds: u32,
+    /// How long this server must be up before an expiry is believed.
+    pub expiry_confirm_seconds: u32,
+    /// When to look again if nothing wakes the driver before.
+    pub poll_seconds: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            prefetch_parallel_max: 10,
+            step_attempts_max: 3,
+            retry_backoff_seconds: 5,
+            check_valid_seconds: 60 * 60,
+            expiry_confirm_seconds: 10 * 60,
+            poll_seconds: 5,
+        }
+    }
+}
+
+/// What is to be done now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Do these, in order, then decide again.
+    Issue(Vec<Command>),
+    /// Nothing can be done: why, and when to look again at the latest.
+    Wait {
+        /// At least one reason.
+        on: Vec<WaitingOn>,
+        /// When to look again.
+        wake_at: Timestamp,
+    },
+    /// The upgrade ends.
+    Finish(Outcome),
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Append an event that has no act.
+    Record(Event),
+    /// Append the intent of a step's next attempt, then have it done.
+    Run {
+        /// The step.
+        step: StepNumber,
+        /// The attempt.
+        attempt: u32,
+    },
+}
+
+/// How an upgrade ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is at the target, read back.
+    Succeeded,
+    /// A person cancelled it.
+    Cancelled,
+    /// Nobody continued it in time.
+    Expired,
+}
+
+impl Outcome {
+    /// The event that records it.
+    pub fn event(self) -> Event {
+        match self {
+            Self::Succeeded => Event::Succeeded,
+            Self::Cancelled => Event::Cancelled,
+            Self::Expired => Event::Expired,
+        }
+    }
+}
+
+/// Decides what to do next.
+pub fn decide(upgrade: &Upgrade, facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
+    let view = View { upgrade, facts, policy, now };
+    match &upgrade.state {
+        State::Planned => record(Event::CheckStarted),
+        State::Checking => view.check(),
+        State::Blocked => {
+            let blocking = upgrade.report.as_ref().map_or(0, |report| report.blocking().count());
+            view.wait(vec![WaitingOn::new(Waiting::Findings { blocking }, upgrade.updated_at)])
+        }
+        State::Ready { checked_at } if view.older_than(*checked_at, policy.check_valid_seconds) => {
+            record(Event::CheckStarted)
+        }
+        State::Ready { .. } => record(Event::Started),
+        State::Running => view.run(),
+        State::Pausing { .. } => view.pause(),
+        State::Paused { because, since, expires_at } => view.paused(because, *since, *expires_at),
+        State::Cancelling => view.give_back(Outcome::Cancelled),
+        State::Expiring => view.give_back(Outcome::Expired),
+        State::Cancelled => Decision::Finish(Outcome::Cancelled),
+        State::Expired => Decision::Finish(Outcome::Expired),
+        State::Succeeded => Decision::Finish(Outcome::Succeeded),
+    }
+}
+
+fn record(event: Event) -> Decision {
+    Decision::Issue(vec![Command::Record(event)])
+}
+
+fn pause_for(reason: PauseReason) -> Decision {
+    record(Event::PauseRequested { reason, by: Actor::from("shiplock") })
+}
+
+fn later(time: Timestamp, seconds: impl Into<i64>) -> Timestamp {
+    time.checked_add(SignedDuration::from_secs(seconds.into())).unwrap_or(Timestamp::MAX)
+}
+
+struct View<'a> {
+    upgrade: &'a Upgrade,
+    facts: &'a Facts,
+    policy: &'a Policy,
+    now: Timestamp,
+}
+
+/// What can be done for a set of steps, gathered before it is weighed.
+#[derive(Default)]
+struct Work {
+    commands: Vec<Command>,
+    waits: Vec<WaitingOn>,
+    /// A step that failed for good.
+    failed: Option<PauseReason>,
+}
+
+impl View<'_> {
+    fn older_than(&self, time: Timestamp, seconds: u32) -> bool {
+        self.now >= later(time, seconds)
+    }
+
+    fn wait(&self, on: Vec<WaitingOn>) -> Decision {
+        let latest = later(self.now, self.policy.poll_seconds);
+        let wake_at = on
+            .iter()
+            .flat_map(|wait| wait.deadline.into_iter().chain(wait.retry.map(|retry| retry.next_at)))
+            .filter(|time| *time > self.now)
+            .fold(latest, Timestamp::min);
+        Decision::Wait { on, wake_at }
+    }
+
+    fn cluster(&self) -> Result<&ClusterFacts, Box<WaitingOn>> {
+        match &self.facts.cluster {
+            Observed::Known(cluster) => Ok(cluster),
+            Observed::Unknown { problem, since } => {
+                Err(Box::new(WaitingOn::new(Waiting::ClusterFacts { problem: problem.clone() }, *since)))
+            }
+        }
+    }
+
+    fn check(&self) -> Decision {
+        match self.cluster() {
+            Ok(cluster) => {
+                let report = check_plan(&self.upgrade.plan, cluster, &self.facts.agents, self.now);
+                record(Event::CheckFinished { report })
+            }
+            Err(wait) => self.wait(vec![*wait]),
+        }
+    }
+
+    fn run(&self) -> Decision {
+        let Some((index, stage)) = self.upgrade.current_stage() else {
+            return Decision::Finish(Outcome::Succeeded);
+        };
+        if !self.upgrade.stages_started.contains(&index) {
+            return match self.gate_before_stage() {
+                Ok(()) => record(Event::StageStarted { stage: index }),
+                Err(held) => self.held(held),
+            };
+        }
+        if let Some(reason) = self.lost_contact() {
+            return pause_for(reason);
+        }
+        let mut work = Work::default();
+        let steps_done = self.stage_steps(stage, &mut work);
+        if steps_done && work.failed.is_none() {
+            let finished = match self.upgrade.open_batch(index) {
+                Some(open) => self.batch(index, open.ordinal, &open.nodes, &mut work),
+                None => self.next_batch(index, stage, &mut work),
+            };
+            if finished && work.commands.is_empty() && work.waits.is_empty() && work.failed.is_none() {
+                return record(Event::StageFinished { stage: index });
+            }
+        }
+        self.conclude(work)
+    }
+
+    fn conclude(&self, work: Work) -> Decision {
+        match work {
+            Work { failed: Some(reason), .. } => pause_for(reason),
+            Work { commands, .. } if !commands.is_empty() => Decision::Issue(commands),
+            Work { waits, .. } => self.wait(waits),
+        }
+    }
+
+    /// The stage's own steps; true when all succeeded.
+    fn stage_steps(&self, stage: &Stage, work: &mut Work) -> bool {
+        let mut in_flight = stage.steps.iter().filter(|step| self.is_in_flight(step)).count();
+        let mut all_done = true;
+        for step in &stage.steps {
+            if self.upgrade.has_succeeded(step) || self.is_left_out(step) {
+                continue;
+            }
+            all_done = false;
+            if !self.is_in_flight(step) && in_flight >= self.policy.prefetch_parallel_max {
+                continue;
+            }
+            if self.advance(step, work) {
+                in_flight += 1;
+            }
+        }
+        all_done
+    }
+
+    fn is_left_out(&self, step: &Step) -> bool {
+        step.target
+            .node()
+            .is_some_and(|node| self.upgrade.skipped.contains_key(node) || self.upgrade.abandoned.contains(node))
+    }
+
+    fn is_in_flight(&self, step: &Step) -> bool {
+        matches!(self.upgrade.step_status(step), Some(StepStatus::InFlight { .. }))
+    }
+
+    /// Begins a step, waits for it or names its failure. True when it was begun now.
+    fn advance(&self, step: &Step, work: &mut Work) -> bool {
+        let Some(progress) = self.upgrade.steps.get(&step.number) else {
+            work.commands.push(Command::Run { step: step.number, attempt: 1 });
+            return true;
+        };
+        match &progress.status {
+            StepStatus::Succeeded { .. } => {}
+            StepStatus::InFlight { since, .. } => work.waits.extend(self.in_flight_waits(step, *since)),
+            StepStatus::Failed { at, problem, retryable } => {
+                let attempt = progress.attempts + 1;
+                if progress.attempts_since_continue == 0 {
+                    // A person continued: the failure was handled, so the step is tried again at once.
+                    work.commands.push(Command::Run { step: step.number, attempt });
+                    return true;
+                }
+                if !*retryable || progress.attempts_since_continue >= self.policy.step_attempts_max {
+                    work.failed.get_or_insert(PauseReason::StepFailed { step: step.number, problem: problem.clone() });
+                    return false;
+                }
+                let doublings = progress.attempts_since_continue.saturating_sub(1).min(10);
+                let next_at = later(*at, i64::from(self.policy.retry_backoff_seconds) << doublings);
+                if self.now >= next_at {
+                    work.commands.push(Command::Run { step: step.number, attempt });
+                    return true;
+                }
+                let subject = subject(step);
+                let what = Waiting::StepRetry { step: step.number, subject, problem: problem.clone() };
+                work.waits.push(WaitingOn::new(what, *at).retrying(progress.attempts, next_at));
+            }
+        }
+        false
+    }
+
+    fn in_flight_waits(&self, step: &Step, since: Timestamp) -> Vec<WaitingOn> {
+        if let Some(waits) = self.facts.progress.get(&step.number).filter(|waits| !waits.is_empty()) {
+            return waits.clone();
+        }
+        let kind = step.action.kind().to_owned();
+        let what = Waiting::Step { step: step.number, kind, subject: subject(step), phase: None };
+        vec![WaitingOn::new(what, since).until(later(since, step.timeout_seconds))]
+    }
+
+    /// An agent step in flight whose agent is silent for too long: never failed, but a person must look.
+    fn lost_contact(&self) -> Option<PauseReason> {
+        self.upgrade
+            .in_flight()
+            .filter(|(step, ..)| step.action.executor() == Executor::Agent && !self.is_left_out(step))
+            .find_map(|(step, _, since)| self.silent(step.target.node()?, since))
+    }
+
+    /// Whether the agent of a node is silent for longer than the plan allows, counted from `needed_since` at the earliest.
+    fn silent(&self, node: &NodeName, needed_since: Timestamp) -> Option<PauseReason> {
+        let last_heard_at = self.facts.agents.get(node).map(|agent| agent.last_heard_at);
+        let silent_since = last_heard_at.map_or(needed_since, |heard| heard.max(needed_since));
+        self.older_than(silent_since, self.upgrade.plan.options.contact_timeout_seconds).then(|| {
+            let problem = Problem::new(Code::ContactLost)
+                .with("node", node)
+                .with("since", last_heard_at.unwrap_or(needed_since))
+                .with("upgrade", &self.upgrade.id);
+            PauseReason::ContactLost { node: node.clone(), problem }
+        })
+    }
+
+    /// Works on the open batch; true when it ended (and that was recorded).
+    fn batch(&self, index: usize, ordinal: u32, nodes: &[NodeName], work: &mut Work) -> bool {
+        let plans = || nodes.iter().filter_map(|node| self.upgrade.plan.node(node));
+        let unfinished = |node: &&NodePlan| {
+            !matches!(
+                self.upgrade.node_progress(node),
+                NodeProgress::Done | NodeProgress::Abandoned | NodeProgress::Skipped
+            ) || (self.upgrade.skipped.contains_key(&node.node) && self.upgrade.holds_cordon(node))
+        };
+        // After a continue the nodes that failed go first, one by one, before anything else of the cut batch. A
+        // node that is in flight is looked after all the same.
+        let first = plans().filter(unfinished).find(|node| self.upgrade.retry_first.contains(&node.node));
+        for node in plans().filter(unfinished) {
+            let in_flight = node.steps.iter().any(|step| self.is_in_flight(step));
+            if first.is_none_or(|first| first.node == node.node) || in_flight {
+                self.node(node, work);
+            }
+        }
+        if plans().any(|node| unfinished(&node)) {
+            return false;
+        }
+        work.commands.push(Command::Record(Event::BatchFinished { stage: index, batch: ordinal }));
+        let batches: usize = self.upgrade.batches.values().map(Vec::len).sum();
+        let pause = match self.upgrade.plan.options.pause_policy {
+            PausePolicy::Never => false,
+            PausePolicy::AfterFirstBatch => batches == 1,
+            PausePolicy::AfterEveryBatch => true,
+        };
+        if pause && self.upgrade.state == State::Running && self.anything_left(index) {
+            let by = Actor::from("shiplock");
+            work.commands.push(Command::Record(Event::PauseRequested { reason: PauseReason::PausePolicy, by }));
+        }
+        true
+    }
+
+    /// Whether any node of this or a later stage was not taken yet.
+    fn anything_left(&self, index: usize) -> bool {
+        let stages = self.upgrade.plan.stages.iter().enumerate().skip(index);
+        stages.flat_map(|(_, stage)| &stage.nodes).any(|node| self.upgrade.node_progress(node) == NodeProgress::Waiting)
+    }
+
+    /// The next step of a node of the open batch.
+    fn node(&self, node: &NodePlan, work: &mut Work) {
+        if self.upgrade.skipped.contains_key(&node.node) {
+            self.advance_give_back(node, work);
+            return;
+        }
+        let Some(step) = node.steps.iter().find(|step| !self.upgrade.has_succeeded(step)) else { return };
+        if let Some(skip) = self.skipped_by_drain(node) {
+            work.commands.push(Command::Record(Event::NodeSkipped { node: node.node.clone(), problem: skip }));
+            return;
+        }
+        if !self.upgrade.is_started(node) {
+            match self.may_start(node) {
+                Ok(()) => {}
+                Err(Hold::Wait(wait)) => return work.waits.push(*wait),
+                Err(Hold::Pause(reason)) => {
+                    work.failed.get_or_insert(*reason);
+                    return;
+                }
+                Err(Hold::Skip(problem)) => {
+                    return work
+                        .commands
+                        .push(Command::Record(Event::NodeSkipped { node: node.node.clone(), problem: *problem }));
+                }
+            }
+        }
+        self.advance(step, work);
+    }
+
+    /// A drain that ended with "skip and return" leaves the node out.
+    fn skipped_by_drain(&self, node: &NodePlan) -> Option<Problem> {
+        node.steps.iter().find_map(|step| match (&step.action, self.upgrade.step_status(step)) {
+            (
+                Action::Drain { timeout_seconds, .. },
+                Some(StepStatus::Succeeded { outcome: StepOutcome::DrainSkipped { blockers }, .. }),
+            ) => Some(
+                Problem::new(Code::DrainTimedOut)
+                    .with("node", &node.node)
+                    .with("limit", format!("{timeout_seconds} s"))
+                    .with("blockers", blockers.join(", ")),
+            ),
+            _ => None,
+        })
+    }
+
+    /// Whether a node may be touched for the first time: it is there, it is the planned machine, its agent answers.
+    fn may_start(&self, node: &NodePlan) -> Result<(), Hold> {
+        let cluster = self.cluster().map_err(Hold::Wait)?;
+        let Some(seen) = cluster.nodes.get(&node.node) else {
+            let problem = wrong_machine(node, "uid", node.uid.as_str(), "no such node");
+            return Err(Hold::Skip(Box::new(problem)));
+        };
+        let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
+        if seen.uid != node.uid {
+            return Err(pause(wrong_machine(node, "uid", node.uid.as_str(), seen.uid.as_str())));
+        }
+        if seen.machine_id != node.machine_id {
+            return Err(pause(wrong_machine(node, "machine id", &node.machine_id, &seen.machine_id)));
+        }
+        let since = self.upgrade.batch_finished_at.unwrap_or(self.upgrade.created_at).max(self.upgrade.updated_at);
+        match self.facts.agents.get(&node.node) {
+            Some(agent) if !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS) => {
+                if agent.machine.machine_id == node.machine_id {
+                    Ok(())
+                } else {
+                    Err(pause(wrong_machine(
+                        node,
+                        "machine id of the agent",
+                        &node.machine_id,
+                        &agent.machine.machine_id,
+                    )))
+                }
+            }
+            agent => {
+                let needed_since = agent.map_or(since, |agent| agent.last_heard_at);
+                if let Some(reason) = self.silent(&node.node, needed_since) {
+                    return Err(Hold::Pause(Box::new(reason)));
+                }
+                let deadline = later(needed_since, self.upgrade.plan.options.contact_timeout_seconds);
+                let wait =
+                    WaitingOn::new(Waiting::AgentContact { node: node.node.clone() }, needed_since).until(deadline);
+                Err(Hold::Wait(Box::new(wait)))
+            }
+        }
+    }
+
+    /// Opens the next batch of a pool; true when the pool has no node left.
+    fn next_batch(&self, index: usize, stage: &Stage, work: &mut Work) -> bool {
+        let taken = self.upgrade.batches.get(&index);
+        let is_taken = |node: &NodeName| taken.into_iter().flatten().any(|batch| batch.nodes.contains(node));
+        let left: Vec<&NodePlan> = stage
+            .nodes
+            .iter()
+            .filter(|node| !is_taken(&node.node) && self.upgrade.node_progress(node) == NodeProgress::Waiting)
+            .collect();
+        if left.is_empty() {
+            return true;
+        }
+        let begun = taken.map_or(0, Vec::len);
+        if begun > 0
+            && let Err(held) = self.gate_before_batch()
+        {
+            match held {
+                Hold::Wait(wait) => work.waits.push(*wait),
+                Hold::Pause(reason) => work.failed = Some(*reason),
+                Hold::Skip(_) => {}
+            }
+            return false;
+        }
+        let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
+        let size_limit = batch::size_limit(ordinal, self.upgrade.max_parallel);
+        let nodes = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
+        work.commands.push(Command::Record(Event::BatchStarted { stage: index, batch: ordinal, size_limit, nodes }));
+        false
+    }
+
+    fn gate_before_batch(&self) -> Result<(), Hold> {
+        if let Some(finished_at) = self.upgrade.batch_finished_at {
+            let next_at = later(finished_at, self.upgrade.plan.options.batch_interval_seconds);
+            if self.now < next_at {
+                let wait = WaitingOn::new(Waiting::BatchInterval, finished_at).until(next_at);
+                return Err(Hold::Wait(Box::new(wait)));
+            }
+        }
+        self.gate_before_stage()
+    }
+
+    /// The cluster must be as well as it was before: the nodes that we finished are Ready, and no workload has
+    /// fewer ready pods than in the baseline. What cannot be read holds.
+    fn gate_before_stage(&self) -> Result<(), Hold> {
+        let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
+        let cluster = self.cluster().map_err(Hold::Wait)?;
+        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
+        let problem = if cluster.observed_at < since {
+            // Older than the batch: it cannot tell how the batch left the cluster.
+            None
+        } else {
+            match self.unwell(cluster) {
+                None => return Ok(()),
+                problem => problem,
+            }
+        };
+        let unseen = || Problem::new(Code::ClusterAnswer).with("verb", "list").with("resource", "nodes and workloads");
+        let problem = problem.unwrap_or_else(unseen);
+        if self.now >= deadline && !self.continued_since(deadline) {
+            return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));
+        }
+        let wait = WaitingOn::new(Waiting::Gate { problem }, since);
+        Err(Hold::Wait(Box::new(if self.now < deadline { wait.until(deadline) } else { wait })))
+    }
+
+    /// A person who continued after the deadline wants it to go on waiting.
+    fn continued_since(&self, deadline: Timestamp) -> bool {
+        self.upgrade.updated_at >= deadline
+    }
+
+    fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
+        for node in self.upgrade.plan.nodes().filter(|node| self.upgrade.node_progress(node) == NodeProgress::Done) {
+            match cluster.nodes.get(&node.node).map(|seen| &seen.ready) {
+                Some(Readiness::Ready) => {}
+                Some(Readiness::NotReady { why }) => {
+                    return Some(Problem::new(Code::NodeNotReady).with("node", &node.node).with("why", why));
+                }
+                None => {
+                    return Some(
+                        Problem::new(Code::NodeNotReady).with("node", &node.node).with("why", "the node is gone"),
+                    );
+                }
+            }
+        }
+        let worse =
+            super::worse_than_baseline(self.upgrade.baseline.as_deref().unwrap_or_default(), &cluster.workloads);
+        worse.first().map(|first| {
+            Problem::new(Code::ReadBackMismatch)
+                .with("component", first)
+                .with("subject", format!("cluster {}", self.upgrade.plan.cluster))
+                .with("found", "fewer ready pods than before the upgrade")
+                .with("expected", "as many as before")
+        })
+    }
+
+    fn held(&self, hold: Hold) -> Decision {
+        match hold {
+            Hold::Wait(wait) => self.wait(vec![*wait]),
+            Hold::Pause(reason) => pause_for(*reason),
+            Hold::Skip(problem) => pause_for(PauseReason::Gate { problem: *problem }),
+        }
+    }
+
+    /// What has started finishes; nothing new starts; then it is paused.
+    fn pause(&self) -> Decision {
+        let mut work = Work::default();
+        let mut lost = Vec::new();
+        for (step, _, since) in self.upgrade.in_flight() {
+            let silent = step.action.executor() == Executor::Agent
+                && step.target.node().is_some_and(|node| self.silent(node, since).is_some());
+            if silent {
+                lost.push(step.number);
+            }
+        }
+        for stage in &self.upgrade.plan.stages {
+            for step in stage.steps.iter().filter(|step| self.is_in_flight(step) && !lost.contains(&step.number)) {
+                self.advance(step, &mut work);
+            }
+            for node in &stage.nodes {
+                let progress = self.upgrade.node_progress(node);
+                let waits_for_lost = node.steps.iter().any(|step| lost.contains(&step.number));
+                let gives_back = progress == NodeProgress::Skipped && self.upgrade.holds_cordon(node);
+                if (progress == NodeProgress::InWork || gives_back || self.may_retry(node)) && !waits_for_lost {
+                    self.node(node, &mut work);
+                }
+            }
+        }
+        if let Some((index, _)) = self.upgrade.current_stage()
+            && let Some(open) = self.upgrade.open_batch(index)
+            && open
+                .nodes
+                .iter()
+                .filter_map(|node| self.upgrade.plan.node(node))
+                .all(|node| matches!(self.upgrade.node_progress(node), NodeProgress::Done | NodeProgress::Abandoned))
+            && work.commands.is_empty()
+        {
+            return record(Event::BatchFinished { stage: index, batch: open.ordinal });
+        }
+        // A further failure while others finish is in the log; the first reason stays.
+        if !work.commands.is_empty() {
+            return Decision::Issue(work.commands);
+        }
+        if work.waits.is_empty() { record(Event::Paused) } else { self.wait(work.waits) }
+    }
+
+    /// Whether the failed step of a started node has attempts left.
+    fn may_retry(&self, node: &NodePlan) -> bool {
+        self.upgrade.is_started(node)
+            && node.steps.iter().any(|step| {
+                let attempts =
+                    self.upgrade.steps.get(&step.number).map_or(0, |progress| progress.attempts_since_continue);
+                matches!(self.upgrade.step_status(step), Some(StepStatus::Failed { retryable: true, .. }))
+                    && attempts > 0
+                    && attempts < self.policy.step_attempts_max
+            })
+    }
+
+    fn paused(&self, because: &PauseReason, since: Timestamp, expires_at: Timestamp) -> Decision {
+        if self.now >= expires_at {
+            let confirm = self.policy.expiry_confirm_seconds;
+            match self.upgrade.expiry_noticed_at {
+                None => return record(Event::ExpiryNoticed),
+                Some(noticed)
+                    if self.older_than(noticed, confirm) && self.facts.uptime_seconds >= u64::from(confirm) =>
+                {
+                    return record(Event::ExpiryBegan);
+                }
+                Some(_) => {}
+            }
+        }
+        let what = Waiting::Continue { reason: because.clone() };
+        self.wait(vec![WaitingOn::new(what, since).until(expires_at)])
+    }
+
+    /// Cancel and expiry: started nodes that did not fail finish, failed ones are given back, the others stay.
+    fn give_back(&self, outcome: Outcome) -> Decision {
+        let mut work = Work::default();
+        for node in self.upgrade.plan.nodes() {
+            match self.upgrade.node_progress(node) {
+                NodeProgress::Waiting | NodeProgress::Done => {}
+                NodeProgress::InWork => self.node(node, &mut work),
+                NodeProgress::Failed | NodeProgress::Skipped | NodeProgress::Abandoned => {
+                    if self.upgrade.holds_cordon(node) {
+                        self.advance_give_back(node, &mut work);
+                    }
+                }
+            }
+        }
+        for stage in &self.upgrade.plan.stages {
+            for step in stage.steps.iter().filter(|step| self.is_in_flight(step) && !self.is_left_out(step)) {
+                self.advance(step, &mut work);
+            }
+        }
+        if !work.commands.is_empty() {
+            return Decision::Issue(work.commands);
+        }
+        if let Some(reason) = work.failed.filter(|_| outcome == Outcome::Cancelled) {
+            return pause_for(reason);
+        }
+        if let Some(reason) = self.lost_contact().filter(|_| outcome == Outcome::Cancelled) {
+            return pause_for(reason);
+        }
+        if work.waits.is_empty() { Decision::Finish(outcome) } else { self.wait(work.waits) }
+    }
+
+    /// The last step of a node, which takes our cordon off, out of turn.
+    fn advance_give_back(&self, node: &NodePlan, work: &mut Work) {
+        if let Some(step) = node.steps.iter().rfind(|step| step.action == Action::Uncordon) {
+            self.advance(step, work);
+        }
+    }
+}
+
+/// Why a node or a batch does not begin.
+enum Hold {
+    Wait(Box<WaitingOn>),
+    Pause(Box<PauseReason>),
+    Skip(Box<Problem>),
+}
+
+/// An agent polls every few seconds; one that was silent for longer is not begun with.
+const AGENT_LIVE_SECONDS: u32 = 30;
+
+fn wrong_machine(node: &NodePlan, what: &str, expected: &str, found: &str) -> Problem {
+    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", what);
+    problem.with("expected", expected).with("found", found)
+}
+
+fn subject(step: &Step) -> String {
+    step.target.node().map_or_else(|| "cluster".to_owned(), |node| format!("node {node}"))
+}

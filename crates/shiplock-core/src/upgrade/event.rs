@@ -1,0 +1,285 @@
+//! What happened, as facts in the past tense. Events are forever: kinds are only added.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::check::CheckReport;
+use crate::facts::WorkloadFacts;
+use crate::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
+use crate::plan::Plan;
+use crate::problem::Problem;
+
+use super::waiting::WaitingOn;
+
+/// One entry of an upgrade's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// The upgrade.
+    pub upgrade: UpgradeId,
+    /// Its number in the upgrade's log, from 1 without gaps.
+    pub number: u64,
+    /// Its position in the whole store, rising over all upgrades, with gaps.
+    pub position: u64,
+    /// When it was appended; never before the event ahead of it.
+    pub at: Timestamp,
+    /// The epoch of the lease under which it was appended; none for requests by people.
+    pub epoch: Option<Epoch>,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "data", rename_all = "snake_case")]
+pub enum Event {
+    /// A plan was accepted. Always the first event.
+    Planned {
+        /// The plan, whole: the log alone tells everything.
+        plan: Box<Plan>,
+        /// Who accepted it.
+        by: Actor,
+    },
+    /// A server took the lease.
+    LeaseTaken {
+        /// Its fencing number.
+        epoch: Epoch,
+        /// Which server.
+        holder: String,
+    },
+    /// The pre-check began.
+    CheckStarted,
+    /// The pre-check ended.
+    CheckFinished {
+        /// What it found.
+        report: CheckReport,
+    },
+    /// The work began.
+    Started,
+    /// A stage began.
+    StageStarted {
+        /// Its index in the plan, from 0.
+        stage: usize,
+    },
+    /// A stage ended.
+    StageFinished {
+        /// Its index in the plan, from 0.
+        stage: usize,
+    },
+    /// A batch of a pool began.
+    BatchStarted {
+        /// The stage.
+        stage: usize,
+        /// Its ordinal in the pool, from 1.
+        batch: u32,
+        /// The size that the batch law allowed.
+        size_limit: u32,
+        /// Its nodes.
+        nodes: Vec<NodeName>,
+    },
+    /// A batch ended.
+    BatchFinished {
+        /// The stage.
+        stage: usize,
+        /// Its ordinal in the pool.
+        batch: u32,
+    },
+    /// An act is about to begin: the intent.
+    StepStarted {
+        /// The step.
+        step: StepNumber,
+        /// Which attempt, from 1.
+        attempt: u32,
+    },
+    /// A step reached its goal, and that was read back.
+    StepSucceeded {
+        /// The step.
+        step: StepNumber,
+        /// The attempt.
+        attempt: u32,
+        /// What was found or done.
+        outcome: StepOutcome,
+    },
+    /// A step did not reach its goal.
+    StepFailed {
+        /// The step.
+        step: StepNumber,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        problem: Problem,
+        /// Whether a further attempt may help without a person.
+        retryable: bool,
+    },
+    /// A node was left out.
+    NodeSkipped {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        problem: Problem,
+    },
+    /// Something waits, and for what. Appended when it changes, so that the feed tells why nothing moves.
+    WaitingBegan {
+        /// For what.
+        on: WaitingOn,
+    },
+    /// Something that only the upgrade should change was changed by somebody else.
+    InterferenceNoticed {
+        /// What was changed, and how.
+        problem: Problem,
+    },
+    /// A pause was asked for, by a person or by the upgrade itself.
+    PauseRequested {
+        /// Why.
+        reason: PauseReason,
+        /// Who.
+        by: Actor,
+    },
+    /// Nothing is in work any more.
+    Paused,
+    /// A person continued it.
+    Continued {
+        /// Who.
+        by: Actor,
+    },
+    /// The most nodes of a batch were changed; it holds from the next batch.
+    MaxParallelChanged {
+        /// The new bound.
+        max_parallel: u32,
+        /// Who.
+        by: Actor,
+    },
+    /// A person cancelled it.
+    CancelRequested {
+        /// Who.
+        by: Actor,
+        /// Nodes that are not waited for any more; their state is unknown.
+        abandon: Vec<NodeName>,
+    },
+    /// It ended by cancel.
+    Cancelled,
+    /// The expiry deadline was seen to have passed, for the first time.
+    ExpiryNoticed,
+    /// The expiry began: what is ours is given back.
+    ExpiryBegan,
+    /// It ended by expiry.
+    Expired,
+    /// It ended well.
+    Succeeded,
+}
+
+/// What a step found or did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum StepOutcome {
+    /// It was done.
+    Done,
+    /// Nothing had to be done: the goal was reached already.
+    AlreadyDone,
+    /// The baseline was recorded.
+    Baseline {
+        /// The workloads before anything was touched.
+        workloads: Vec<WorkloadFacts>,
+    },
+    /// A node was cordoned.
+    Cordoned {
+        /// False where somebody else had cordoned it before: their cordon, not ours.
+        ours: bool,
+    },
+    /// A node was drained.
+    Drained {
+        /// How many pods were evicted by us.
+        evicted: u32,
+        /// Pods that tolerate a cordoned node and came back, as `namespace/name`.
+        relanded: Vec<String>,
+    },
+    /// Versions were read back.
+    Verified {
+        /// One line for each component: `kubelet v1.36.3`.
+        components: Vec<String>,
+    },
+    /// Everything was compared with the baseline.
+    Compared {
+        /// Workloads with fewer ready pods than before, as `Deployment shop/cart 1/2`.
+        worse: Vec<String>,
+    },
+    /// Logs were collected.
+    Logs {
+        /// The last lines.
+        text: String,
+    },
+    /// The node was skipped after its drain took too long; it was given back.
+    DrainSkipped {
+        /// What blocked.
+        blockers: Vec<String>,
+    },
+}
+
+/// Why an upgrade is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum PauseReason {
+    /// A person asked.
+    Operator,
+    /// The plan's pause policy.
+    PausePolicy,
+    /// A step failed.
+    StepFailed {
+        /// The step.
+        step: StepNumber,
+        /// Why.
+        problem: Problem,
+    },
+    /// A gate held too long.
+    Gate {
+        /// Why.
+        problem: Problem,
+    },
+    /// A maintenance window closed.
+    Window,
+    /// An agent that is needed is silent.
+    ContactLost {
+        /// Its node.
+        node: NodeName,
+        /// The sentence and the fix.
+        problem: Problem,
+    },
+    /// Somebody else changed what the plan stands on.
+    Interference {
+        /// What.
+        problem: Problem,
+    },
+    /// A rule that must always hold did not.
+    InvariantBroken {
+        /// Which.
+        problem: Problem,
+    },
+}
+
+impl PauseReason {
+    /// The stable word, as in JSON.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::PausePolicy => "pause_policy",
+            Self::StepFailed { .. } => "step_failed",
+            Self::Gate { .. } => "gate",
+            Self::Window => "window",
+            Self::ContactLost { .. } => "contact_lost",
+            Self::Interference { .. } => "interference",
+            Self::InvariantBroken { .. } => "invariant_broken",
+        }
+    }
+
+    /// The problem behind it, where there is one.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Operator | Self::PausePolicy | Self::Window => None,
+            Self::StepFailed { problem, .. }
+            | Self::Gate { problem }
+            | Self::ContactLost { problem, .. }
+            | Self::Interference { problem }
+            | Self::InvariantBroken { problem } => Some(problem),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! One execution of one accepted plan.
+//!
+//! [`Upgrade`] is the fold of its event log by [`Upgrade::apply`]; [`decide`] says what to do next. The pattern:
+//! load the log, fold it, gather facts, decide, append the intent, act, append the outcome. A crash at any point
+//! loses nothing: an intent without an outcome is examined and then recorded or done again.
+
+pub mod batch;
+mod decide;
+pub mod event;
+mod state;
+pub mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use crate::facts::WorkloadFacts;
+
+pub use self::decide::{Command, Decision, Outcome, Policy, decide};
+pub use self::event::{Event, EventRecord, PauseReason, StepOutcome};
+pub use self::state::{Batch, IllegalEvent, NodeProgress, State, StepProgress, StepStatus, Upgrade};
+pub use self::waiting::{Waiting, WaitingOn};
+
+/// Workloads that have fewer ready pods than before, as `Deployment shop/cart 1/2`. A workload that was scaled
+/// down or deleted by its owner is not worse; one that was ill before is measured by what it had.
+pub fn worse_than_baseline(baseline: &[WorkloadFacts], now: &[WorkloadFacts]) -> Vec<String> {
+    baseline
+        .iter()
+        .filter_map(|before| {
+            let after = now.iter().find(|after| {
+                (&after.kind, &after.namespace, &after.name) == (&before.kind, &before.namespace, &before.name)
+            })?;
+            let wanted = before.ready.min(after.desired);
+            (after.ready < wanted).then(|| format!("{} {}/{wanted}", after.label(), after.ready))
+        })
+        .collect()
+}

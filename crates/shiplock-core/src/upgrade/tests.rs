@@ -1,0 +1,587 @@
+//! What an upgrade promises, shown by driving `decide` and `apply` against a small model of executors: steps succeed,
+//! fail or hang as drawn, people pause, continue and cancel at any moment, and rules are checked after every event.
+//! The model stands in for cluster and agents; real behaviour is shown by the end-to-end tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::state::NodeProgress;
+use super::{
+    Command, Decision, Event, EventRecord, Outcome, PauseReason, Policy, State, StepOutcome, StepStatus, Upgrade,
+    Waiting, decide,
+};
+use crate::facts::{ClusterFacts, Facts, Observed, Readiness};
+use crate::id::{Epoch, NodeName, StepNumber};
+use crate::plan::{PausePolicy, PlanOptions};
+use crate::problem::{Code, Problem};
+use crate::sample::{agents, at, cluster, plan_of, request};
+use crate::step::{Action, Executor};
+
+/// A log with its fold, a clock and the facts.
+struct World {
+    upgrade: Upgrade,
+    log: Vec<EventRecord>,
+    now: i64,
+    cluster: ClusterFacts,
+    silent: BTreeSet<NodeName>,
+    cluster_known: bool,
+    uptime_seconds: u64,
+}
+
+impl World {
+    fn new(pools: &[(&str, usize)], options: PlanOptions) -> Self {
+        let facts = cluster(pools);
+        let plan = Box::new(plan_of(&facts, &request("1.36", options)).unwrap());
+        let first = record(1, 0, Event::Planned { plan, by: "tester".into() });
+        let upgrade = Upgrade::begin(&first).unwrap();
+        Self {
+            upgrade,
+            log: vec![first],
+            now: 0,
+            cluster: facts,
+            silent: BTreeSet::new(),
+            cluster_known: true,
+            uptime_seconds: 0,
+        }
+    }
+
+    fn append(&mut self, event: Event) {
+        let record = record(self.upgrade.len + 1, self.now, event);
+        self.upgrade = self.upgrade.clone().apply(&record).unwrap();
+        self.log.push(record);
+        self.check_rules();
+    }
+
+    fn facts(&self) -> Facts {
+        let mut cluster = self.cluster.clone();
+        cluster.observed_at = at(self.now);
+        let mut agents = agents(&cluster, at(self.now));
+        for node in &self.silent {
+            agents.get_mut(node).unwrap().last_heard_at = at(0);
+        }
+        let cluster = if self.cluster_known {
+            Observed::Known(cluster)
+        } else {
+            Observed::Unknown { problem: Problem::new(Code::ClusterUnreachable), since: at(self.now) }
+        };
+        Facts { cluster, agents, progress: BTreeMap::new(), uptime_seconds: self.uptime_seconds }
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&self.upgrade, &self.facts(), &Policy::default(), at(self.now))
+    }
+
+    /// Records what `decide` wants until it waits or finishes. Returns that decision.
+    fn settle(&mut self) -> Decision {
+        for _ in 0..10_000 {
+            match self.decide() {
+                Decision::Issue(commands) => {
+                    for command in commands {
+                        self.append(match command {
+                            Command::Record(event) => event,
+                            Command::Run { step, attempt } => Event::StepStarted { step, attempt },
+                        });
+                    }
+                }
+                other => return other,
+            }
+        }
+        panic!("decide never comes to rest in state {:?}", self.upgrade.state);
+    }
+
+    fn in_flight(&self) -> Vec<StepNumber> {
+        self.upgrade.in_flight().map(|(step, ..)| step.number).collect()
+    }
+
+    fn succeed(&mut self, number: StepNumber) {
+        let step = self.upgrade.plan.step(number).unwrap().clone();
+        let outcome = match &step.action {
+            Action::CaptureBaseline => StepOutcome::Baseline { workloads: self.cluster.workloads.clone() },
+            Action::Cordon => StepOutcome::Cordoned { ours: true },
+            _ => StepOutcome::Done,
+        };
+        let attempt = self.upgrade.steps[&number].attempts;
+        self.append(Event::StepSucceeded { step: number, attempt, outcome });
+    }
+
+    fn fail(&mut self, number: StepNumber, retryable: bool) {
+        let attempt = self.upgrade.steps[&number].attempts;
+        let problem = Problem::new(Code::ProgramFailed);
+        self.append(Event::StepFailed { step: number, attempt, problem, retryable });
+    }
+
+    /// Lets everything succeed until nothing is in flight and nothing more begins.
+    fn run_out(&mut self) -> Decision {
+        for _ in 0..10_000 {
+            let decision = self.settle();
+            let in_flight = self.in_flight();
+            if in_flight.is_empty() {
+                let Decision::Wait { wake_at, .. } = &decision else { return decision };
+                if matches!(self.upgrade.state, State::Paused { .. } | State::Blocked) || self.now > 100_000 {
+                    return decision;
+                }
+                self.now = self.now.max(wake_at.as_second() - at(0).as_second());
+            }
+            for number in in_flight {
+                self.succeed(number);
+            }
+        }
+        panic!("it never ends");
+    }
+
+    fn batches(&self, stage: usize) -> Vec<Vec<&str>> {
+        self.upgrade
+            .batches
+            .get(&stage)
+            .into_iter()
+            .flatten()
+            .map(|batch| batch.nodes.iter().map(NodeName::as_str).collect())
+            .collect()
+    }
+
+    fn started_nodes(&self) -> BTreeSet<NodeName> {
+        self.upgrade.plan.nodes().filter(|node| self.upgrade.is_started(node)).map(|node| node.node.clone()).collect()
+    }
+
+    /// Rules that hold after every event, whatever came before.
+    fn check_rules(&self) {
+        let upgrade = &self.upgrade;
+        assert_eq!(Upgrade::fold(&self.log).as_ref(), Ok(upgrade), "the log folds to the state");
+        let at_work = |node: &&crate::plan::NodePlan| {
+            matches!(upgrade.node_progress(node), NodeProgress::InWork | NodeProgress::Failed)
+        };
+        let pools_at_work = upgrade.plan.stages.iter().filter(|stage| stage.nodes.iter().any(|node| at_work(&node)));
+        assert!(pools_at_work.count() <= 1, "at most one pool is in work");
+        for stage in 0..upgrade.plan.stages.len() {
+            let open = upgrade.open_batch(stage);
+            let limit = open.map_or(0, |batch| batch.nodes.len());
+            let count = upgrade.plan.stages[stage].nodes.iter().filter(at_work).count();
+            assert!(count <= limit, "nodes in work are of the open batch");
+            for batch in upgrade.batches.get(&stage).into_iter().flatten() {
+                let most = super::batch::size_limit(batch.ordinal, 100);
+                assert!(batch.nodes.len() <= most as usize, "the batch law");
+            }
+        }
+        for node in upgrade.plan.nodes() {
+            let flying =
+                node.steps.iter().filter(|step| matches!(upgrade.step_status(step), Some(StepStatus::InFlight { .. })));
+            // The lost step of a node that a person gave up is not waited for when its cordon is given back.
+            assert!(flying.count() <= 1 || upgrade.abandoned.contains(&node.node), "one step of a node at a time");
+            let mut earlier_done = true;
+            for step in &node.steps {
+                let gives_back = step.action == Action::Uncordon;
+                assert!(earlier_done || gives_back || upgrade.step_status(step).is_none(), "steps go in order");
+                earlier_done &= upgrade.has_succeeded(step);
+            }
+        }
+        if upgrade.state.is_terminal() {
+            for node in upgrade.plan.nodes() {
+                assert!(
+                    !upgrade.holds_cordon(node) || upgrade.abandoned.contains(&node.node),
+                    "{} keeps a cordon of ours",
+                    node.node
+                );
+            }
+        }
+        if upgrade.state == State::Succeeded {
+            for node in upgrade.plan.nodes().filter(|node| !upgrade.skipped.contains_key(&node.node)) {
+                let verified = node
+                    .steps
+                    .iter()
+                    .any(|step| matches!(step.action, Action::VerifyNode { .. }) && upgrade.has_succeeded(step));
+                assert!(verified, "success without a read-back of {}", node.node);
+            }
+        }
+    }
+}
+
+fn record(number: u64, second: i64, event: Event) -> EventRecord {
+    EventRecord { upgrade: "u1".into(), number, position: number, at: at(second), epoch: None, event }
+}
+
+fn options() -> PlanOptions {
+    PlanOptions { max_parallel: 4, ..PlanOptions::default() }
+}
+
+#[test]
+fn an_undisturbed_upgrade_goes_one_two_four_through_each_pool_and_succeeds() {
+    let mut world = World::new(&[("blue", 8), ("green", 3)], options());
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    let sizes = |stage| world.batches(stage).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(sizes(1), [1, 2, 4, 1]);
+    assert_eq!(sizes(2), [1, 2]);
+}
+
+#[test]
+fn everything_is_fetched_before_the_first_node_is_touched() {
+    let mut world = World::new(&[("blue", 3)], options());
+    let _ = world.run_out();
+    let position = |wanted: &dyn Fn(&Action) -> bool, last: bool| {
+        let mut hits = world.log.iter().enumerate().filter(|(_, record)| match &record.event {
+            Event::StepStarted { step, .. } => wanted(&world.upgrade.plan.step(*step).unwrap().action),
+            _ => false,
+        });
+        if last { hits.next_back().unwrap().0 } else { hits.next().unwrap().0 }
+    };
+    assert!(
+        position(&|action| matches!(action, Action::Prefetch { .. }), true)
+            < position(&|action| *action == Action::Cordon, false)
+    );
+}
+
+#[test]
+fn a_pause_lets_started_nodes_finish_and_starts_none_and_the_law_goes_on_after_it() {
+    let mut world = World::new(&[("blue", 8)], options());
+    while world.upgrade.open_batch(1).is_none_or(|batch| batch.ordinal < 2) || world.started_nodes().len() < 3 {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        world.succeed(number);
+    }
+    let _ = world.settle();
+    let started = world.started_nodes();
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    let _ = world.run_out();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }));
+    assert_eq!(world.started_nodes(), started);
+    assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert_eq!(world.batches(1).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 1]);
+}
+
+#[test]
+fn a_failed_step_pauses_with_its_reason_and_the_failed_node_goes_first_and_alone_after_continue() {
+    let mut world = World::new(&[("blue", 4)], options());
+    while world.batches(1).len() < 2 || world.in_flight().len() < 2 {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        world.succeed(number);
+        let _ = world.settle();
+    }
+    let victim = world.in_flight()[0];
+    world.fail(victim, false);
+    let _ = world.run_out();
+    let State::Paused { because: PauseReason::StepFailed { step, .. }, .. } = &world.upgrade.state else {
+        panic!("paused by the failure, not {:?}", world.upgrade.state)
+    };
+    assert_eq!(*step, victim);
+    world.append(Event::Continued { by: "tester".into() });
+    let _ = world.settle();
+    assert_eq!(world.in_flight(), [victim], "the failed node alone");
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn a_retryable_failure_is_tried_again_a_bounded_number_of_times() {
+    let mut world = World::new(&[("blue", 2)], options());
+    let mut failures = 0;
+    loop {
+        let decision = world.settle();
+        if matches!(world.upgrade.state, State::Paused { .. }) {
+            break;
+        }
+        for number in world.in_flight() {
+            if matches!(world.upgrade.plan.step(number).unwrap().action, Action::UpgradeKubelet { .. }) {
+                failures += 1;
+                world.fail(number, true);
+            } else {
+                world.succeed(number);
+            }
+        }
+        if let Decision::Wait { wake_at, .. } = decision {
+            world.now = world.now.max(wake_at.as_second() - at(0).as_second());
+        }
+    }
+    assert_eq!(failures, Policy::default().step_attempts_max);
+}
+
+#[test]
+fn cancel_gives_back_what_failed_and_leaves_alone_what_was_not_started() {
+    let mut world = World::new(&[("blue", 4)], options());
+    while !world
+        .in_flight()
+        .iter()
+        .any(|number| matches!(world.upgrade.plan.step(*number).unwrap().action, Action::Drain { .. }))
+    {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            if !matches!(world.upgrade.plan.step(number).unwrap().action, Action::Drain { .. }) {
+                world.succeed(number);
+            }
+        }
+    }
+    let drain = world.in_flight()[0];
+    world.fail(drain, false);
+    let _ = world.run_out();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
+    assert_eq!(world.started_nodes().len(), 1);
+    world.append(Event::Cancelled);
+    assert_eq!(world.upgrade.state, State::Cancelled);
+}
+
+#[test]
+fn a_silent_agent_in_the_middle_of_a_step_pauses_with_contact_lost_and_the_step_is_never_failed() {
+    let mut world = World::new(&[("blue", 2)], options());
+    let is_kubelet = |world: &World, number: &StepNumber| {
+        matches!(world.upgrade.plan.step(*number).unwrap().action, Action::UpgradeKubelet { .. })
+    };
+    while !world.in_flight().iter().any(|number| is_kubelet(&world, number)) {
+        let _ = world.settle();
+        for number in world.in_flight().into_iter().filter(|number| !is_kubelet(&world, number)).collect::<Vec<_>>() {
+            world.succeed(number);
+        }
+    }
+    let lost = world.in_flight()[0];
+    world.silent.insert("blue-01".into());
+    world.now += i64::from(PlanOptions::default().contact_timeout_seconds) + 1;
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
+    assert_eq!(world.in_flight(), [lost]);
+    // The report may come while it is paused; a person then continues.
+    world.succeed(lost);
+    world.silent.clear();
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn an_abandoned_node_is_not_waited_for_and_its_cordon_is_given_back() {
+    let mut world = World::new(&[("blue", 2)], options());
+    while !world.in_flight().iter().any(|number| {
+        world.upgrade.plan.step(*number).unwrap().action.executor() == Executor::Agent
+            && world.upgrade.open_batch(1).is_some()
+    }) {
+        let _ = world.settle();
+        let in_flight = world.in_flight();
+        for number in in_flight {
+            let step = world.upgrade.plan.step(number).unwrap();
+            if world.upgrade.open_batch(1).is_none() || step.action.executor() == Executor::Server {
+                world.succeed(number);
+            }
+        }
+    }
+    world.silent.insert("blue-01".into());
+    world.now += 1_000;
+    let _ = world.settle();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: vec!["blue-01".into()] });
+    let _ = world.settle();
+    let uncordon = world
+        .in_flight()
+        .into_iter()
+        .find(|number| world.upgrade.plan.step(*number).unwrap().action == Action::Uncordon)
+        .unwrap();
+    world.succeed(uncordon);
+    assert_eq!(world.settle(), Decision::Finish(Outcome::Cancelled));
+}
+
+#[test]
+fn the_pause_policy_pauses_after_the_first_batch_only() {
+    let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
+    let _ = world.run_out();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::PausePolicy, .. }));
+    assert_eq!(world.batches(1).len(), 1);
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn a_lower_bound_acts_from_the_next_batch() {
+    let mut world = World::new(&[("blue", 8)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
+    let _ = world.run_out();
+    world.append(Event::MaxParallelChanged { max_parallel: 1, by: "tester".into() });
+    world.append(Event::Continued { by: "tester".into() });
+    let _ = world.run_out();
+    assert!(world.batches(1).iter().all(|batch| batch.len() == 1));
+}
+
+#[test]
+fn a_workload_that_is_worse_than_before_holds_the_next_batch_and_then_pauses() {
+    let mut world = World::new(&[("blue", 4)], options());
+    while world.upgrade.batch_finished_at.is_none() {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+        if world.upgrade.batches.contains_key(&1) {
+            world.cluster.workloads[0].ready = 1;
+        }
+    }
+    let Decision::Wait { on, .. } = world.settle() else { panic!("the gate holds") };
+    assert!(matches!(on[0].what, Waiting::Gate { .. }));
+    world.now += i64::from(PlanOptions::default().gate_timeout_seconds);
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Gate { .. }, .. }));
+    world.cluster.workloads[0].ready = 2;
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn what_cannot_be_read_lets_no_batch_begin() {
+    let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
+    let _ = world.run_out();
+    world.cluster_known = false;
+    world.append(Event::Continued { by: "tester".into() });
+    let Decision::Wait { on, .. } = world.settle() else { panic!("it waits") };
+    assert!(matches!(on[0].what, Waiting::ClusterFacts { .. }));
+    assert_eq!(world.batches(1).len(), 1);
+}
+
+#[test]
+fn a_node_that_became_another_machine_is_not_touched() {
+    let mut world = World::new(&[("blue", 2)], options());
+    while world.upgrade.open_batch(1).is_none() {
+        if world.batches(0).is_empty() && world.upgrade.stages_finished.contains(&0) {
+            world.cluster.nodes.get_mut("blue-01").unwrap().uid = "another".into();
+        }
+        if let Decision::Issue(commands) = world.decide() {
+            for command in commands {
+                world.append(match command {
+                    Command::Record(event) => event,
+                    Command::Run { step, attempt } => Event::StepStarted { step, attempt },
+                });
+            }
+        }
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+    }
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Interference { .. }, .. }));
+    assert!(world.started_nodes().is_empty());
+}
+
+#[test]
+fn a_paused_upgrade_expires_only_after_the_deadline_was_seen_twice_ten_minutes_of_uptime_apart() {
+    let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
+    let _ = world.run_out();
+    world.now += 7 * 24 * 3600 + 1;
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Paused { .. }), "a clock that jumped expires nothing");
+    world.now += 601;
+    world.uptime_seconds = 30;
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Paused { .. }), "a server that was just started expires nothing");
+    world.uptime_seconds = 601;
+    assert_eq!(world.settle(), Decision::Finish(Outcome::Expired));
+}
+
+#[test]
+fn a_blocked_start_touches_nothing_and_is_checked_again_on_continue() {
+    let mut world = World::new(&[("blue", 2)], options());
+    world.silent.insert("blue-02".into());
+    world.now = 200;
+    let _ = world.settle();
+    assert_eq!(world.upgrade.state, State::Blocked);
+    assert!(world.upgrade.steps.is_empty());
+    world.silent.clear();
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn events_that_do_not_fit_are_refused_and_name_state_and_event() {
+    let world = World::new(&[("blue", 2)], options());
+    let next = world.upgrade.len + 1;
+    for event in [Event::Paused, Event::Succeeded, Event::Started, Event::StageStarted { stage: 1 }, Event::Expired] {
+        let error = world.upgrade.clone().apply(&record(next, 0, event)).unwrap_err();
+        assert!(error.why.contains("planned"), "{error}");
+    }
+    assert!(world.upgrade.clone().apply(&record(next + 1, 0, Event::CheckStarted)).is_err(), "a gap");
+    let mut old = record(next, 0, Event::CheckStarted);
+    old.epoch = Some(Epoch(0));
+    let taken = record(next, 0, Event::LeaseTaken { epoch: Epoch(2), holder: "b".into() });
+    let upgrade = world.upgrade.apply(&taken).unwrap();
+    let mut stale = record(next + 1, 0, Event::CheckStarted);
+    stale.epoch = Some(Epoch(1));
+    assert!(upgrade.apply(&stale).is_err(), "a stale epoch");
+}
+
+#[derive(Clone, Debug)]
+enum Chance {
+    Succeed(usize),
+    Fail(usize, bool),
+    Pause,
+    Continue,
+    Cancel,
+    Later(i64),
+    Silence(usize),
+    NotReady(usize),
+    Heal,
+    Bound(u32),
+}
+
+fn chance() -> impl Strategy<Value = Chance> {
+    prop_oneof![
+        24 => any::<usize>().prop_map(Chance::Succeed),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, retryable)| Chance::Fail(which, retryable)),
+        1 => Just(Chance::Pause),
+        6 => Just(Chance::Continue),
+        1 => Just(Chance::Cancel),
+        2 => (1..400i64).prop_map(Chance::Later),
+        1 => any::<usize>().prop_map(Chance::Silence),
+        1 => any::<usize>().prop_map(Chance::NotReady),
+        2 => Just(Chance::Heal),
+        1 => (1..6u32).prop_map(Chance::Bound),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_the_rules_hold_and_a_healed_world_comes_to_an_end(
+        blue in 1usize..8, green in 0usize..4, max_parallel in 1u32..6, chances in proptest::collection::vec(chance(), 0..160),
+    ) {
+        let mut world = World::new(&[("blue", blue), ("green", green)], PlanOptions { max_parallel, ..PlanOptions::default() });
+        for chance in chances {
+            let _ = world.settle();
+            if world.upgrade.state.is_terminal() { break; }
+            let started_before = world.started_nodes();
+            let holds_back = matches!(world.upgrade.state, State::Pausing { .. } | State::Paused { .. } | State::Cancelling);
+            let in_flight = world.in_flight();
+            let names: Vec<NodeName> = world.cluster.nodes.keys().cloned().collect();
+            let mut continued = false;
+            match chance {
+                Chance::Succeed(which) if !in_flight.is_empty() => world.succeed(in_flight[which % in_flight.len()]),
+                Chance::Fail(which, retryable) if !in_flight.is_empty() => world.fail(in_flight[which % in_flight.len()], retryable),
+                Chance::Pause if world.upgrade.state == State::Running =>
+                    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "p".into() }),
+                Chance::Continue if matches!(world.upgrade.state, State::Paused { .. } | State::Blocked) => {
+                    continued = true;
+                    world.append(Event::Continued { by: "p".into() });
+                }
+                Chance::Cancel if matches!(world.upgrade.state, State::Paused { .. }) =>
+                    world.append(Event::CancelRequested { by: "p".into(), abandon: Vec::new() }),
+                Chance::Later(seconds) => world.now += seconds,
+                Chance::Silence(which) => { world.silent.insert(names[which % names.len()].clone()); }
+                Chance::NotReady(which) =>
+                    world.cluster.nodes.get_mut(&names[which % names.len()]).unwrap().ready = Readiness::NotReady { why: "drawn".into() },
+                Chance::Heal => heal(&mut world),
+                Chance::Bound(max_parallel) if matches!(world.upgrade.state, State::Running | State::Paused { .. }) =>
+                    world.append(Event::MaxParallelChanged { max_parallel, by: "p".into() }),
+                _ => {}
+            }
+            let _ = world.settle();
+            if holds_back && !continued {
+                prop_assert_eq!(world.started_nodes(), started_before, "no node starts after a pause or cancel");
+            }
+        }
+        // Liveness: heal, continue whenever it is paused, and it ends.
+        heal(&mut world);
+        for _ in 0..200 {
+            if let Decision::Finish(_) = world.run_out() { return Ok(()); }
+            prop_assert!(matches!(world.upgrade.state, State::Paused { .. } | State::Blocked), "{:?}", world.upgrade.state);
+            world.append(Event::Continued { by: "p".into() });
+        }
+        prop_assert!(false, "it does not end: {:?}", world.upgrade.state);
+    }
+}
+
+fn heal(world: &mut World) {
+    world.silent.clear();
+    for node in world.cluster.nodes.values_mut() {
+        node.ready = Readiness::Ready;
+    }
+}

@@ -1,0 +1,341 @@
+//! Why nothing moves now: every "not yet" is a value that prints one sentence.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeName, StepNumber};
+use crate::language::Language;
+use crate::problem::Problem;
+
+use super::event::PauseReason;
+
+/// One reason why something does not go on yet: what it is for, since when, until when, and who must act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingOn {
+    /// What is waited for.
+    #[serde(flatten)]
+    pub what: Waiting,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the upgrade stops waiting and pauses, or the step gives up; none where it waits as long as it takes.
+    pub deadline: Option<Timestamp>,
+    /// How often it was tried, and when next.
+    pub retry: Option<Retry>,
+}
+
+/// How often something was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The next one.
+    pub next_at: Timestamp,
+}
+
+/// Who must act before it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhoActs {
+    /// Nobody: it goes on by itself.
+    Nobody,
+    /// The operator of the upgrade.
+    Operator,
+    /// The owner of the workload that is named.
+    WorkloadOwner,
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "waiting_on", rename_all = "snake_case")]
+pub enum Waiting {
+    /// A step that is in work.
+    Step {
+        /// The step.
+        step: StepNumber,
+        /// Its kind.
+        kind: String,
+        /// On what.
+        subject: String,
+        /// What its executor says of its progress, a stable word such as `downloading`.
+        phase: Option<String>,
+    },
+    /// An eviction that a PodDisruptionBudget refuses.
+    PodDisruptionBudget {
+        /// The node to empty.
+        node: NodeName,
+        /// The pod as `namespace/name`.
+        pod: String,
+        /// The budget as `namespace/name`; several where upstream refuses any eviction.
+        budgets: Vec<String>,
+        /// The controller of the pod, as `Deployment web`.
+        owner: Option<String>,
+    },
+    /// A pod that was told to end and has not yet.
+    PodTermination {
+        /// The node to empty.
+        node: NodeName,
+        /// The pod as `namespace/name`.
+        pod: String,
+        /// The controller of the pod.
+        owner: Option<String>,
+        /// Its grace period in seconds.
+        grace_seconds: i64,
+    },
+    /// An eviction that the API server refuses for another reason.
+    EvictionRefused {
+        /// The node to empty.
+        node: NodeName,
+        /// The pod as `namespace/name`.
+        pod: String,
+        /// The answer.
+        problem: Problem,
+    },
+    /// A node that is to be Ready and read back.
+    NodeReadBack {
+        /// The node.
+        node: NodeName,
+        /// What is not yet as claimed.
+        problem: Problem,
+    },
+    /// An agent that is needed and silent.
+    AgentContact {
+        /// Its node.
+        node: NodeName,
+    },
+    /// Another attempt of a step that failed.
+    StepRetry {
+        /// The step.
+        step: StepNumber,
+        /// On what.
+        subject: String,
+        /// Why it failed.
+        problem: Problem,
+    },
+    /// A gate before the next batch or stage.
+    Gate {
+        /// Why it holds.
+        problem: Problem,
+    },
+    /// The cluster cannot be read.
+    ClusterFacts {
+        /// Why.
+        problem: Problem,
+    },
+    /// The interval between batches.
+    BatchInterval,
+    /// A person: the pre-check found what must be handled.
+    Findings {
+        /// How many findings stop the start.
+        blocking: usize,
+    },
+    /// A person: the upgrade is paused.
+    Continue {
+        /// Why it is paused.
+        reason: PauseReason,
+    },
+}
+
+impl WaitingOn {
+    /// Something waited for, with neither deadline nor retry.
+    pub fn new(what: Waiting, since: Timestamp) -> Self {
+        Self { what, since, deadline: None, retry: None }
+    }
+
+    /// Sets when it stops waiting.
+    #[must_use]
+    pub fn until(mut self, deadline: Timestamp) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets the retry.
+    #[must_use]
+    pub fn retrying(mut self, attempts: u32, next_at: Timestamp) -> Self {
+        self.retry = Some(Retry { attempts, next_at });
+        self
+    }
+
+    /// Who must act.
+    pub fn who_acts(&self) -> WhoActs {
+        match &self.what {
+            Waiting::Step { .. }
+            | Waiting::StepRetry { .. }
+            | Waiting::BatchInterval
+            | Waiting::NodeReadBack { .. } => WhoActs::Nobody,
+            Waiting::PodDisruptionBudget { .. } | Waiting::PodTermination { .. } => WhoActs::WorkloadOwner,
+            Waiting::EvictionRefused { .. }
+            | Waiting::AgentContact { .. }
+            | Waiting::Gate { .. }
+            | Waiting::ClusterFacts { .. }
+            | Waiting::Findings { .. }
+            | Waiting::Continue { .. } => WhoActs::Operator,
+        }
+    }
+
+    /// The sentence: subject and cause.
+    pub fn sentence(&self, language: Language) -> String {
+        let zh = language == Language::Zh;
+        match &self.what {
+            Waiting::Step { kind, subject, phase, .. } => {
+                let name = step_name(kind, language);
+                let phase = phase.as_ref().map(|phase| format!(" ({phase})")).unwrap_or_default();
+                format!("{subject}: {name}{phase}")
+            }
+            Waiting::PodDisruptionBudget { node, pod, budgets, owner } => {
+                let owner = owner_text(owner.as_deref(), language);
+                let budgets = budgets.join(", ");
+                if zh {
+                    format!("{node}：Pod {pod}{owner} 不能被驱逐：PodDisruptionBudget {budgets} 当前不允许中断")
+                } else {
+                    format!(
+                        "{node}: pod {pod}{owner} cannot be evicted: PodDisruptionBudget {budgets} allows no disruption now"
+                    )
+                }
+            }
+            Waiting::PodTermination { node, pod, owner, grace_seconds } => {
+                let owner = owner_text(owner.as_deref(), language);
+                if zh {
+                    format!("{node}：Pod {pod}{owner} 已被要求结束，尚未退出（宽限期 {grace_seconds} 秒）")
+                } else {
+                    format!("{node}: pod {pod}{owner} was told to end and has not yet (grace period {grace_seconds} s)")
+                }
+            }
+            Waiting::EvictionRefused { node, pod, problem } => {
+                let sentence = problem.sentence(language);
+                if zh {
+                    format!("{node}：驱逐 Pod {pod} 被拒绝：{sentence}")
+                } else {
+                    format!("{node}: the eviction of pod {pod} is refused: {sentence}")
+                }
+            }
+            Waiting::NodeReadBack { problem, .. } | Waiting::Gate { problem } | Waiting::ClusterFacts { problem } => {
+                problem.sentence(language)
+            }
+            Waiting::AgentContact { node } => {
+                if zh {
+                    format!("{node}：等待 agent 的消息")
+                } else {
+                    format!("{node}: the agent is silent")
+                }
+            }
+            Waiting::StepRetry { subject, problem, .. } => {
+                let sentence = problem.sentence(language);
+                if zh {
+                    format!("{subject}：将重试：{sentence}")
+                } else {
+                    format!("{subject}: will be tried again: {sentence}")
+                }
+            }
+            Waiting::BatchInterval => language.pick("the interval between batches", "批次间隔").to_owned(),
+            Waiting::Findings { blocking } => {
+                if zh {
+                    format!("有 {blocking} 项检查结果必须先处理")
+                } else {
+                    format!("{blocking} findings must be handled first")
+                }
+            }
+            Waiting::Continue { reason } => match (reason.problem(), reason) {
+                (Some(problem), _) => problem.sentence(language),
+                (None, PauseReason::PausePolicy) => {
+                    language.pick("paused by the plan's pause policy", "按计划的暂停策略暂停").to_owned()
+                }
+                (None, PauseReason::Window) => {
+                    language.pick("paused: the maintenance window closed", "维护窗口已关闭，暂停").to_owned()
+                }
+                (None, _) => language.pick("paused by the operator", "由操作者暂停").to_owned(),
+            },
+        }
+    }
+
+    /// What to do about it; none where it goes on by itself.
+    pub fn fix(&self, language: Language) -> Option<String> {
+        let zh = language == Language::Zh;
+        Some(match &self.what {
+            Waiting::Step { .. } | Waiting::StepRetry { .. } | Waiting::BatchInterval => return None,
+            Waiting::PodDisruptionBudget { budgets, .. } => {
+                let (namespace, budget) =
+                    budgets.first().and_then(|name| name.split_once('/')).unwrap_or(("NAMESPACE", "NAME"));
+                if zh {
+                    format!("增加副本，或放宽该预算：kubectl -n {namespace} edit pdb {budget}；之后会自动继续")
+                } else {
+                    format!(
+                        "add a replica, or loosen the budget: kubectl -n {namespace} edit pdb {budget}; it goes on by itself then"
+                    )
+                }
+            }
+            Waiting::PodTermination { pod, .. } => {
+                let (namespace, name) = pod.split_once('/').unwrap_or(("NAMESPACE", pod));
+                if zh {
+                    format!(
+                        "宽限期后 kubelet 会终止它；若卡住：kubectl -n {namespace} delete pod {name} --grace-period=1"
+                    )
+                } else {
+                    format!(
+                        "the kubelet ends it after its grace period; to end it now: kubectl -n {namespace} delete pod {name} --grace-period=1"
+                    )
+                }
+            }
+            Waiting::AgentContact { node } => {
+                if zh {
+                    format!("在 {node} 上执行 systemctl restart shiplock-agent")
+                } else {
+                    format!("on {node}: systemctl restart shiplock-agent")
+                }
+            }
+            Waiting::EvictionRefused { problem, .. }
+            | Waiting::NodeReadBack { problem, .. }
+            | Waiting::Gate { problem }
+            | Waiting::ClusterFacts { problem } => problem.fix(language),
+            Waiting::Findings { .. } => language
+                .pick("handle them, then: shiplock continue UPGRADE", "处理后执行：shiplock continue UPGRADE")
+                .to_owned(),
+            Waiting::Continue { reason } => match reason.problem() {
+                Some(problem) => problem.fix(language),
+                None => language.pick("shiplock continue UPGRADE", "shiplock continue UPGRADE").to_owned(),
+            },
+        })
+    }
+
+    /// What stays equal while the same thing is waited for: everything but times and attempts.
+    pub fn key(&self) -> String {
+        match &self.what {
+            Waiting::Step { step, phase, .. } => format!("step {step} {}", phase.as_deref().unwrap_or_default()),
+            Waiting::PodDisruptionBudget { node, pod, .. } => format!("budget {node} {pod}"),
+            Waiting::PodTermination { node, pod, .. } => format!("termination {node} {pod}"),
+            Waiting::EvictionRefused { node, pod, .. } => format!("refused {node} {pod}"),
+            Waiting::NodeReadBack { node, problem } => format!("read back {node} {}", problem.code),
+            Waiting::AgentContact { node } => format!("agent {node}"),
+            Waiting::StepRetry { step, .. } => format!("retry {step}"),
+            Waiting::Gate { problem } => format!("gate {}", problem.code),
+            Waiting::ClusterFacts { problem } => format!("facts {}", problem.code),
+            Waiting::BatchInterval => "interval".to_owned(),
+            Waiting::Findings { .. } => "findings".to_owned(),
+            Waiting::Continue { reason } => format!("continue {}", reason.word()),
+        }
+    }
+}
+
+fn owner_text(owner: Option<&str>, language: Language) -> String {
+    match owner {
+        Some(owner) if language == Language::Zh => format!("（{owner}）"),
+        Some(owner) => format!(" ({owner})"),
+        None => String::new(),
+    }
+}
+
+/// The words for a kind of step.
+pub fn step_name(kind: &str, language: Language) -> &str {
+    match kind {
+        "capture_baseline" => language.pick("recording the baseline", "记录基线"),
+        "prefetch" => language.pick("fetching artefacts", "预取制品"),
+        "cordon" => language.pick("cordoning", "设为不可调度"),
+        "drain" => language.pick("draining", "排空"),
+        "upgrade_container_runtime" => language.pick("upgrading the container runtime", "升级容器运行时"),
+        "upgrade_kubelet" => language.pick("upgrading the kubelet", "升级 kubelet"),
+        "verify_node" => language.pick("reading back", "回读验证"),
+        "uncordon" => language.pick("uncordoning", "恢复调度"),
+        "verify_cluster" => language.pick("verifying the cluster", "验证集群"),
+        "collect_logs" => language.pick("collecting logs", "收集日志"),
+        other => other,
+    }
+}

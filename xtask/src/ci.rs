@@ -1,0 +1,97 @@
+//! `cargo xtask test` and `cargo xtask ci`: the hermetic gate, which needs neither root nor network beyond crates.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Runs the hermetic tests of the whole workspace.
+pub fn test() -> Result<()> {
+    cargo("tests", &["test", "--workspace"])
+}
+
+/// Runs everything that must hold before a change lands, but the end-to-end tests.
+pub fn ci() -> Result<()> {
+    cargo("format", &["fmt", "--all", "--check"])?;
+    dependency_direction()?;
+    cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    test()?;
+    documentation()
+}
+
+fn documentation() -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
+    run("docs", command)
+}
+
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments);
+    run(what, command)
+}
+
+fn run(what: &str, mut command: Command) -> Result<()> {
+    let begun = Instant::now();
+    eprintln!("xtask: {what}");
+    let status = command.status().with_context(|| format!("{what} cannot be started"))?;
+    ensure!(status.success(), "{what} failed ({status})");
+    eprintln!("xtask: {what} took {} s", begun.elapsed().as_secs());
+    Ok(())
+}
+
+/// Which crates of the workspace a crate may use, see ARCHITECTURE.md.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("shiplock-core", &[]),
+    ("shiplock-api", &["shiplock-core"]),
+    ("shiplock-cluster", &["shiplock-core"]),
+    ("shiplock-agent", &["shiplock-api", "shiplock-core"]),
+    ("shiplock-server", &["shiplock-api", "shiplock-cluster", "shiplock-core"]),
+    ("shiplock-cli", &["shiplock-api", "shiplock-cluster", "shiplock-core", "shiplock-server"]),
+    ("xtask", &[]),
+];
+
+/// Crates that must not be anywhere in the tree of a crate.
+const MUST_NOT_REACH: &[(&str, &[&str])] = &[
+    ("shiplock-core", &["tokio", "kube", "sqlx", "reqwest", "axum", "rand"]),
+    ("shiplock-agent", &["kube", "sqlx", "axum", "openssl-sys", "aws-lc-sys"]),
+    ("shiplock-cli", &["openssl-sys", "aws-lc-sys"]),
+];
+
+/// Checks who uses whom.
+fn dependency_direction() -> Result<()> {
+    for (name, allowed) in MAY_USE {
+        let direct = tree(name, &["--depth", "1"])?;
+        for used in direct.keys().filter(|used| used.starts_with("shiplock-") && used.as_str() != *name) {
+            ensure!(
+                allowed.contains(&used.as_str()),
+                "{name} must not use {used}: see the crate map in ARCHITECTURE.md"
+            );
+        }
+    }
+    for (name, banned) in MUST_NOT_REACH {
+        let all = tree(name, &[])?;
+        if let Some(found) = banned.iter().find(|banned| all.contains_key(**banned)) {
+            bail!("{found} is in the tree of {name}: `cargo tree -p {name} -i {found}` shows by whom");
+        }
+    }
+    eprintln!("xtask: dependency direction holds");
+    Ok(())
+}
+
+/// The packages that a crate links, without those of tests, with their versions.
+fn tree(name: &str, more: &[&str]) -> Result<BTreeMap<String, String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(more)
+        .output()
+        .context("cargo tree cannot be started")?;
+    ensure!(output.status.success(), "cargo tree -p {name} failed: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).context("cargo tree prints text")?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect())
+}

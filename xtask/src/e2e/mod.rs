@@ -1,0 +1,105 @@
+//! `cargo xtask e2e`: Shiplock against real clusters of the [lab](crate::lab).
+//!
+//! Each scenario boots its own cluster, shows one promise of the product and leaves nothing behind. What it claims it
+//! measures from outside: by the API server, by units and processes on the nodes, by an application that is asked all
+//! the while. Nothing is skipped silently: what is not there is an error.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::{Lab, UpOptions};
+
+/// Arguments of `cargo xtask e2e`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Runs these scenarios only; without names, those of the gate
+    names: Vec<String>,
+    /// Runs every scenario
+    #[arg(long)]
+    all: bool,
+    /// Lists the scenarios
+    #[arg(long)]
+    list: bool,
+    /// The lab to use
+    #[arg(long, default_value_t = 0, env = "SHIPLOCK_LAB_ID")]
+    id: u8,
+    /// Leaves the cluster of a failed scenario running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// One scenario.
+struct Scenario {
+    name: &'static str,
+    /// The promise, as a sentence.
+    promise: &'static str,
+    /// Whether it belongs to the gate.
+    in_gate: bool,
+    run: fn(&Lab) -> Result<()>,
+}
+
+const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "lab",
+    promise: "a mixed cluster boots and its application answers from every node",
+    in_gate: true,
+    run: lab_boots,
+}];
+
+/// Runs scenarios, all of them also when one fails, and says how each came out.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.list {
+        for scenario in SCENARIOS {
+            println!("{:<24} {}", scenario.name, scenario.promise);
+        }
+        return Ok(());
+    }
+    let named = |scenario: &&Scenario| arguments.names.iter().any(|name| name == scenario.name);
+    if let Some(unknown) = arguments.names.iter().find(|name| SCENARIOS.iter().all(|scenario| scenario.name != **name))
+    {
+        bail!("there is no scenario {unknown}: see `cargo xtask e2e --list`");
+    }
+    let chosen: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| if arguments.names.is_empty() { arguments.all || scenario.in_gate } else { named(scenario) })
+        .collect();
+    let (mut passed, mut failed) = (0, 0);
+    for scenario in &chosen {
+        let begun = Instant::now();
+        eprintln!("e2e {}: {}", scenario.name, scenario.promise);
+        let lab = Lab::open(arguments.id)?;
+        lab.down().context("an earlier cluster of this lab cannot be removed")?;
+        let result = (scenario.run)(&lab);
+        let seconds = begun.elapsed().as_secs();
+        match &result {
+            Ok(()) => {
+                passed += 1;
+                eprintln!("e2e {}: passed in {seconds} s", scenario.name);
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("e2e {}: FAILED after {seconds} s: {error:#}", scenario.name);
+                if arguments.keep {
+                    bail!("{} failed; its cluster was left running", scenario.name);
+                }
+            }
+        }
+        lab.down()?;
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 { bail!("{failed} of {} scenarios failed", chosen.len()) } else { Ok(()) }
+}
+
+fn lab_boots(lab: &Lab) -> Result<()> {
+    lab.up(&UpOptions {
+        workers: 2,
+        from: "1.36".to_owned(),
+        workers_at: Some("1.35".to_owned()),
+        ..UpOptions::default()
+    })?;
+    lab.deploy_web()?;
+    for answer in lab.check_web()? {
+        eprintln!("  {answer}");
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The developer tasks of Shiplock as a library, so that tests can call what `cargo xtask …` calls.
+
+pub mod ci;
+pub mod e2e;
+pub mod lab;

@@ -1,0 +1,42 @@
+//! Every developer task of Shiplock is one `cargo xtask …`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{ci, e2e, lab};
+
+/// Developer tasks of Shiplock.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Real Kubernetes clusters on this machine, for end-to-end tests
+    Lab(lab::cli::LabArguments),
+    /// The hermetic tests
+    Test,
+    /// Everything that must hold before a change lands, but the end-to-end tests
+    Ci,
+    /// The end-to-end tests, on real clusters
+    E2e(e2e::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Lab(arguments) => lab::cli::run(arguments),
+        Task::Test => ci::test().map(|()| ExitCode::SUCCESS),
+        Task::Ci => ci::ci().map(|()| ExitCode::SUCCESS),
+        Task::E2e(arguments) => e2e::run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
