@@ -10,6 +10,7 @@
 #![warn(clippy::pedantic)]
 #![allow(
     clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
     clippy::doc_markdown,
     clippy::module_name_repetitions,
     clippy::must_use_candidate,
@@ -29,5 +30,5 @@ pub mod step;
 pub mod upgrade;
 pub mod version;
 
-#[cfg(test)]
-mod sample;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;

@@ -1,4 +1,5 @@
-//! Values for tests: a cluster of pools, its agents, a mirror's index, and plans made from them.
+//! Values for tests of this crate and, with feature `sample`, of others: a cluster of pools, its agents, a mirror's
+//! index, and plans made from them. Never part of a product build.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,13 @@ use crate::id::{Actor, ClusterName, NodeName, PlanId};
 use crate::plan::{Plan, PlanInput, PlanOptions, PlanRequest, make_plan};
 use crate::problem::Problem;
 
-pub(crate) fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).unwrap()
+/// A moment, in seconds after the beginning of all samples.
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).expect("samples are well formed")
 }
 
-pub(crate) fn node(name: &str, pool: &str, kubelet: &str) -> NodeFacts {
+/// A Ready worker.
+pub fn node(name: &str, pool: &str, kubelet: &str) -> NodeFacts {
     NodeFacts {
         uid: format!("uid-{name}").into(),
         machine_id: format!("machine-{name}"),
@@ -34,7 +37,8 @@ pub(crate) fn node(name: &str, pool: &str, kubelet: &str) -> NodeFacts {
     }
 }
 
-pub(crate) fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
+/// A 1.36 cluster with pools of 1.35 workers, named `POOL-01` and so on, and one workload.
+pub fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
     let mut nodes = BTreeMap::new();
     for (pool, count) in pools {
         for index in 1..=*count {
@@ -45,7 +49,7 @@ pub(crate) fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
     ClusterFacts {
         uid: "cluster-uid".into(),
         observed_at: at(0),
-        api_servers: vec![ApiServerFacts { address: "10.0.0.1:6443".to_owned(), version: "v1.36.3".parse().unwrap() }],
+        api_servers: vec![ApiServerFacts { address: "10.0.0.1:6443".to_owned(), version: "v1.36.3".parse().expect("samples are well formed") }],
         nodes,
         pods: Vec::new(),
         budgets: Vec::new(),
@@ -59,7 +63,8 @@ pub(crate) fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
     }
 }
 
-pub(crate) fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, AgentFacts> {
+/// A live agent for each node.
+pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, AgentFacts> {
     let component = |version: &str| {
         Observed::Known(ComponentFacts {
             path: "/usr/bin/kubelet".to_owned(),
@@ -87,7 +92,8 @@ pub(crate) fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeNam
     cluster.nodes.iter().map(|(name, node)| (name.clone(), agent(node))).collect()
 }
 
-pub(crate) fn artefacts() -> ArtefactIndex {
+/// A mirror's index for 1.36.3.
+pub fn artefacts() -> ArtefactIndex {
     let file = |role: &str, version: &str| ArtefactFile {
         role: role.to_owned(),
         version: version.to_owned(),
@@ -106,7 +112,7 @@ pub(crate) fn artefacts() -> ArtefactIndex {
         digest: format!("sha256:{}", "4".repeat(64)),
     };
     let release = |version: &str| ReleaseArtefacts {
-        kubernetes: version.parse().unwrap(),
+        kubernetes: version.parse().expect("samples are well formed"),
         files: ["kubeadm", "kubelet", "kubectl"]
             .iter()
             .map(|role| file(role, version))
@@ -117,9 +123,10 @@ pub(crate) fn artefacts() -> ArtefactIndex {
     ArtefactIndex { schema: SCHEMA.to_owned(), releases: vec![release("v1.36.3")] }
 }
 
-pub(crate) fn request(to: &str, options: PlanOptions) -> PlanRequest {
+/// A request for all pools.
+pub fn request(to: &str, options: PlanOptions) -> PlanRequest {
     PlanRequest {
-        to: VersionRequest::parse(to).unwrap(),
+        to: VersionRequest::parse(to).expect("samples are well formed"),
         pools: Vec::new(),
         nodes: Vec::new(),
         exclude_nodes: Vec::new(),
@@ -127,7 +134,8 @@ pub(crate) fn request(to: &str, options: PlanOptions) -> PlanRequest {
     }
 }
 
-pub(crate) fn plan_of(cluster: &ClusterFacts, request: &PlanRequest) -> Result<Plan, Problem> {
+/// A plan for a cluster `prod`.
+pub fn plan_of(cluster: &ClusterFacts, request: &PlanRequest) -> Result<Plan, Problem> {
     make_plan(&PlanInput {
         id: &PlanId::from("p1"),
         now: at(0),

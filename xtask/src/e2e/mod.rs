@@ -4,11 +4,14 @@
 //! measures from outside: by the API server, by units and processes on the nodes, by an application that is asked all
 //! the while. Nothing is skipped silently: what is not there is an error.
 
+mod installation;
+mod pools;
+
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::{Lab, UpOptions};
+use crate::lab::Lab;
 
 /// Arguments of `cargo xtask e2e`.
 #[derive(Debug, clap::Args)]
@@ -39,12 +42,14 @@ struct Scenario {
     run: fn(&Lab) -> Result<()>,
 }
 
-const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "lab",
-    promise: "a mixed cluster boots and its application answers from every node",
-    in_gate: true,
-    run: lab_boots,
-}];
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "pools",
+        promise: "two pools are upgraded in growing batches while their application loses no request",
+        in_gate: true,
+        run: pools::run,
+    },
+];
 
 /// Runs scenarios, all of them also when one fails, and says how each came out.
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -88,18 +93,4 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("{passed} passed, {failed} failed");
     if failed > 0 { bail!("{failed} of {} scenarios failed", chosen.len()) } else { Ok(()) }
-}
-
-fn lab_boots(lab: &Lab) -> Result<()> {
-    lab.up(&UpOptions {
-        workers: 2,
-        from: "1.36".to_owned(),
-        workers_at: Some("1.35".to_owned()),
-        ..UpOptions::default()
-    })?;
-    lab.deploy_web()?;
-    for answer in lab.check_web()? {
-        eprintln!("  {answer}");
-    }
-    Ok(())
 }

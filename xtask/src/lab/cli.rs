@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
@@ -99,6 +100,14 @@ enum Action {
     Join {
         /// w1, …
         node: String,
+    },
+    /// Wait until a node is Ready in its present boot
+    Wait {
+        /// m1, w1, …
+        node: String,
+        /// Bound in seconds
+        #[arg(long, default_value_t = 120)]
+        timeout: u64,
     },
     /// Deploy the test application and ask it from every node and by its name
     Smoke,
@@ -207,6 +216,7 @@ pub fn run(arguments: LabArguments) -> Result<ExitCode> {
         }
         Action::ReplaceDisk { node, version } => lab()?.replace_disk(&node, &version)?,
         Action::Join { node } => lab()?.join(&node)?,
+        Action::Wait { node, timeout } => lab()?.wait_ready(&node, Duration::from_secs(timeout))?,
         Action::Smoke => {
             let lab = lab()?;
             lab.deploy_web()?;

@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::Cgroup;
 use super::home::{Home, remove, write};
 use super::host;
-use super::janitor::{Janitor, own_program};
+use super::janitor::Janitor;
 use super::kubeadm;
 use super::layer::{Containerd, Disk};
-use super::network::{Balancer, MASTERS, MIRROR_PORT, Network, WORKERS, wait_for_port};
+use super::mirror_server::MirrorService;
+use super::network::{Balancer, MASTERS, MIRROR_PORT, Network, WORKERS};
 use super::node::{Node, NodeStatus, Stop};
-use super::process::{Recorded, command, elapsed, output, run, say, wait_until};
+use super::process::{command, elapsed, output, run, say, wait_until};
 use super::versions::Release;
 
 /// What a cluster is born as.
@@ -192,7 +193,7 @@ impl Lab {
             node.prepare(&disk, options.small_disks.get(name).copied())?;
             node.boot()?;
         }
-        self.serve_mirror()?;
+        self.mirror_service().start(&self.home.mirror())?;
         Balancer { folder: &self.folder(), network }.start(&masters)?;
         for name in masters.iter().chain(&workers) {
             self.node(name)?.wait_booted()?;
@@ -254,23 +255,8 @@ impl Lab {
         patched.with_context(|| said)
     }
 
-    fn serve_mirror(&self) -> Result<()> {
-        let address = format!("{}:{MIRROR_PORT}", self.bridge_address());
-        let log = fs::File::create(self.folder().join("mirror.log"))?;
-        let mut serve = command("setsid", &[]);
-        serve
-            .arg(own_program()?)
-            .args(["lab", "serve-mirror", "--address", &address, "--root"])
-            .arg(self.home.mirror());
-        let mut child = serve.stdout(log.try_clone()?).stderr(log).spawn().context("cannot serve the mirror")?;
-        fs::write(self.folder().join("mirror.pid"), child.id().to_string())?;
-        std::thread::spawn(move || child.wait());
-        wait_for_port(&address, Duration::from_secs(10)).context("the mirror is not served")
-    }
-
-    fn mirror_process(&self) -> Option<Recorded> {
-        let marker = format!("serve-mirror --address {}", self.bridge_address());
-        Recorded::read(&self.folder().join("mirror.pid"), &marker)
+    fn mirror_service(&self) -> MirrorService {
+        MirrorService { folder: self.folder(), address: format!("{}:{MIRROR_PORT}", self.bridge_address()) }
     }
 
     /// Takes the cluster down and removes everything of it, whatever state it is in.
@@ -293,9 +279,7 @@ impl Lab {
     /// The lock must be held. Needs no state: what exists is found by name.
     fn take_down(&self) -> Result<()> {
         let folder = self.folder();
-        if let Some(mirror) = self.mirror_process() {
-            mirror.end(Duration::from_secs(2));
-        }
+        self.mirror_service().stop();
         Balancer { folder: &folder, network: self.network() }.stop();
         let nodes = self.node_names()?.iter().map(|name| self.node(name)).collect::<Result<Vec<_>>>()?;
         std::thread::scope(|scope| {
@@ -434,7 +418,7 @@ impl Lab {
 
     /// Whether the lab's own processes run: balancer, mirror.
     pub fn services(&self) -> (bool, bool) {
-        (super::network::balancer_runs(&self.folder(), self.network()), self.mirror_process().is_some())
+        (super::network::balancer_runs(&self.folder(), self.network()), self.mirror_service().runs())
     }
 
     /// Whether any trace of this lab is on the machine.

@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::home::Home;
+use super::home::{Home, remove, temporary};
 use super::process::{command, run, say};
 use super::versions::{CNI, CONTAINERD, Release};
 
@@ -174,10 +174,10 @@ impl GoBuild {
     }
 
     fn programs(&self, home: &Home, target: &Path) -> Result<()> {
-        let work = home.root().join(format!(".tmp-go-{}-{}", self.module.replace('/', "_"), std::process::id()));
+        let work = temporary(home.root(), &self.module.replace('/', "_"));
         fs::create_dir_all(&work)?;
         let result = self.compile(&work, target);
-        super::home::remove(&work)?;
+        remove(&work)?;
         result.with_context(|| format!("cannot build {} v{}", self.module, self.version))
     }
 

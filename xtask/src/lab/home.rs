@@ -15,6 +15,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -97,27 +98,42 @@ impl Home {
             bail!("{} is no place to build", place.display());
         };
         fs::create_dir_all(parent)?;
-        let temporary = parent.join(format!("{TEMPORARY}{}-{}", name.to_string_lossy(), std::process::id()));
-        remove(&temporary)?;
-        if let Err(error) = make(&temporary) {
+        let temporary = temporary(parent, &name.to_string_lossy());
+        let made = make(&temporary).and_then(|()| {
+            fs::rename(&temporary, place).with_context(|| format!("cannot put {} in place", place.display()))
+        });
+        if made.is_err() {
             let _ = remove(&temporary);
-            return Err(error);
         }
-        fs::rename(&temporary, place).with_context(|| format!("cannot put {} in place", place.display()))
+        // Another process may have been faster with the same thing.
+        if place.exists() { Ok(()) } else { made }
     }
 
-    /// Removes what interrupted builds left. The build lock must be held.
+    /// Removes what processes left that were interrupted. What a living one works on stays.
     pub(crate) fn sweep(&self) -> Result<()> {
-        for folder in ["", "bin", "images", "layers", "stores", "mirror/images"] {
+        for folder in ["", "bin", "images", "layers", "stores", "mirror"] {
             let Ok(entries) = fs::read_dir(self.root.join(folder)) else { continue };
             for entry in entries.flatten() {
-                if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                if is_left_over(&entry.file_name().to_string_lossy()) {
                     remove(&entry.path())?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// A name that no other process or thread uses, and that tells whose it is.
+pub(crate) fn temporary(parent: &Path, name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    parent.join(format!("{TEMPORARY}{}-{count}-{name}", std::process::id()))
+}
+
+fn is_left_over(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
+    let owner = rest.split('-').next().unwrap_or_default();
+    owner == std::process::id().to_string() || !Path::new("/proc").join(owner).exists() || owner.is_empty()
 }
 
 /// Unmounts everything at and below a path, the last mounted first.
@@ -203,13 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_takes_temporary_names_only() {
+    fn a_sweep_takes_what_no_living_process_works_on() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home { root: folder.path().to_owned() };
         fs::create_dir_all(home.bin("thing", "1")).unwrap();
-        fs::create_dir_all(folder.path().join("bin/.tmp-thing-7")).unwrap();
+        let (dead, living) =
+            (folder.path().join("bin/.tmp-999999999-0-thing"), folder.path().join("bin/.tmp-1-0-thing"));
+        fs::create_dir_all(&dead).unwrap();
+        fs::create_dir_all(&living).unwrap();
         home.sweep().unwrap();
-        assert!(home.bin("thing", "1").exists() && !folder.path().join("bin/.tmp-thing-7").exists());
+        assert!(home.bin("thing", "1").exists() && living.exists() && !dead.exists());
     }
 
     #[test]

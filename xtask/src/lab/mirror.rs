@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::archive_path;
 use super::gobuild::KUBERNETES_COMMANDS;
-use super::home::{Home, link, sha256, stamp, write};
+use super::home::{Home, link, sha256, stamp, temporary, write};
 use super::image::manifest_digest;
 use super::process::say;
 use super::versions::{CNI, CONTAINERD, RELEASES, Release};
@@ -104,7 +104,7 @@ pub(crate) fn build_mirror(home: &Home) -> Result<()> {
     if fs::read_to_string(&place).is_ok_and(|now| now == text) {
         return Ok(());
     }
-    let temporary = mirror.join(format!(".tmp-artefacts-{}", std::process::id()));
+    let temporary = temporary(&mirror, "artefacts");
     write(&temporary, &text, 0o644)?;
     fs::rename(temporary, place)?;
     say(format!("mirror of {} releases in {}", artefacts.releases.len(), mirror.display()));

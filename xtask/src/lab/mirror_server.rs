@@ -4,7 +4,7 @@
 //! own (`lab serve-mirror`) that outlives `lab up`. GET and HEAD, `Content-Length`, one range;
 //! whatever leads out of the folder is not found.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
@@ -12,9 +12,59 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::janitor::own_program;
+use super::network::wait_for_port;
+use super::process::{Recorded, command};
+
 const CHUNK: usize = 256 * 1024;
 /// Longest request head that is read.
 const HEAD_LIMIT: u64 = 16 * 1024;
+
+/// Records its own process id first, so that no crash comes between start and record.
+const RECORD_AND_RUN: &str = r#"echo $$ > "$1"; shift; exec "$@""#;
+
+/// The server of one lab, as a process.
+#[derive(Debug)]
+pub(crate) struct MirrorService {
+    /// The lab's folder.
+    pub(crate) folder: PathBuf,
+    /// Where it listens.
+    pub(crate) address: String,
+}
+
+impl MirrorService {
+    /// Starts it, and waits until it takes connections.
+    pub(crate) fn start(&self, root: &Path) -> Result<()> {
+        let log = File::create(self.folder.join("mirror.log"))?;
+        let mut serve = command("setsid", &["sh", "-c", RECORD_AND_RUN, "lab-mirror"]);
+        serve.arg(self.folder.join("mirror.pid")).arg(own_program()?);
+        serve.args(["lab", "serve-mirror", "--address", &self.address, "--root"]).arg(root);
+        let mut child = serve.stdout(log.try_clone()?).stderr(log).spawn().context("cannot serve the mirror")?;
+        std::thread::spawn(move || child.wait());
+        wait_for_port(&self.address, Duration::from_secs(10)).with_context(|| {
+            format!(
+                "the mirror is not served: {}",
+                fs::read_to_string(self.folder.join("mirror.log")).unwrap_or_default()
+            )
+        })
+    }
+
+    fn recorded(&self) -> Option<Recorded> {
+        Recorded::read(&self.folder.join("mirror.pid"), &format!("serve-mirror --address {}", self.address))
+    }
+
+    /// Whether it runs.
+    pub(crate) fn runs(&self) -> bool {
+        self.recorded().is_some()
+    }
+
+    /// Ends it.
+    pub(crate) fn stop(&self) {
+        if let Some(process) = self.recorded() {
+            process.end(Duration::from_secs(2));
+        }
+    }
+}
 
 /// Serves a folder until the process ends.
 pub(crate) fn serve(address: &str, root: &Path) -> Result<()> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::archive::{archive_path, short_digest};
-use super::home::{Home, remove, stamp, write};
+use super::home::{Home, remove, stamp, temporary, write};
 use super::process::{command, run, say, succeeds, wait_until};
 use super::versions::{Image, Release};
 
@@ -40,8 +40,7 @@ pub(crate) fn store_for(home: &Home, release: &Release, master: bool) -> Result<
 
 fn import(home: &Home, images: &[Image], store: &Path) -> Result<()> {
     fs::create_dir_all(store)?;
-    let run_folder = store.with_file_name(format!(".tmp-run-{}", std::process::id()));
-    remove(&run_folder)?;
+    let run_folder = temporary(store.parent().unwrap_or(store), "run");
     fs::create_dir_all(&run_folder)?;
     let config = run_folder.join("config.toml");
     let optional = run_folder.join("opt");

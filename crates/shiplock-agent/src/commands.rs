@@ -1,0 +1,208 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use clap::{Args, Parser, Subcommand};
+use shiplock_api::agent::Assignment;
+use shiplock_core::id::NodeName;
+use shiplock_core::language::Language;
+use shiplock_core::problem::{Code, Problem};
+use tokio::sync::mpsc;
+
+use crate::enrolment::{Join, join};
+use crate::facts::FactsReader;
+use crate::files;
+use crate::gateway::{HttpsGateway, parse_pin};
+use crate::identity::{DEFAULT_DATA_FOLDER, Identity, journal_path};
+use crate::journal::Journal;
+use crate::machine::Machine;
+use crate::node_loop::NodeLoop;
+use crate::steps::{Step, StepEvent};
+use crate::system::System;
+
+/// The node agent of Shiplock.
+///
+/// It runs as root on a node, asks its server for work over HTTPS, and does a closed set of typed steps: fetch
+/// artefacts, upgrade containerd, upgrade the kubelet, collect logs. It opens no port and runs no scripts. Every act is
+/// written to its journal first, needs the server's permit, and is examined again after a restart.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shiplock-agent",
+    version,
+    after_help = "Begin with the command that `shiplock agent join-command CLUSTER` prints on your workstation; run it as root on the node.\nThen watch the agent with: journalctl -u shiplock-agent -f"
+)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enrol this node with a one-time token and install the service. A second join replaces the first.
+    Join(JoinOptions),
+    /// Work for the server. This is what the service does.
+    Run {
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Print what the agent tells its server of this machine, as JSON. For diagnosis; changes nothing.
+    Facts {
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Do one assignment from a file here and now, without a server, a journal or permits. For diagnosis only.
+    #[command(hide = true)]
+    Step {
+        /// The assignment, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DataFolder {
+    /// Where the agent keeps its identity, its journal and staged files.
+    #[arg(long = "data-dir", value_name = "PATH", default_value = DEFAULT_DATA_FOLDER)]
+    path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct JoinOptions {
+    /// The server's gateway for agents, https://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// The one-time token.
+    #[arg(long, value_name = "TOKEN", env = "SHIPLOCK_JOIN_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The certificate authority to trust, by the SHA-256 of its public key.
+    #[arg(long, value_name = "sha256:HEX", value_parser = parse_pin)]
+    ca_pin: Pin,
+    /// The node's name in Kubernetes; the host name in lower case unless given.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    #[command(flatten)]
+    data: DataFolder,
+    /// Enrol only; neither install nor start the service.
+    #[arg(long)]
+    no_service: bool,
+}
+
+/// clap would take a bare array for a list of values.
+type Pin = [u8; 32];
+
+/// Carries the command out.
+pub async fn carry_out(line: CommandLine) -> ExitCode {
+    let result = match line.command {
+        Command::Join(options) => {
+            let node = options.node.map_or_else(host_name, NodeName::new);
+            join(&Join {
+                server: options.server,
+                token: options.token,
+                pin: options.ca_pin,
+                node,
+                data_folder: options.data.path,
+                install_service: !options.no_service,
+            })
+            .await
+        }
+        Command::Run { data } => run(&data.path).await,
+        Command::Facts { data } => facts(&data.path).await,
+        Command::Step { file, data } => step(&file, &data.path).await,
+    };
+    result.unwrap_or_else(|problem| {
+        eprintln!("error: {problem}\n  fix: {}", problem.fix(Language::En));
+        ExitCode::FAILURE
+    })
+}
+
+fn host_name() -> NodeName {
+    NodeName::new(rustix::system::uname().nodename().to_string_lossy().to_lowercase())
+}
+
+async fn run(data_folder: &Path) -> Result<ExitCode, Problem> {
+    let identity = Identity::load(data_folder)?;
+    let gateway = HttpsGateway::enrolled(&identity)?;
+    let line = |path: &str| {
+        let text = std::fs::read_to_string(path);
+        text.map(|text| text.trim().to_owned())
+            .map_err(|error| files::unusable(Path::new(path), "this node", "read", &error))
+    };
+    let (machine_id, boot_id) = (line("/etc/machine-id")?, line("/proc/sys/kernel/random/boot_id")?);
+    let machine = |records| Machine::recover(identity.node.clone(), machine_id.clone(), boot_id.clone(), records);
+    let path = journal_path(data_folder);
+    let (journal, records) = Journal::open(&path, |records| machine(records).essence())
+        .map_err(|error| files::unusable(&path, "this node", "read", &error))?;
+    eprintln!("agent {} of {identity:?} begins", env!("CARGO_PKG_VERSION"));
+    let agent = NodeLoop::new(
+        Rc::new(System::default()),
+        Rc::new(gateway),
+        journal,
+        machine(records),
+        identity.node.clone(),
+        data_folder.to_owned(),
+    );
+    let stop = || Problem::new(Code::Internal).with("what", "waiting for signals");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| stop().because(&error))?;
+    tokio::select! {
+        problem = agent.run() => Err(problem),
+        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn facts(data_folder: &Path) -> Result<ExitCode, Problem> {
+    // The folder is not there before the first join; its file system is.
+    let folder = data_folder.ancestors().find(|folder| folder.exists()).unwrap_or(data_folder);
+    let facts = FactsReader::default().read(&System::default(), folder).await;
+    print_json(&facts)
+}
+
+async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
+    let unreadable = |error: std::io::Error| files::unusable(file, "this node", "read", &error);
+    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let assignment: Assignment = serde_json::from_str(&text).map_err(|error| unreadable(error.into()))?;
+    std::fs::create_dir_all(data_folder).map_err(unreadable)?;
+    let (events, mut received) = mpsc::unbounded_channel();
+    let host = Rc::new(System::default());
+    let prefix = crate::steps::unit_prefix(&assignment.id);
+    let step = Step { host: host.clone(), assignment, data_folder: data_folder.to_owned(), events, rolling_back: None };
+    let permits = async {
+        while let Some(event) = received.recv().await {
+            eprintln!("{event:?}");
+            if let StepEvent::PermitWanted { go, .. } | StepEvent::RollingBack { go, .. } = event {
+                let _ = go.send(());
+            }
+        }
+        std::future::pending::<()>().await
+    };
+    let result = tokio::select! {
+        result = step.run() => result,
+        () = permits => return Ok(ExitCode::FAILURE),
+    };
+    crate::host::Host::clear_units(&*host, &prefix).await?;
+    match result {
+        Ok(outcome) => print_json(&outcome),
+        Err(failure) => Err(*failure.problem),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<ExitCode, Problem> {
+    let internal = || Problem::new(Code::Internal).with("what", "printing JSON");
+    println!("{}", serde_json::to_string_pretty(value).map_err(|error| internal().because(&error))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,124 @@
+//! Joining: a key is made, the server signs for it, and the agent is installed as a service.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use shiplock_api::agent::{EnrolRequest, PROTOCOL};
+use shiplock_core::id::NodeName;
+use shiplock_core::problem::{Code, Problem};
+
+use crate::facts::FactsReader;
+use crate::files;
+use crate::gateway::{GatewayError, HttpsGateway};
+use crate::host::Host as _;
+use crate::identity::Identity;
+use crate::steps::READ_LIMIT;
+use crate::system::System;
+
+const UNIT: &str = "/etc/systemd/system/shiplock-agent.service";
+const SERVICE: &str = "shiplock-agent.service";
+
+/// What joining needs.
+#[derive(Debug)]
+pub struct Join {
+    /// The gateway, `https://…`.
+    pub server: String,
+    /// The one-time token.
+    pub token: String,
+    /// The pin of the certificate authority.
+    pub pin: [u8; 32],
+    /// The node.
+    pub node: NodeName,
+    /// Where the agent keeps its things.
+    pub data_folder: PathBuf,
+    /// Whether the service is installed and started.
+    pub install_service: bool,
+}
+
+/// Joins.
+pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
+    let gateway = HttpsGateway::to_enrol(&join.server, join.pin)?;
+    let internal =
+        |what: &'static str| move |error: rcgen::Error| Problem::new(Code::Internal).with("what", what).because(&error);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(internal("making a key"))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, join.node.as_str());
+    let request = params.serialize_request(&key).and_then(|request| request.pem());
+    let csr_pem = request.map_err(internal("making a signing request"))?;
+
+    // The facts need the folder for its free space.
+    std::fs::create_dir_all(&join.data_folder)
+        .map_err(|error| files::unusable(&join.data_folder, "this node", "made", &error))?;
+    let machine = FactsReader::default().read(&System::default(), &join.data_folder).await;
+    let request =
+        EnrolRequest { protocol: PROTOCOL, token: join.token.clone(), node: join.node.clone(), csr_pem, machine };
+    let response = gateway.enrol(&request).await.map_err(|error| match error {
+        GatewayError::Refused(problem) => *problem,
+        GatewayError::Unreachable(why) => Problem::new(Code::ServerUnreachable).with("server", &join.server).cause(why),
+    })?;
+    let identity = Identity {
+        server: join.server.clone(),
+        cluster: response.cluster,
+        node: join.node.clone(),
+        key_pem: key.serialize_pem(),
+        certificate_pem: response.certificate_pem,
+        ca_pem: response.ca_pem,
+    };
+    // What cannot be used is not stored.
+    HttpsGateway::enrolled(&identity)?;
+    identity.store(&join.data_folder)?;
+    eprintln!("node {} of cluster {} is enrolled at {}", identity.node, identity.cluster, identity.server);
+    if join.install_service {
+        install(&join.data_folder).await?;
+        eprintln!("service {SERVICE} runs; see `journalctl -u {SERVICE}`");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn install(data_folder: &Path) -> Result<(), Problem> {
+    let program = std::env::current_exe()
+        .map_err(|error| files::unusable(Path::new("/proc/self/exe"), "this node", "read", &error))?;
+    let path = Path::new(UNIT);
+    files::replace(path, &unit_text(&program, data_folder), 0o644)
+        .map_err(|error| files::unusable(path, "this node", "written", &error))?;
+    let host = System::default();
+    for arguments in [&["daemon-reload"][..], &["enable", "--quiet", SERVICE], &["restart", SERVICE]] {
+        let output = host.output("systemctl", arguments, READ_LIMIT).await?;
+        if !output.success {
+            return Err(Problem::new(Code::ProgramFailed)
+                .with("program", format!("systemctl {}", arguments.join(" ")))
+                .with("node", "this node")
+                .with("result", "an error")
+                .cause(output.error));
+        }
+    }
+    Ok(())
+}
+
+fn unit_text(program: &Path, data_folder: &Path) -> String {
+    format!(
+        "# Written by `shiplock-agent join`.\n\
+         [Unit]\n\
+         Description=Shiplock node agent\n\
+         Wants=network-online.target\n\
+         After=network-online.target\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         ExecStart={} run --data-dir {}\n\
+         Restart=always\n\
+         RestartSec=2\n\
+         # What a step started goes on when the agent is stopped.\n\
+         KillMode=process\n\
+         UMask=0077\n\
+         NoNewPrivileges=yes\n\
+         LockPersonality=yes\n\
+         RestrictRealtime=yes\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        program.display(),
+        data_folder.display()
+    )
+}

@@ -1,0 +1,151 @@
+//! Files are replaced, never overwritten: written beside, synced, renamed. A running program's file cannot be
+//! written to, and a crash must leave the old or the new, never half of one.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use sha2::{Digest as _, Sha256};
+use shiplock_core::problem::{Code, Problem};
+
+const COPY_BYTES: usize = 64 << 10;
+const SECURITY_CONTEXT: &str = "security.selinux";
+
+/// A file that cannot be used, with the system's reason.
+pub fn unusable(path: &Path, subject: &str, operation: &str, error: &io::Error) -> Problem {
+    Problem::new(Code::FileUnusable)
+        .with("path", path.display())
+        .with("subject", subject)
+        .with("operation", operation)
+        .because(error)
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+        }
+        text
+    })
+}
+
+/// The SHA-256 of a file, read piece by piece.
+pub fn sha256(mut file: File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    copy(&mut file, |piece| {
+        digest.update(piece);
+        Ok(())
+    })?;
+    Ok(hexadecimal(&digest.finalize()))
+}
+
+fn copy(from: &mut File, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The name beside a target under which its next content waits.
+pub fn beside(target: &Path) -> PathBuf {
+    let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    target.with_file_name(format!(".{name}.shiplock-new"))
+}
+
+/// Copies a file to the place beside its target, with the target's owner, mode and file context, and syncs it.
+/// A target that does not exist yet gets mode 0755 and the context of its folder.
+pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
+    let place = beside(target);
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut from = File::open(source)?;
+    let mut to = File::create(&place)?;
+    copy(&mut from, |piece| to.write_all(piece))?;
+    dress(&to, target, 0o755)?;
+    to.sync_all()?;
+    Ok(place)
+}
+
+/// Writes text to the place beside its target, dressed like the target.
+pub fn write_beside(text: &str, target: &Path, mode: u32) -> io::Result<PathBuf> {
+    let place = beside(target);
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut to = File::create(&place)?;
+    to.write_all(text.as_bytes())?;
+    dress(&to, target, mode)?;
+    to.sync_all()?;
+    Ok(place)
+}
+
+fn dress(file: &File, like: &Path, mode: u32) -> io::Result<()> {
+    let Ok(metadata) = fs::metadata(like) else {
+        return file.set_permissions(fs::Permissions::from_mode(mode));
+    };
+    std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()))?;
+    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    // Without SELinux there is no such attribute, and nothing to keep.
+    let mut context = [0; 256];
+    if let Ok(length) = rustix::fs::getxattr(like, SECURITY_CONTEXT, &mut context[..]) {
+        let _ = rustix::fs::fsetxattr(file, SECURITY_CONTEXT, &context[..length], XattrFlags::empty());
+    }
+    Ok(())
+}
+
+/// Renames and syncs the folder.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Replaces a small file: beside, sync, rename.
+pub fn replace(target: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let place = write_beside(text, target, mode)?;
+    rename(&place, target)
+}
+
+/// Removes a file; one that is not there is removed already.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_keeps_mode_and_owner_and_a_new_one_gets_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("source"), folder.path().join("bin/kubelet"));
+        fs::write(&source, "new").unwrap();
+        rename(&place_beside(&source, &target).unwrap(), &target).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o755);
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o750)).unwrap();
+        rename(&place_beside(&source, &target).unwrap(), &target).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
+        assert!(!beside(&target).exists());
+    }
+
+    #[test]
+    fn digests_are_read_piece_by_piece_and_written_in_lower_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "abc").unwrap();
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(File::open(&path).unwrap()).unwrap(), expected);
+        assert_eq!(hexadecimal(&[0, 0x0f, 0xa5]), "000fa5");
+    }
+}

@@ -1,0 +1,318 @@
+//! The way to the server: JSON over HTTPS, always opened by the agent, with a certificate on both sides.
+//!
+//! The server is known by its installation's certificate authority and nothing else: that authority signs server
+//! certificates for gateways only, so any of them is right, under whatever name or address it is reached. The system's
+//! trust store is never asked, and no proxy is used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use shiplock_api::agent::{
+    ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PermitRequest, PermitResponse, PollRequest,
+    PollResponse, REPORT_PATH, Report, ReportResponse,
+};
+use shiplock_api::rest::ProblemBody;
+use shiplock_core::problem::{Code, Problem};
+
+use crate::files::hexadecimal;
+use crate::identity::Identity;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The server holds a poll for 10 s and an answer of its driver for 20 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayError {
+    /// The server cannot be reached, or is in trouble: it is asked again soon.
+    Unreachable(String),
+    /// The server refuses, for a reason that does not pass by itself.
+    Refused(Box<Problem>),
+}
+
+/// What the agent asks of its server.
+pub trait Gateway {
+    /// Asks for work.
+    async fn poll(&self, request: &PollRequest) -> Result<PollResponse, GatewayError>;
+    /// Asks for a permit.
+    async fn permit(&self, request: &PermitRequest) -> Result<PermitResponse, GatewayError>;
+    /// Reports.
+    async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError>;
+}
+
+/// The server over HTTPS.
+#[derive(Debug)]
+pub struct HttpsGateway {
+    client: reqwest::Client,
+    server: String,
+}
+
+/// Whom to trust.
+#[derive(Debug)]
+pub enum Trust {
+    /// Exactly this certificate authority.
+    Authority(CertificateDer<'static>),
+    /// The certificate authority among those presented whose public key (SubjectPublicKeyInfo, DER) has this SHA-256.
+    Pin([u8; 32]),
+}
+
+fn unusable(what: &str, error: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::BadOption).with("option", what).with("value", "…").with("why", error)
+}
+
+impl HttpsGateway {
+    /// The gateway of an enrolled agent.
+    pub fn enrolled(identity: &Identity) -> Result<Self, Problem> {
+        let authority =
+            CertificateDer::from_pem_slice(identity.ca_pem.as_bytes()).map_err(|error| unusable("ca", error))?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect();
+        let chain = chain.map_err(|error| unusable("certificate", error))?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| unusable("key", error))?;
+        Self::open(&identity.server, Trust::Authority(authority), Some((chain, key)))
+    }
+
+    /// The gateway of an agent that is about to enrol.
+    pub fn to_enrol(server: &str, pin: [u8; 32]) -> Result<Self, Problem> {
+        Self::open(server, Trust::Pin(pin), None)
+    }
+
+    fn open(
+        server: &str,
+        trust: Trust,
+        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> Result<Self, Problem> {
+        if !server.starts_with("https://") {
+            return Err(Problem::new(Code::BadOption)
+                .with("option", "--server")
+                .with("value", server)
+                .with("why", "it must begin with https://"));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Arc::new(GatewayVerifier { trust, provider: provider.clone() });
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable("tls", error))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match identity {
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(|error| unusable("certificate", error))?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(ANSWER_LIMIT)
+            .pool_max_idle_per_host(2)
+            .build()
+            .map_err(|error| Problem::new(Code::Internal).with("what", "the HTTPS client").because(&error))?;
+        Ok(Self { client, server: server.trim_end_matches('/').to_owned() })
+    }
+
+    /// Enrols.
+    pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, GatewayError> {
+        self.post(ENROL_PATH, request).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, GatewayError> {
+        let lost = |error: reqwest::Error| GatewayError::Unreachable(in_full(&error.without_url()));
+        let mut response = self.client.post(format!("{}{path}", self.server)).json(body).send().await.map_err(lost)?;
+        let status = response.status();
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(lost)? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(GatewayError::Unreachable("the answer is too long".to_owned()));
+            }
+        }
+        if status.is_success() {
+            return serde_json::from_slice(&bytes)
+                .map_err(|error| GatewayError::Unreachable(format!("the answer cannot be read: {error}")));
+        }
+        let body: Option<ProblemBody> = serde_json::from_slice(&bytes).ok();
+        match body {
+            Some(body) if status.is_client_error() => Err(GatewayError::Refused(Box::new(body.problem))),
+            Some(body) => Err(GatewayError::Unreachable(body.problem.to_string())),
+            None => Err(GatewayError::Unreachable(format!("the server answers {status}"))),
+        }
+    }
+}
+
+impl Gateway for HttpsGateway {
+    async fn poll(&self, request: &PollRequest) -> Result<PollResponse, GatewayError> {
+        self.post(POLL_PATH, request).await
+    }
+
+    async fn permit(&self, request: &PermitRequest) -> Result<PermitResponse, GatewayError> {
+        self.post(PERMIT_PATH, request).await
+    }
+
+    async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError> {
+        self.post(REPORT_PATH, report).await
+    }
+}
+
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
+}
+
+/// The pin of a certificate: the SHA-256 of its SubjectPublicKeyInfo.
+pub fn pin_of(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(Sha256::digest(parsed.public_key().raw).into())
+}
+
+/// Reads `sha256:HEX`.
+pub fn parse_pin(text: &str) -> Result<[u8; 32], String> {
+    let wrong = || "a pin is sha256: and 64 hexadecimal digits".to_owned();
+    let digits =
+        text.strip_prefix("sha256:").filter(|digits| digits.len() == 64 && digits.is_ascii()).ok_or_else(wrong)?;
+    let mut pin = [0; 32];
+    for (byte, at) in pin.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(pin)
+}
+
+#[derive(Debug)]
+struct GatewayVerifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for GatewayVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = match &self.trust {
+            Trust::Authority(authority) => authority.clone(),
+            Trust::Pin(pin) => {
+                let pinned = others.iter().find(|other| pin_of(other).as_ref() == Some(pin));
+                pinned.map(|found| found.clone().into_owned()).ok_or_else(|| {
+                    let seen: Vec<String> = others.iter().filter_map(pin_of).map(|pin| hexadecimal(&pin)).collect();
+                    rustls::Error::General(format!(
+                        "the server's certificate authority is not the pinned one (presented: {})",
+                        if seen.is_empty() { "none".to_owned() } else { format!("sha256:{}", seen.join(", sha256:")) }
+                    ))
+                })?
+            }
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
+        // Also asks for the key usage of a server, so that another node's agent cannot pose as one.
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(leaf)?,
+            &roots,
+            others,
+            now,
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+    struct Authority {
+        issuer: Issuer<'static, KeyPair>,
+        certificate: CertificateDer<'static>,
+    }
+
+    fn authority() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Authority { issuer: Issuer::new(params, key), certificate }
+    }
+
+    fn leaf(authority: &Authority, usage: ExtendedKeyUsagePurpose) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec!["elsewhere".to_owned()]).unwrap();
+        params.extended_key_usages = vec![usage];
+        params.signed_by(&KeyPair::generate().unwrap(), &authority.issuer).unwrap().der().clone()
+    }
+
+    #[test]
+    fn only_a_server_certificate_of_the_pinned_authority_is_taken() {
+        let (ours, other) = (authority(), authority());
+        let server = |of: &Authority| leaf(of, ExtendedKeyUsagePurpose::ServerAuth);
+        let cases = [
+            ("ours", server(&ours), vec![ours.certificate.clone()], true),
+            ("an agent's", leaf(&ours, ExtendedKeyUsagePurpose::ClientAuth), vec![ours.certificate.clone()], false),
+            ("another authority's", server(&other), vec![other.certificate.clone()], false),
+            (
+                "another's beside the pinned one",
+                server(&other),
+                vec![other.certificate, ours.certificate.clone()],
+                false,
+            ),
+            ("without its authority", server(&ours), vec![], false),
+        ];
+        for (what, leaf, others, taken) in cases {
+            let trust = Trust::Pin(pin_of(&ours.certificate).unwrap());
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let name = ServerName::try_from("anything").unwrap();
+            let found =
+                GatewayVerifier { trust, provider }.verify_server_cert(&leaf, &others, &name, &[], UnixTime::now());
+            assert_eq!(found.is_ok(), taken, "{what}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_pin_is_read_and_everything_else_is_refused() {
+        let text = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(parse_pin(&text), Ok([10; 32]));
+        for wrong in ["", "sha256:", "0a", &text[1..], &format!("{text}0"), &format!("sha256:{}", "é".repeat(32))] {
+            assert!(parse_pin(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The journal: what the agent accepted, began and finished, on disk before it acts.
+//!
+//! One append-only file. A record is `length (4 bytes, little endian) | checksum (8 bytes) | JSON`. A record that a
+//! crash cut is dropped when the file is opened; it was never acted upon, because an act waits for the fsync.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use shiplock_api::agent::{Assignment, AssignmentId, Report};
+use shiplock_core::id::Generation;
+use shiplock_core::problem::Problem;
+
+/// One entry of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// A generation was seen; lower ones are refused from now on.
+    Fenced {
+        /// The generation.
+        generation: Generation,
+    },
+    /// An assignment was accepted: the intent of everything that follows.
+    Accepted {
+        /// The assignment.
+        assignment: Box<Assignment>,
+        /// The boot in which it was.
+        boot_id: String,
+    },
+    /// The attempt in work goes on under a higher epoch.
+    Adopted {
+        /// Its new id.
+        id: AssignmentId,
+    },
+    /// A permit was granted and an acting phase is about to begin.
+    PhaseBegan {
+        /// The attempt.
+        id: AssignmentId,
+        /// The phase.
+        phase: String,
+    },
+    /// What was put in place did not come up; the old is about to be put back.
+    RollBackBegan {
+        /// The attempt.
+        id: AssignmentId,
+        /// Why.
+        problem: Problem,
+    },
+    /// The attempt ended; the report is repeated until it is taken.
+    Finished {
+        /// The report.
+        report: Box<Report>,
+    },
+    /// The server took the report, or does not want it.
+    Settled {
+        /// The attempt.
+        id: AssignmentId,
+    },
+    /// The attempt was given up before its next phase, without a report.
+    Dropped {
+        /// The attempt.
+        id: AssignmentId,
+    },
+}
+
+/// Where records go. An error ends the agent: what cannot be written down is not done.
+pub trait RecordLog {
+    /// Appends a record and returns when it is on disk.
+    fn append(&mut self, record: &Record) -> io::Result<()>;
+}
+
+/// The journal's file.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+}
+
+/// A longer record is damage, not data: logs in a report are bounded far below it.
+const RECORD_BYTES_MAX: u32 = 4 << 20;
+const HEADER_BYTES: usize = 12;
+/// A journal that is longer is written anew when it is opened.
+const COMPACT_ABOVE_BYTES: u64 = 256 << 10;
+
+impl Journal {
+    /// Opens or makes the journal, drops a torn tail, and returns what it holds.
+    ///
+    /// `essence` gives the records that must stay when a long journal is written anew.
+    pub fn open(path: &Path, essence: impl Fn(Vec<Record>) -> Vec<Record>) -> io::Result<(Self, Vec<Record>)> {
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => {
+                file.read_to_end(&mut bytes)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let (records, whole) = read_records(&bytes);
+        if bytes.len() as u64 > COMPACT_ABOVE_BYTES {
+            let records = essence(records);
+            return Ok((Self::rewritten(path, &records)?, records));
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        if whole < bytes.len() {
+            file.set_len(whole as u64)?;
+        }
+        file.sync_all()?;
+        sync_folder(path)?;
+        Ok((Self { file }, records))
+    }
+
+    fn rewritten(path: &Path, records: &[Record]) -> io::Result<Self> {
+        let beside: PathBuf = path.with_extension("new");
+        let mut journal = Self { file: File::create(&beside)? };
+        for record in records {
+            journal.append(record)?;
+        }
+        journal.file.sync_all()?;
+        fs::rename(&beside, path)?;
+        sync_folder(path)?;
+        Ok(Self { file: OpenOptions::new().append(true).open(path)? })
+    }
+}
+
+impl RecordLog for Journal {
+    fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.file.write_all(&encoded(record)?)?;
+        self.file.sync_data()
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn checksum(payload: &[u8]) -> [u8; 8] {
+    let digest = Sha256::digest(payload);
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest[..8]);
+    short
+}
+
+fn encoded(record: &Record) -> io::Result<Vec<u8>> {
+    let payload = serde_json::to_vec(record)?;
+    let length = u32::try_from(payload.len()).ok().filter(|length| *length <= RECORD_BYTES_MAX);
+    let length = length.ok_or_else(|| io::Error::other("a record is too long for the journal"))?;
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&checksum(&payload));
+    bytes.extend_from_slice(&payload);
+    Ok(bytes)
+}
+
+/// The records up to the first that is torn or damaged, and how many bytes they take.
+fn read_records(bytes: &[u8]) -> (Vec<Record>, usize) {
+    let mut records = Vec::new();
+    let mut at = 0;
+    while let Some((record, length)) = read_record(&bytes[at..]) {
+        records.push(record);
+        at += length;
+    }
+    (records, at)
+}
+
+fn read_record(bytes: &[u8]) -> Option<(Record, usize)> {
+    let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
+    let length = u32::from_le_bytes(header[..4].try_into().ok()?);
+    if length > RECORD_BYTES_MAX {
+        return None;
+    }
+    let payload = rest.get(..length as usize)?;
+    if checksum(payload) != header[4..] {
+        return None;
+    }
+    Some((serde_json::from_slice(payload).ok()?, HEADER_BYTES + payload.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shiplock_core::id::Epoch;
+
+    fn fenced(intent: u64) -> Record {
+        Record::Fenced { generation: Generation { epoch: Epoch(7), intent } }
+    }
+
+    #[test]
+    fn a_journal_that_was_cut_at_any_byte_gives_the_whole_records_before_and_takes_new_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let whole: Vec<u8> = (0..3).flat_map(|intent| encoded(&fenced(intent)).unwrap()).collect();
+        let one = encoded(&fenced(0)).unwrap().len();
+        for cut in 0..=whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (mut journal, records) = Journal::open(&path, |records| records).unwrap();
+            assert_eq!(records.len(), cut / one, "cut at {cut}");
+            journal.append(&fenced(9)).unwrap();
+            let (_, records) = Journal::open(&path, |records| records).unwrap();
+            assert_eq!(records.len(), cut / one + 1, "cut at {cut}");
+            assert_eq!(records.last(), Some(&fenced(9)));
+        }
+    }
+
+    #[test]
+    fn a_damaged_byte_never_yields_another_record() {
+        let whole: Vec<u8> = (0..3).flat_map(|intent| encoded(&fenced(intent)).unwrap()).collect();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            let (records, _) = read_records(&bytes);
+            assert!(
+                records.len() < 3 && records.iter().enumerate().all(|(n, record)| *record == fenced(n as u64)),
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_journal_is_written_anew_with_its_essence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let one = encoded(&fenced(0)).unwrap();
+        fs::write(&path, one.repeat(usize::try_from(COMPACT_ABOVE_BYTES).unwrap() / one.len() + 1)).unwrap();
+        let (mut journal, records) = Journal::open(&path, |records| records.into_iter().take(1).collect()).unwrap();
+        assert_eq!(records.len(), 1);
+        journal.append(&fenced(1)).unwrap();
+        assert_eq!(Journal::open(&path, |records| records).unwrap().1, [fenced(0), fenced(1)]);
+    }
+}

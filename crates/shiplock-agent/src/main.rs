@@ -1,0 +1,19 @@
+//! The binary `shiplock-agent`: one thread, started as a service or by hand.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use shiplock_agent::commands::{CommandLine, carry_out};
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    // A second provider in the tree is not possible; an error would only mean that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build() {
+        Ok(runtime) => runtime.block_on(carry_out(line)),
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

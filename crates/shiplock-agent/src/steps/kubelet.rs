@@ -1,0 +1,183 @@
+//! Step `upgrade_kubelet`: writes the target's kubelet configuration, puts kubelet, kubeadm and kubectl in place
+//! and restarts the kubelet once.
+//!
+//! The files are renamed over the running ones and then the service is restarted by the service manager alone, so
+//! that a crash of this agent never leaves the kubelet stopped. What does not come up is put back.
+
+use std::fs;
+use std::path::PathBuf;
+
+use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::facts::InstallMethod;
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::StepOutcome;
+
+use super::{Failure, READ_LIMIT, Step, same_version, with_role};
+use crate::backup::Backup;
+use crate::facts::install_method;
+use crate::files;
+use crate::host::Host;
+
+const SERVICE: &str = "kubelet";
+const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
+const LOOKS: u32 = 120;
+const LOOKS_AFTER_ROLL_BACK: u32 = 60;
+const HEALTH_PORT: u16 = 10248;
+
+/// Does the step.
+pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFile]) -> Result<StepOutcome, Failure> {
+    let kubelet = with_role(artefacts, "kubelet")?;
+    if let Some(problem) = step.rolling_back.clone() {
+        return Err(roll_back(step, problem).await);
+    }
+    if is_up(step, &kubelet.sha256).await.is_ok() && reported_version(step).await.is_ok_and(|found| found == version) {
+        clean_staging(step, artefacts);
+        return Ok(StepOutcome::AlreadyDone);
+    }
+
+    let targets = targets(step, artefacts).await?;
+    step.progress("preparing");
+    let kubeadm = step.staged(with_role(artefacts, "kubeadm")?).await?;
+    let mut places = Vec::new();
+    for (artefact, target) in &targets {
+        let staged = step.staged(artefact).await?;
+        let place = files::place_beside(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
+        places.push((place, target.clone()));
+    }
+    let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();
+    kept.push(step.host.at(CONFIGURATION));
+    let folder = step.backup_folder();
+    Backup::take(&folder, &kept).map_err(|error| step.unusable(&folder, "written", &error))?;
+
+    step.permit("configure").await;
+    step.progress("configuring");
+    let kubeadm = step.host.node_path(&kubeadm);
+    step.program("configure", &[&kubeadm, "upgrade", "node", "phase", "kubelet-config"]).await?;
+
+    step.permit("swap").await;
+    step.progress("restarting");
+    for (place, target) in &places {
+        files::rename(place, target).map_err(|error| step.unusable(target, "replaced", &error))?;
+    }
+    let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
+
+    step.progress("verifying");
+    let up = step.wait_until(LOOKS, || is_up(step, &kubelet.sha256)).await;
+    if let Err(why) = up {
+        let mut problem = step.not_up(SERVICE, &why).await;
+        if let Err(error) = restarted {
+            problem = problem.because(&error);
+        }
+        return Err(roll_back(step, problem).await);
+    }
+    let found = reported_version(step).await?;
+    if found != version {
+        return Err(Problem::new(Code::ReadBackMismatch)
+            .with("component", SERVICE)
+            .with("subject", &step.assignment.node)
+            .with("found", found)
+            .with("expected", version)
+            .into());
+    }
+    clean_staging(step, artefacts);
+    Ok(StepOutcome::Done)
+}
+
+/// Which file goes where: the kubelet where its service runs it, the others only where the node has them already.
+async fn targets<'a, H: Host>(
+    step: &Step<H>,
+    artefacts: &'a [ArtefactFile],
+) -> Result<Vec<(&'a ArtefactFile, PathBuf)>, Problem> {
+    let service = step.host.service(SERVICE).await?;
+    let mut targets = Vec::new();
+    for artefact in artefacts {
+        let path = match artefact.role.as_str() {
+            SERVICE => service.command.first().cloned().or_else(|| step.host.find_program(SERVICE)),
+            other => step.host.find_program(other),
+        };
+        let Some(path) = path else { continue };
+        let target = fs::canonicalize(step.host.at(&path)).unwrap_or_else(|_| step.host.at(&path));
+        let method = install_method(&*step.host, &target).await;
+        if method == InstallMethod::Binary {
+            targets.push((artefact, target));
+        } else if artefact.role == SERVICE {
+            return Err(Problem::new(Code::InstallNotSupported)
+                .with("component", SERVICE)
+                .with("node", &step.assignment.node)
+                .with("method", method.label()));
+        }
+    }
+    if !targets.iter().any(|(artefact, _)| artefact.role == SERVICE) {
+        return Err(step.not_up(SERVICE, "the node has no kubelet").await);
+    }
+    Ok(targets)
+}
+
+/// Nothing wrong: it is active, its process runs these bytes, and it says that it is well.
+async fn is_up<H: Host>(step: &Step<H>, sha256: &str) -> Result<(), String> {
+    let service = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?;
+    if service.state != "active" {
+        return Err(service.state);
+    }
+    match step.host.running_digest(service.main_pid).await {
+        Ok(Some(digest)) if digest == sha256 => {}
+        Ok(_) => return Err("active, with another executable".to_owned()),
+        Err(problem) => return Err(problem.to_string()),
+    }
+    match health_port(step) {
+        Some(port) if !step.host.is_healthy(port).await => {
+            Err("active, but its health endpoint does not say ok".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the kubelet tells its health; none when that is switched off.
+fn health_port<H: Host>(step: &Step<H>) -> Option<u16> {
+    let text = fs::read_to_string(step.host.at(CONFIGURATION)).unwrap_or_default();
+    let port =
+        text.lines().find_map(|line| line.strip_prefix("healthzPort:")).and_then(|port| port.trim().parse().ok());
+    Some(port.unwrap_or(HEALTH_PORT)).filter(|port| *port != 0)
+}
+
+async fn reported_version<H: Host>(step: &Step<H>) -> Result<String, Problem> {
+    let service = step.host.service(SERVICE).await?;
+    let path = service.command.first().map_or(SERVICE, String::as_str);
+    let output = step.host.output(path, &["--version"], READ_LIMIT).await?;
+    let word = output.text.split_whitespace().last().unwrap_or_default();
+    Ok(if same_version(word, "") { "nothing".to_owned() } else { word.to_owned() })
+}
+
+/// Puts the old kubelet and its configuration back, as far as they were replaced, and starts it.
+async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
+    step.begin_roll_back(&problem).await;
+    step.progress("rolling_back");
+    let restored = Backup::find(&step.backup_folder()).map(|backup| backup.restore());
+    let state = match restored {
+        None => "there is no copy of the old kubelet".to_owned(),
+        Some(Err(error)) => format!("the old kubelet cannot be put back: {error}"),
+        Some(Ok(())) => match restart_old(step).await {
+            Ok(()) => "the old kubelet was put back and runs".to_owned(),
+            Err(why) => format!("the old kubelet was put back and does not run: {why}"),
+        },
+    };
+    problem.cause(state).into()
+}
+
+async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
+    step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE])
+        .await
+        .map_err(|problem| problem.to_string())?;
+    let path = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?.command.first().cloned();
+    let path = step.host.at(&path.unwrap_or_default());
+    let old = step.host.file_digest(&path).await.ok().flatten().unwrap_or_default();
+    step.wait_until(LOOKS_AFTER_ROLL_BACK, || is_up(step, &old)).await
+}
+
+/// The kubelet step is the node's last: nothing staged is needed any more.
+fn clean_staging<H: Host>(step: &Step<H>, artefacts: &[ArtefactFile]) {
+    for artefact in artefacts {
+        // A file that stays costs space and nothing else.
+        let _ = files::remove(&step.staging().join(&artefact.sha256));
+    }
+}

@@ -1,0 +1,266 @@
+//! The steps: each one examines whether its goal is reached, acts only where it is not, and reads the goal back.
+//!
+//! A step must never act without a permit for the phase, and must be safe to begin again at any point.
+
+pub mod kubelet;
+pub mod logs;
+pub mod prefetch;
+pub mod runtime;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use shiplock_api::agent::Assignment;
+use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::step::Action;
+use shiplock_core::upgrade::StepOutcome;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::files;
+use crate::host::{Host, UnitState};
+
+/// The kinds of steps that this agent can do.
+pub const KINDS: &[&str] = &["prefetch", "upgrade_container_runtime", "upgrade_kubelet", "collect_logs"];
+
+/// Why a step ended without its goal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened.
+    pub problem: Box<Problem>,
+    /// Whether a further attempt may help without a person.
+    pub retryable: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), retryable: false }
+    }
+}
+
+impl Failure {
+    /// A failure that a further attempt may not have.
+    pub fn retryable(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), retryable: true }
+    }
+}
+
+/// What a step tells and asks while it works.
+#[derive(Debug)]
+pub enum StepEvent {
+    /// It is about to act and waits for the answer. Without one it is dropped.
+    PermitWanted {
+        /// The phase.
+        phase: &'static str,
+        /// Where the answer goes.
+        go: oneshot::Sender<()>,
+    },
+    /// It is about to put the old back and waits until that is on disk.
+    RollingBack {
+        /// Why.
+        problem: Problem,
+        /// Where the answer goes.
+        go: oneshot::Sender<()>,
+    },
+    /// It goes on.
+    Progress(&'static str),
+}
+
+/// A step in work.
+#[derive(Debug)]
+pub struct Step<H> {
+    /// The node.
+    pub host: Rc<H>,
+    /// What to do.
+    pub assignment: Assignment,
+    /// The agent's folder.
+    pub data_folder: PathBuf,
+    /// Where events go.
+    pub events: mpsc::UnboundedSender<StepEvent>,
+    /// A roll back was begun before a restart, for this reason.
+    pub rolling_back: Option<Problem>,
+}
+
+/// The part of the names of transient units that names the step.
+pub fn unit_prefix(id: &shiplock_api::agent::AssignmentId) -> String {
+    format!("shiplock-{}-{}-", id.upgrade, id.step)
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LINES_OF_CAUSE: u32 = 20;
+/// Commands that only read are quick; a node where they are not has other troubles.
+pub(crate) const READ_LIMIT: Duration = Duration::from_secs(30);
+
+impl<H: Host> Step<H> {
+    /// Does the step.
+    pub async fn run(self) -> Result<StepOutcome, Failure> {
+        match self.assignment.action.clone() {
+            Action::Prefetch { mirror, files, images } => prefetch::run(&self, &mirror, &files, &images).await,
+            Action::UpgradeContainerRuntime { version, files, sandbox_image } => {
+                runtime::run(&self, &version, &files, sandbox_image.as_deref()).await
+            }
+            Action::UpgradeKubelet { version, files } => kubelet::run(&self, &version.to_string(), &files).await,
+            Action::CollectLogs => logs::run(&self).await,
+            other => Err(Problem::new(Code::StepKindMissing)
+                .with("node", &self.assignment.node)
+                .with("version", env!("CARGO_PKG_VERSION"))
+                .with("kind", other.kind())
+                .into()),
+        }
+    }
+
+    /// Tells that a phase began.
+    pub fn progress(&self, phase: &'static str) {
+        // Nobody listens any more when the step is being dropped.
+        let _ = self.events.send(StepEvent::Progress(phase));
+    }
+
+    /// Waits for the permit of a phase. Where it is refused, this never returns: the step is dropped.
+    pub async fn permit(&self, phase: &'static str) {
+        let (go, answered) = oneshot::channel();
+        let _ = self.events.send(StepEvent::PermitWanted { phase, go });
+        if answered.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Writes down that the old is about to be put back.
+    pub async fn begin_roll_back(&self, problem: &Problem) {
+        let (go, answered) = oneshot::channel();
+        let _ = self.events.send(StepEvent::RollingBack { problem: problem.clone(), go });
+        if answered.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Runs a program that changes the node: as a transient unit, at most once in an attempt, however often this
+    /// agent is restarted meanwhile.
+    pub async fn program(&self, phase: &str, command: &[&str]) -> Result<(), Problem> {
+        let unit = format!("{}{phase}", unit_prefix(&self.assignment.id));
+        if self.host.unit(&unit).await? == UnitState::Absent {
+            let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+            self.host.start_unit(&unit, &command).await?;
+        }
+        // No bound of its own: the unit has one (RuntimeMaxSec), so it ends.
+        loop {
+            let result = match self.host.unit(&unit).await? {
+                UnitState::Succeeded => return Ok(()),
+                UnitState::Running => {
+                    self.host.wait(LOOK_EVERY / 4).await;
+                    continue;
+                }
+                UnitState::Failed { result } => result,
+                UnitState::Absent => "no result".to_owned(),
+            };
+            let name = command.first().map_or("", |path| path.rsplit('/').next().unwrap_or(path));
+            let lines = self.host.journal(&[&unit], LINES_OF_CAUSE).await;
+            return Err(Problem::new(Code::ProgramFailed)
+                .with("program", if name.len() == 64 { phase } else { name })
+                .with("node", &self.assignment.node)
+                .with("result", result)
+                .cause(lines));
+        }
+    }
+
+    /// Looks once a second until `look` finds nothing wrong; after `looks` looks, what was wrong in the last.
+    pub async fn wait_until<F: Future<Output = Result<(), String>>>(
+        &self,
+        looks: u32,
+        mut look: impl FnMut() -> F,
+    ) -> Result<(), String> {
+        let mut wrong = String::new();
+        for _ in 0..looks {
+            match look().await {
+                Ok(()) => return Ok(()),
+                Err(why) => wrong = why,
+            }
+            self.host.wait(LOOK_EVERY).await;
+        }
+        Err(wrong)
+    }
+
+    /// The problem of a service that did not come up, with the last lines of its journal.
+    pub async fn not_up(&self, service: &str, state: &str) -> Problem {
+        Problem::new(Code::ServiceNotUp)
+            .with("service", service)
+            .with("node", &self.assignment.node)
+            .with("state", state)
+            .cause(self.host.journal(&[service], LINES_OF_CAUSE).await)
+    }
+
+    /// The problem of a file.
+    pub fn unusable(&self, path: &Path, operation: &str, error: &io::Error) -> Problem {
+        if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded {
+            let free = self.host.free_bytes(path.parent().unwrap_or(path)).unwrap_or(0);
+            return self.disk_full(path, free, "more".to_owned()).because(error);
+        }
+        files::unusable(Path::new(&self.host.node_path(path)), self.assignment.node.as_str(), operation, error)
+    }
+
+    /// The problem of a full disk.
+    pub fn disk_full(&self, path: &Path, free: u64, needed: String) -> Problem {
+        Problem::new(Code::DiskFull)
+            .with("path", self.host.node_path(path))
+            .with("subject", &self.assignment.node)
+            .with("free", readable_bytes(free))
+            .with("needed", needed)
+    }
+
+    /// The folder of downloaded files.
+    pub fn staging(&self) -> PathBuf {
+        self.data_folder.join("staging")
+    }
+
+    /// Where this attempt keeps what it replaces.
+    pub fn backup_folder(&self) -> PathBuf {
+        let id = &self.assignment.id;
+        self.data_folder.join("previous").join(format!("{}-{}-{}", id.upgrade, id.step, id.generation.intent))
+    }
+
+    /// A staged file, its digest checked again.
+    pub async fn staged(&self, file: &ArtefactFile) -> Result<PathBuf, Problem> {
+        let path = self.staging().join(&file.sha256);
+        match self.host.file_digest(&path).await? {
+            Some(digest) if digest == file.sha256 => Ok(path),
+            Some(digest) => {
+                files::remove(&path).map_err(|error| self.unusable(&path, "removed", &error))?;
+                Err(mismatch(&file.path, &digest, &file.sha256))
+            }
+            None => Err(self.unusable(&path, "read", &io::ErrorKind::NotFound.into()).cause("it was not prefetched")),
+        }
+    }
+}
+
+/// The file with a role.
+pub(crate) fn with_role<'a>(files: &'a [ArtefactFile], role: &str) -> Result<&'a ArtefactFile, Problem> {
+    let found = files.iter().find(|file| file.role == role);
+    found.ok_or_else(|| {
+        Problem::new(Code::ArtefactMissing)
+            .with("role", role)
+            .with("version", "the plan")
+            .with("architecture", "this node")
+    })
+}
+
+/// The problem of content that is not what was planned.
+pub(crate) fn mismatch(path: &str, found: &str, expected: &str) -> Problem {
+    Problem::new(Code::DigestMismatch).with("path", path).with("found", found).with("expected", expected)
+}
+
+/// `1.5 GiB`.
+pub(crate) fn readable_bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (unit, name) in UNITS {
+        if bytes >= unit {
+            return format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+/// Whether two spellings name one version: `v2.2.9` and `2.2.9`.
+pub(crate) fn same_version(one: &str, other: &str) -> bool {
+    one.trim_start_matches('v') == other.trim_start_matches('v')
+}

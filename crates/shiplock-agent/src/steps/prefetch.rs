@@ -1,0 +1,153 @@
+//! Step `prefetch`: brings files to the staging folder and images into the runtime, each with the digest of the plan.
+//! Changes nothing that runs.
+
+use std::collections::BTreeSet;
+
+use shiplock_core::artefact::{ArtefactFile, ArtefactImage};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::StepOutcome;
+
+use super::{Failure, READ_LIMIT, Step, mismatch, readable_bytes};
+use crate::download::{Mirror, Wanted};
+use crate::files;
+use crate::host::Host;
+
+/// Left free on the file system besides what is fetched.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// Does the step.
+pub async fn run<H: Host>(
+    step: &Step<H>,
+    mirror: &str,
+    artefacts: &[ArtefactFile],
+    images: &[ArtefactImage],
+) -> Result<StepOutcome, Failure> {
+    let staging = step.staging();
+    std::fs::create_dir_all(&staging).map_err(|error| step.unusable(&staging, "made", &error))?;
+
+    let mut wanted = Vec::new();
+    for file in artefacts {
+        let found = step.host.file_digest(&staging.join(&file.sha256)).await?;
+        if found.as_ref() != Some(&file.sha256) {
+            wanted.push(Wanted { path: file.path.clone(), size_bytes: file.size_bytes, sha256: file.sha256.clone() });
+        }
+    }
+    let known = if images.is_empty() { Known::default() } else { Known::read(step).await? };
+    let missing: Vec<&ArtefactImage> = images.iter().filter(|image| !known.has(image)).collect();
+    if wanted.is_empty() && missing.is_empty() {
+        return Ok(StepOutcome::AlreadyDone);
+    }
+    check_space(step, &wanted, &missing)?;
+
+    let mirror = Mirror::open(mirror, step.assignment.node.as_str())?;
+    step.progress("downloading");
+    for file in &wanted {
+        fetch(step, &mirror, file).await?;
+    }
+    for image in &missing {
+        let archive = Wanted { path: image.path.clone(), size_bytes: image.size_bytes, sha256: image.sha256.clone() };
+        let path = staging.join(&archive.sha256);
+        if step.host.file_digest(&path).await?.as_ref() != Some(&archive.sha256) {
+            step.progress("downloading");
+            fetch(step, &mirror, &archive).await?;
+        }
+        step.progress("importing");
+        let ctr = client(step)?;
+        let location = step.host.node_path(&path);
+        let command = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", &location];
+        // Named by content: what is missing may be less when the step is begun again.
+        let phase = format!("import-{}", image.sha256.get(..12).unwrap_or(&image.sha256));
+        step.program(&phase, &command).await?;
+        // Only the archive's digest is the mirror's word; what counts is what the runtime has now.
+        let known = Known::read(step).await?;
+        if !known.has(image) {
+            let found = known.digest(&image.reference).unwrap_or("nothing");
+            return Err(mismatch(&image.reference, found, &image.digest).into());
+        }
+        files::remove(&path).map_err(|error| step.unusable(&path, "removed", &error))?;
+    }
+    Ok(StepOutcome::Done)
+}
+
+fn check_space<H: Host>(step: &Step<H>, wanted: &[Wanted], missing: &[&ArtefactImage]) -> Result<(), Failure> {
+    let staging = step.staging();
+    // Archives are fetched one after another, and each is removed once it is imported.
+    let files: u64 = wanted.iter().map(|file| file.size_bytes).sum();
+    let archive = missing.iter().map(|image| image.size_bytes).max().unwrap_or(0);
+    let needed = files.saturating_add(archive).saturating_add(RESERVE_BYTES);
+    let free = step.host.free_bytes(&staging)?;
+    if free < needed {
+        return Err(step.disk_full(&staging, free, readable_bytes(needed)).into());
+    }
+    Ok(())
+}
+
+async fn fetch<H: Host>(step: &Step<H>, mirror: &Mirror, file: &Wanted) -> Result<(), Failure> {
+    let target = step.staging().join(&file.sha256);
+    mirror
+        .fetch(file, &target)
+        .await
+        .map_err(|error| error.into_failure(|path, error| step.unusable(path, "written", error)))
+}
+
+fn client<H: Host>(step: &Step<H>) -> Result<String, Problem> {
+    step.host.find_program("ctr").ok_or_else(|| {
+        Problem::new(Code::ProgramFailed)
+            .with("program", "ctr")
+            .with("node", &step.assignment.node)
+            .with("result", "the node does not have it")
+    })
+}
+
+/// The images that the runtime has: references with the digests on their lines.
+#[derive(Default)]
+struct Known(BTreeSet<(String, String)>);
+
+impl Known {
+    async fn read<H: Host>(step: &Step<H>) -> Result<Self, Problem> {
+        let ctr = client(step)?;
+        let output = step.host.output(&ctr, &["--namespace", "k8s.io", "images", "ls"], READ_LIMIT).await?;
+        if !output.success {
+            return Err(Problem::new(Code::ProgramFailed)
+                .with("program", "ctr images ls")
+                .with("node", &step.assignment.node)
+                .with("result", "an error")
+                .cause(output.error));
+        }
+        Ok(Self::parse(&output.text))
+    }
+
+    fn parse(text: &str) -> Self {
+        let rows = text.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let reference = words.next()?;
+            let digest = words.find(|word| word.starts_with("sha256:"))?;
+            Some((reference.to_owned(), digest.to_owned()))
+        });
+        Self(rows.collect())
+    }
+
+    fn has(&self, image: &ArtefactImage) -> bool {
+        self.digest(&image.reference) == Some(&image.digest)
+    }
+
+    fn digest(&self, reference: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == reference).map(|(_, digest)| digest.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_and_digests_are_read_from_the_runtimes_list() {
+        let known = Known::parse(
+            "REF TYPE DIGEST SIZE PLATFORMS LABELS\n\
+             registry.k8s.io/pause:3.9 application/vnd.oci.image.manifest.v1+json sha256:aa 1.0 KiB linux/amd64 -\n\
+             sha256:bb application/vnd.oci.image.manifest.v1+json sha256:aa 1.0 KiB linux/amd64 io.cri-containerd.image=managed\n",
+        );
+        assert_eq!(known.digest("registry.k8s.io/pause:3.9"), Some("sha256:aa"));
+        assert_eq!(known.digest("registry.k8s.io/pause"), None);
+    }
+}

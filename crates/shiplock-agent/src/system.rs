@@ -1,0 +1,290 @@
+//! The real node: systemd, `/proc` and the files below `/`.
+//!
+//! Programs that change the node are started through `systemd-run`, so that they outlive this process and cannot run
+//! twice at the same time; all others are bounded in time and output.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::fs::StatVfsMountFlags;
+use shiplock_core::problem::{Code, Problem};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::cri;
+use crate::facts::FileKey;
+use crate::files;
+use crate::host::{Host, PROGRAM_FOLDERS, ProgramOutput, Service, UnitState};
+use crate::steps::READ_LIMIT;
+use crate::steps::logs::end_of;
+
+const OUTPUT_BYTES_MAX: u64 = 4 << 20;
+const ERROR_BYTES_MAX: usize = 4 << 10;
+const JOURNAL_BYTES_MAX: usize = 64 << 10;
+const HEALTH_LIMIT: Duration = Duration::from_secs(3);
+/// A transient unit that takes longer is stopped by the service manager.
+const UNIT_LIMIT_SECONDS: u32 = 600;
+/// More files than components, few enough to forget all of them.
+const DIGESTS_MAX: usize = 64;
+
+/// The node that this process runs on.
+#[derive(Debug, Default)]
+pub struct System {
+    digests: Mutex<HashMap<FileKey, String>>,
+}
+
+impl System {
+    async fn systemctl(&self, arguments: &[&str]) -> Result<ProgramOutput, Problem> {
+        self.output("systemctl", arguments, READ_LIMIT).await
+    }
+
+    async fn digest(&self, path: PathBuf) -> Result<Option<String>, Problem> {
+        let subject = "this node";
+        let unreadable = |error: &io::Error| files::unusable(&path, subject, "read", error);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(&error)),
+        };
+        let key = FileKey::of(&file.metadata().map_err(|error| unreadable(&error))?);
+        if let Some(digest) = self.known_digests().get(&key) {
+            return Ok(Some(digest.clone()));
+        }
+        let hashed = tokio::task::spawn_blocking(move || files::sha256(file)).await;
+        let digest = hashed.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| unreadable(&error))?;
+        let mut known = self.known_digests();
+        if known.len() >= DIGESTS_MAX {
+            known.clear();
+        }
+        known.insert(key, digest.clone());
+        Ok(Some(digest))
+    }
+
+    fn known_digests(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, String>> {
+        self.digests.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn failed(program: &str, result: impl std::fmt::Display, error: &str) -> Problem {
+    Problem::new(Code::ProgramFailed)
+        .with("program", program)
+        .with("node", "this node")
+        .with("result", result)
+        .cause(error.trim())
+}
+
+async fn bounded(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // A pipe that breaks gives what came before.
+        let _ = from.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+impl Host for System {
+    fn root(&self) -> &Path {
+        Path::new("/")
+    }
+
+    async fn output(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<ProgramOutput, Problem> {
+        let mut command = Command::new(program);
+        command.args(arguments).env("PATH", PROGRAM_FOLDERS.join(":")).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| failed(program, "an error", &error.to_string()))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let whole = async { tokio::join!(bounded(out), bounded(err), child.wait()) };
+        let Ok((text, error, status)) = tokio::time::timeout(limit, whole).await else {
+            return Err(failed(program, format!("no result within {} s", limit.as_secs()), ""));
+        };
+        let status = status.map_err(|error| failed(program, "an error", &error.to_string()))?;
+        let error = String::from_utf8_lossy(&error);
+        Ok(ProgramOutput {
+            success: status.success(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+            error: end_of(&error, ERROR_BYTES_MAX).to_owned(),
+        })
+    }
+
+    async fn start_unit(&self, unit: &str, command: &[String]) -> Result<(), Problem> {
+        let unit_option = format!("--unit={unit}");
+        let limit = format!("--property=RuntimeMaxSec={UNIT_LIMIT_SECONDS}");
+        let path = format!("--setenv=PATH={}", PROGRAM_FOLDERS.join(":"));
+        // Type=exec: what cannot be executed is known at once. RemainAfterExit: the result stays to be read.
+        let mut arguments = vec![
+            &*unit_option,
+            "--quiet",
+            "--no-ask-password",
+            "--property=Type=exec",
+            "--property=RemainAfterExit=yes",
+            &limit,
+            &path,
+            "--",
+        ];
+        arguments.extend(command.iter().map(String::as_str));
+        let output = self.output("systemd-run", &arguments, READ_LIMIT).await?;
+        // There is one of this name: it was started before, and its result is what counts.
+        if !output.success && self.unit(unit).await? == UnitState::Absent {
+            return Err(failed("systemd-run", "an error", &output.error));
+        }
+        Ok(())
+    }
+
+    async fn unit(&self, unit: &str) -> Result<UnitState, Problem> {
+        let name = format!("{unit}.service");
+        let properties = "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus";
+        let output = self.systemctl(&["show", properties, &name]).await?;
+        if !output.success {
+            return Err(failed("systemctl show", "an error", &output.error));
+        }
+        Ok(unit_state(&output.text))
+    }
+
+    async fn clear_units(&self, prefix: &str) -> Result<(), Problem> {
+        let pattern = format!("{prefix}*.service");
+        self.systemctl(&["stop", &pattern]).await?;
+        // Fails where nothing of the name has failed, which is what is wanted.
+        self.systemctl(&["reset-failed", &pattern]).await?;
+        Ok(())
+    }
+
+    async fn reload_units(&self) -> Result<(), Problem> {
+        let output = self.systemctl(&["daemon-reload"]).await?;
+        if output.success { Ok(()) } else { Err(failed("systemctl daemon-reload", "an error", &output.error)) }
+    }
+
+    async fn service(&self, name: &str) -> Result<Service, Problem> {
+        let unit = format!("{name}.service");
+        let output = self.systemctl(&["show", "--property=ActiveState,MainPID,ExecStart", &unit]).await?;
+        if !output.success {
+            return Err(failed("systemctl show", "an error", &output.error));
+        }
+        Ok(parse_service(&output.text))
+    }
+
+    async fn journal(&self, units: &[&str], lines: u32) -> String {
+        let lines = format!("--lines={lines}");
+        let mut arguments = vec!["--no-pager", "--quiet", "--output=short-iso", &lines];
+        for unit in units {
+            arguments.extend(["--unit", unit]);
+        }
+        match self.output("journalctl", &arguments, READ_LIMIT).await {
+            Ok(output) => end_of(output.text.trim_end(), JOURNAL_BYTES_MAX).to_owned(),
+            Err(problem) => problem.to_string(),
+        }
+    }
+
+    async fn file_digest(&self, path: &Path) -> Result<Option<String>, Problem> {
+        self.digest(path.to_owned()).await
+    }
+
+    async fn running_digest(&self, pid: u32) -> Result<Option<String>, Problem> {
+        if pid == 0 { Ok(None) } else { self.digest(PathBuf::from(format!("/proc/{pid}/exe"))).await }
+    }
+
+    async fn runtime_version(&self) -> Result<String, Problem> {
+        cri::runtime_version(Path::new(cri::SOCKET)).await.map_err(|why| failed("CRI Version", "an error", &why))
+    }
+
+    async fn is_healthy(&self, port: u16) -> bool {
+        let ask = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.take(4096).read_to_string(&mut answer).await?;
+            io::Result::Ok(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"))
+        };
+        matches!(tokio::time::timeout(HEALTH_LIMIT, ask).await, Ok(Ok(true)))
+    }
+
+    fn free_bytes(&self, path: &Path) -> Result<u64, Problem> {
+        let stat = rustix::fs::statvfs(path)
+            .map_err(|error| files::unusable(path, "this node", "looked at", &error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn is_read_only(&self, path: &Path) -> bool {
+        rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+    }
+
+    async fn wait(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+fn property<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+}
+
+fn unit_state(text: &str) -> UnitState {
+    if property(text, "LoadState") == "not-found" {
+        return UnitState::Absent;
+    }
+    let failed =
+        || UnitState::Failed { result: format!("{} {}", property(text, "Result"), property(text, "ExecMainStatus")) };
+    match (property(text, "ActiveState"), property(text, "SubState")) {
+        ("failed", _) => failed(),
+        ("active", "exited") => UnitState::Succeeded,
+        ("inactive", _) if property(text, "Result") != "success" => failed(),
+        ("inactive", _) => UnitState::Absent,
+        _ => UnitState::Running,
+    }
+}
+
+fn parse_service(text: &str) -> Service {
+    // ExecStart={ path=/usr/bin/kubelet ; argv[]=/usr/bin/kubelet --x ; ignore_errors=no ; … }
+    let start = property(text, "ExecStart");
+    let part = |name: &str| {
+        let from = start.find(name)? + name.len();
+        start.get(from..)?.split(" ; ").next()
+    };
+    let mut command: Vec<String> =
+        part("argv[]=").map(|words| words.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
+    if let (Some(path), Some(first)) = (part("path="), command.first_mut()) {
+        path.clone_into(first);
+    }
+    Service {
+        state: property(text, "ActiveState").to_owned(),
+        main_pid: property(text, "MainPID").parse().unwrap_or(0),
+        command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_of_a_transient_unit_is_read_from_its_properties() {
+        let failed = |result: &str| UnitState::Failed { result: result.to_owned() };
+        for (load, active, sub, result, status, expected) in [
+            ("not-found", "inactive", "dead", "success", "0", UnitState::Absent),
+            ("loaded", "active", "running", "success", "0", UnitState::Running),
+            ("loaded", "activating", "start", "success", "0", UnitState::Running),
+            ("loaded", "deactivating", "stop", "success", "0", UnitState::Running),
+            ("loaded", "active", "exited", "success", "0", UnitState::Succeeded),
+            ("loaded", "failed", "failed", "exit-code", "3", failed("exit-code 3")),
+            ("loaded", "failed", "failed", "timeout", "15", failed("timeout 15")),
+        ] {
+            let text = format!(
+                "Result={result}\nExecMainStatus={status}\nLoadState={load}\nActiveState={active}\nSubState={sub}\n"
+            );
+            assert_eq!(unit_state(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_read_from_its_properties_and_one_that_is_not_there_has_no_command() {
+        let text = "MainPID=245\nActiveState=active\nExecStart={ path=/usr/bin/kubelet ; argv[]=/usr/bin/kubelet $A --x=y ; ignore_errors=no ; pid=245 ; status=0/0 }\n";
+        let service = parse_service(text);
+        assert_eq!((service.state.as_str(), service.main_pid), ("active", 245));
+        assert_eq!(service.command, ["/usr/bin/kubelet", "$A", "--x=y"]);
+        assert_eq!(parse_service("MainPID=0\nActiveState=inactive\n").command, Vec::<String>::new());
+    }
+}

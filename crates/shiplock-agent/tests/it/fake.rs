@@ -1,0 +1,459 @@
+//! A node and a server in memory. The node's files are real, in a folder; its services are a few words of state.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use shiplock_agent::files::{hexadecimal, sha256};
+use shiplock_agent::gateway::{Gateway, GatewayError};
+use shiplock_agent::host::{Host, ProgramOutput, Service, UnitState};
+use shiplock_agent::journal::{Journal, Record, RecordLog};
+use shiplock_agent::machine::Machine;
+use shiplock_agent::node_loop::NodeLoop;
+use shiplock_api::agent::{
+    Assignment, AssignmentId, PermitRequest, PermitResponse, PollRequest, PollResponse, Report, ReportKind,
+    ReportResponse,
+};
+use shiplock_core::artefact::{ArtefactFile, ArtefactImage};
+use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber, UpgradeId};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::step::Action;
+use tokio::sync::Notify;
+
+pub(crate) const OLD_CONFIGURATION: &str =
+    "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"registry.k8s.io/pause:3.9\"\n";
+pub(crate) const CONFIGURATION: &str = "/etc/containerd/config.toml";
+pub(crate) const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/50-shiplock.conf";
+
+pub(crate) fn digest(text: &str) -> String {
+    hexadecimal(&Sha256::digest(text))
+}
+
+pub(crate) fn file(role: &str, content: &str) -> ArtefactFile {
+    ArtefactFile {
+        role: role.to_owned(),
+        version: "v1".to_owned(),
+        architecture: "amd64".to_owned(),
+        path: format!("bin/{role}"),
+        size_bytes: content.len() as u64,
+        sha256: digest(content),
+    }
+}
+
+pub(crate) fn image(role: &str, content: &str) -> ArtefactImage {
+    ArtefactImage {
+        role: role.to_owned(),
+        reference: format!("registry.k8s.io/{role}:v1"),
+        architecture: "amd64".to_owned(),
+        path: format!("images/{role}.tar"),
+        size_bytes: content.len() as u64,
+        sha256: digest(content),
+        digest: format!("sha256:{}", digest(&format!("manifest of {content}"))),
+    }
+}
+
+/// A process is the content of its executable: `kubelet v1.36.3`, or one with `broken` in it, which does not come up.
+#[derive(Debug, Default, Clone)]
+struct Running {
+    content: String,
+    restarts: u32,
+}
+
+/// What survives a crash of the agent.
+#[derive(Debug)]
+pub(crate) struct FakeNode {
+    folder: tempfile::TempDir,
+    services: RefCell<BTreeMap<String, Running>>,
+    units: RefCell<BTreeMap<String, UnitState>>,
+    images: RefCell<BTreeMap<String, String>>,
+    /// Every program that changed something, in order.
+    pub(crate) acts: RefCell<Vec<String>>,
+    pub(crate) free: Cell<u64>,
+    pub(crate) packaged: Cell<bool>,
+    pub(crate) packaged_kubelet: Cell<bool>,
+    /// Calls until the crash.
+    pub(crate) fuse: Cell<Option<u32>>,
+    pub(crate) calls: Cell<u32>,
+    pub(crate) crashed: Notify,
+}
+
+impl FakeNode {
+    pub(crate) fn new() -> Rc<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Self {
+            folder,
+            services: RefCell::default(),
+            units: RefCell::default(),
+            images: RefCell::default(),
+            acts: RefCell::default(),
+            free: Cell::new(1 << 40),
+            packaged: Cell::new(true),
+            packaged_kubelet: Cell::new(false),
+            fuse: Cell::new(None),
+            calls: Cell::new(0),
+            crashed: Notify::new(),
+        };
+        for (path, content) in [
+            ("/usr/bin/kubelet", "kubelet v1.35.4"),
+            ("/usr/bin/kubeadm", "kubeadm v1.35.4"),
+            ("/usr/bin/containerd", "containerd 1.6.20"),
+            ("/usr/bin/ctr", "ctr 1.6.20"),
+            ("/usr/bin/dpkg", "dpkg"),
+            ("/var/lib/kubelet/config.yaml", "configuration v1.35.4\n"),
+            (CONFIGURATION, OLD_CONFIGURATION),
+            ("/etc/machine-id", "m1\n"),
+        ] {
+            node.write(path, content);
+        }
+        for service in ["kubelet", "containerd"] {
+            let content = node.read(&node.program_of(service));
+            node.services.borrow_mut().insert(service.to_owned(), Running { content, restarts: 0 });
+        }
+        Rc::new(node)
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path.trim_start_matches('/'))
+    }
+
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    /// Puts a file where prefetch would have put it.
+    pub(crate) fn stage(&self, content: &str) {
+        self.write(&format!("/data/staging/{}", digest(content)), content);
+    }
+
+    pub(crate) fn running(&self, service: &str) -> String {
+        self.services.borrow()[service].content.clone()
+    }
+
+    pub(crate) fn restarts(&self, service: &str) -> u32 {
+        self.services.borrow()[service].restarts
+    }
+
+    pub(crate) fn units(&self) -> Vec<String> {
+        self.units.borrow().keys().cloned().collect()
+    }
+
+    fn program_of(&self, service: &str) -> String {
+        let drop_in = if service == "containerd" { self.read(DROP_IN) } else { String::new() };
+        let own = drop_in.lines().filter_map(|line| line.strip_prefix("ExecStart=")).find(|line| !line.is_empty());
+        own.and_then(|line| line.split(' ').next()).map_or_else(|| format!("/usr/bin/{service}"), str::to_owned)
+    }
+
+    /// The agent may end here. The world stays as it is.
+    async fn moment(&self) {
+        self.calls.set(self.calls.get() + 1);
+        match self.fuse.get() {
+            Some(0) => {
+                self.crashed.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Some(left) => self.fuse.set(Some(left - 1)),
+            None => {}
+        }
+        tokio::task::yield_now().await;
+    }
+
+    fn execute(&self, command: &[String]) -> UnitState {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let program = words[0].rsplit('/').next().unwrap();
+        let failed = UnitState::Failed { result: "exit-code 1".to_owned() };
+        match (program, &words[1..]) {
+            ("systemctl", ["restart", "--no-block", service]) => {
+                self.acts.borrow_mut().push(format!("restart {service}"));
+                let content = self.read(&self.program_of(service));
+                let mut services = self.services.borrow_mut();
+                let running = services.get_mut(*service).unwrap();
+                *running = Running { content, restarts: running.restarts + 1 };
+                UnitState::Succeeded
+            }
+            (_, ["upgrade", "node", "phase", "kubelet-config"]) => {
+                self.acts.borrow_mut().push("configure".to_owned());
+                let kubeadm = self.read(words[0]);
+                if kubeadm.contains("broken") {
+                    return failed;
+                }
+                self.write("/var/lib/kubelet/config.yaml", &kubeadm.replace("kubeadm", "configuration"));
+                UnitState::Succeeded
+            }
+            ("ctr", ["--namespace", "k8s.io", "images", "import", path]) => {
+                self.acts.borrow_mut().push("import".to_owned());
+                let content = self.read(path);
+                let reference = format!("registry.k8s.io/{}:v1", content.split(' ').nth(1).unwrap());
+                let manifest = format!("sha256:{}", digest(&format!("manifest of {}", content.replace(" lies", ""))));
+                let manifest = if content.contains("lies") { format!("{manifest}0") } else { manifest };
+                self.images.borrow_mut().insert(reference, manifest);
+                UnitState::Succeeded
+            }
+            other => panic!("the node does not know {other:?}"),
+        }
+    }
+}
+
+impl Host for FakeNode {
+    fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn output(&self, program: &str, arguments: &[&str], _: Duration) -> Result<ProgramOutput, Problem> {
+        self.moment().await;
+        let said = |text: &str| Ok(ProgramOutput { success: true, text: text.to_owned(), error: String::new() });
+        let content = self.read(program);
+        match arguments {
+            ["-S", path] => {
+                let owned = (self.packaged.get() && path.starts_with("/usr/bin/containerd"))
+                    || (self.packaged_kubelet.get() && *path == "/usr/bin/kubelet");
+                Ok(ProgramOutput { success: owned, text: format!("package: {path}\n"), error: String::new() })
+            }
+            ["--version"] if content.starts_with("kubelet") => said(&content.replace("kubelet", "Kubernetes")),
+            ["--version"] => said(&content.replace("containerd ", "containerd github.com/containerd ")),
+            ["--config", _, "config", "migrate"] if content.contains("refuses") => {
+                Ok(ProgramOutput { success: false, text: String::new(), error: "unknown plugin".to_owned() })
+            }
+            ["--config", path, "config", "migrate"] => said(
+                &self
+                    .read(path)
+                    .replace("version = 2", "version = 3")
+                    .replace("grpc.v1.cri\"", "cri.v1.images\".pinned_images")
+                    .replace("sandbox_image", "sandbox"),
+            ),
+            ["--config", _, "config", "dump"] => said(""),
+            ["--namespace", "k8s.io", "images", "ls"] => {
+                let rows: Vec<String> = self
+                    .images
+                    .borrow()
+                    .iter()
+                    .map(|(name, digest)| format!("{name} type {digest} 1 KiB linux/amd64 -"))
+                    .collect();
+                said(&rows.join("\n"))
+            }
+            other => panic!("the node does not know {program} {other:?}"),
+        }
+    }
+
+    async fn start_unit(&self, unit: &str, command: &[String]) -> Result<(), Problem> {
+        self.moment().await;
+        if !self.units.borrow().contains_key(unit) {
+            let state = self.execute(command);
+            self.units.borrow_mut().insert(unit.to_owned(), state);
+        }
+        // The program was started and this agent may not live to know it.
+        self.moment().await;
+        Ok(())
+    }
+
+    async fn unit(&self, unit: &str) -> Result<UnitState, Problem> {
+        self.moment().await;
+        Ok(self.units.borrow().get(unit).cloned().unwrap_or(UnitState::Absent))
+    }
+
+    async fn clear_units(&self, prefix: &str) -> Result<(), Problem> {
+        self.moment().await;
+        self.units.borrow_mut().retain(|name, _| !name.starts_with(prefix));
+        Ok(())
+    }
+
+    async fn reload_units(&self) -> Result<(), Problem> {
+        self.moment().await;
+        Ok(())
+    }
+
+    async fn service(&self, name: &str) -> Result<Service, Problem> {
+        self.moment().await;
+        let broken = self.running(name).contains("broken");
+        let main_pid = if broken { 0 } else { 1 + u32::from(name == "kubelet") };
+        let state = if broken { "activating" } else { "active" };
+        Ok(Service { state: state.to_owned(), main_pid, command: vec![self.program_of(name)] })
+    }
+
+    async fn journal(&self, units: &[&str], _: u32) -> String {
+        format!("last lines of {}", units.join(" "))
+    }
+
+    async fn file_digest(&self, path: &Path) -> Result<Option<String>, Problem> {
+        self.moment().await;
+        Ok(fs::File::open(path).ok().map(|file| sha256(file).unwrap()))
+    }
+
+    async fn running_digest(&self, pid: u32) -> Result<Option<String>, Problem> {
+        self.moment().await;
+        let name = match pid {
+            1 => "containerd",
+            2 => "kubelet",
+            _ => return Ok(None),
+        };
+        Ok(Some(digest(&self.running(name))))
+    }
+
+    async fn runtime_version(&self) -> Result<String, Problem> {
+        self.moment().await;
+        Ok(self.running("containerd").split(' ').nth(1).unwrap_or_default().to_owned())
+    }
+
+    async fn is_healthy(&self, _: u16) -> bool {
+        self.moment().await;
+        !self.running("kubelet").contains("sick")
+    }
+
+    fn free_bytes(&self, _: &Path) -> Result<u64, Problem> {
+        Ok(self.free.get())
+    }
+
+    fn is_read_only(&self, _: &Path) -> bool {
+        false
+    }
+
+    async fn wait(&self, _: Duration) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The server: offers one assignment until its report is taken.
+#[derive(Debug)]
+pub(crate) struct FakeServer {
+    pub(crate) offer: RefCell<Option<Assignment>>,
+    pub(crate) refuse: Cell<bool>,
+    pub(crate) permits: RefCell<Vec<String>>,
+    pub(crate) reports: RefCell<Vec<Report>>,
+    pub(crate) changed: Notify,
+}
+
+impl FakeServer {
+    pub(crate) fn offering(action: Action) -> Rc<Self> {
+        let assignment = assignment(action);
+        Rc::new(Self {
+            offer: RefCell::new(Some(assignment)),
+            refuse: Cell::new(false),
+            permits: RefCell::default(),
+            reports: RefCell::default(),
+            changed: Notify::new(),
+        })
+    }
+}
+
+/// No two attempts share an intent.
+static INTENTS: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn assignment(action: Action) -> Assignment {
+    Assignment {
+        id: AssignmentId {
+            upgrade: UpgradeId::from("u1"),
+            step: StepNumber(5),
+            generation: Generation { epoch: Epoch(1), intent: INTENTS.fetch_add(1, Ordering::Relaxed) },
+        },
+        node: NodeName::from("w1"),
+        machine_id: "m1".to_owned(),
+        action,
+        timeout_seconds: 600,
+    }
+}
+
+impl Gateway for FakeServer {
+    async fn poll(&self, request: &PollRequest) -> Result<PollResponse, GatewayError> {
+        loop {
+            let changed = self.changed.notified();
+            let offer = self.offer.borrow().clone();
+            match offer {
+                Some(offer) if Some(&offer.id) != request.in_work.as_ref() => {
+                    return Ok(PollResponse { assignment: Some(offer), send_machine: false });
+                }
+                _ => changed.await,
+            }
+        }
+    }
+
+    async fn permit(&self, request: &PermitRequest) -> Result<PermitResponse, GatewayError> {
+        self.permits.borrow_mut().push(request.phase.clone());
+        if self.refuse.get() {
+            *self.offer.borrow_mut() = None;
+            self.changed.notify_waiters();
+            return Ok(PermitResponse::Refused { problem: Problem::new(Code::PermitRefused).with("why", "paused") });
+        }
+        Ok(PermitResponse::Granted)
+    }
+
+    async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError> {
+        if matches!(report.kind, ReportKind::Progress { .. }) {
+            return Ok(ReportResponse::Taken);
+        }
+        *self.offer.borrow_mut() = None;
+        self.reports.borrow_mut().push(report.clone());
+        self.changed.notify_waiters();
+        Ok(ReportResponse::Taken)
+    }
+}
+
+/// A journal that fails before or after a write, as a crash there would look.
+#[derive(Debug)]
+pub(crate) struct FusedLog {
+    pub(crate) journal: Journal,
+    pub(crate) left: Rc<Cell<Option<u32>>>,
+}
+
+impl RecordLog for FusedLog {
+    fn append(&mut self, record: &Record) -> io::Result<()> {
+        let mut moment = || match self.left.get() {
+            Some(0) => Err(io::Error::other("crash")),
+            Some(left) => {
+                self.left.set(Some(left - 1));
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        moment()?;
+        self.journal.append(record)?;
+        moment()
+    }
+}
+
+/// How a life of the agent ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Crashed,
+    Settled,
+}
+
+/// One life of the agent: until it crashes, or until the server has nothing more to give or to hear.
+pub(crate) async fn live(node: &Rc<FakeNode>, server: &Rc<FakeServer>, journal_fuse: &Rc<Cell<Option<u32>>>) -> Life {
+    let path = node.path("/data/journal");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let machine = |records| Machine::recover(NodeName::from("w1"), "m1".to_owned(), "b1".to_owned(), records);
+    let (journal, records) = Journal::open(&path, |records| machine(records).essence()).unwrap();
+    let log = FusedLog { journal, left: journal_fuse.clone() };
+    let agent =
+        NodeLoop::new(node.clone(), server.clone(), log, machine(records), NodeName::from("w1"), node.path("/data"));
+    let settled = async {
+        loop {
+            let changed = server.changed.notified();
+            if server.offer.borrow().is_none() {
+                break;
+            }
+            changed.await;
+        }
+        // The answer to the report is on its way into the journal.
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = agent.run() => Life::Crashed,
+        () = node.crashed.notified() => Life::Crashed,
+        () = settled => Life::Settled,
+    }
+}

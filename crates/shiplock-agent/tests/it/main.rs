@@ -1,0 +1,8 @@
+//! The whole agent on a node in memory, with a server in memory: crashes, faults and a mirror over HTTP.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod crash;
+mod fake;
+mod faults;
+mod mirror;

@@ -1,0 +1,75 @@
+//! The options of `cluster` and `agent`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// What to do with clusters.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Register a cluster with this server.
+    Add(ClusterAddArguments),
+    /// List clusters: version, next versions, end of support, active upgrade.
+    List,
+    /// Show one cluster with its pools and nodes.
+    Show {
+        /// The cluster.
+        cluster: String,
+    },
+    /// Forget a cluster. Nothing in the cluster changes; logs of its upgrades stay.
+    Remove {
+        /// The cluster.
+        cluster: String,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Print the ServiceAccount and the permissions that Shiplock needs, as YAML.
+    #[command(after_help = "\
+Example:
+  shiplock cluster role | kubectl apply -f -
+  kubectl -n kube-upgrade create token shiplock --duration 2160h     # for the user of a kubeconfig")]
+    Role,
+}
+
+/// How a cluster is registered.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shiplock cluster add prod --mirror https://mirror.example
+  shiplock cluster add prod --kubeconfig admin.conf --context prod --mirror /srv/mirror
+
+Files that the kubeconfig names are put into it before it is sent; the server keeps it sealed. `exec`,
+`auth-provider` and `insecure-skip-tls-verify` are refused unless each is named with --allow.")]
+pub struct ClusterAddArguments {
+    /// Its name here: lower-case letters, digits, `-` and `.`.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The kubeconfig [default: KUBECONFIG, else ~/.kube/config, as kubectl has it].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context [default: the current one].
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Where artefacts come from: a URL, or a directory that server and nodes both have. Plans need it.
+    #[arg(long, value_name = "URL|DIR")]
+    pub mirror: Option<String>,
+    /// Allow a feature of kubeconfigs that is refused otherwise.
+    #[arg(long, value_name = "FEATURE", value_parser = ["exec", "auth-provider", "insecure-skip-tls-verify"])]
+    pub allow: Vec<String>,
+}
+
+/// What to do with agents.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Print the command that enrols the agent of one node.
+    JoinCommand {
+        /// The cluster.
+        cluster: String,
+    },
+    /// List the enrolled agents of a cluster.
+    List {
+        /// The cluster.
+        cluster: String,
+    },
+}

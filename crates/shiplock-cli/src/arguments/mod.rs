@@ -1,0 +1,314 @@
+//! The command line: what can be typed, and the help that teaches it.
+
+mod cluster;
+mod plan;
+mod serve;
+
+use std::ffi::OsString;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use shiplock_core::language::Language;
+
+pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand};
+pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
+pub use self::serve::ServeArguments;
+
+const EXAMPLES: &str = "\
+Begin here:
+  shiplock serve                                         # a server on this machine, in another terminal
+  shiplock cluster add prod --kubeconfig ~/.kube/config --mirror https://mirror.example
+  shiplock agent join-command prod                       # run what it prints on each node, as root
+  shiplock plan prod --to 1.36                           # nothing is touched
+  shiplock upgrade prod --to 1.36                        # shows the plan, asks, stays attached
+
+While it runs, from anywhere:
+  shiplock watch        shiplock pause        shiplock continue        shiplock cancel
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 blocked by findings, 4 undecided, 5 paused (a person is needed),
+            6 cancelled or expired, 130 detached (the upgrade goes on)";
+
+/// Upgrades Kubernetes clusters: planned, in batches, with a reason for every wait.
+#[derive(Debug, Parser)]
+#[command(name = "shiplock", version, after_help = EXAMPLES, max_term_width = 120, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct GlobalArguments {
+    /// The server: https://HOST:PORT, http://… on this machine, or the path of its socket. A token is taken from
+    /// SHIPLOCK_TOKEN, a certificate to trust from the file in SHIPLOCK_CA_FILE.
+    #[arg(long, global = true, env = "SHIPLOCK_SERVER", value_name = "SERVER", hide_env_values = true)]
+    pub server: Option<String>,
+    /// The form of the result on stdout. ndjson has one line for each event of a feed.
+    #[arg(short, long, global = true, value_enum, default_value = "text", value_name = "FORM")]
+    pub output: Format,
+    /// The language; without it LC_ALL, LC_MESSAGES or LANG decide.
+    #[arg(long, global = true, value_parser = parse_language, value_name = "en|zh", env = "SHIPLOCK_LANG", hide_env = true)]
+    pub lang: Option<Language>,
+    /// The form of progress on stderr; auto is tty on a terminal and plain elsewhere.
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "FORM", env = "SHIPLOCK_PROGRESS", hide_env = true)]
+    pub progress: ProgressChoice,
+}
+
+fn parse_language(text: &str) -> Result<Language, String> {
+    match text {
+        "en" => Ok(Language::En),
+        "zh" => Ok(Language::Zh),
+        _ => Err("the languages are en and zh".to_owned()),
+    }
+}
+
+/// The form of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object, for programs.
+    Json,
+    /// One object in each line, for programs that read feeds.
+    Ndjson,
+}
+
+/// The form of progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressChoice {
+    /// As it fits.
+    Auto,
+    /// Redrawn in place.
+    Tty,
+    /// One line for each event.
+    Plain,
+    /// One JSON object for each event.
+    Json,
+    /// None.
+    None,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Be the server: keep the log, drive upgrades, serve agents.
+    Serve(ServeArguments),
+    /// Register, show and forget clusters.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Enrol and list the agents of nodes.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Make a plan and show it. Nothing is touched.
+    Plan(PlanArguments),
+    /// Upgrade: make a plan or take one, show it, ask, start, stay attached.
+    Upgrade(UpgradeArguments),
+    /// Watch an upgrade until it ends or needs a person.
+    #[command(after_help = "\
+Examples:
+  shiplock watch                       # the one active upgrade
+  shiplock watch u3fx9 --stay          # also through pauses
+  shiplock watch u3fx9 -o ndjson       # each event as a line of JSON on stdout")]
+    Watch(WatchArguments),
+    /// Pause: what has started finishes, nothing new starts.
+    Pause(ControlArguments),
+    /// Continue a paused upgrade, or check a blocked one again.
+    #[command(after_help = "Example:\n  shiplock continue u3fx9 --watch")]
+    Continue(ContinueArguments),
+    /// Cancel a paused upgrade for good. Says first what will happen, and asks.
+    #[command(after_help = "\
+Examples:
+  shiplock pause u3fx9 && shiplock cancel u3fx9
+  shiplock cancel u3fx9 --abandon w-7      # do not wait for a machine that is gone")]
+    Cancel(CancelArguments),
+    /// Change an upgrade in work.
+    #[command(after_help = "Example:\n  shiplock set u3fx9 --max-parallel 3      # from the next batch")]
+    Set(SetArguments),
+    /// List and show upgrades.
+    #[command(subcommand)]
+    Upgrades(UpgradesCommand),
+    /// Explain a code such as UPG0407, offline.
+    Explain {
+        /// The code; all codes are listed without one.
+        code: Option<String>,
+    },
+    /// Show the versions of this command and of the server.
+    Version,
+    /// Print a completion script.
+    #[command(after_help = "Example:\n  shiplock completions bash > /etc/bash_completion.d/shiplock")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is watched.
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// The upgrade; may be left out where exactly one is active.
+    #[arg(value_name = "UPGRADE")]
+    pub upgrade: Option<String>,
+    /// Stay while it is paused or blocked; without it that ends the command.
+    #[arg(long)]
+    pub stay: bool,
+    /// Show events with a number above this; without it the newest ones.
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<u64>,
+}
+
+/// Which upgrade is meant.
+#[derive(Debug, Args)]
+pub struct ControlArguments {
+    /// The upgrade; may be left out where exactly one is active.
+    #[arg(value_name = "UPGRADE")]
+    pub upgrade: Option<String>,
+}
+
+/// What is continued.
+#[derive(Debug, Args)]
+pub struct ContinueArguments {
+    /// The upgrade; may be left out where exactly one is active.
+    #[arg(value_name = "UPGRADE")]
+    pub upgrade: Option<String>,
+    /// Stay attached.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// What is cancelled.
+#[derive(Debug, Args)]
+pub struct CancelArguments {
+    /// The upgrade; may be left out where exactly one is active.
+    #[arg(value_name = "UPGRADE")]
+    pub upgrade: Option<String>,
+    /// Do not wait for this node any more; it is listed as state unknown.
+    #[arg(long, value_name = "NODE")]
+    pub abandon: Vec<String>,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What is changed.
+#[derive(Debug, Args)]
+pub struct SetArguments {
+    /// The upgrade; may be left out where exactly one is active.
+    #[arg(value_name = "UPGRADE")]
+    pub upgrade: Option<String>,
+    /// The most nodes in one batch, 1 to 100; it holds from the next batch.
+    #[arg(long, value_name = "N")]
+    pub max_parallel: u32,
+}
+
+/// What to do with upgrades.
+#[derive(Debug, Subcommand)]
+pub enum UpgradesCommand {
+    /// List upgrades, newest first.
+    List {
+        /// Only those of this cluster.
+        #[arg(long, value_name = "CLUSTER")]
+        cluster: Option<String>,
+        /// Only those that have not ended.
+        #[arg(long)]
+        active: bool,
+        /// At most this many.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show one upgrade.
+    Show {
+        /// The upgrade; may be left out where exactly one is active.
+        #[arg(value_name = "UPGRADE")]
+        upgrade: Option<String>,
+        /// Show its events too.
+        #[arg(long)]
+        events: bool,
+    },
+}
+
+/// Reads a command line.
+pub fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(given)?;
+    Arguments::from_arg_matches(&matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        let given: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        parse(&given)
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_command_has_help_with_a_first_line() {
+        let mut definition = Arguments::command();
+        definition.clone().debug_assert();
+        definition.build();
+        let mut waiting = vec![definition];
+        let mut seen = 0;
+        while let Some(mut command) = waiting.pop() {
+            let help = command.render_long_help().to_string();
+            assert!(help.lines().next().is_some_and(|line| line.len() > 10), "{}", command.get_name());
+            seen += 1;
+            waiting.extend(command.get_subcommands().cloned());
+        }
+        assert!(seen > 20, "{seen}");
+    }
+
+    #[test]
+    fn command_lines_are_read_or_refused() {
+        for (line, good) in [
+            ("shiplock plan prod --to 1.36", true),
+            ("shiplock plan prod --to v1.36.3 --pool web --pool db --drain-timeout 1h30m -o json", true),
+            ("shiplock plan prod", false),
+            ("shiplock plan prod --to x", false),
+            ("shiplock plan prod --to 1.36 --drain sometimes", false),
+            ("shiplock plan prod --to 1.36 --batch-interval 5", false),
+            ("shiplock upgrade prod --to 1.36 --yes --detach", true),
+            ("shiplock upgrade --plan p1", true),
+            ("shiplock upgrade --plan p1 --to 1.36", false),
+            ("shiplock upgrade --plan p1 --max-parallel 3", false),
+            ("shiplock upgrade prod --plan p1", false),
+            ("shiplock upgrade prod", false),
+            ("shiplock upgrade", false),
+            ("shiplock watch", true),
+            ("shiplock watch u1 --after 7 --progress json --lang zh", true),
+            ("shiplock watch u1 --lang fr", false),
+            ("shiplock pause", true),
+            ("shiplock continue u1 --watch", true),
+            ("shiplock cancel u1 --abandon w-1 --abandon w-2 --yes", true),
+            ("shiplock set --max-parallel 3", true),
+            ("shiplock set", false),
+            ("shiplock upgrades list --active --cluster prod", true),
+            ("shiplock upgrades show --events", true),
+            ("shiplock explain UPG0407", true),
+            ("shiplock explain", true),
+            ("shiplock completions zsh", true),
+            ("shiplock completions tcsh", false),
+            ("shiplock cluster add prod --context c --allow exec", true),
+            ("shiplock cluster add", false),
+            ("shiplock agent join-command prod", true),
+            ("shiplock serve --agent-listen 0.0.0.0:7443", true),
+            ("shiplock serve --agent-listen nowhere", false),
+            ("shiplock serve --listen 127.0.0.1:8080", false),
+            ("shiplock run", false),
+            ("shiplock", false),
+        ] {
+            assert_eq!(parsed(line).is_ok(), good, "{line}: {:?}", parsed(line).err().map(|error| error.to_string()));
+        }
+    }
+
+    #[test]
+    fn the_help_of_the_whole_command_and_of_upgrade_teach_by_example() {
+        let mut definition = Arguments::command();
+        insta::assert_snapshot!("help", definition.render_help().to_string());
+        let upgrade = definition.find_subcommand_mut("upgrade").unwrap();
+        insta::assert_snapshot!("help_upgrade", upgrade.render_help().to_string());
+    }
+}

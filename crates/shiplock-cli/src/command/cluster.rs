@@ -1,0 +1,101 @@
+//! `cluster` and `agent`.
+
+use shiplock_api::rest::ClusterAdd;
+use shiplock_cluster::kubeconfig::{InlinedKubeconfig, Kubeconfig, KubeconfigSource};
+use shiplock_cluster::role::ROLE_MANIFEST;
+use shiplock_core::id::ClusterName;
+use shiplock_core::problem::Problem;
+
+use super::Context;
+use super::confirm::confirm;
+use crate::arguments::{AgentCommand, ClusterAddArguments, ClusterCommand};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::render::{cluster, table::one_line};
+use crate::result;
+
+pub(super) async fn run<'a>(
+    command: ClusterCommand,
+    context: impl FnOnce() -> Result<Context<'a>, Problem>,
+    output: &Output,
+) -> Result<Exit, Problem> {
+    match command {
+        ClusterCommand::Add(options) => return add(options, &context()?).await,
+        ClusterCommand::List => {
+            let clusters = context()?.client.clusters().await?;
+            output.result(result::Clusters { clusters: clusters.clone() }, |style| cluster::list(&clusters, style));
+        }
+        ClusterCommand::Show { cluster: name } => {
+            let found = context()?.client.cluster(&name.as_str().into()).await?;
+            output.result(result::Cluster { cluster: found.clone() }, |style| cluster::show(&found, style));
+        }
+        ClusterCommand::Remove { cluster: name, yes } => return remove(&name.as_str().into(), yes, &context()?).await,
+        ClusterCommand::Role => {
+            output.result(result::Role { manifest: ROLE_MANIFEST.to_owned() }, |_| ROLE_MANIFEST.to_owned());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn add(options: ClusterAddArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"));
+    let home = home.as_deref().map(std::path::Path::new);
+    let source = KubeconfigSource::choose(options.kubeconfig.as_deref(), variable.as_deref(), home);
+    let InlinedKubeconfig { text, context: named, server } =
+        Kubeconfig::inline(&source, options.context.as_deref(), &options.allow)?;
+    let (name, named, server, through) = (&options.name, one_line(&named), one_line(&server), client.endpoint());
+    output.remark(&if output.style().zh() {
+        format!("上下文 {named}，API server {server}：注册为 {name}，经由 {through}")
+    } else {
+        format!("Context {named}, API server {server}: registering it as {name} through {through}")
+    });
+    let asked =
+        ClusterAdd { name: name.as_str().into(), kubeconfig: text, allow: options.allow, mirror: options.mirror };
+    let added = client.add_cluster(&asked).await?;
+    output.result(result::Cluster { cluster: added.clone() }, |style| {
+        let mut text = cluster::show(&added, style);
+        text.push('\n');
+        if added.mirror.is_none() {
+            text.push_str(style.pick(
+                "A plan needs a mirror: remove the cluster and add it again with --mirror when you have one.\n",
+                "制定计划需要镜像站：准备好后请移除该集群，并以 --mirror 重新注册。\n",
+            ));
+        }
+        text.push_str(&format!("{} shiplock agent join-command {}\n", style.pick("next:", "下一步："), added.name));
+        text
+    });
+    Ok(Exit::Done)
+}
+
+async fn remove(name: &ClusterName, yes: bool, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let found = client.cluster(name).await?;
+    let server = one_line(&found.server);
+    output.remark(&if output.style().zh() {
+        format!("移除集群 {name}（API server {server}）：其凭据、agent 注册和令牌将被删除；集群本身不变，升级日志保留")
+    } else {
+        format!("Forgetting cluster {name} (API server {server}): its credentials, agents and tokens go; the cluster itself is not touched, logs of upgrades stay")
+    });
+    confirm(output, "cluster remove", name.as_str(), yes).await?;
+    client.remove_cluster(name).await?;
+    output.result(result::Removed { removed: name.clone() }, |style| {
+        if style.zh() { format!("集群 {name} 已移除\n") } else { format!("cluster {name} is forgotten\n") }
+    });
+    Ok(Exit::Done)
+}
+
+pub(super) async fn agent(command: AgentCommand, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    match command {
+        AgentCommand::JoinCommand { cluster: name } => {
+            let token = client.join_token(&name.as_str().into()).await?;
+            output.result(result::Join { join_token: token.clone() }, |style| cluster::join(&token, style));
+        }
+        AgentCommand::List { cluster: name } => {
+            let agents = client.agents(&name.as_str().into()).await?;
+            output.result(result::Agents { agents: agents.clone() }, |style| cluster::agents(&agents, style));
+        }
+    }
+    Ok(Exit::Done)
+}

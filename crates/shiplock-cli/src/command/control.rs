@@ -1,0 +1,93 @@
+//! `pause`, `continue`, `cancel`, `set`: each says what it does now, with counts and names.
+
+use shiplock_api::rest::{CancelRequest, UpgradeChange, UpgradeView};
+use shiplock_core::id::NodeName;
+use shiplock_core::problem::Problem;
+use shiplock_core::upgrade::State;
+
+use super::Context;
+use super::confirm::confirm;
+use super::upgrades::meant;
+use crate::arguments::{CancelArguments, ContinueArguments, ControlArguments, SetArguments};
+use crate::attached::Attachment;
+use crate::exit::Exit;
+use crate::render::{Style, consequence, upgrade};
+use crate::result;
+
+/// Prints an upgrade after a control: where it stands, and what follows.
+fn tell(context: &Context<'_>, after: &UpgradeView, consequence: impl FnOnce(&Style) -> String) {
+    context.output.result(result::OneUpgrade { upgrade: after.clone(), detached: true }, |style| {
+        format!("{}\n{}", upgrade::headline(after, style), consequence(style))
+    });
+}
+
+/// Pauses. It does not wait until nothing is in work any more.
+pub(super) async fn pause(options: ControlArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let id = meant(context, options.upgrade.as_deref()).await?;
+    let after = context.client.pause(&id, None).await?;
+    tell(context, &after, |style| {
+        let mut text = consequence::pause(&after, style);
+        text.push_str(&if style.zh() {
+            format!("观看：shiplock watch {id}；继续：shiplock continue {id}；取消：shiplock cancel {id}\n")
+        } else {
+            format!("watch: shiplock watch {id}; go on: shiplock continue {id}; end it: shiplock cancel {id}\n")
+        });
+        text
+    });
+    Ok(Exit::Done)
+}
+
+/// Continues.
+pub(super) async fn resume(options: ContinueArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let id = meant(context, options.upgrade.as_deref()).await?;
+    let after = context.client.continue_upgrade(&id, None).await?;
+    if options.watch {
+        let output = context.output;
+        output.remark(&consequence::resume(&after, &output.progress_style()));
+        // What came before was read before.
+        let begin = Some(after.len.saturating_sub(1));
+        return Attachment { client: &context.client, upgrade: &id, output, stay: false, after: begin }.run().await;
+    }
+    tell(context, &after, |style| consequence::resume(&after, style));
+    Ok(Exit::Done)
+}
+
+/// Cancels what was seen: if anything happens between the question and the answer, nothing is cancelled.
+pub(super) async fn cancel(options: CancelArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let id = meant(context, options.upgrade.as_deref()).await?;
+    let before = client.upgrade(&id).await?;
+    let abandon: Vec<NodeName> = options.abandon.iter().map(|node| node.as_str().into()).collect();
+    let request = CancelRequest { abandon };
+    // What cannot be cancelled now is not asked about: the server says why, and what to do first.
+    let cancellable =
+        matches!(before.state, State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. });
+    let mut seen = None;
+    if cancellable {
+        output.remark(&consequence::cancel(&before, &request.abandon, &output.progress_style()));
+        confirm(output, "cancel", before.cluster.as_str(), options.yes).await?;
+        // A pause stands still, so the question is about exactly this. Before that the log moves by itself.
+        seen = matches!(before.state, State::Paused { .. }).then_some(before.len);
+    }
+    let after = client.cancel(&id, &request, seen).await?;
+    tell(context, &after, |style| {
+        if style.zh() { format!("观看：shiplock watch {id}\n") } else { format!("watch: shiplock watch {id}\n") }
+    });
+    Ok(Exit::Done)
+}
+
+/// Changes the bound on batches.
+pub(super) async fn set(options: SetArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let id = meant(context, options.upgrade.as_deref()).await?;
+    let change = UpgradeChange { max_parallel: Some(options.max_parallel) };
+    let after = context.client.change_upgrade(&id, &change).await?;
+    tell(context, &after, |style| {
+        let bound = after.max_parallel;
+        if style.zh() {
+            format!("每批最多 {bound} 个节点，自下一批次生效\n")
+        } else {
+            format!("at most {bound} at once, from the next batch\n")
+        }
+    });
+    Ok(Exit::Done)
+}

@@ -1,0 +1,71 @@
+//! `explain`, `version` and `completions`: what this command knows by itself.
+
+use clap::CommandFactory as _;
+use shiplock_core::problem::{Code, Problem};
+
+use super::Context;
+use crate::arguments::Arguments;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::pages;
+use crate::render::{Style, table};
+use crate::result;
+
+/// Shows the page of a code, or all codes.
+pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Problem> {
+    let sentence = |code: &Code, style: &Style| {
+        let [english, chinese] = code.text().sentence;
+        style.pick(english, chinese).to_owned()
+    };
+    let Some(asked) = code else {
+        let english = |code: &Code| code.text().sentence[0].to_owned();
+        let codes = Code::ALL.iter().map(|code| result::CodeLine { code: code.id().to_owned(), sentence: english(code) });
+        output.result(result::Codes { codes: codes.collect() }, |style| {
+            let lines = Code::ALL.iter().map(|code| format!("{code}  {}\n", sentence(code, style)));
+            lines.collect()
+        });
+        return Ok(Exit::Done);
+    };
+    let Some(code) = Code::from_id(asked) else {
+        let asked = table::one_line(&asked.chars().take(40).collect::<String>());
+        let why = "there is no such code; `shiplock explain` lists all";
+        return Err(Problem::new(Code::BadOption).with("option", "CODE").with("value", asked).with("why", why));
+    };
+    let (text, page) = (code.text(), pages::page(code, output.language()));
+    let [fix, _] = text.fix;
+    let explained = result::Explained {
+        code: code.id().to_owned(),
+        http_status: text.http_status,
+        sentence: text.sentence[0].to_owned(),
+        fix: fix.to_owned(),
+        page: page.to_owned(),
+    };
+    output.result(explained, |style| pages::for_terminal(page, style));
+    Ok(Exit::Done)
+}
+
+/// Shows the versions of both ends.
+pub(super) async fn version(context: &Context<'_>) -> Result<Exit, Problem> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let endpoint = context.client.endpoint().to_string();
+    let server = context.client.server().await;
+    let data = result::Versions { version: version.clone(), server: server.as_ref().ok().cloned(), endpoint: endpoint.clone() };
+    context.output.result(data, |style| {
+        let theirs = match &server {
+            Ok(server) if style.zh() => format!("{}，版本目录 {}，agent 网关 {}（{}）", server.version, server.catalogue, server.agent_url, server.holder),
+            Ok(server) => format!("{}, catalogue {}, agents at {} ({})", server.version, server.catalogue, server.agent_url, server.holder),
+            Err(problem) => problem.sentence(style.language),
+        };
+        format!("{}  {version}\n{}  {theirs}  {endpoint}\n", style.pick("command", "命令  "), style.pick("server ", "服务端"))
+    });
+    Ok(Exit::Done)
+}
+
+/// Prints a completion script.
+pub(super) fn completions(shell: clap_complete::Shell, output: &Output) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "shiplock", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    output.result(result::Completions { shell: shell.to_string(), script: script.clone() }, |_| script);
+    Exit::Done
+}

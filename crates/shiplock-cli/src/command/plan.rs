@@ -1,0 +1,80 @@
+//! `plan` and `upgrade`: what will be done is shown before anything is.
+
+use shiplock_api::rest::{PlanCreate, UpgradeCreate};
+use shiplock_core::id::ClusterName;
+use shiplock_core::plan::Plan;
+use shiplock_core::problem::{Code, Problem};
+
+use super::Context;
+use super::confirm::confirm;
+use crate::arguments::{PlanArguments, UpgradeArguments};
+use crate::attached::Attachment;
+use crate::exit::Exit;
+use crate::render::{self, upgrade};
+use crate::result;
+
+/// Makes a plan and shows it.
+pub(super) async fn plan(options: PlanArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let asked = PlanCreate { request: options.options.request(options.to), dry_run: options.dry_run };
+    let plan = context.client.make_plan(&options.cluster.as_str().into(), &asked).await?;
+    let kept = !options.dry_run;
+    let text = |style: &render::Style| {
+        let mut text = render::plan::plan(&plan, style);
+        text.push_str(&match (kept, style.zh()) {
+            (true, true) => format!("下一步：shiplock upgrade --plan {}\n", plan.id),
+            (true, false) => format!("next: shiplock upgrade --plan {}\n", plan.id),
+            (false, true) => "试运行：计划未保存\n".to_owned(),
+            (false, false) => "dry run: the plan was not kept\n".to_owned(),
+        });
+        text
+    };
+    context.output.result(result::Planned { plan: plan.clone(), kept }, text);
+    Ok(Exit::Done)
+}
+
+/// Makes or takes a plan, shows it, asks, starts, stays.
+pub(super) async fn upgrade(options: UpgradeArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let plan = the_plan(&options, context).await?;
+    output.remark(&render::plan::plan(&plan, &output.progress_style()));
+    output.remark(&whereabouts(&plan.cluster, context).await?);
+    confirm(output, "upgrade", plan.cluster.as_str(), options.yes).await?;
+    let create = UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() };
+    let started = client.start_upgrade(&create, &uuid::Uuid::new_v4().to_string()).await?;
+    let id = started.id.clone();
+    output.remark(&if output.style().zh() {
+        format!("升级 {id} 已开始。观看：shiplock watch {id}")
+    } else {
+        format!("Upgrade {id} is on its way. From anywhere: shiplock watch {id}")
+    });
+    if options.detach {
+        output.result(result::OneUpgrade { upgrade: started.clone(), detached: true }, |style| {
+            upgrade::headline(&started, style) + "\n"
+        });
+        return Ok(Exit::Done);
+    }
+    Attachment { client, upgrade: &id, output, stay: false, after: Some(0) }.run().await
+}
+
+async fn the_plan(options: &UpgradeArguments, context: &Context<'_>) -> Result<Plan, Problem> {
+    match (&options.plan, &options.cluster, options.to) {
+        (Some(plan), ..) => context.client.plan(&plan.as_str().into()).await,
+        (None, Some(cluster), Some(to)) => {
+            let asked = PlanCreate { request: options.options.request(to), dry_run: false };
+            context.client.make_plan(&cluster.as_str().into(), &asked).await
+        }
+        // The definition of the command line refuses this before.
+        _ => Err(Problem::new(Code::BadCommandLine).with("what", "CLUSTER --to VERSION, or --plan PLAN").with("command", "upgrade")),
+    }
+}
+
+/// Which cluster will be changed, at which address, through which server.
+async fn whereabouts(name: &ClusterName, context: &Context<'_>) -> Result<String, Problem> {
+    let cluster = context.client.cluster(name).await?;
+    let (server, through) = (render::table::one_line(&cluster.server), context.client.endpoint());
+    Ok(if context.output.style().zh() {
+        format!("将更改集群 {name}，API server {server}，经由 {through}")
+    } else {
+        format!("This changes cluster {name}, API server {server}, through {through}")
+    })
+}

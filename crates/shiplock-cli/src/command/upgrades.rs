@@ -1,0 +1,79 @@
+//! `upgrades list` and `upgrades show`, and which upgrade is meant where none is named.
+
+use shiplock_api::client::UpgradeQuery;
+use shiplock_core::id::UpgradeId;
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::Event;
+
+use super::Context;
+use crate::arguments::{Format, UpgradesCommand};
+use crate::exit::Exit;
+use crate::render::{self, event, upgrade};
+use crate::result;
+
+/// How many active upgrades are looked at to find the one that is meant.
+const ACTIVE_MAX: usize = 20;
+
+/// The upgrade that was named, or the one active one.
+pub(super) async fn meant(context: &Context<'_>, named: Option<&str>) -> Result<UpgradeId, Problem> {
+    if let Some(named) = named {
+        return Ok(named.into());
+    }
+    let query = UpgradeQuery { active: Some(true), ..UpgradeQuery::default() };
+    let active = context.client.all_upgrades(query, ACTIVE_MAX).await?;
+    match active.as_slice() {
+        [] => Err(Problem::new(Code::NoActiveUpgrade)),
+        [only] => {
+            context.output.remark(&format!("{} {} ({})", context.output.pick("upgrade", "升级"), only.id, only.cluster));
+            Ok(only.id.clone())
+        }
+        several => {
+            let names: Vec<_> = several.iter().map(|upgrade| format!("{} ({})", upgrade.id, upgrade.cluster)).collect();
+            let problem = Problem::new(Code::SeveralActiveUpgrades).with("count", several.len());
+            Err(problem.with("upgrades", names.join(", ")))
+        }
+    }
+}
+
+pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Result<Exit, Problem> {
+    match command {
+        UpgradesCommand::List { cluster, active, limit } => {
+            let limit = limit.clamp(1, 10_000);
+            let page = u32::try_from(limit.min(100)).ok();
+            let cluster = cluster.map(Into::into);
+            let query = UpgradeQuery { cluster, active: active.then_some(true), after: None, limit: page };
+            let upgrades = context.client.all_upgrades(query, limit).await?;
+            context.output.result(result::Upgrades { upgrades: upgrades.clone() }, |style| upgrade::list(&upgrades, style));
+        }
+        UpgradesCommand::Show { upgrade, events } => {
+            let id = meant(context, upgrade.as_deref()).await?;
+            show(&id, events, context).await?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(id: &UpgradeId, with_events: bool, context: &Context<'_>) -> Result<(), Problem> {
+    let found = context.client.upgrade(id).await?;
+    if !with_events {
+        context.output.result(result::OneUpgrade { upgrade: found.clone(), detached: false }, |style| upgrade::show(&found, style));
+        return Ok(());
+    }
+    let events = context.client.all_events(id, 0).await?;
+    for record in &events {
+        context.output.feed(result::Event { event: record.clone() });
+    }
+    if context.output.format() == Format::Ndjson {
+        return Ok(());
+    }
+    let text = |style: &render::Style| {
+        let plan = events.iter().find_map(|record| match &record.event {
+            Event::Planned { plan, .. } => Some(plan.as_ref()),
+            _ => None,
+        });
+        let lines: Vec<String> = events.iter().map(|record| event::line(record, plan, style) + "\n").collect();
+        format!("{}\n{}", upgrade::show(&found, style), lines.concat())
+    };
+    context.output.result(result::UpgradeWithEvents { upgrade: found.clone(), events: events.clone() }, text);
+    Ok(())
+}

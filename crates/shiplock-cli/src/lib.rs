@@ -1,0 +1,72 @@
+//! The `shiplock` command: it asks a server and shows the answer, in English or Chinese, for people or for programs.
+//!
+//! Results go to stdout, progress and logs to stderr. Every decision is the server's; nothing here decides what may be
+//! done to a cluster, and nothing is changed without saying first what and where.
+
+pub mod arguments;
+mod attached;
+mod command;
+mod duration;
+mod exit;
+mod output;
+mod pages;
+pub mod render;
+mod result;
+mod settings;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use shiplock_core::problem::{Code, Problem};
+
+pub use self::exit::Exit;
+use self::output::Output;
+
+/// Runs the command line and says how it ended.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = match arguments::parse(&given) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return refuse(&given, &refusal).into(),
+    };
+    let output = Output::new(&parsed.global);
+    let ended = runtime(&parsed.command).and_then(|runtime| {
+        let ended = runtime.block_on(command::run(parsed, &output));
+        // A read of stdin may still wait for a person; it must not hold the process.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(exit) => exit,
+        Err(problem) => output.problem(&problem),
+    }
+    .into()
+}
+
+/// Says help and version on stdout, and what is wrong with a command line where its reader looks for it.
+fn refuse(given: &[OsString], refusal: &clap::Error) -> Exit {
+    use clap::error::ErrorKind;
+    let _ = refusal.print();
+    if !refusal.use_stderr() {
+        return Exit::Done;
+    }
+    if output::asks_for_json(given) && refusal.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let what = refusal.render().to_string();
+        let what = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let problem = Problem::new(Code::BadCommandLine).with("what", what).with("command", "");
+        output::print_json(&result::Refused::new(&problem));
+    }
+    Exit::Usage
+}
+
+fn runtime(command: &arguments::Command) -> Result<tokio::runtime::Runtime, Problem> {
+    let mut builder = match command {
+        arguments::Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(Code::Internal).with("what", "the runtime cannot be started").because(&error))
+}

@@ -1,0 +1,128 @@
+//! The pages of `docs/errors`, built in, so that `explain` works without a network.
+//!
+//! Each page has two parts, English then Chinese, with a line `---` between. A test holds pages and codes together.
+
+use shiplock_core::language::Language;
+use shiplock_core::problem::Code;
+
+use crate::render::{Style, Tone};
+
+macro_rules! pages {
+    ($($code:ident)*) => {
+        const PAGES: &[(&str, &str)] = &[$((
+            stringify!($code),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors/", stringify!($code), ".md")),
+        ),)*];
+    };
+}
+
+pages! {
+    UPG0101 UPG0102 UPG0103 UPG0104 UPG0105 UPG0106 UPG0107 UPG0108 UPG0109 UPG0110
+    UPG0111 UPG0112 UPG0113 UPG0114 UPG0201 UPG0202 UPG0203 UPG0204 UPG0205 UPG0206
+    UPG0207 UPG0301 UPG0302 UPG0303 UPG0304 UPG0305 UPG0306 UPG0307 UPG0308 UPG0309
+    UPG0310 UPG0311 UPG0312 UPG0313 UPG0314 UPG0315 UPG0316 UPG0401 UPG0402 UPG0403
+    UPG0404 UPG0405 UPG0406 UPG0407 UPG0408 UPG0409 UPG0410 UPG0411 UPG0501 UPG0502
+    UPG0503 UPG0504 UPG0505 UPG0506 UPG0507 UPG0508 UPG0509 UPG0510 UPG0511 UPG0512
+    UPG0513 UPG0514 UPG0515 UPG0516 UPG0601 UPG0602 UPG0603 UPG0701 UPG0702 UPG0703
+    UPG0704 UPG0705 UPG0706 UPG0801 UPG0802 UPG0803 UPG0804 UPG0805 UPG0806
+}
+
+/// What parts the languages of a page.
+const PARTING: &str = "\n---\n\n";
+
+/// The page of a code in a language.
+pub(crate) fn page(code: Code, language: Language) -> &'static str {
+    let whole = PAGES.iter().find(|(id, _)| *id == code.id()).map_or("", |(_, text)| *text);
+    let (english, chinese) = whole.split_once(PARTING).unwrap_or((whole, whole));
+    language.pick(english, chinese)
+}
+
+/// A page for a terminal: titles and commands stand out, marks of the source do not show.
+pub(crate) fn for_terminal(page: &str, style: &Style) -> String {
+    let mut text = String::new();
+    let mut in_commands = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            in_commands = !in_commands;
+        } else if in_commands {
+            text.push_str(&format!("    {}\n", style.tone(Tone::Strong, line)));
+        } else if let Some(title) = line.strip_prefix("# ").or_else(|| line.strip_prefix("## ")) {
+            text.push_str(&format!("{}\n", style.tone(Tone::Strong, title)));
+        } else {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn directory() -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors")
+    }
+
+    #[test]
+    fn every_code_has_a_page_and_every_page_a_code() {
+        let codes: BTreeSet<String> = Code::ALL.iter().map(|code| code.id().to_owned()).collect();
+        let built_in: BTreeSet<String> = PAGES.iter().map(|(id, _)| (*id).to_owned()).collect();
+        let files = std::fs::read_dir(directory()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let files: BTreeSet<String> = files.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).collect();
+        assert_eq!(codes, built_in, "write docs/errors/CODE.md and name the code in pages!");
+        assert_eq!(codes, files, "docs/errors and the codes differ");
+    }
+
+    #[test]
+    fn every_page_says_what_when_and_what_to_do_in_both_languages() {
+        for code in Code::ALL {
+            for (language, parts) in [
+                (Language::En, ["## When it happens\n", "## What to do\n", "## Related\n"]),
+                (Language::Zh, ["## 何时出现\n", "## 如何处理\n", "## 相关\n"]),
+            ] {
+                let page = page(*code, language);
+                assert!(page.starts_with(&format!("# {code}")), "{code} {language:?}");
+                for part in parts {
+                    assert_eq!(page.matches(part).count(), 1, "{code} {language:?} {part}");
+                }
+                assert!(page.chars().count() > 120, "{code} {language:?} says too little");
+                let chinese = page.chars().filter(|character| ('\u{4e00}'..'\u{9fff}').contains(character)).count();
+                assert_eq!(chinese > 30, language == Language::Zh, "{code} {language:?}");
+                assert_eq!(page.matches("```").count() % 2, 0, "{code} {language:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_that_a_page_names_exist() {
+        for (id, text) in PAGES {
+            for (position, _) in text.match_indices("UPG") {
+                let named: String = text[position..].chars().take(7).collect();
+                assert!(Code::from_id(&named).is_some(), "{id} names {named}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_that_pages_name_can_be_typed() {
+        for (id, text) in PAGES {
+            for line in text.lines().map(str::trim).filter(|line| line.starts_with("shiplock ")) {
+                let typed = line.split('#').next().unwrap_or_default().split('|').next().unwrap_or_default();
+                let typed = typed.replace("VERSION", "1.36").replace("ADDRESS:PORT", "127.0.0.1:1");
+                let words = typed.split_whitespace().filter(|word| *word != "…").map(std::ffi::OsString::from);
+                let words: Vec<_> = words.collect();
+                let wrong = crate::arguments::parse(&words).err().filter(clap::Error::use_stderr);
+                assert!(wrong.is_none(), "{id}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_on_a_terminal_has_no_marks_of_its_source() {
+        let style = Style::plain(Language::En, jiff::Timestamp::UNIX_EPOCH);
+        let shown = for_terminal("# UPG1: x\n\nText.\n\n## What to do\n\n```\nshiplock watch\n```\n", &style);
+        assert_eq!(shown, "UPG1: x\n\nText.\n\nWhat to do\n\n    shiplock watch\n");
+    }
+}

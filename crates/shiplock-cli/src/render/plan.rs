@@ -1,0 +1,220 @@
+//! A plan as people read it before they accept it.
+
+use std::collections::BTreeSet;
+
+use shiplock_core::plan::{DrainDecision, NodePlan, Note, Plan, Stage, StageKind};
+use shiplock_core::step::Action;
+use shiplock_core::upgrade::batch::size_limit;
+
+use super::{Style, Tone, table, time, words};
+
+/// How many nodes of a pool are shown.
+const NODES_MAX: usize = 25;
+/// How many notes are shown.
+const NOTES_MAX: usize = 20;
+
+/// The whole plan.
+pub fn plan(plan: &Plan, style: &Style) -> String {
+    let language = style.language;
+    let mut text = format!(
+        "{} {}  {}  {} → {}\n",
+        style.pick("plan", "计划"),
+        style.tone(Tone::Strong, plan.id.as_str()),
+        plan.cluster,
+        versions_before(plan, style),
+        style.tone(Tone::Strong, &plan.to.to_string()),
+    );
+    text.push_str(&format!(
+        "{}\n\n",
+        style.tone(
+            Tone::Faint,
+            &if style.zh() {
+                format!("控制面 {}   版本目录 {}   由 {} 于 {} 制定   哈希 {}", plan.control_plane, plan.catalogue, plan.created_by, style.date(plan.created_at), short(&plan.hash))
+            } else {
+                format!("control plane {}   catalogue {}   made {} by {}   hash {}", plan.control_plane, plan.catalogue, style.date(plan.created_at), plan.created_by, short(&plan.hash))
+            }
+        ),
+    ));
+    let names: Vec<String> = plan.stages.iter().map(|stage| stage_name(stage, style)).collect();
+    let width = names.iter().map(|name| unicode_width::UnicodeWidthStr::width(name.as_str())).max().unwrap_or_default();
+    for (index, (stage, name)) in plan.stages.iter().zip(&names).enumerate() {
+        let name = table::pad(name, width);
+        text.push_str(&format!("{:>3}  {name}  {}\n", index + 1, stage_sentence(plan, stage, style)));
+        if !stage.nodes.is_empty() {
+            text.push_str(&nodes(plan, &stage.nodes, style));
+        }
+    }
+    text.push_str(&format!("\n{}\n", options(plan, style)));
+    if !plan.notes.is_empty() {
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, style.pick("To know before you accept", "接受前须知"))));
+        for note in plan.notes.iter().take(NOTES_MAX) {
+            text.push_str(&format!("  - {}\n", table::one_line(&note_sentence(note, style))));
+        }
+        if let Some(more) = plan.notes.len().checked_sub(NOTES_MAX).filter(|more| *more > 0) {
+            text.push_str(&if style.zh() { format!("  … 另有 {more} 条（-o json）\n") } else { format!("  … and {more} more (-o json)\n") });
+        }
+    }
+    text.push_str(&format!("\n{} {}\n", style.pick("Nothing is touched yet. Nodes:", "尚未做任何更改。涉及："), words::nodes(plan.nodes().count(), language)));
+    text
+}
+
+/// The first digits of a hash, enough to compare by eye.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+fn versions_before(plan: &Plan, style: &Style) -> String {
+    let versions: BTreeSet<_> = plan.nodes().map(|node| node.kubelet_from).collect();
+    match (versions.first(), versions.last()) {
+        (Some(first), Some(last)) if first != last => format!("{first} {} {last}", style.pick("to", "至")),
+        (Some(only), _) => only.to_string(),
+        _ => plan.control_plane.to_string(),
+    }
+}
+
+fn stage_name(stage: &Stage, style: &Style) -> String {
+    match &stage.kind {
+        StageKind::Preparation => words::stage("preparation", None, style.language),
+        StageKind::Verification => words::stage("verification", None, style.language),
+        StageKind::NodePool { pool } => words::stage("node_pool", Some(pool.as_str()), style.language),
+    }
+}
+
+fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
+    match &stage.kind {
+        StageKind::Preparation => {
+            let fetching = stage.steps.iter().filter(|step| matches!(step.action, Action::Prefetch { .. })).count();
+            let nodes = words::nodes(fetching, style.language);
+            if style.zh() { format!("记录基线；向 {nodes}预取制品；不更改任何运行中的内容") } else { format!("baseline recorded, artefacts fetched to {nodes}; changes nothing that runs") }
+        }
+        StageKind::Verification => style
+            .pick("every node read back, every workload compared with the baseline", "回读每个节点，并与基线比较每个工作负载")
+            .to_owned(),
+        StageKind::NodePool { .. } => {
+            let (nodes, batches) = (words::nodes(stage.nodes.len(), style.language), batches(stage.nodes.len(), plan.options.max_parallel));
+            format!("{nodes}   {} {batches}", style.pick("batches", "批次"))
+        }
+    }
+}
+
+/// The sizes that batches will have if nothing goes wrong: `1 2 4 8 10 ×7`.
+pub fn batches(nodes: usize, max_parallel: u32) -> String {
+    let mut left = nodes;
+    let mut sizes: Vec<(usize, usize)> = Vec::new();
+    let mut ordinal = 1;
+    while left > 0 {
+        let size = left.min(size_limit(ordinal, max_parallel) as usize);
+        match sizes.last_mut() {
+            Some((last, times)) if *last == size => *times += 1,
+            _ => sizes.push((size, 1)),
+        }
+        left -= size;
+        ordinal = ordinal.saturating_add(1);
+    }
+    let shown = sizes.iter().map(|(size, times)| match times {
+        1 => size.to_string(),
+        2 => format!("{size} {size}"),
+        _ => format!("{size} ×{times}"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn nodes(plan: &Plan, nodes: &[NodePlan], style: &Style) -> String {
+    let titles = [style.pick("NODE", "节点"), "KUBELET", style.pick("RUNTIME", "运行时"), style.pick("DRAIN", "排空"), style.pick("NOTE", "备注")];
+    let mut table = table::Table::new(titles).indented(7);
+    for node in nodes.iter().take(NODES_MAX) {
+        let kubelet = if node.kubelet_from == plan.to { plan.to.to_string() } else { format!("{} → {}", node.kubelet_from, plan.to) };
+        let before = node.container_runtime_from.trim_start_matches("containerd://");
+        let runtime = node.steps.iter().find_map(|step| match &step.action {
+            Action::UpgradeContainerRuntime { version, .. } => Some(format!("{before} → {}", version.trim_start_matches('v'))),
+            _ => None,
+        });
+        let drain = match node.drain {
+            DrainDecision::Drain => style.pick("yes", "是"),
+            DrainDecision::SkippedByOption => style.pick("no: --drain never", "否：--drain never"),
+            DrainDecision::SkippedForPatch => style.pick("no: patch only", "否：仅补丁版本"),
+            DrainDecision::SkippedNowhereToGo => style.pick("no: nowhere to go", "否：Pod 无处可去"),
+        };
+        let note = if node.cordoned_before { style.pick("stays cordoned", "保持不可调度") } else { "" };
+        table.row([node.node.to_string(), kubelet, runtime.unwrap_or_else(|| before.to_owned()), drain.to_owned(), note.to_owned()]);
+    }
+    let mut text = table.render();
+    if let Some(more) = nodes.len().checked_sub(NODES_MAX).filter(|more| *more > 0) {
+        text.push_str(&if style.zh() { format!("       … 另有 {more} 个（-o json）\n") } else { format!("       … and {more} more (-o json)\n") });
+    }
+    text
+}
+
+fn options(plan: &Plan, style: &Style) -> String {
+    let options = &plan.options;
+    let seconds = |seconds: u32| time::duration(seconds.into(), style.language);
+    let (drain, timeout) = (words::choice(&options.drain), seconds(options.drain_timeout_seconds));
+    let then = words::choice(&options.on_drain_timeout);
+    let (pause, runtime) = (words::choice(&options.pause_policy), words::choice(&options.container_runtime));
+    let (parallel, interval) = (options.max_parallel, seconds(options.batch_interval_seconds));
+    let (contact, ready, gate) = (
+        seconds(options.contact_timeout_seconds),
+        seconds(options.node_ready_timeout_seconds),
+        seconds(options.gate_timeout_seconds),
+    );
+    let expiry = seconds(options.expiry_seconds);
+    if style.zh() {
+        format!(
+            "选项：每批最多 {parallel} 个节点；排空 {drain}，最长 {timeout}，超时则 {then}；暂停策略 {pause}；批次间隔 {interval}；容器运行时 {runtime}\n\
+             时限：agent 失联 {contact}，节点就绪 {ready}，门禁 {gate}；暂停满 {expiry} 后关闭"
+        )
+    } else {
+        format!(
+            "Options: at most {parallel} at once; drain {drain}, {timeout} at most, then {then}; pause policy {pause}; {interval} between batches; container runtime {runtime}\n\
+             Limits: agent silent {contact}, node ready {ready}, gate {gate}; closed after {expiry} of pause"
+        )
+    }
+}
+
+/// A note in one sentence.
+pub fn note_sentence(note: &Note, style: &Style) -> String {
+    let zh = style.zh();
+    match note {
+        Note::NodeUpToDate { node } if zh => format!("节点 {node} 已是目标版本，不参与升级"),
+        Note::NodeUpToDate { node } => format!("node {node} runs the target already and is left out"),
+        Note::NodeNotReady { node, why } if zh => format!("节点 {node} 未就绪且其 agent 无响应，不参与升级，保持原版本（{why}）"),
+        Note::NodeNotReady { node, why } => {
+            format!("node {node} is not Ready and its agent is silent: it is left out and stays at its version ({why})")
+        }
+        Note::NodeCordonedByOthers { node } if zh => format!("节点 {node} 已被他人设为不可调度；会被升级，并保持不可调度"),
+        Note::NodeCordonedByOthers { node } => {
+            format!("node {node} is cordoned by somebody else: it is upgraded and stays cordoned")
+        }
+        Note::BudgetAllowsNothing { budget } if zh => format!("PodDisruptionBudget {budget} 当前不允许中断；排空将等待它"),
+        Note::BudgetAllowsNothing { budget } => {
+            format!("PodDisruptionBudget {budget} allows no disruption now; a drain will wait for it")
+        }
+        Note::DrainSkipped { node } if zh => format!("节点 {node} 不排空，因为没有其他节点可承接其 Pod；仅当运行时重启时 Pod 才会重启"),
+        Note::DrainSkipped { node } => {
+            format!("node {node} is not drained since no other node could take its pods; they restart only if the runtime does")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::sample;
+    use shiplock_core::language::Language;
+
+    #[test]
+    fn a_plan_reads_well_in_both_languages() {
+        for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
+            insta::assert_snapshot!(format!("plan_{name}"), plan(&sample::plan(), &sample::style(language)));
+        }
+    }
+
+    #[test]
+    fn batches_are_foretold_by_the_batch_law() {
+        for (nodes, max, expected) in
+            [(0, 10, ""), (1, 10, "1"), (5, 10, "1 2 2"), (3, 1, "1 ×3"), (100, 10, "1 2 4 8 10 ×8 5"), (29, 10, "1 2 4 8 10 4")]
+        {
+            assert_eq!(batches(nodes, max), expected, "{nodes} nodes, {max} at once");
+        }
+    }
+}

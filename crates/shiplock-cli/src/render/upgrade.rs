@@ -1,0 +1,406 @@
+//! An upgrade as people read it: where it stands, why nothing moves, how far each stage is.
+
+use std::collections::BTreeMap;
+
+use shiplock_api::rest::{NodeProgressView, StageView, UpgradeView};
+use shiplock_core::check::CheckResult;
+use shiplock_core::id::NodeName;
+use shiplock_core::plan::Plan;
+use shiplock_core::upgrade::waiting::{WaitingOn, WhoActs, step_name};
+use shiplock_core::upgrade::{Batch, NodeProgress, State};
+
+use super::{Style, Tone, table, time, words};
+
+/// How many rows of a kind are shown before the rest is counted.
+const ROWS_MAX: usize = 8;
+
+/// The table of many upgrades.
+pub fn list(upgrades: &[UpgradeView], style: &Style) -> String {
+    if upgrades.is_empty() {
+        return format!("{}\n", style.pick("There is no upgrade. Begin with: shiplock plan CLUSTER --to VERSION", "没有升级。从这里开始：shiplock plan CLUSTER --to VERSION"));
+    }
+    let titles = [
+        "ID",
+        style.pick("CLUSTER", "集群"),
+        style.pick("TO", "目标"),
+        style.pick("STATE", "状态"),
+        style.pick("NODES", "节点"),
+        style.pick("BEGUN", "开始于"),
+        style.pick("BY", "操作者"),
+        style.pick("WHY", "原因"),
+    ];
+    let mut table = table::Table::new(titles);
+    for upgrade in upgrades {
+        table.row([
+            upgrade.id.to_string(),
+            upgrade.cluster.to_string(),
+            upgrade.to.to_string(),
+            words::state(&upgrade.state, style.language).to_owned(),
+            format!("{}/{}", upgrade.nodes_done, upgrade.nodes_total),
+            style.date(upgrade.created_at),
+            upgrade.by.to_string(),
+            table::cut(&why(upgrade, style).unwrap_or_default(), 60),
+        ]);
+    }
+    table.render()
+}
+
+/// Everything about one upgrade.
+pub fn show(upgrade: &UpgradeView, style: &Style) -> String {
+    let mut lines = head(upgrade, style);
+    lines.extend(findings(upgrade, style));
+    lines.push(String::new());
+    lines.extend(stages(upgrade, style, usize::MAX));
+    lines.extend(leftovers(upgrade, style));
+    lines.join("\n") + "\n"
+}
+
+/// How it ended, or why it needs a person: what an attached command leaves behind.
+pub fn outcome(upgrade: &UpgradeView, style: &Style) -> String {
+    let mut lines = head(upgrade, style);
+    lines.extend(findings(upgrade, style));
+    lines.extend(leftovers(upgrade, style));
+    lines.join("\n") + "\n"
+}
+
+/// The first line: what, how far, since when.
+pub fn headline(upgrade: &UpgradeView, style: &Style) -> String {
+    let state = words::state(&upgrade.state, style.language).to_uppercase();
+    let until = if upgrade.state.is_terminal() { upgrade.updated_at } else { style.now };
+    let elapsed = style.at(until).since(upgrade.created_at);
+    let (done, total) = (upgrade.nodes_done, upgrade.nodes_total);
+    let last = style.since(upgrade.updated_at);
+    let mut line = format!(
+        "{}  {}  → {}   {}   {}   {elapsed}",
+        style.tone(Tone::Strong, upgrade.id.as_str()),
+        upgrade.cluster,
+        upgrade.to,
+        style.tone(words::state_tone(&upgrade.state), &state),
+        if style.zh() { format!("{done}/{total} 个节点") } else { format!("{done}/{total} nodes") },
+    );
+    if !upgrade.state.is_terminal() {
+        let act = if style.zh() { format!("   最近事件 {last}前") } else { format!("   last event {last} ago") };
+        line.push_str(&style.tone(Tone::Faint, &act));
+    }
+    line
+}
+
+/// The first lines: where it stands, and why nothing moves.
+pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
+    let mut lines = vec![headline(upgrade, style)];
+    let (label, blank) = (style.pick("waits  ", "等待  "), style.pick("       ", "      "));
+    let (now, waiting): (Vec<_>, Vec<_>) = upgrade.waiting_on.iter().partition(|wait| is_work(wait));
+    let what = |wait: &WaitingOn| wait_sentence(wait, upgrade, style);
+    for (index, wait) in now.iter().take(ROWS_MAX).enumerate() {
+        let label = if index == 0 { style.pick("now    ", "当前  ") } else { blank };
+        lines.push(format!("{label}{}", what(wait)));
+    }
+    lines.extend(more(now.len(), ROWS_MAX, blank, style));
+    for (index, wait) in waiting.iter().take(ROWS_MAX).enumerate() {
+        let tone = if wait.who_acts() == WhoActs::Nobody { Tone::Busy } else { Tone::Notice };
+        lines.push(format!("{}{}", if index == 0 { label } else { blank }, style.tone(tone, &what(wait))));
+        if let Some(fix) = wait.fix(style.language) {
+            // The domain does not know under which name people see the upgrade here; the placeholder is its own.
+            let fix = table::one_line(&fix.replace("UPGRADE", upgrade.id.as_str()));
+            lines.push(format!("{blank}  {}  {fix}", style.tone(Tone::Strong, style.pick("fix", "处理"))));
+        }
+        if let shiplock_core::upgrade::Waiting::Continue { reason } = &wait.what
+            && let Some(problem) = reason.problem()
+        {
+            for cause in problem.causes.iter().flat_map(|cause| cause.lines()).filter(|line| !line.trim().is_empty()) {
+                lines.push(format!("{blank}  {}", style.tone(Tone::Faint, &table::one_line(cause))));
+            }
+            lines.push(format!("{blank}  {}  shiplock explain {}", style.pick("more", "详情"), problem.code));
+        }
+    }
+    lines.extend(more(waiting.len(), ROWS_MAX, blank, style));
+    if let State::Paused { expires_at, because, .. } = &upgrade.state {
+        if waiting.is_empty() {
+            let reason = words::pause_reason(because, style.language);
+            lines.push(format!("{blank}{}{reason}", style.pick("paused: ", "已暂停：")));
+        }
+        let (until, date) = (style.until(*expires_at), style.date(*expires_at));
+        lines.push(if style.zh() {
+            format!("{blank}若无人继续，将在 {until}后（{date}）关闭。继续：shiplock continue {}", upgrade.id)
+        } else {
+            format!("{blank}closes in {until} ({date}) unless continued: shiplock continue {}", upgrade.id)
+        });
+    }
+    lines
+}
+
+/// Steps in work are no reason to worry; everything else is a wait.
+fn is_work(wait: &WaitingOn) -> bool {
+    matches!(wait.what, shiplock_core::upgrade::Waiting::Step { .. })
+}
+
+fn more(all: usize, shown: usize, blank: &str, style: &Style) -> Option<String> {
+    let more = all.checked_sub(shown).filter(|more| *more > 0)?;
+    Some(if style.zh() { format!("{blank}… 另有 {more} 项") } else { format!("{blank}… and {more} more") })
+}
+
+/// The sentence of a wait with since, attempt and deadline.
+pub fn wait_sentence(wait: &WaitingOn, upgrade: &UpgradeView, style: &Style) -> String {
+    let mut text = wait.sentence(style.language).replace("UPGRADE", upgrade.id.as_str());
+    let since = style.since(wait.since);
+    let mut parts = vec![if style.zh() { format!("已 {since}") } else { format!("for {since}") }];
+    if let Some(retry) = wait.retry {
+        let (attempts, next) = (retry.attempts, style.until(retry.next_at));
+        parts.push(if style.zh() { format!("已尝试 {attempts} 次，{next}后重试") } else { format!("attempt {attempts}, next in {next}") });
+    }
+    if let Some(deadline) = wait.deadline {
+        if deadline < style.now {
+            let late = style.since(deadline);
+            parts.push(if style.zh() { format!("已超时 {late}") } else { format!("late by {late}") });
+        } else {
+            let left = style.until(deadline);
+            parts.push(if style.zh() { format!("最多再等 {left}") } else { format!("at most {left} more") });
+        }
+    }
+    text.push_str(&if style.zh() { format!("（{}）", parts.join("，")) } else { format!(" ({})", parts.join("; ")) });
+    table::one_line(&text)
+}
+
+/// Why it does not move, in one sentence; none while it works or has ended.
+fn why(upgrade: &UpgradeView, style: &Style) -> Option<String> {
+    let wait = upgrade.waiting_on.iter().find(|wait| !is_work(wait))?;
+    Some(table::one_line(&wait.sentence(style.language)))
+}
+
+/// The stages with their batches, and the nodes in work; at most `rows_max` nodes of a stage.
+pub fn stages(upgrade: &UpgradeView, style: &Style, rows_max: usize) -> Vec<String> {
+    let language = style.language;
+    let name = |stage: &StageView| words::stage(&stage.stage, stage.pool.as_ref().map(|pool| pool.as_str()), language);
+    let width = |text: &str| unicode_width::UnicodeWidthStr::width(text);
+    let widest = upgrade.stages.iter().map(|stage| width(&name(stage))).max().unwrap_or_default();
+    let mut lines = Vec::new();
+    for stage in &upgrade.stages {
+        let failed = stage.nodes.iter().any(|node| node.progress == NodeProgress::Failed);
+        let (word, tone) = match (failed && !stage.finished, stage.finished, stage.started) {
+            (true, ..) => (style.pick("FAILED", "失败"), Tone::Bad),
+            (_, true, _) => (style.pick("done", "完成"), Tone::Good),
+            (_, _, true) => (style.pick("work", "进行"), Tone::Busy),
+            _ => ("-", Tone::Faint),
+        };
+        let mut line = format!("  {}  {}", style.tone(tone, &table::pad(word, 6)), table::pad(&name(stage), widest));
+        if !stage.nodes.is_empty() {
+            let done = stage.nodes.iter().filter(|node| node.progress == NodeProgress::Done).count();
+            line.push_str(&format!("  {:>7}", format!("{done}/{}", stage.nodes.len())));
+            for batch in &stage.batches {
+                line.push_str(&format!("  {}", batch_cell(batch, stage, style)));
+            }
+        }
+        lines.push(line.trim_end().to_owned());
+        lines.extend(nodes_in_work(stage, style, rows_max));
+    }
+    lines
+}
+
+/// `[4: 3 done, 1 in work]`; a batch that ended well is `[4 ok]`.
+fn batch_cell(batch: &Batch, stage: &StageView, style: &Style) -> String {
+    let states: BTreeMap<&NodeName, NodeProgress> = stage.nodes.iter().map(|node| (&node.node, node.progress)).collect();
+    let mut counts: BTreeMap<NodeProgress, usize> = BTreeMap::new();
+    for node in &batch.nodes {
+        *counts.entry(states.get(node).copied().unwrap_or(NodeProgress::Waiting)).or_default() += 1;
+    }
+    let size = batch.nodes.len();
+    if batch.finished && counts.get(&NodeProgress::Done) == Some(&size) {
+        return style.tone(Tone::Good, &format!("[{size} {}]", style.pick("ok", "完成")));
+    }
+    let separator = style.pick(", ", "，");
+    let parts: Vec<String> =
+        counts.iter().map(|(progress, count)| format!("{count} {}", words::progress(*progress, style.language))).collect();
+    format!("[{size}{}{}]", style.pick(": ", "："), parts.join(separator))
+}
+
+fn nodes_in_work(stage: &StageView, style: &Style, rows_max: usize) -> Vec<String> {
+    let moving = |node: &&NodeProgressView| !matches!(node.progress, NodeProgress::Waiting | NodeProgress::Done);
+    let nodes: Vec<_> = stage.nodes.iter().filter(moving).collect();
+    let names = nodes.iter().map(|node| unicode_width::UnicodeWidthStr::width(node.node.as_str()));
+    let widest = names.max().unwrap_or_default();
+    let mut lines: Vec<String> = nodes
+        .iter()
+        .take(rows_max)
+        .map(|node| {
+            let word = style.tone(words::progress_tone(node.progress), words::progress(node.progress, style.language));
+            let at_step = matches!(node.progress, NodeProgress::InWork | NodeProgress::Failed);
+            let step = node.step.as_deref().filter(|_| at_step).map(|step| step_name(step, style.language));
+            let step = step.map(|step| format!(": {step}")).unwrap_or_default();
+            format!("            {}  {word}{step}", table::pad(node.node.as_str(), widest))
+        })
+        .collect();
+    lines.extend(more(nodes.len(), rows_max, "            ", style));
+    lines
+}
+
+/// What stops the start.
+fn findings(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
+    if !matches!(upgrade.state, State::Blocked) {
+        return Vec::new();
+    }
+    let mut lines = vec![String::new()];
+    for finding in &upgrade.findings {
+        let tone = if finding.result == CheckResult::Fail { Tone::Bad } else { Tone::Notice };
+        let word = style.tone(tone, &table::pad(words::result(finding.result, style.language), 7));
+        let problem = finding.problem.as_ref();
+        let sentence = problem.map(|problem| problem.sentence(style.language)).unwrap_or_default();
+        lines.push(format!("  {word}  {}  {}: {}", finding.check, finding.subject, table::one_line(&sentence)));
+        if let Some(problem) = problem {
+            let fix = problem.fix(style.language).replace("UPGRADE", upgrade.id.as_str());
+            lines.push(format!("           {}  {}", style.pick("fix", "处理"), table::one_line(&fix)));
+        }
+    }
+    lines
+}
+
+/// Nodes that were left out or given up, said at the end so that nobody overlooks them.
+fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    for skipped in &upgrade.skipped {
+        let sentence = table::one_line(&skipped.problem.sentence(style.language));
+        let text = if style.zh() { format!("未升级：{}：{sentence}", skipped.node) } else { format!("not upgraded: {}: {sentence}", skipped.node) };
+        lines.push(style.tone(Tone::Notice, &text));
+    }
+    if !upgrade.abandoned.is_empty() {
+        let names = words::names(&upgrade.abandoned, style.language);
+        let text = if style.zh() { format!("状态未知（已放弃）：{names}") } else { format!("state unknown (abandoned): {names}") };
+        lines.push(style.tone(Tone::Bad, &text));
+    }
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+/// What a live view shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The upgrade.
+    pub upgrade: &'a UpgradeView,
+    /// Its plan, for the names of steps.
+    pub plan: Option<&'a Plan>,
+    /// The newest events, oldest first.
+    pub events: &'a [shiplock_core::upgrade::EventRecord],
+    /// Something about the view itself: that the server does not answer, say.
+    pub notice: Option<&'a str>,
+    /// The size of the terminal: columns, lines.
+    pub size: (usize, usize),
+}
+
+impl Frame<'_> {
+    /// The lines of the frame; never more or wider than the terminal.
+    pub fn lines(&self, style: &Style) -> Vec<String> {
+        let (columns, rows) = self.size;
+        let mut lines = Vec::new();
+        if let Some(notice) = self.notice {
+            lines.push(style.tone(Tone::Bad, notice));
+        }
+        lines.extend(head(self.upgrade, style));
+        lines.extend(findings(self.upgrade, style));
+        lines.push(String::new());
+        lines.extend(stages(self.upgrade, style, ROWS_MAX));
+        lines.extend(leftovers(self.upgrade, style));
+        let room = rows.saturating_sub(lines.len() + 3);
+        if room > 0 && !self.events.is_empty() {
+            lines.push(String::new());
+            let newest = &self.events[self.events.len().saturating_sub(room)..];
+            lines.extend(newest.iter().map(|record| super::event::line(record, self.plan, style)));
+        }
+        if !self.upgrade.state.is_terminal() {
+            let keys = style.pick("Ctrl-C leaves; the upgrade goes on", "Ctrl-C 退出观看，升级继续进行");
+            lines.push(style.tone(Tone::Faint, keys));
+        }
+        // One line less than the terminal has, so that nothing scrolls while it is redrawn.
+        lines.truncate(rows.saturating_sub(1).max(1));
+        lines.iter().map(|line| cut_coloured(line, columns.saturating_sub(1).max(1))).collect()
+    }
+}
+
+/// Cuts a line that may hold our own colours. Without colours it is a plain cut.
+fn cut_coloured(line: &str, width: usize) -> String {
+    let mut kept = String::new();
+    let mut used = 0;
+    let mut rest = line.chars();
+    while let Some(character) = rest.next() {
+        if character == '\u{1b}' {
+            kept.push(character);
+            for part in rest.by_ref() {
+                kept.push(part);
+                if part.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+            continue;
+        }
+        let cells = unicode_width::UnicodeWidthChar::width(character).unwrap_or_default();
+        if used + cells > width {
+            if kept.contains('\u{1b}') {
+                kept.push_str("\u{1b}[0m");
+            }
+            break;
+        }
+        used += cells;
+        kept.push(character);
+    }
+    kept
+}
+
+/// The line that plain progress prints when nothing happened for a while.
+pub fn heartbeat(upgrade: &UpgradeView, style: &Style) -> String {
+    let waits = upgrade.waiting_on.iter().take(3).map(|wait| wait_sentence(wait, upgrade, style));
+    let waits: Vec<String> = waits.collect();
+    let state = words::state(&upgrade.state, style.language);
+    let elapsed = time::duration(style.now.as_second() - upgrade.created_at.as_second(), style.language);
+    let (done, total) = (upgrade.nodes_done, upgrade.nodes_total);
+    format!("{}  {state} {done}/{total} {elapsed}: {}", style.clock(style.now), waits.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::sample;
+    use shiplock_core::language::Language;
+    use unicode_width::UnicodeWidthStr as _;
+
+    #[test]
+    fn an_upgrade_reads_well_in_every_state_and_both_languages() {
+        for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
+            let style = sample::style(language);
+            let upgrades = sample::upgrades();
+            let mut text = vec![list(&upgrades, &style)];
+            text.extend(upgrades.iter().map(|upgrade| show(upgrade, &style)));
+            insta::assert_snapshot!(format!("upgrade_{name}"), text.join("=====\n"));
+        }
+    }
+
+    #[test]
+    fn a_frame_fits_its_terminal_whatever_happens() {
+        let (plan, events) = (sample::plan(), sample::events());
+        for language in [Language::En, Language::Zh] {
+            for upgrade in sample::upgrades() {
+                for size in [(200, 60), (80, 24), (40, 10), (20, 3), (1, 1)] {
+                    let frame = Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: Some("x"), size };
+                    let plain = frame.lines(&sample::style(language));
+                    let coloured = frame.lines(&Style { colour: true, ..sample::style(language) });
+                    assert!(plain.len() < size.1.max(2), "{size:?}");
+                    assert!(plain.iter().all(|line| line.width() < size.0.max(2)), "{size:?} {plain:#?}");
+                    assert_eq!(plain.len(), coloured.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_shows_head_stages_and_the_newest_events() {
+        let (plan, events, upgrade) = (sample::plan(), sample::events(), sample::upgrade_running());
+        let frame = Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24) };
+        insta::assert_snapshot!("frame_en", frame.lines(&sample::style(Language::En)).join("\n"));
+        insta::assert_snapshot!("frame_zh", frame.lines(&sample::style(Language::Zh)).join("\n"));
+    }
+
+    #[test]
+    fn colours_are_cut_without_leaking() {
+        assert_eq!(cut_coloured("\u{1b}[31mabcdef\u{1b}[0m", 3), "\u{1b}[31mabc\u{1b}[0m");
+        assert_eq!(cut_coloured("集群升级", 5), "集群");
+    }
+}

@@ -1,0 +1,169 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
+use shiplock_core::id::UpgradeId;
+use shiplock_core::upgrade::Waiting;
+
+use super::*;
+use crate::port::{Claim, ClaimOutcome, Cordon, DrainPod, Uncordon};
+
+/// A cluster whose pods end some time after they were told to, and whose budget can be opened.
+struct FakeCluster {
+    pods: Mutex<BTreeMap<String, FakePod>>,
+    budget_open: AtomicBool,
+    ends_after: Duration,
+    sent: Mutex<Vec<String>>,
+    lists: Mutex<u32>,
+}
+
+#[derive(Clone)]
+struct FakePod {
+    pod: DrainPod,
+    ends_at: Option<Instant>,
+}
+
+impl FakeCluster {
+    fn new(names: &[&str], ends_after: Duration) -> Self {
+        let fake = |name: &&str| {
+            let pod = DrainPod {
+                namespace: "shop".to_owned(),
+                name: (*name).to_owned(),
+                uid: ObjectUid::from(*name),
+                owner: None,
+                is_mirror: false,
+                is_daemon: false,
+                tolerates_unschedulable: false,
+                is_terminating: false,
+                grace_seconds: 30,
+                budgets: Vec::new(),
+            };
+            ((*name).to_owned(), FakePod { pod, ends_at: None })
+        };
+        Self {
+            pods: Mutex::new(names.iter().map(fake).collect()),
+            budget_open: AtomicBool::new(true),
+            ends_after,
+            sent: Mutex::default(),
+            lists: Mutex::default(),
+        }
+    }
+
+    fn end(&self, verb: &str, pod: &DrainPod) -> Eviction {
+        self.sent.lock().unwrap().push(format!("{verb} {}", pod.name));
+        if verb == "evict" && !self.budget_open.load(Ordering::SeqCst) {
+            return Eviction::RefusedByBudget;
+        }
+        let mut pods = self.pods.lock().unwrap();
+        let Some(found) = pods.get_mut(&pod.name) else { return Eviction::Gone };
+        found.pod.is_terminating = true;
+        found.ends_at = Some(Instant::now() + self.ends_after);
+        Eviction::Accepted
+    }
+
+    fn sent(&self) -> Vec<String> {
+        self.sent.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn facts(&self) -> Result<ClusterFacts, Problem> {
+        unreachable!("a drain needs no facts")
+    }
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
+    }
+    async fn node(&self, _: &NodeName) -> Result<Option<NodeFacts>, Problem> {
+        unreachable!("a drain does not look at the node")
+    }
+    async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
+        unreachable!("a drain does not cordon")
+    }
+    async fn uncordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Uncordon, Problem> {
+        unreachable!("a drain does not uncordon")
+    }
+    async fn pods_on(&self, _: &NodeName) -> Result<Vec<DrainPod>, Problem> {
+        *self.lists.lock().unwrap() += 1;
+        let mut pods = self.pods.lock().unwrap();
+        pods.retain(|_, found| found.ends_at.is_none_or(|at| Instant::now() < at));
+        Ok(pods.values().map(|found| found.pod.clone()).collect())
+    }
+    async fn evict(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
+        Ok(self.end("evict", pod))
+    }
+    async fn delete_pod(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
+        Ok(self.end("delete", pod))
+    }
+    async fn claim(&self, _: &Claim) -> Result<ClaimOutcome, Problem> {
+        unreachable!("a drain claims nothing")
+    }
+    async fn release(&self, _: &UpgradeId) -> Result<(), Problem> {
+        unreachable!("a drain releases nothing")
+    }
+}
+
+async fn run(cluster: &FakeCluster, on_timeout: OnDrainTimeout, may_act: bool) -> Result<StepOutcome, (Problem, bool)> {
+    drain(cluster, &NodeName::from("w1"), Duration::from_secs(60), on_timeout, &|| may_act, &|_| {}).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_soon_after_the_last_pod() {
+    let cluster = FakeCluster::new(&["a", "b", "c"], Duration::from_secs(5));
+    let begun = Instant::now();
+    let outcome = run(&cluster, OnDrainTimeout::Pause, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 3, relanded: Vec::new() }));
+    assert!(begun.elapsed() >= Duration::from_secs(5) && begun.elapsed() <= Duration::from_millis(5300), "{:?}", begun.elapsed());
+    assert_eq!(cluster.sent().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lease_nothing_is_sent() {
+    let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+    let (problem, retryable) = run(&cluster, OnDrainTimeout::Force, false).await.unwrap_err();
+    assert_eq!((problem.code, retryable), (Code::LeaseLost, false));
+    assert!(cluster.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_budget_is_shown_until_it_opens() {
+    let cluster = FakeCluster::new(&["a"], Duration::from_secs(1));
+    cluster.budget_open.store(false, Ordering::SeqCst);
+    let shown = Mutex::new(0);
+    let progress = |waits: Vec<WaitingOn>| {
+        if waits.iter().any(|wait| matches!(wait.what, Waiting::PodDisruptionBudget { .. })) {
+            *shown.lock().unwrap() += 1;
+            if *shown.lock().unwrap() == 20 {
+                cluster.budget_open.store(true, Ordering::SeqCst);
+            }
+        }
+    };
+    let outcome = drain(&cluster, &NodeName::from("w1"), Duration::from_secs(60), OnDrainTimeout::Pause, &|| true, &progress).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(*shown.lock().unwrap() >= 20 && cluster.sent().len() <= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn force_deletes_what_budgets_hold_back_and_only_after_the_time_is_over() {
+    let cluster = FakeCluster::new(&["a"], Duration::from_secs(2));
+    cluster.budget_open.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    let outcome = run(&cluster, OnDrainTimeout::Force, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(begun.elapsed() >= Duration::from_secs(62));
+    let sent = cluster.sent();
+    assert_eq!(sent.iter().filter(|line| line.starts_with("delete")).count(), 1);
+    assert_eq!(sent.last().map(String::as_str), Some("delete a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_drain_times_out_and_asks_seldom() {
+    let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+    cluster.budget_open.store(false, Ordering::SeqCst);
+    let (problem, retryable) = run(&cluster, OnDrainTimeout::Pause, true).await.unwrap_err();
+    assert_eq!((problem.code, retryable), (Code::DrainTimedOut, false));
+    assert!(cluster.sent().len() <= 16, "{}", cluster.sent().len());
+    assert!(*cluster.lists.lock().unwrap() <= 80, "{}", cluster.lists.lock().unwrap());
+}

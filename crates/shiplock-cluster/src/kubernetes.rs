@@ -1,0 +1,160 @@
+//! A real cluster behind the port, over its API server.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
+use shiplock_core::id::{ClusterUid, NodeName, ObjectUid, UpgradeId};
+use shiplock_core::problem::Problem;
+
+use crate::answer::Ask;
+use crate::cache::Changes;
+use crate::connection::Connection;
+use crate::kubeconfig::Kubeconfig;
+use crate::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
+use crate::translation::{Budget, node_facts};
+use crate::watching::{Watching, budgets, snapshot};
+use crate::{lease, ownership, pods, survey};
+
+/// After this time a wait for changes ends, whether there were any or not.
+const CHANGED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes come in bursts: what follows the first within this time is told together with it.
+const CHANGES_GATHERED: Duration = Duration::from_millis(50);
+
+/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] and end with [`KubernetesCluster::rest`] or
+/// with the value.
+#[derive(Debug)]
+pub struct KubernetesCluster {
+    connection: Connection,
+    changes: Arc<Changes>,
+    /// How many changes there were when facts were last given out.
+    seen: AtomicU64,
+    watching: Mutex<Option<Arc<Watching>>>,
+}
+
+impl KubernetesCluster {
+    /// Prepares a connection with a kubeconfig that stands alone, see [`Kubeconfig::inline`]; one that names files is
+    /// refused, and so is what `allow` would have to name. Nothing is sent yet.
+    pub async fn connect(kubeconfig: &str, allow: &[String]) -> Result<Self, Problem> {
+        let kubeconfig = Kubeconfig::standing_alone(kubeconfig, allow)?;
+        Ok(Self::over(Connection::open(&kubeconfig).await?))
+    }
+
+    /// A cluster behind a client that is there already, such as one over a simulated API server. Instances of the API
+    /// server cannot be told apart then.
+    pub fn with_client(client: kube::Client, server: &str) -> Self {
+        Self::over(Connection::over(client, server))
+    }
+
+    fn over(connection: Connection) -> Self {
+        Self { connection, changes: Changes::new(), seen: AtomicU64::new(0), watching: Mutex::new(None) }
+    }
+
+    /// The address of the API server.
+    pub fn server(&self) -> &str {
+        &self.connection.server
+    }
+
+    /// The identity of the cluster, read now.
+    pub async fn uid(&self) -> Result<ClusterUid, Problem> {
+        survey::cluster_uid(&self.connection).await
+    }
+
+    /// The cluster by listing everything once: no watch is begun and nothing is kept.
+    pub async fn snapshot(&self) -> Result<ClusterFacts, Problem> {
+        snapshot(&self.connection).await
+    }
+
+    /// Ends the watches and drops what they hold, until facts are asked for again.
+    pub fn rest(&self) {
+        *self.slot() = None;
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Watching>>> {
+        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watching(&self) -> Option<Arc<Watching>> {
+        self.slot().clone()
+    }
+
+    /// Budgets serve to name what blocks; where they cannot be had the drain goes on without their names.
+    async fn budgets(&self) -> Vec<Budget> {
+        if let Some(budgets) = self.watching().and_then(|watching| watching.budgets()) {
+            return budgets;
+        }
+        match budgets(&self.connection).list().await {
+            Ok((budgets, _)) => budgets.into_values().collect(),
+            Err(problem) => {
+                tracing::debug!(%problem, "budgets cannot be read");
+                Vec::new()
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Cluster for KubernetesCluster {
+    async fn facts(&self) -> Result<ClusterFacts, Problem> {
+        let watching = self.slot().get_or_insert_with(|| Arc::new(Watching::start(&self.connection, &self.changes))).clone();
+        let seen = self.changes.count();
+        let facts = watching.facts(&self.changes).await;
+        self.seen.fetch_max(seen, Ordering::SeqCst);
+        facts
+    }
+
+    async fn changed(&self) {
+        // What changed since facts were last given out counts, so that nothing is missed between the two calls.
+        let seen = self.seen.load(Ordering::SeqCst);
+        let _ = tokio::time::timeout(CHANGED_TIMEOUT, self.changes.after(seen)).await;
+        tokio::time::sleep(CHANGES_GATHERED).await;
+    }
+
+    async fn node(&self, node: &NodeName) -> Result<Option<NodeFacts>, Problem> {
+        let nodes: Api<Node> = Api::all(self.connection.client.clone());
+        let found = self.connection.read(Ask::new("get", "nodes"), nodes.get_opt(node.as_str())).await?;
+        Ok(found.map(node_facts))
+    }
+
+    async fn cordon(&self, node: &NodeName, uid: &ObjectUid, owner: &NodeOwner) -> Result<Cordon, Problem> {
+        ownership::cordon(&self.connection, node, uid, owner).await
+    }
+
+    async fn uncordon(&self, node: &NodeName, uid: &ObjectUid, owner: &NodeOwner) -> Result<Uncordon, Problem> {
+        ownership::uncordon(&self.connection, node, uid, owner).await
+    }
+
+    async fn pods_on(&self, node: &NodeName) -> Result<Vec<DrainPod>, Problem> {
+        let budgets = self.budgets().await;
+        pods::pods_on(&self.connection, node, &budgets).await
+    }
+
+    async fn evict(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
+        pods::evict(&self.connection, pod).await
+    }
+
+    async fn delete_pod(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
+        pods::delete(&self.connection, pod).await
+    }
+
+    fn budget_allows(&self, budget: &str) -> Option<bool> {
+        self.watching()?.budget_allows(budget)
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Problem> {
+        lease::claim(&self.connection, claim, Timestamp::now()).await
+    }
+
+    async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem> {
+        lease::release(&self.connection, upgrade).await
+    }
+}
+
+#[cfg(test)]
+#[path = "kubernetes_tests.rs"]
+mod tests;

@@ -1,0 +1,120 @@
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use shiplock_core::problem::Code;
+
+use super::*;
+use crate::mock::{Answer, Asked, Log, api, status};
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-upgrade/leases";
+
+fn now() -> Timestamp {
+    "2026-01-01T12:00:00.5Z".parse().unwrap()
+}
+
+fn our_claim(event: u64) -> Claim {
+    Claim { installation: "inst-a".to_owned(), upgrade: UpgradeId::from("up1"), event_number: event }
+}
+
+fn lease(holder: &str, upgrade: Option<&str>, event: &str, renewed: &str) -> Value {
+    let mut annotations = json!({"kept": "yes"});
+    if let Some(upgrade) = upgrade {
+        annotations[UPGRADE_ANNOTATION] = json!(upgrade);
+        annotations[EVENT_ANNOTATION] = json!(event);
+    }
+    json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "resourceVersion": "5", "annotations": annotations},
+        "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseTransitions": 3, "acquireTime": "2026-01-01T11:00:00.000000Z"},
+    })
+}
+
+#[test]
+fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
+    let recent = "2026-01-01T11:59:00.000000Z";
+    let old = "2026-01-01T11:49:00.000000Z";
+    let future = "2026-01-01T13:00:00.000000Z";
+    let other = Verdict::Refused(ClaimOutcome::HeldByOther { installation: "inst-b".to_owned(), upgrade: UpgradeId::from("up9") });
+    let cases = [
+        ("free", lease("inst-b", None, "", recent), Verdict::Free),
+        ("ours", lease("inst-a", Some("up1"), "10", recent), Verdict::Free),
+        ("our last upgrade", lease("inst-a", Some("up0"), "900", recent), Verdict::Free),
+        ("our later log", lease("inst-a", Some("up1"), "11", recent), Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 11 })),
+        ("a living other", lease("inst-b", Some("up9"), "1", recent), other),
+        ("a gone other", lease("inst-b", Some("up9"), "1", old), Verdict::Free),
+    ];
+    for (case, found, expected) in cases {
+        assert_eq!(verdict(&serde_json::from_value(found).unwrap(), &our_claim(10), now()), expected, "{case}");
+    }
+    let ahead = serde_json::from_value(lease("inst-b", Some("up9"), "1", future)).unwrap();
+    assert!(matches!(verdict(&ahead, &our_claim(10), now()), Verdict::Refused(_)), "a clock that is ahead is no reason to take it");
+}
+
+fn server(answers: Vec<(&'static str, Answer)>) -> (Connection, Log) {
+    let answers = Arc::new(Mutex::new(answers));
+    api(move |asked: &Asked| {
+        let (method, answer) = answers.lock().unwrap().remove(0);
+        assert_eq!(asked.method, method, "{}", asked.line());
+        answer
+    })
+}
+
+#[tokio::test]
+async fn a_first_claim_makes_namespace_and_lease() {
+    let made = || Answer::Json(201, lease("inst-a", Some("up1"), "3", "2026-01-01T12:00:00.500000Z"));
+    let (connection, log) = server(vec![
+        ("GET", status(404, "NotFound", "no lease")),
+        ("POST", status(404, "NotFound", "no namespace")),
+        ("POST", Answer::Json(201, json!({"kind": "Namespace", "metadata": {"name": NAMESPACE}}))),
+        ("POST", made()),
+    ]);
+    assert_eq!(claim(&connection, &our_claim(3), now()).await, Ok(ClaimOutcome::Ours));
+    let log = log.lock().unwrap();
+    assert_eq!(log[2].path, "/api/v1/namespaces");
+    assert_eq!(log[3].path, LEASES);
+    let body = &log[3].body;
+    assert_eq!(body["metadata"]["annotations"], json!({UPGRADE_ANNOTATION: "up1", EVENT_ANNOTATION: "3"}));
+    assert_eq!(body["spec"]["holderIdentity"], "inst-a");
+    assert_eq!(body["spec"]["renewTime"], "2026-01-01T12:00:00.500000Z");
+    assert_eq!(body["spec"]["leaseDurationSeconds"], 60);
+}
+
+#[tokio::test]
+async fn a_renewal_tests_the_version_and_is_tried_again_once() {
+    let found = || Answer::Json(200, lease("inst-a", Some("up1"), "3", "2026-01-01T11:59:59.000000Z"));
+    let conflict = || status(409, "Conflict", "moved");
+    let (connection, log) = server(vec![("GET", found()), ("PUT", conflict()), ("GET", found()), ("PUT", found())]);
+    assert_eq!(claim(&connection, &our_claim(4), now()).await, Ok(ClaimOutcome::Ours));
+    let body = log.lock().unwrap()[3].body.clone();
+    assert_eq!(body["metadata"]["resourceVersion"], "5");
+    assert_eq!(body["metadata"]["annotations"]["kept"], "yes");
+    assert_eq!(body["metadata"]["annotations"][EVENT_ANNOTATION], "4");
+    assert_eq!((&body["spec"]["leaseTransitions"], &body["spec"]["acquireTime"]), (&json!(3), &json!("2026-01-01T11:00:00.000000Z")));
+
+    let (connection, _) = server(vec![("GET", found()), ("PUT", conflict()), ("GET", found()), ("PUT", conflict())]);
+    assert_eq!(claim(&connection, &our_claim(4), now()).await.unwrap_err().code, Code::ClusterAnswer);
+}
+
+#[tokio::test]
+async fn a_second_installation_writes_nothing() {
+    let found = Answer::Json(200, lease("inst-b", Some("up9"), "1", "2026-01-01T11:59:59.000000Z"));
+    let (connection, log) = server(vec![("GET", found)]);
+    let expected = ClaimOutcome::HeldByOther { installation: "inst-b".to_owned(), upgrade: UpgradeId::from("up9") };
+    assert_eq!(claim(&connection, &our_claim(1), now()).await, Ok(expected));
+    assert_eq!(log.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_release_takes_our_claim_off_and_no_other() {
+    let renewed = "2026-01-01T11:59:59.000000Z";
+    let ours = || Answer::Json(200, lease("inst-a", Some("up1"), "3", renewed));
+    let (connection, log) = server(vec![("GET", ours()), ("PUT", ours())]);
+    assert_eq!(release(&connection, &UpgradeId::from("up1")).await, Ok(()));
+    assert_eq!(log.lock().unwrap()[1].body["metadata"]["annotations"], json!({"kept": "yes"}));
+
+    for found in [Answer::Json(200, lease("inst-b", Some("up9"), "1", renewed)), status(404, "NotFound", "none")] {
+        let (connection, log) = server(vec![("GET", found)]);
+        assert_eq!(release(&connection, &UpgradeId::from("up1")).await, Ok(()));
+        assert_eq!(log.lock().unwrap().len(), 1);
+    }
+}

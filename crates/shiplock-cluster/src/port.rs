@@ -1,0 +1,153 @@
+//! The port: everything that Shiplock asks of a cluster.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
+use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
+use shiplock_core::problem::Problem;
+
+/// A cluster that can be read and, with fences, changed.
+///
+/// Every method makes one bounded attempt: it does not retry, so that each retry is visible to the driver.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// The cluster as it is, from caches that watches keep fresh, or an error when they are not fresh.
+    async fn facts(&self) -> Result<ClusterFacts, Problem>;
+
+    /// Returns when the facts have changed since the last call, at the latest after some seconds.
+    async fn changed(&self);
+
+    /// One node, read from the API server now; none when it is not there.
+    async fn node(&self, node: &NodeName) -> Result<Option<NodeFacts>, Problem>;
+
+    /// Marks a node unschedulable and ours, by a JSON patch that tests its UID and that nobody else owns it.
+    /// A node that is unschedulable without being ours is left as it is.
+    async fn cordon(&self, node: &NodeName, uid: &ObjectUid, owner: &NodeOwner) -> Result<Cordon, Problem>;
+
+    /// Takes our mark and, with it, our cordon off. A node that is not ours is left as it is.
+    async fn uncordon(&self, node: &NodeName, uid: &ObjectUid, owner: &NodeOwner) -> Result<Uncordon, Problem>;
+
+    /// The pods on a node, read from the API server now, finished ones left out.
+    async fn pods_on(&self, node: &NodeName) -> Result<Vec<DrainPod>, Problem>;
+
+    /// Asks for the eviction of a pod, with its UID as precondition.
+    async fn evict(&self, pod: &DrainPod) -> Result<Eviction, Problem>;
+
+    /// Deletes a pod, budgets notwithstanding, with its UID as precondition. Only where the operator chose force.
+    async fn delete_pod(&self, pod: &DrainPod) -> Result<Eviction, Problem>;
+
+    /// Whether a budget (`namespace/name`) allows a disruption now, as far as caches tell; none where they do not.
+    /// Only a hint when to ask again: the API server decides.
+    fn budget_allows(&self, budget: &str) -> Option<bool> {
+        let _ = budget;
+        None
+    }
+
+    /// Writes or refreshes the Lease `kube-upgrade/shiplock`, which tells other installations that this upgrade is
+    /// at work here, and how far its log is.
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Problem>;
+
+    /// Takes the claim of an upgrade off the Lease.
+    async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem>;
+}
+
+/// How a cordon came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cordon {
+    /// It is unschedulable and ours now.
+    Done,
+    /// It was ours already (an earlier attempt, or an earlier epoch, which is replaced by this one).
+    AlreadyOurs,
+    /// Somebody else had cordoned it; it stays theirs.
+    CordonedByOthers,
+    /// Another upgrade owns it.
+    OwnedByAnotherUpgrade,
+    /// The node is gone or another one has its name.
+    NodeGone,
+}
+
+/// How an uncordon came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncordon {
+    /// Our cordon and mark are gone.
+    Done,
+    /// It was not ours; nothing was changed.
+    NotOurs,
+    /// The node is gone or another one has its name.
+    NodeGone,
+}
+
+/// A pod on a node that is to be emptied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainPod {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: ObjectUid,
+    /// The top controller, as `Deployment web`, resolved through ReplicaSets.
+    pub owner: Option<String>,
+    /// A static pod's mirror: only its kubelet ends it.
+    pub is_mirror: bool,
+    /// A DaemonSet's pod: it would come back at once.
+    pub is_daemon: bool,
+    /// It tolerates a cordoned node and may be bound to it again.
+    pub tolerates_unschedulable: bool,
+    /// It was told to end.
+    pub is_terminating: bool,
+    /// `spec.terminationGracePeriodSeconds`.
+    pub grace_seconds: i64,
+    /// The budgets that select it, as `namespace/name`.
+    pub budgets: Vec<String>,
+}
+
+impl DrainPod {
+    /// `namespace/name`.
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How an eviction came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// The pod was told to end.
+    Accepted,
+    /// The pod is gone, or another one has its name.
+    Gone,
+    /// A PodDisruptionBudget allows no disruption now (429).
+    RefusedByBudget,
+    /// It is refused for another reason; trying again may help.
+    Refused(Problem),
+}
+
+/// Who upgrades a cluster and how far the log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Names the installation (one store), not the process.
+    pub installation: String,
+    /// The upgrade.
+    pub upgrade: UpgradeId,
+    /// The number of the newest event in the store.
+    pub event_number: u64,
+}
+
+/// How a claim came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// The cluster is ours for this upgrade.
+    Ours,
+    /// Another installation's upgrade is at work here.
+    HeldByOther {
+        /// That installation.
+        installation: String,
+        /// Its upgrade.
+        upgrade: UpgradeId,
+    },
+    /// The cluster has seen a later event of this upgrade than the store holds: the store is an older copy.
+    StoreOlder {
+        /// The newest event that the cluster has seen.
+        cluster_event: u64,
+    },
+}

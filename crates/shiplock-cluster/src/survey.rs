@@ -1,0 +1,187 @@
+//! Which cluster it is, and what each instance of its API server runs.
+//!
+//! Behind a balancer one address answers for many instances, and the skew rules count the oldest. So the instances are
+//! asked one by one, at the addresses that they publish themselves. Where one cannot be asked, the address says so.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::ListParams;
+use shiplock_core::facts::ApiServerFacts;
+use shiplock_core::id::ClusterUid;
+use shiplock_core::problem::Problem;
+use shiplock_core::version::KubernetesVersion;
+use tokio::time::Instant;
+
+use crate::answer::{Ask, bounded, unreadable};
+use crate::cache::{Changes, Health};
+use crate::connection::Connection;
+
+/// How long a question of the survey may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How often the cluster is asked whether it still answers.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often the cluster is asked again after it did not answer.
+const HEARTBEAT_AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How old versions may get.
+const VERSIONS_AGE_MAX: Duration = Duration::from_secs(30);
+/// No cluster has more instances of its API server.
+const INSTANCES_MAX: usize = 32;
+
+/// What a survey found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Surveyed {
+    pub(crate) uid: ClusterUid,
+    pub(crate) api_servers: Vec<ApiServerFacts>,
+}
+
+/// Asks everything once.
+pub(crate) async fn survey(connection: &Connection) -> Result<Surveyed, Problem> {
+    let (uid, api_servers) = futures::try_join!(cluster_uid(connection), api_servers(connection))?;
+    Ok(Surveyed { uid, api_servers })
+}
+
+/// The UID of namespace kube-system.
+pub(crate) async fn cluster_uid(connection: &Connection) -> Result<ClusterUid, Problem> {
+    let ask = Ask::new("get", "namespaces");
+    let namespaces: Api<Namespace> = Api::all(connection.client.clone());
+    let namespace = bounded(&connection.server, ask, LIMIT, namespaces.get("kube-system")).await?;
+    let uid = namespace.metadata.uid.filter(|uid| !uid.is_empty());
+    uid.map(ClusterUid::new).ok_or_else(|| unreadable(ask).cause("namespace kube-system has no UID"))
+}
+
+async fn api_servers(connection: &Connection) -> Result<Vec<ApiServerFacts>, Problem> {
+    let addresses = instance_addresses(connection).await.unwrap_or_else(|problem| {
+        tracing::debug!(%problem, "the instances of the API server cannot be listed");
+        BTreeSet::new()
+    });
+    let answers: Vec<(String, Option<KubernetesVersion>)> = stream::iter(addresses)
+        .map(|address| async move {
+            let version = match connection.to_instance(&address) {
+                Some(Ok(instance)) => version(&instance).await,
+                Some(Err(problem)) => Err(problem),
+                None => return (address, None),
+            };
+            if let Err(problem) = &version {
+                tracing::debug!(%problem, address, "an instance of the API server cannot be asked");
+            }
+            (address, version.ok())
+        })
+        .buffer_unordered(INSTANCES_MAX)
+        .collect()
+        .await;
+    combine(connection, answers).await
+}
+
+/// Instances that answered stand for themselves; for the others the configured address answers.
+async fn combine(connection: &Connection, answers: Vec<(String, Option<KubernetesVersion>)>) -> Result<Vec<ApiServerFacts>, Problem> {
+    let (known, silent): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, version)| version.is_some());
+    let mut found: Vec<ApiServerFacts> =
+        known.into_iter().filter_map(|(address, version)| Some(ApiServerFacts { address, version: version? })).collect();
+    if found.is_empty() || !silent.is_empty() {
+        let mut silent: Vec<String> = silent.into_iter().map(|(address, _)| address).collect();
+        silent.sort();
+        let instead = if silent.is_empty() { "its instances are not known".to_owned() } else { format!("in place of {}", silent.join(", ")) };
+        let address = format!("{} ({instead})", connection.server);
+        found.push(ApiServerFacts { address, version: version(connection).await? });
+    }
+    found.sort_by(|one, other| one.address.cmp(&other.address));
+    Ok(found)
+}
+
+async fn version(connection: &Connection) -> Result<KubernetesVersion, Problem> {
+    let ask = Ask::new("get", "/version");
+    let info = bounded(&connection.server, ask, LIMIT, connection.client.apiserver_version()).await?;
+    KubernetesVersion::parse_reported(&info.git_version).map_err(|error| unreadable(ask).because(&error))
+}
+
+/// `address:port` of each instance, from the EndpointSlices of the Service `kubernetes`.
+async fn instance_addresses(connection: &Connection) -> Result<BTreeSet<String>, Problem> {
+    let slices: Api<EndpointSlice> = Api::namespaced(connection.client.clone(), "default");
+    let parameters = ListParams::default().labels("kubernetes.io/service-name=kubernetes").limit(100);
+    let ask = Ask::new("list", "endpointslices.discovery.k8s.io");
+    let slices = bounded(&connection.server, ask, LIMIT, slices.list(&parameters)).await?;
+    Ok(slices.items.iter().flat_map(slice_addresses).take(INSTANCES_MAX).collect())
+}
+
+fn slice_addresses(slice: &EndpointSlice) -> Vec<String> {
+    let ports = slice.ports.as_deref().unwrap_or_default();
+    let port = ports.iter().find(|port| port.name.as_deref() == Some("https")).or(ports.first()).and_then(|port| port.port);
+    let Some(port) = port else { return Vec::new() };
+    let written = |address: &String| if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).map(written).collect()
+}
+
+/// The newest survey, kept by a task.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    state: Mutex<(Option<Surveyed>, Health)>,
+    changes: Arc<Changes>,
+}
+
+impl Survey {
+    pub(crate) fn new(changes: &Arc<Changes>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new((None, Health::default())), changes: changes.clone() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Option<Surveyed>, Health)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn judge(&self, now: Timestamp) -> Option<Result<Timestamp, Problem>> {
+        self.state().1.judge(now)
+    }
+
+    pub(crate) fn newest(&self) -> Option<Surveyed> {
+        self.state().0.clone()
+    }
+
+    /// Asks again and again until the task is aborted. Between surveys a small question shows whether the cluster
+    /// still answers, since a watch over a cut wire only looks quiet.
+    pub(crate) async fn follow(self: Arc<Self>, connection: Connection) {
+        let mut versions_at: Option<Instant> = None;
+        loop {
+            let asked_at = Timestamp::now();
+            let found = match versions_at.filter(|at| at.elapsed() < VERSIONS_AGE_MAX) {
+                Some(_) => cluster_uid(&connection).await.map(|uid| (uid, None)),
+                None => survey(&connection).await.map(|found| (found.uid, Some(found.api_servers))),
+            };
+            let pause = if found.is_ok() { HEARTBEAT } else { HEARTBEAT_AFTER_FAILURE };
+            if matches!(found, Ok((_, Some(_)))) {
+                versions_at = Some(Instant::now());
+            }
+            self.note(found, asked_at);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn note(&self, found: Result<(ClusterUid, Option<Vec<ApiServerFacts>>), Problem>, asked_at: Timestamp) {
+        let mut state = self.state();
+        let before = (state.0.clone(), state.1.judge(asked_at).map(|judged| judged.is_ok()));
+        match found {
+            Ok((uid, api_servers)) => {
+                let kept = || state.0.as_ref().map(|found| found.api_servers.clone()).unwrap_or_default();
+                let api_servers = api_servers.unwrap_or_else(kept);
+                state.0 = Some(Surveyed { uid, api_servers });
+                state.1.good(asked_at);
+                state.1.connect();
+            }
+            Err(problem) => state.1.lose(problem),
+        }
+        let after = (state.0.clone(), state.1.judge(asked_at).map(|judged| judged.is_ok()));
+        drop(state);
+        if before != after {
+            self.changes.tell();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "survey_tests.rs"]
+mod tests;

@@ -1,0 +1,193 @@
+//! All caches of one cluster and the tasks that keep them fresh. Dropping it ends the tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
+use shiplock_core::facts::{ClusterFacts, NodeFacts, PodFacts, WorkloadFacts};
+use shiplock_core::id::NodeName;
+use shiplock_core::problem::Problem;
+use tokio::task::JoinSet;
+
+use crate::answer::unreachable_server;
+use crate::cache::{Cache, Changes, Source};
+use crate::connection::Connection;
+use crate::survey::{Survey, survey};
+use crate::translation::{
+    Budget, daemon_set_facts, deployment_facts, is_finished, node_facts, pod_facts, stateful_set_facts,
+};
+
+/// How long the first facts may take before the caller gets an answer that they are not there yet.
+const FIRST_FACTS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The caches and their tasks.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    nodes: Arc<Cache<NodeFacts>>,
+    pods: Arc<Cache<PodFacts>>,
+    budgets: Arc<Cache<Budget>>,
+    deployments: Arc<Cache<WorkloadFacts>>,
+    stateful_sets: Arc<Cache<WorkloadFacts>>,
+    daemon_sets: Arc<Cache<WorkloadFacts>>,
+    survey: Arc<Survey>,
+    server: String,
+    /// Aborted when this is dropped.
+    _tasks: JoinSet<()>,
+}
+
+fn nodes(connection: &Connection) -> Source<Node, NodeFacts> {
+    let api = Api::all(connection.client.clone());
+    Source { connection: connection.clone(), api, resource: "nodes", keep: |node| Some(node_facts(node)) }
+}
+
+fn pods(connection: &Connection) -> Source<Pod, PodFacts> {
+    let api = Api::all(connection.client.clone());
+    let keep = |pod: Pod| (!is_finished(&pod)).then(|| pod_facts(pod));
+    Source { connection: connection.clone(), api, resource: "pods", keep }
+}
+
+pub(crate) fn budgets(connection: &Connection) -> Source<PodDisruptionBudget, Budget> {
+    let api = Api::all(connection.client.clone());
+    let resource = "poddisruptionbudgets.policy";
+    Source { connection: connection.clone(), api, resource, keep: |budget| Some(Budget::new(budget)) }
+}
+
+fn deployments(connection: &Connection) -> Source<Deployment, WorkloadFacts> {
+    let api = Api::all(connection.client.clone());
+    Source { connection: connection.clone(), api, resource: "deployments.apps", keep: |object| Some(deployment_facts(object)) }
+}
+
+fn stateful_sets(connection: &Connection) -> Source<StatefulSet, WorkloadFacts> {
+    let api = Api::all(connection.client.clone());
+    Source { connection: connection.clone(), api, resource: "statefulsets.apps", keep: |object| Some(stateful_set_facts(object)) }
+}
+
+fn daemon_sets(connection: &Connection) -> Source<DaemonSet, WorkloadFacts> {
+    let api = Api::all(connection.client.clone());
+    Source { connection: connection.clone(), api, resource: "daemonsets.apps", keep: |object| Some(daemon_set_facts(object)) }
+}
+
+impl Watching {
+    /// Starts to watch.
+    pub(crate) fn start(connection: &Connection, changes: &Arc<Changes>) -> Self {
+        let mut tasks = JoinSet::new();
+        let watching = Self {
+            nodes: Cache::new(changes),
+            pods: Cache::new(changes),
+            budgets: Cache::new(changes),
+            deployments: Cache::new(changes),
+            stateful_sets: Cache::new(changes),
+            daemon_sets: Cache::new(changes),
+            survey: Survey::new(changes),
+            server: connection.server.clone(),
+            _tasks: JoinSet::new(),
+        };
+        tasks.spawn(nodes(connection).follow(watching.nodes.clone()));
+        tasks.spawn(pods(connection).follow(watching.pods.clone()));
+        tasks.spawn(budgets(connection).follow(watching.budgets.clone()));
+        tasks.spawn(deployments(connection).follow(watching.deployments.clone()));
+        tasks.spawn(stateful_sets(connection).follow(watching.stateful_sets.clone()));
+        tasks.spawn(daemon_sets(connection).follow(watching.daemon_sets.clone()));
+        tasks.spawn(watching.survey.clone().follow(connection.clone()));
+        Self { _tasks: tasks, ..watching }
+    }
+
+    /// The facts, waited for if they were never there, or why there are none that anybody may build on.
+    pub(crate) async fn facts(&self, changes: &Changes) -> Result<ClusterFacts, Problem> {
+        let look = async {
+            loop {
+                let count = changes.count();
+                if let Some(judged) = self.judge() {
+                    return judged;
+                }
+                changes.after(count).await;
+            }
+        };
+        match tokio::time::timeout(FIRST_FACTS_TIMEOUT, look).await {
+            Ok(judged) => self.assemble(judged?),
+            Err(_) => Err(self.not_yet()),
+        }
+    }
+
+    /// The budgets, where they are fresh.
+    pub(crate) fn budgets(&self) -> Option<Vec<Budget>> {
+        self.budgets.judge(Timestamp::now())?.ok()?;
+        Some(self.budgets.look(|budgets| budgets.values().cloned().collect()))
+    }
+
+    /// Whether a budget allows a disruption, where that is known.
+    pub(crate) fn budget_allows(&self, budget: &str) -> Option<bool> {
+        self.budgets.judge(Timestamp::now())?.ok()?;
+        self.budgets.look(|budgets| Some(budgets.get(budget)?.facts.disruptions_allowed > 0))
+    }
+
+    /// The worst of all: none while something was never there.
+    fn judge(&self) -> Option<Result<Timestamp, Problem>> {
+        let now = Timestamp::now();
+        let judged = [
+            self.nodes.judge(now),
+            self.pods.judge(now),
+            self.budgets.judge(now),
+            self.deployments.judge(now),
+            self.stateful_sets.judge(now),
+            self.daemon_sets.judge(now),
+            self.survey.judge(now),
+        ];
+        if let Some(problem) = judged.iter().flatten().find_map(|judged| judged.as_ref().err()) {
+            return Some(Err(problem.clone()));
+        }
+        let mut until = now;
+        for judged in judged {
+            until = until.min(judged?.unwrap_or(now));
+        }
+        Some(Ok(until))
+    }
+
+    fn not_yet(&self) -> Problem {
+        unreachable_server(&self.server).cause(format!("not everything was listed within {FIRST_FACTS_TIMEOUT:?}"))
+    }
+
+    fn assemble(&self, observed_at: Timestamp) -> Result<ClusterFacts, Problem> {
+        let found = self.survey.newest().ok_or_else(|| self.not_yet())?;
+        let all = |cache: &Cache<WorkloadFacts>| cache.look(|items| items.values().cloned().collect::<Vec<_>>());
+        Ok(ClusterFacts {
+            uid: found.uid,
+            observed_at,
+            api_servers: found.api_servers,
+            nodes: self.nodes.look(|nodes| nodes.iter().map(|(name, node)| (NodeName::from(name.as_str()), node.clone())).collect()),
+            pods: self.pods.look(|pods| pods.values().cloned().collect()),
+            budgets: self.budgets.look(|budgets| budgets.values().map(|budget| budget.facts.clone()).collect()),
+            workloads: [all(&self.deployments), all(&self.stateful_sets), all(&self.daemon_sets)].concat(),
+        })
+    }
+}
+
+/// The facts by listing everything once; nothing is kept.
+pub(crate) async fn snapshot(connection: &Connection) -> Result<ClusterFacts, Problem> {
+    let observed_at = Timestamp::now();
+    let (nodes, pods, budgets, deployments, stateful_sets, daemon_sets) =
+        (nodes(connection), pods(connection), budgets(connection), deployments(connection), stateful_sets(connection), daemon_sets(connection));
+    let (found, nodes, pods, budgets, deployments, stateful_sets, daemon_sets) = futures::try_join!(
+        survey(connection),
+        nodes.list(),
+        pods.list(),
+        budgets.list(),
+        deployments.list(),
+        stateful_sets.list(),
+        daemon_sets.list(),
+    )?;
+    let workloads = [deployments.0, stateful_sets.0, daemon_sets.0];
+    Ok(ClusterFacts {
+        uid: found.uid,
+        observed_at,
+        api_servers: found.api_servers,
+        nodes: nodes.0.into_iter().map(|(name, node)| (NodeName::from(name), node)).collect(),
+        pods: pods.0.into_values().collect(),
+        budgets: budgets.0.into_values().map(|budget| budget.facts).collect(),
+        workloads: workloads.into_iter().flat_map(|items| items.into_values()).collect(),
+    })
+}

@@ -1,0 +1,464 @@
+//! The shell around the driver's machine: it carries inputs in from store, cluster, agents and clock, and outputs out.
+//!
+//! It holds the lease of one upgrade for as long as it runs. When it may have lost the lease it stops: what it still
+//! sends fails a precondition. It decides nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use shiplock_api::agent::{PermitResponse, ReportResponse};
+use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster};
+use shiplock_core::facts::{Facts, NodeOwner, Observed};
+use shiplock_core::id::{ClusterName, Epoch, UpgradeId};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::{Event, EventRecord, Upgrade, WaitingOn};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::machine::{Input, Machine, Output, StepResult, Ticket};
+use super::steps::{Progress, StepContext};
+use super::supervisor::{Handle, Shared};
+use crate::hub::AgentMessage;
+use crate::store::StoreError;
+
+/// A lease lasts this long unless renewed; a server that is gone is replaced after it.
+pub(super) const LEASE_SECONDS: u32 = 15;
+/// A lease is renewed this often.
+const LEASE_RENEWAL: Duration = Duration::from_secs(4);
+/// Nothing is sent when the lease ends sooner than a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The Lease in the cluster is refreshed this often at least.
+const CLAIM_RENEWAL: Duration = Duration::from_secs(10);
+/// Events read at once.
+const EVENTS_PAGE: u32 = 1000;
+/// After a failure of store or cluster the shell waits this long before it tries again.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Until when the lease holds, on the monotonic clock, as milliseconds since `origin`.
+#[derive(Debug)]
+struct LeaseClock {
+    origin: Instant,
+    until_milliseconds: AtomicU64,
+}
+
+impl LeaseClock {
+    /// `asked_at` is when the request for the lease was sent: the store's clock cannot have been earlier.
+    fn extend(&self, asked_at: Instant) {
+        let until = asked_at.duration_since(self.origin) + Duration::from_secs(u64::from(LEASE_SECONDS));
+        self.until_milliseconds.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Whether a request sent now is answered before the lease may end.
+    fn may_act(&self) -> bool {
+        let now = self.origin.elapsed() + REQUEST_TIMEOUT;
+        now.as_millis() < u128::from(self.until_milliseconds.load(Ordering::SeqCst))
+    }
+}
+
+/// Why driving ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The upgrade ended.
+    Finished,
+    /// Somebody else drives it, or the store cannot be reached: look again later.
+    Later,
+    /// The log cannot be folded by this version: it stays as it is.
+    Unreadable(Problem),
+}
+
+/// Drives one upgrade until it ends or the lease is lost.
+pub(super) async fn drive(shared: &Arc<Shared>, handle: &Arc<Handle>, id: &UpgradeId, cluster_name: &ClusterName) -> Ended {
+    let clock = Arc::new(LeaseClock { origin: Instant::now(), until_milliseconds: AtomicU64::new(0) });
+    let asked_at = Instant::now();
+    let lease = match shared.store.take_lease(id, &shared.settings.holder, Timestamp::now(), LEASE_SECONDS).await {
+        Ok(Some(lease)) => lease,
+        Ok(None) => return Ended::Later,
+        Err(error) => return later(id, &error),
+    };
+    clock.extend(asked_at);
+    let upgrade = match load(shared, id).await {
+        Ok(upgrade) => upgrade,
+        Err(StoreError::Refused(problem)) => return Ended::Unreadable(problem),
+        Err(error) => return later(id, &error),
+    };
+    let taken = Event::LeaseTaken { epoch: lease.epoch, holder: shared.settings.holder.clone() };
+    let upgrade = match shared.store.append(id, upgrade.len, lease.epoch, Timestamp::now(), &[taken]).await {
+        Ok(records) => {
+            shared.note_appended(&records);
+            match records.iter().try_fold(upgrade, Upgrade::apply) {
+                Ok(upgrade) => upgrade,
+                Err(illegal) => return Ended::Unreadable(unreadable(id, &illegal)),
+            }
+        }
+        Err(error) => return later(id, &error),
+    };
+    let messages = shared.hub.attach(id, cluster_name);
+    let driver = Shell {
+        shared: shared.clone(),
+        handle: handle.clone(),
+        id: id.clone(),
+        cluster_name: cluster_name.clone(),
+        epoch: lease.epoch,
+        clock,
+        machine: Machine::new(upgrade, shared.settings.policy),
+        progress: Arc::new(Progress::default()),
+        answers: HashMap::new(),
+        tickets: 0,
+        steps: JoinSet::new(),
+        wake_at: None,
+        unknown_since: None,
+    };
+    let ended = driver.run(messages).await;
+    shared.hub.detach(id);
+    handle.set_waits(Vec::new());
+    if let Err(error) = shared.store.release_lease(id, lease.epoch).await {
+        tracing::debug!(upgrade = %id, %error, "the lease was not given back; it ends by itself");
+    }
+    ended
+}
+
+fn later(id: &UpgradeId, error: &StoreError) -> Ended {
+    tracing::warn!(upgrade = %id, error = %Problem::new(Code::StoreFailed).with("operation", "drive").because(error), "the upgrade is not driven now");
+    Ended::Later
+}
+
+fn unreadable(id: &UpgradeId, illegal: &shiplock_core::upgrade::IllegalEvent) -> Problem {
+    Problem::new(Code::LogUnreadable).with("upgrade", id).with("number", illegal.number).with("why", &illegal.why)
+}
+
+/// Folds the whole log.
+pub(super) async fn load(shared: &Shared, id: &UpgradeId) -> Result<Upgrade, StoreError> {
+    let mut upgrade: Option<Upgrade> = None;
+    loop {
+        let after = upgrade.as_ref().map_or(0, |upgrade| upgrade.len);
+        let page = shared.store.events(id, after, EVENTS_PAGE).await?;
+        let full = page.len() == EVENTS_PAGE as usize;
+        for record in &page {
+            let folded = match upgrade.take() {
+                None => Upgrade::begin(record),
+                Some(upgrade) => upgrade.apply(record),
+            };
+            upgrade = Some(folded.map_err(|illegal| unreadable(id, &illegal))?);
+        }
+        if !full {
+            let missing = || StoreError::Refused(Problem::new(Code::UpgradeUnknown).with("upgrade", id));
+            return upgrade.ok_or_else(missing);
+        }
+    }
+}
+
+struct Shell {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    id: UpgradeId,
+    cluster_name: ClusterName,
+    epoch: Epoch,
+    clock: Arc<LeaseClock>,
+    machine: Machine,
+    progress: Arc<Progress>,
+    answers: HashMap<Ticket, Answer>,
+    tickets: Ticket,
+    steps: JoinSet<(shiplock_core::id::StepNumber, u32, StepResult)>,
+    wake_at: Option<Timestamp>,
+    unknown_since: Option<Timestamp>,
+}
+
+enum Answer {
+    Permit(oneshot::Sender<PermitResponse>),
+    Report(oneshot::Sender<Option<ReportResponse>>),
+}
+
+impl Shell {
+    async fn run(mut self, mut messages: mpsc::Receiver<AgentMessage>) -> Ended {
+        let mut renewal = tokio::time::interval(LEASE_RENEWAL);
+        renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        renewal.reset();
+        // Until the cluster answers there is nothing to decide, but people must see why, and the lease is kept.
+        let cluster = loop {
+            tokio::select! {
+                connected = self.shared.clusters.connect(&self.cluster_name) => match connected {
+                    Ok(cluster) => break cluster,
+                    Err(problem) => {
+                        self.handle.set_waits(vec![held(problem)]);
+                        tokio::time::sleep(FAILURE_PAUSE).await;
+                        if let Some(ended) = self.renew().await { return ended; }
+                    }
+                },
+                _ = renewal.tick() => if let Some(ended) = self.renew().await { return ended; },
+            }
+        };
+        let (facts_sender, mut facts) = watch::channel::<Option<Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>>>(None);
+        let (claim_len, claim_watch) = watch::channel(self.machine.upgrade().len);
+        let (claim_sender, mut claims) = watch::channel::<Option<Result<ClaimOutcome, Problem>>>(None);
+        let mut watchers = JoinSet::new();
+        watchers.spawn(watch_facts(cluster.clone(), facts_sender));
+        watchers.spawn(keep_claim(cluster.clone(), self.shared.settings.installation.clone(), self.id.clone(), claim_watch, claim_sender));
+        loop {
+            let sleep = self.sleep();
+            let input = tokio::select! {
+                biased;
+                _ = renewal.tick() => {
+                    if let Some(ended) = self.renew().await { return ended; }
+                    continue;
+                }
+                Some(joined) = self.steps.join_next() => match joined {
+                    Ok((step, attempt, result)) => Input::StepEnded { step, attempt, result },
+                    Err(error) => {
+                        tracing::error!(upgrade = %self.id, %error, "a step of the server ended without a result; it is examined again");
+                        return Ended::Later;
+                    }
+                },
+                message = messages.recv() => match message {
+                    Some(message) => self.agent_message(message),
+                    None => return Ended::Later,
+                },
+                () = self.handle.woken() => match self.grown().await {
+                    Ok(records) => Input::Grown(records),
+                    Err(ended) => return ended,
+                },
+                Ok(()) = claims.changed() => match claims.borrow_and_update().clone() {
+                    Some(Ok(outcome)) => Input::Claim(self.claim_problem(outcome)),
+                    // An unreachable cluster shows in the facts; a claim that stood goes on to stand.
+                    _ => Input::Tick,
+                },
+                Ok(()) = facts.changed() => Input::Tick,
+                () = self.progress.changed() => Input::Tick,
+                () = sleep => Input::Tick,
+            };
+            let observed = facts.borrow().clone();
+            if let Some(observed) = observed {
+                let gathered = self.facts(observed);
+                if let Some(ended) = self.feed(Input::Facts(Box::new(gathered)), &cluster, &claim_len).await {
+                    return self.finish(ended, &cluster).await;
+                }
+            }
+            if let Some(ended) = self.feed(input, &cluster, &claim_len).await {
+                return self.finish(ended, &cluster).await;
+            }
+        }
+    }
+
+    async fn finish(&self, ended: Ended, cluster: &Arc<dyn Cluster>) -> Ended {
+        if matches!(ended, Ended::Finished)
+            && let Err(problem) = cluster.release(&self.id).await
+        {
+            tracing::warn!(upgrade = %self.id, %problem, "the Lease in the cluster was not given back; it ends by itself");
+        }
+        ended
+    }
+
+    fn sleep(&self) -> impl Future<Output = ()> + use<> {
+        let wait = self.wake_at.map_or(Duration::from_secs(5), |wake_at| {
+            Duration::try_from(wake_at.duration_since(Timestamp::now())).unwrap_or_default()
+        });
+        tokio::time::sleep(wait.clamp(Duration::from_millis(10), Duration::from_secs(30)))
+    }
+
+    async fn renew(&self) -> Option<Ended> {
+        let asked_at = Instant::now();
+        match self.shared.store.renew_lease(&self.id, self.epoch, Timestamp::now(), LEASE_SECONDS).await {
+            Ok(_) => {
+                self.clock.extend(asked_at);
+                None
+            }
+            Err(StoreError::LeaseLost { epoch, .. }) => {
+                tracing::warn!(upgrade = %self.id, ours = %self.epoch, theirs = %epoch, "the lease was taken by another server; this one stops");
+                Some(Ended::Later)
+            }
+            Err(error) => {
+                tracing::warn!(upgrade = %self.id, %error, "the lease was not renewed");
+                // Without the store nothing can be recorded, so nothing may act for longer than the lease holds.
+                (!self.clock.may_act()).then_some(Ended::Later)
+            }
+        }
+    }
+
+    fn facts(&mut self, observed: Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>) -> Facts {
+        let cluster = match observed {
+            Ok(facts) => {
+                self.unknown_since = None;
+                Observed::Known((*facts).clone())
+            }
+            Err(problem) => {
+                let since = *self.unknown_since.get_or_insert_with(Timestamp::now);
+                Observed::Unknown { problem, since }
+            }
+        };
+        Facts {
+            cluster,
+            agents: self.shared.hub.agents(&self.cluster_name),
+            progress: self.progress.all(),
+            uptime_seconds: self.shared.started_at.elapsed().as_secs(),
+        }
+    }
+
+    fn agent_message(&mut self, message: AgentMessage) -> Input {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        match message {
+            AgentMessage::Contact => Input::Tick,
+            AgentMessage::Permit { request, answer } => {
+                self.answers.insert(ticket, Answer::Permit(answer));
+                Input::Permit { id: request.id, lease_holds: self.clock.may_act(), ticket }
+            }
+            AgentMessage::Report { report, answer } => {
+                self.answers.insert(ticket, Answer::Report(answer));
+                Input::Report { id: report.id, node: report.node, kind: report.kind, ticket }
+            }
+        }
+    }
+
+    /// What the log holds beyond the fold.
+    async fn grown(&self) -> Result<Vec<EventRecord>, Ended> {
+        match self.shared.store.events(&self.id, self.machine.upgrade().len, EVENTS_PAGE).await {
+            Ok(records) => Ok(records),
+            Err(StoreError::Refused(problem)) => Err(Ended::Unreadable(problem)),
+            Err(error) => Err(later(&self.id, &error)),
+        }
+    }
+
+    fn claim_problem(&self, outcome: ClaimOutcome) -> Option<Problem> {
+        match outcome {
+            ClaimOutcome::Ours => None,
+            ClaimOutcome::HeldByOther { installation, upgrade } => {
+                Some(Problem::new(Code::OtherInstallation).with("holder", installation).with("upgrade", upgrade))
+            }
+            ClaimOutcome::StoreOlder { cluster_event } => Some(
+                Problem::new(Code::StoreOlderThanCluster)
+                    .with("cluster_event", cluster_event)
+                    .with("upgrade", &self.id)
+                    .with("store_event", self.machine.upgrade().len),
+            ),
+        }
+    }
+
+    /// Feeds one input and carries out what comes of it, until nothing comes any more.
+    async fn feed(&mut self, input: Input, cluster: &Arc<dyn Cluster>, claim_len: &watch::Sender<u64>) -> Option<Ended> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for output in self.machine.on(input, Timestamp::now()) {
+                match output {
+                    Output::Append { expected_len, events } => match self.append(expected_len, &events).await {
+                        Ok(input) => inputs.push_back(input),
+                        Err(ended) => return Some(ended),
+                    },
+                    Output::RunStep { step, attempt } => self.run_step(&step, attempt, cluster),
+                    Output::Offer(assignment) => self.shared.hub.offer(&self.cluster_name, *assignment),
+                    Output::Withdraw(node) => self.shared.hub.withdraw(&self.cluster_name, &node),
+                    Output::AnswerPermit(ticket, response) => {
+                        if let Some(Answer::Permit(answer)) = self.answers.remove(&ticket) {
+                            // An agent that does not wait for the answer any more asks again.
+                            let _ = answer.send(response);
+                        }
+                    }
+                    Output::AnswerReport(ticket, response) => {
+                        if let Some(Answer::Report(answer)) = self.answers.remove(&ticket) {
+                            let _ = answer.send(response);
+                        }
+                    }
+                    Output::Waits(waits) => self.handle.set_waits(waits),
+                    Output::WakeAt(wake_at) => self.wake_at = Some(wake_at),
+                    Output::Stop(None) => return Some(Ended::Finished),
+                    Output::Stop(Some(illegal)) => return Some(Ended::Unreadable(unreadable(&self.id, &illegal))),
+                }
+            }
+        }
+        claim_len.send_if_modified(|len| std::mem::replace(len, self.machine.upgrade().len) != self.machine.upgrade().len);
+        None
+    }
+
+    async fn append(&self, expected_len: u64, events: &[Event]) -> Result<Input, Ended> {
+        match self.shared.store.append(&self.id, expected_len, self.epoch, Timestamp::now(), events).await {
+            Ok(records) => {
+                self.shared.note_appended(&records);
+                Ok(Input::Appended(records))
+            }
+            Err(StoreError::Conflict { .. }) => Ok(Input::Overtaken(self.grown().await?)),
+            Err(error @ StoreError::LeaseLost { .. }) => Err(later(&self.id, &error)),
+            Err(error) => {
+                tracing::error!(upgrade = %self.id, %error, "nothing could be recorded, so nothing is done");
+                if !self.clock.may_act() {
+                    return Err(Ended::Later);
+                }
+                tokio::time::sleep(FAILURE_PAUSE).await;
+                Ok(Input::AppendFailed)
+            }
+        }
+    }
+
+    fn run_step(&mut self, step: &shiplock_core::step::Step, attempt: u32, cluster: &Arc<dyn Cluster>) {
+        let upgrade = self.machine.upgrade();
+        let clock = self.clock.clone();
+        let context = StepContext {
+            cluster: cluster.clone(),
+            cluster_name: self.cluster_name.clone(),
+            hub: self.shared.hub.clone(),
+            plan: Arc::new((*upgrade.plan).clone()),
+            owner: NodeOwner { upgrade: self.id.clone(), epoch: self.epoch },
+            progress: self.progress.clone(),
+            baseline: upgrade.baseline.clone().unwrap_or_default(),
+            left_out: upgrade.skipped.keys().chain(&upgrade.abandoned).cloned().collect(),
+            may_act: Arc::new(move || clock.may_act()),
+        };
+        let step = step.clone();
+        // The set ends its tasks when it is dropped: with the lease everything that acts under it ends.
+        self.steps.spawn(async move { (step.number, attempt, context.run(&step).await) });
+    }
+}
+
+fn held(problem: Problem) -> WaitingOn {
+    WaitingOn::new(shiplock_core::upgrade::Waiting::ClusterFacts { problem }, Timestamp::now())
+}
+
+/// Reads the cluster's facts whenever they change.
+async fn watch_facts(
+    cluster: Arc<dyn Cluster>,
+    facts: watch::Sender<Option<Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>>>,
+) {
+    loop {
+        let read = cluster.facts().await.map(Arc::new);
+        let failed = read.is_err();
+        if facts.send(Some(read)).is_err() {
+            return;
+        }
+        if failed {
+            tokio::time::sleep(FAILURE_PAUSE).await;
+        } else {
+            cluster.changed().await;
+            // Changes come in bursts; a short pause turns a burst into one look.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Keeps the Lease in the cluster ours and up to date with the log.
+async fn keep_claim(
+    cluster: Arc<dyn Cluster>,
+    installation: String,
+    upgrade: UpgradeId,
+    mut len: watch::Receiver<u64>,
+    outcome: watch::Sender<Option<Result<ClaimOutcome, Problem>>>,
+) {
+    loop {
+        let event_number = *len.borrow_and_update();
+        let claim = Claim { installation: installation.clone(), upgrade: upgrade.clone(), event_number };
+        let result = cluster.claim(&claim).await;
+        let settled = matches!(result, Ok(ClaimOutcome::Ours));
+        if outcome.send(Some(result)).is_err() {
+            return;
+        }
+        if !settled {
+            tokio::time::sleep(FAILURE_PAUSE).await;
+            continue;
+        }
+        // At most one write a second while events come fast.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::select! {
+            changed = len.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(CLAIM_RENEWAL) => {}
+        }
+    }
+}

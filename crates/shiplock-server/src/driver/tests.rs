@@ -1,0 +1,247 @@
+//! What the driver's machine promises, shown without store, cluster or agents: a log in a vector, executors that reach
+//! their goal at once and count their effects, and a crash after any output.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shiplock_api::agent::{AssignmentId, PermitResponse, ReportKind, ReportResponse};
+use shiplock_core::facts::{Facts, Observed};
+use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
+use shiplock_core::plan::PlanOptions;
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::sample::{agents, at, cluster, plan_of, request};
+use shiplock_core::step::Action;
+use shiplock_core::upgrade::{Event, EventRecord, PauseReason, Policy, State, StepOutcome, Upgrade};
+
+use super::machine::{Input, Machine, Output};
+
+/// A log and a world whose steps have effects.
+struct World {
+    log: Vec<EventRecord>,
+    epoch: u64,
+    now: i64,
+    effects: BTreeMap<StepNumber, u32>,
+    /// Outputs carried out so far, and the one after which everything stops.
+    carried_out: usize,
+    crash_after: usize,
+}
+
+impl World {
+    fn new(pools: &[(&str, usize)]) -> Self {
+        let plan = plan_of(&cluster(pools), &request("1.36", PlanOptions::default())).unwrap();
+        let mut world = Self { log: Vec::new(), epoch: 0, now: 0, effects: BTreeMap::new(), carried_out: 0, crash_after: usize::MAX };
+        world.append(None, vec![Event::Planned { plan: Box::new(plan), by: "tester".into() }]);
+        world
+    }
+
+    fn append(&mut self, epoch: Option<Epoch>, events: Vec<Event>) -> Vec<EventRecord> {
+        let first = self.log.len() as u64 + 1;
+        let records = events.into_iter().zip(first..).map(|(event, number)| EventRecord {
+            upgrade: "u1".into(),
+            number,
+            position: number,
+            at: at(self.now),
+            epoch,
+            event,
+        });
+        let records: Vec<_> = records.collect();
+        self.log.extend(records.iter().cloned());
+        records
+    }
+
+    fn facts(&self) -> Input {
+        let mut facts = cluster(&[("blue", 3)]);
+        facts.observed_at = at(self.now);
+        let agents = agents(&facts, at(self.now));
+        Input::Facts(Box::new(Facts { cluster: Observed::Known(facts), agents, progress: BTreeMap::new(), uptime_seconds: 1 }))
+    }
+
+    /// A machine that has just taken the lease.
+    fn machine(&mut self) -> Machine {
+        self.epoch += 1;
+        self.append(None, vec![Event::LeaseTaken { epoch: Epoch(self.epoch), holder: format!("server-{}", self.epoch) }]);
+        Machine::new(Upgrade::fold(&self.log).unwrap(), Policy::default())
+    }
+
+    /// Feeds a machine until it waits without anything in flight, it stops, or the crash comes. True when it stopped.
+    fn drive(&mut self, machine: &mut Machine) -> bool {
+        let mut inputs = std::collections::VecDeque::from([Input::Claim(None), self.facts()]);
+        let mut idle = 0;
+        loop {
+            let input = match inputs.pop_front() {
+                Some(input) => input,
+                None if idle > 3 => return false,
+                None => {
+                    idle += 1;
+                    self.now += 6;
+                    inputs.push_back(Input::Tick);
+                    self.facts()
+                }
+            };
+            for output in machine.on(input, at(self.now)) {
+                if self.carried_out == self.crash_after {
+                    return false;
+                }
+                self.carried_out += 1;
+                match output {
+                    Output::Append { expected_len, events } => {
+                        idle = 0;
+                        assert_eq!(expected_len, self.log.len() as u64, "one appender at a time");
+                        let records = self.append(Some(Epoch(self.epoch)), events);
+                        inputs.push_back(Input::Appended(records));
+                    }
+                    Output::RunStep { step, attempt } => {
+                        let result = Ok(self.reach_goal(step.number, &step.action));
+                        inputs.push_back(Input::StepEnded { step: step.number, attempt, result });
+                    }
+                    Output::Offer(assignment) => {
+                        assert_eq!(assignment.id.generation.epoch, Epoch(self.epoch));
+                        let outcome = self.reach_goal(assignment.id.step, &assignment.action);
+                        let facts = agents(&cluster(&[("blue", 3)]), at(self.now));
+                        let machine = Box::new(facts[&assignment.node].machine.clone());
+                        let kind = ReportKind::Succeeded { outcome, machine };
+                        inputs.push_back(Input::Report { id: assignment.id, node: assignment.node, kind, ticket: 1 });
+                    }
+                    Output::Stop(None) => return true,
+                    Output::Stop(Some(illegal)) => panic!("{illegal}"),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Examine, then act: the effect comes once, however often the step is run.
+    fn reach_goal(&mut self, step: StepNumber, action: &Action) -> StepOutcome {
+        let known = self.log.iter().any(|record| matches!(record.event, Event::StepStarted { step: begun, .. } if begun == step));
+        assert!(known, "step {step} acts without an intent in the log");
+        self.effects.entry(step).or_insert(1);
+        match action {
+            Action::CaptureBaseline => StepOutcome::Baseline { workloads: Vec::new() },
+            Action::Cordon => StepOutcome::Cordoned { ours: true },
+            _ => StepOutcome::Done,
+        }
+    }
+
+    fn state(&self) -> State {
+        Upgrade::fold(&self.log).unwrap().state
+    }
+}
+
+#[test]
+fn a_crash_after_any_output_is_survived_and_every_step_is_done_in_the_end() {
+    let mut whole = World::new(&[("blue", 3)]);
+    let mut machine = whole.machine();
+    assert!(whole.drive(&mut machine));
+    assert_eq!(whole.state(), State::Succeeded);
+    for crash_after in 0..whole.carried_out {
+        let mut world = World::new(&[("blue", 3)]);
+        world.crash_after = crash_after;
+        let mut machine = world.machine();
+        assert!(!world.drive(&mut machine), "the crash after output {crash_after} came");
+        drop(machine);
+        world.crash_after = usize::MAX;
+        let mut successor = world.machine();
+        assert!(world.drive(&mut successor), "it ends after a crash at output {crash_after}");
+        assert_eq!(world.state(), State::Succeeded);
+        assert_eq!(world.effects, whole.effects);
+        let mut ended = BTreeSet::new();
+        for record in &world.log {
+            if let Event::StepSucceeded { step, .. } = record.event {
+                assert!(ended.insert(step), "step {step} ended twice");
+            }
+        }
+    }
+}
+
+/// Drives until the first offer and hands it back with the machine that made it.
+fn until_offer() -> (World, Machine, shiplock_api::agent::Assignment) {
+    let mut world = World::new(&[("blue", 3)]);
+    let mut machine = world.machine();
+    let mut inputs = std::collections::VecDeque::from([Input::Claim(None), world.facts()]);
+    loop {
+        let input = inputs.pop_front().unwrap_or(Input::Tick);
+        for output in machine.on(input, at(0)) {
+            match output {
+                Output::Append { events, .. } => {
+                    let records = world.append(Some(Epoch(1)), events);
+                    inputs.push_back(Input::Appended(records));
+                }
+                Output::Offer(assignment) => return (world, machine, *assignment),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn permit(machine: &mut Machine, id: &AssignmentId, lease_holds: bool) -> bool {
+    let outputs = machine.on(Input::Permit { id: id.clone(), lease_holds, ticket: 7 }, at(1));
+    outputs.iter().any(|output| matches!(output, Output::AnswerPermit(7, PermitResponse::Granted)))
+}
+
+#[test]
+fn a_permit_needs_the_lease_the_epoch_in_force_and_an_attempt_in_flight() {
+    let (_, mut machine, offer) = until_offer();
+    assert!(permit(&mut machine, &offer.id, true));
+    assert!(!permit(&mut machine, &offer.id, false), "a lease about to end");
+    let with = |generation| AssignmentId { generation, ..offer.id.clone() };
+    let Generation { epoch, intent } = offer.id.generation;
+    assert!(!permit(&mut machine, &with(Generation { epoch: Epoch(epoch.0 - 1), intent }), true), "an older epoch");
+    assert!(!permit(&mut machine, &with(Generation { epoch, intent: intent - 1 }), true), "another attempt");
+}
+
+#[test]
+fn a_paused_upgrade_gives_no_permit() {
+    let (mut world, mut machine, offer) = until_offer();
+    let by = "tester";
+    let events = vec![Event::PauseRequested { reason: PauseReason::Operator, by: by.into() }, Event::Paused];
+    let records = world.append(None, events);
+    let _ = machine.on(Input::Overtaken(records), at(1));
+    assert!(matches!(machine.upgrade().state, State::Paused { .. }));
+    assert!(!permit(&mut machine, &offer.id, true));
+}
+
+#[test]
+fn an_outcome_whose_append_was_overtaken_is_recorded_and_not_lost() {
+    let (mut world, mut machine, offer) = until_offer();
+    let kind = ReportKind::Failed { problem: Problem::new(Code::DownloadFailed), retryable: true };
+    let report = |kind| Input::Report { id: offer.id.clone(), node: offer.node.clone(), kind, ticket: 9 };
+    let outputs = machine.on(report(kind.clone()), at(1));
+    assert!(outputs.iter().any(|output| matches!(output, Output::Append { .. })));
+    // A person pauses at this very moment.
+    let records = world.append(None, vec![Event::PauseRequested { reason: PauseReason::Operator, by: "p".into() }]);
+    let outputs = machine.on(Input::Overtaken(records), at(1));
+    let again = outputs.iter().find_map(|output| match output {
+        Output::Append { events, expected_len } => Some((events.clone(), *expected_len)),
+        _ => None,
+    });
+    let (events, expected_len) = again.expect("the outcome is appended again");
+    assert_eq!(expected_len, world.log.len() as u64);
+    assert!(matches!(events[..], [Event::StepFailed { .. }]));
+    let records = world.append(Some(Epoch(1)), events);
+    let outputs = machine.on(Input::Appended(records), at(1));
+    assert!(outputs.contains(&Output::AnswerReport(9, Some(ReportResponse::Taken))));
+    // The same report once more is not wanted: the agent may forget it.
+    let outputs = machine.on(report(kind), at(1));
+    assert!(outputs.contains(&Output::AnswerReport(9, Some(ReportResponse::NotWanted))));
+}
+
+#[test]
+fn a_report_of_another_node_is_not_wanted() {
+    let (_, mut machine, offer) = until_offer();
+    let kind = ReportKind::Failed { problem: Problem::new(Code::DownloadFailed), retryable: true };
+    let node = NodeName::from("blue-03");
+    assert_ne!(node, offer.node);
+    let outputs = machine.on(Input::Report { id: offer.id, node, kind, ticket: 3 }, at(1));
+    assert!(outputs.contains(&Output::AnswerReport(3, Some(ReportResponse::NotWanted))));
+}
+
+#[test]
+fn while_the_cluster_is_not_ours_nothing_is_begun_and_the_reason_shows() {
+    let mut world = World::new(&[("blue", 3)]);
+    let mut machine = world.machine();
+    let facts = world.facts();
+    assert!(machine.on(facts, at(0)).is_empty(), "before the claim is answered");
+    let problem = Problem::new(Code::StoreOlderThanCluster);
+    let outputs = machine.on(Input::Claim(Some(problem)), at(0));
+    assert!(matches!(&outputs[..], [Output::Waits(waits)] if waits.len() == 1));
+    assert!(!machine.on(Input::Tick, at(1)).iter().any(|output| matches!(output, Output::Append { .. })));
+}

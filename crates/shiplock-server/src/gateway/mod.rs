@@ -1,0 +1,208 @@
+//! The gateway for agents: mutual TLS on a port of its own, and the four questions of the agent protocol.
+//!
+//! An agent is who its certificate says, and only while that certificate is the enrolled one; what a request says
+//! of itself must agree with it. Nothing here decides: permits and reports are answered by the driver.
+
+mod enrolled;
+mod entrance;
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::routing::post;
+use axum::{Extension, Json, Router, middleware};
+use jiff::Timestamp;
+use rustls::crypto::CryptoProvider;
+use serde::Deserialize;
+use shiplock_api::agent::{
+    ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PROTOCOL, PermitRequest, PermitResponse,
+    PollRequest, PollResponse, REPORT_PATH, Report, ReportKind, ReportResponse,
+};
+use shiplock_core::id::{NodeName, UpgradeId};
+use shiplock_core::problem::{Code, Problem};
+use tokio::sync::watch;
+
+pub use self::enrolled::Enrolled;
+pub(crate) use self::entrance::{AgentEntrance, AgentPeer};
+use crate::authority::{AgentIdentity, AgentSigningRequest, Authority};
+use crate::http::access::token_hash;
+use crate::http::connection::closed;
+use crate::http::failure::{Failure, name_requests, nothing_for_method, nothing_here, unreadable};
+use crate::http::input::{Input, parse, read_json};
+use crate::http::name::is_subdomain;
+use crate::hub::AgentHub;
+use crate::store::{AgentRecord, Store, StoreError};
+
+/// The oldest protocol that is still spoken: the one before ours.
+const PROTOCOL_OLDEST: u32 = if PROTOCOL > 1 { PROTOCOL - 1 } else { 1 };
+
+/// The cryptography of every TLS connection that the server takes.
+pub(crate) fn tls_provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Makes the same cryptography known to the process, for libraries that ask the process for it.
+pub(crate) fn install_tls_provider() {
+    // An error says that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// All that the handlers share.
+pub(crate) struct Gateway {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hub: Arc<AgentHub>,
+    pub(crate) enrolled: Arc<Enrolled>,
+    pub(crate) authority: Arc<Authority>,
+    /// Turns true when the server stops: polls are answered then.
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+/// The routes.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route(ENROL_PATH, post(enrol))
+        .route(POLL_PATH, post(poll))
+        .route(PERMIT_PATH, post(permit))
+        .route(REPORT_PATH, post(report))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(nothing_for_method)
+        .layer(middleware::from_fn(name_requests))
+        .with_state(gateway)
+}
+
+/// An agent whose certificate is the enrolled one.
+struct Agent(AgentIdentity);
+
+impl FromRequestParts<Arc<Gateway>> for Agent {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Failure> {
+        let unknown = || Failure(Problem::new(Code::CertificateUnknown));
+        let Extension(peer) =
+            Extension::<AgentPeer>::from_request_parts(parts, gateway).await.map_err(|_| unknown())?;
+        let identity = peer.identity.as_deref().ok_or_else(unknown)?;
+        if identity.ends_at <= Timestamp::now() {
+            return Err(Failure(Problem::new(Code::CertificateUnknown).cause("it has expired")));
+        }
+        if !gateway.enrolled.is_enrolled(&*gateway.store, identity).await? {
+            return Err(unknown());
+        }
+        Ok(Self(identity.clone()))
+    }
+}
+
+impl Agent {
+    /// A request may speak only for the node of the certificate.
+    fn speaks_for(&self, claimed: &NodeName) -> Result<(), Problem> {
+        if self.0.node == *claimed {
+            return Ok(());
+        }
+        let claimed = claimed.as_str().chars().take(253).collect::<String>();
+        Err(Problem::new(Code::WrongCertificate).with("certificate", &self.0.node).with("claimed", claimed))
+    }
+
+    /// Whether an upgrade is one of the agent's cluster: nodes of two clusters may share a name.
+    async fn takes_part(&self, gateway: &Gateway, upgrade: &UpgradeId) -> Result<bool, StoreError> {
+        Ok(gateway.store.upgrade(upgrade).await?.is_some_and(|row| row.cluster == self.0.cluster))
+    }
+}
+
+/// The part of a request that every protocol has.
+#[derive(Deserialize)]
+struct Spoken {
+    protocol: u32,
+}
+
+/// Refuses a protocol that is not spoken before the rest is read, which may have another form.
+fn check_protocol(body: &[u8]) -> Result<(), Failure> {
+    let Spoken { protocol } = parse(body)?;
+    if (PROTOCOL_OLDEST..=PROTOCOL).contains(&protocol) {
+        return Ok(());
+    }
+    Err(Failure(Problem::new(Code::ProtocolUnsupported).with("agent", protocol).with("server", PROTOCOL)))
+}
+
+async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Json<EnrolResponse>, Failure> {
+    let body = read_json(request).await?;
+    check_protocol(&body)?;
+    let asked: EnrolRequest = parse(&body)?;
+    if !is_subdomain(asked.node.as_str()) {
+        return Err(unreadable("node is not the name of a Kubernetes node"));
+    }
+    // All that can be wrong is looked at before the token is used up.
+    let signing_request = AgentSigningRequest::parse(&asked.csr_pem)?;
+    let now = Timestamp::now();
+    let cluster = gateway.store.use_join_token(&token_hash(&asked.token), now).await?;
+    let cluster = cluster.ok_or_else(|| Problem::new(Code::TokenRefused))?;
+    let certificate = gateway.authority.sign_agent(&signing_request, &cluster, &asked.node, now)?;
+    let record = AgentRecord {
+        cluster: cluster.clone(),
+        node: asked.node,
+        serial: certificate.serial,
+        machine: asked.machine,
+        enrolled_at: now,
+    };
+    gateway.enrolled.enrol(&*gateway.store, &record).await?;
+    tracing::info!(%cluster, node = %record.node, serial = record.serial, "an agent was enrolled");
+    let ca_pem = gateway.authority.certificate_pem().to_owned();
+    Ok(Json(EnrolResponse { cluster, certificate_pem: certificate.pem, ca_pem }))
+}
+
+async fn poll(
+    State(gateway): State<Arc<Gateway>>,
+    agent: Agent,
+    request: Request,
+) -> Result<Json<PollResponse>, Failure> {
+    let body = read_json(request).await?;
+    check_protocol(&body)?;
+    let asked: PollRequest = parse(&body)?;
+    agent.speaks_for(&asked.node)?;
+    let AgentIdentity { cluster, node, .. } = &agent.0;
+    if let Some(machine) = &asked.machine {
+        gateway.enrolled.keep_machine(&*gateway.store, &agent.0, machine).await?;
+    }
+    let send_machine = gateway.hub.heard(cluster, node, asked.machine, Timestamp::now());
+    if send_machine {
+        // The machine is needed first; the agent asks again at once.
+        return Ok(Json(PollResponse { assignment: None, send_machine }));
+    }
+    let mut closing = gateway.closing.clone();
+    let assignment = tokio::select! {
+        assignment = gateway.hub.assignment(cluster, node, asked.in_work.as_ref()) => assignment,
+        () = closed(&mut closing) => None,
+    };
+    Ok(Json(PollResponse { assignment, send_machine }))
+}
+
+async fn permit(
+    State(gateway): State<Arc<Gateway>>,
+    agent: Agent,
+    Input(asked): Input<PermitRequest>,
+) -> Result<Json<PermitResponse>, Failure> {
+    agent.speaks_for(&asked.node)?;
+    if !agent.takes_part(&gateway, &asked.id.upgrade).await? {
+        let problem = Problem::new(Code::PermitRefused).with("why", "the upgrade is not one of the agent's cluster");
+        return Ok(Json(PermitResponse::Refused { problem }));
+    }
+    Ok(Json(gateway.hub.permit(asked).await))
+}
+
+async fn report(
+    State(gateway): State<Arc<Gateway>>,
+    agent: Agent,
+    Input(report): Input<Report>,
+) -> Result<Json<ReportResponse>, Failure> {
+    agent.speaks_for(&report.node)?;
+    if !agent.takes_part(&gateway, &report.id.upgrade).await? {
+        return Ok(Json(ReportResponse::NotWanted));
+    }
+    if let ReportKind::Succeeded { machine, .. } = &report.kind {
+        gateway.enrolled.keep_machine(&*gateway.store, &agent.0, machine).await?;
+    }
+    let not_recorded = || Problem::new(Code::ReportNotRecorded);
+    Ok(Json(gateway.hub.report(report).await.ok_or_else(not_recorded)?))
+}
+
+#[cfg(test)]
+mod tests;

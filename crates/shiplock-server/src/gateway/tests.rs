@@ -1,0 +1,408 @@
+//! The gateway as agents meet it: real TLS over loopback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::KeyPair;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use shiplock_api::agent::{
+    Assignment, AssignmentId, ENROL_PATH, EnrolResponse, PERMIT_PATH, POLL_PATH, PermitResponse, PollResponse,
+    REPORT_PATH, ReportResponse,
+};
+use shiplock_api::rest::ProblemBody;
+use shiplock_core::id::{ClusterName, Epoch, Generation, NodeName, StepNumber, UpgradeId};
+use shiplock_core::problem::Code;
+use shiplock_core::step::Action;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::http::connection::{Limits, serve};
+use crate::http::sample;
+use crate::hub::AgentMessage;
+use crate::seal::Seal;
+use crate::store::{ClusterRecord, MemoryStore, NewUpgrade};
+
+/// A gateway that listens.
+struct Bench {
+    address: SocketAddr,
+    store: Arc<MemoryStore>,
+    hub: Arc<AgentHub>,
+    authority: Arc<Authority>,
+    closing: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+/// What an agent has after its enrolment.
+struct Enrolment {
+    answer: EnrolResponse,
+    key: KeyPair,
+}
+
+/// A refusal: the status and the code.
+type Refusal = (u16, Code);
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with_limits(Limits::new(100)).await
+    }
+
+    async fn with_limits(limits: Limits) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        for name in ["lab", "other"] {
+            let record = ClusterRecord {
+                name: name.into(),
+                uid: format!("uid-{name}").as_str().into(),
+                server: String::new(),
+                sealed_kubeconfig: Vec::new(),
+                mirror: None,
+                added_at: Timestamp::now(),
+            };
+            store.add_cluster(&record).await.unwrap();
+        }
+        let authority = Arc::new(Authority::open(&*store, &Seal::ephemeral(), Timestamp::now()).await.unwrap());
+        let hub = Arc::new(AgentHub::default());
+        let (closing, closed) = watch::channel(false);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let entrance = AgentEntrance::new(listener, &authority, &["127.0.0.1".to_owned()], Timestamp::now()).unwrap();
+        let router = router(Arc::new(Gateway {
+            store: store.clone(),
+            hub: hub.clone(),
+            enrolled: Arc::new(Enrolled::default()),
+            authority: authority.clone(),
+            closing: closed.clone(),
+        }));
+        let serving = tokio::spawn(serve(entrance, router, limits, closed));
+        Self { address, store, hub, authority, closing, serving }
+    }
+
+    fn client(&self, identity: Option<(&str, &KeyPair)>) -> reqwest::Client {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.certificate().clone()).unwrap();
+        let builder =
+            ClientConfig::builder_with_provider(tls_provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let configuration = match identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        reqwest::Client::builder().tls_backend_preconfigured(configuration).no_proxy().build().unwrap()
+    }
+
+    async fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<T, Refusal> {
+        let url = format!("https://{}{path}", self.address);
+        let request = client.post(url).header("content-type", "application/json").body(body);
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap();
+        if status == 200 {
+            return Ok(serde_json::from_slice(&body).unwrap());
+        }
+        let body: ProblemBody = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status, body.code.text().http_status);
+        Err((status, body.code))
+    }
+
+    async fn token(&self, cluster: &str) -> String {
+        let token = crate::http::name::random_name("", 20);
+        let expires_at = Timestamp::now() + Duration::from_secs(3600);
+        self.store.add_join_token(&token_hash(&token), &cluster.into(), expires_at).await.unwrap();
+        token
+    }
+
+    async fn enrol(&self, cluster: &str, node: &str) -> Enrolment {
+        let key = KeyPair::generate().unwrap();
+        let request = enrol_request(&self.token(cluster).await, node, &key);
+        let answer = self.post(&self.client(None), ENROL_PATH, request.to_string()).await.unwrap();
+        Enrolment { answer, key }
+    }
+
+    fn agent(&self, enrolment: &Enrolment) -> reqwest::Client {
+        self.client(Some((&enrolment.answer.certificate_pem, &enrolment.key)))
+    }
+
+    async fn poll(&self, client: &reqwest::Client, node: &str) -> Result<PollResponse, Refusal> {
+        self.post(client, POLL_PATH, poll_request(node, Some("v1")).to_string()).await
+    }
+
+    /// An upgrade of a cluster, so that its agents have one to speak of.
+    async fn upgrade(&self, cluster: &str) -> UpgradeId {
+        let mut plan = sample::upgrade().plan;
+        plan.cluster = cluster.into();
+        let id = UpgradeId::new(format!("u{cluster}"));
+        let event = shiplock_core::upgrade::Event::Planned { plan, by: "somebody".into() };
+        let (cluster, now) = (ClusterName::from(cluster), Timestamp::now());
+        let new = NewUpgrade { id: id.clone(), cluster, event, now, idempotency_key: None };
+        self.store.create_upgrade(&new).await.unwrap();
+        id
+    }
+}
+
+fn enrol_request(token: &str, node: &str, key: &KeyPair) -> Value {
+    let csr = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+    json!({"protocol": 1, "token": token, "node": node, "csr_pem": csr, "machine": sample::machine("v1")})
+}
+
+fn poll_request(node: &str, machine: Option<&str>) -> Value {
+    json!({"protocol": 1, "node": node, "machine": machine.map(sample::machine), "in_work": null})
+}
+
+fn assignment_id(upgrade: &UpgradeId) -> AssignmentId {
+    let generation = Generation { epoch: Epoch(1), intent: 5 };
+    AssignmentId { upgrade: upgrade.clone(), step: StepNumber(2), generation }
+}
+
+fn permit_request(upgrade: &UpgradeId, node: &str) -> String {
+    let mut request = serde_json::to_value(assignment_id(upgrade)).unwrap();
+    request["node"] = json!(node);
+    request["phase"] = json!("installing");
+    request.to_string()
+}
+
+fn report(upgrade: &UpgradeId, node: &str) -> String {
+    let mut report = serde_json::to_value(assignment_id(upgrade)).unwrap();
+    report["node"] = json!(node);
+    report["report"] = json!("progress");
+    report["phase"] = json!("downloading");
+    report.to_string()
+}
+
+#[tokio::test]
+async fn an_agent_is_enrolled_and_then_gets_work_asks_for_permits_and_reports() {
+    let bench = Bench::new().await;
+    let enrolment = bench.enrol("lab", "w1").await;
+    assert_eq!(enrolment.answer.cluster.as_str(), "lab");
+    assert_eq!(enrolment.answer.ca_pem, bench.authority.certificate_pem());
+    let record = bench.store.agents(&"lab".into()).await.unwrap().remove(0);
+    assert_eq!((record.node.as_str(), &record.machine), ("w1", &sample::machine("v1")));
+    let agent = bench.agent(&enrolment);
+
+    // After a restart of the server the hub knows no machine; the agent is told at once.
+    let nothing: PollResponse = bench.post(&agent, POLL_PATH, poll_request("w1", None).to_string()).await.unwrap();
+    assert!(nothing.send_machine && nothing.assignment.is_none());
+
+    let upgrade = bench.upgrade("lab").await;
+    let offer = offer_to("w1", &upgrade);
+    bench.hub.offer(&"lab".into(), offer.clone());
+    let work: PollResponse = bench.post(&agent, POLL_PATH, poll_request("w1", Some("v2")).to_string()).await.unwrap();
+    assert_eq!(work.assignment, Some(offer));
+    assert!(!work.send_machine);
+    let record = bench.store.agents(&"lab".into()).await.unwrap().remove(0);
+    assert_eq!(record.machine, sample::machine("v2"), "a changed machine is kept");
+
+    // Without a driver there is no permit, and a report is to be repeated.
+    let refused: PermitResponse = bench.post(&agent, PERMIT_PATH, permit_request(&upgrade, "w1")).await.unwrap();
+    assert!(matches!(refused, PermitResponse::Refused { problem } if problem.code == Code::PermitRefused));
+    let repeat = bench.post::<ReportResponse>(&agent, REPORT_PATH, report(&upgrade, "w1")).await;
+    assert_eq!(repeat.unwrap_err(), (503, Code::ReportNotRecorded));
+
+    let mut messages = bench.hub.attach(&upgrade, &"lab".into());
+    let driver = tokio::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            match message {
+                AgentMessage::Permit { answer, .. } => answer.send(PermitResponse::Granted).unwrap(),
+                AgentMessage::Report { answer, .. } => answer.send(Some(ReportResponse::Taken)).unwrap(),
+                AgentMessage::Contact => {}
+            }
+        }
+    });
+    let granted: PermitResponse = bench.post(&agent, PERMIT_PATH, permit_request(&upgrade, "w1")).await.unwrap();
+    assert_eq!(granted, PermitResponse::Granted);
+    let taken: ReportResponse = bench.post(&agent, REPORT_PATH, report(&upgrade, "w1")).await.unwrap();
+    assert_eq!(taken, ReportResponse::Taken);
+    driver.abort();
+}
+
+#[tokio::test]
+async fn a_token_enrols_once_and_is_not_used_up_by_a_request_that_is_wrong() {
+    let bench = Bench::new().await;
+    let stranger = bench.client(None);
+    let token = bench.token("lab").await;
+    let key = KeyPair::generate().unwrap();
+    let good = enrol_request(&token, "w1", &key);
+    let with = |field: &str, value: Value| {
+        let mut request = good.clone();
+        request[field] = value;
+        request.to_string()
+    };
+    let table = [
+        ("{".to_owned(), Code::BadRequest),
+        ("{}".to_owned(), Code::BadRequest),
+        ("[]".to_owned(), Code::BadRequest),
+        ("\u{0}".to_owned(), Code::BadRequest),
+        (json!({"protocol": 99, "of": "the future"}).to_string(), Code::ProtocolUnsupported),
+        (with("protocol", json!(0)), Code::ProtocolUnsupported),
+        (with("protocol", json!(-1)), Code::BadRequest),
+        (with("node", json!("../w1")), Code::BadRequest),
+        (with("node", json!("W1")), Code::BadRequest),
+        (with("node", json!("")), Code::BadRequest),
+        (with("csr_pem", json!("garbage")), Code::BadRequest),
+        (with("machine", json!({})), Code::BadRequest),
+        (with("token", json!("unknown")), Code::TokenRefused),
+        (with("token", json!(token_hash(&token))), Code::TokenRefused),
+        ("x".repeat(300 * 1024), Code::TooLarge),
+    ];
+    for (request, code) in table {
+        let shown: String = request.chars().take(60).collect();
+        let answer = bench.post::<EnrolResponse>(&stranger, ENROL_PATH, request).await;
+        assert_eq!(answer.unwrap_err().1, code, "{shown}");
+    }
+    assert!(bench.store.agents(&"lab".into()).await.unwrap().is_empty());
+    bench.post::<EnrolResponse>(&stranger, ENROL_PATH, good.to_string()).await.unwrap();
+    let again = bench.post::<EnrolResponse>(&stranger, ENROL_PATH, good.to_string()).await;
+    assert_eq!(again.unwrap_err(), (401, Code::TokenRefused));
+
+    let over = "over-already";
+    let before = Timestamp::now() - Duration::from_secs(1);
+    bench.store.add_join_token(&token_hash(over), &"lab".into(), before).await.unwrap();
+    let late = bench.post::<EnrolResponse>(&stranger, ENROL_PATH, enrol_request(over, "w1", &key).to_string()).await;
+    assert_eq!(late.unwrap_err().1, Code::TokenRefused);
+}
+
+#[tokio::test]
+async fn an_agent_speaks_for_its_own_node_with_the_certificate_in_force_only() {
+    let bench = Bench::new().await;
+    let first = bench.enrol("lab", "w1").await;
+    let (w1, w2) = (bench.agent(&first), bench.agent(&bench.enrol("lab", "w2").await));
+    let upgrade = bench.upgrade("lab").await;
+    let wrong = (403, Code::WrongCertificate);
+    assert_eq!(bench.poll(&w1, "w2").await.unwrap_err(), wrong);
+    let permit = bench.post::<PermitResponse>(&w1, PERMIT_PATH, permit_request(&upgrade, "w2")).await;
+    assert_eq!(permit.unwrap_err(), wrong);
+    let told = bench.post::<ReportResponse>(&w1, REPORT_PATH, report(&upgrade, "w2")).await;
+    assert_eq!(told.unwrap_err(), wrong);
+
+    let unknown = (401, Code::CertificateUnknown);
+    for path in [POLL_PATH, PERMIT_PATH, REPORT_PATH] {
+        let nobody = bench.post::<Value>(&bench.client(None), path, poll_request("w1", None).to_string()).await;
+        assert_eq!(nobody.unwrap_err(), unknown, "{path}");
+    }
+    // The node is enrolled again: the first certificate is valid in itself and yet not in force.
+    let second = bench.enrol("lab", "w1").await;
+    assert_eq!(bench.poll(&w1, "w1").await.unwrap_err(), unknown);
+    bench.hub.offer(&"lab".into(), offer_to("w1", &upgrade));
+    assert!(bench.poll(&bench.agent(&second), "w1").await.unwrap().assignment.is_some());
+    bench.hub.offer(&"lab".into(), offer_to("w2", &upgrade));
+    assert!(bench.poll(&w2, "w2").await.unwrap().assignment.is_some(), "the other node is as it was");
+    let kept = bench.store.agents(&"lab".into()).await.unwrap();
+    assert_eq!(kept.iter().filter(|agent| agent.node.as_str() == "w1").count(), 1);
+
+    // Signed by our authority, but never enrolled.
+    let key = KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let csr = AgentSigningRequest::parse(&csr).unwrap();
+    let never = bench.authority.sign_agent(&csr, &"lab".into(), &"w3".into(), Timestamp::now()).unwrap();
+    let never = bench.client(Some((&never.pem, &key)));
+    assert_eq!(bench.poll(&never, "w3").await.unwrap_err(), unknown);
+}
+
+fn offer_to(node: &str, upgrade: &UpgradeId) -> Assignment {
+    Assignment {
+        id: assignment_id(upgrade),
+        node: node.into(),
+        machine_id: "machine".to_owned(),
+        action: Action::CollectLogs,
+        timeout_seconds: 60,
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_the_same_name_in_another_cluster_has_no_say() {
+    let bench = Bench::new().await;
+    let upgrade = bench.upgrade("lab").await;
+    let mut messages = bench.hub.attach(&upgrade, &"lab".into());
+    let impostor = bench.agent(&bench.enrol("other", "w1").await);
+    let permit: PermitResponse = bench.post(&impostor, PERMIT_PATH, permit_request(&upgrade, "w1")).await.unwrap();
+    assert!(matches!(permit, PermitResponse::Refused { .. }));
+    let told: ReportResponse = bench.post(&impostor, REPORT_PATH, report(&upgrade, "w1")).await.unwrap();
+    assert_eq!(told, ReportResponse::NotWanted);
+    assert!(messages.try_recv().is_err(), "the driver is not even asked");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_does_not_get_through_the_handshake() {
+    let bench = Bench::new().await;
+    let elsewhere = Bench::new().await;
+    let foreign = elsewhere.enrol("lab", "w1").await;
+    let client = bench.agent(&foreign);
+    let url = format!("https://{}{POLL_PATH}", bench.address);
+    let sent = client.post(url).body(poll_request("w1", None).to_string()).send().await;
+    assert!(sent.is_err(), "{sent:?}");
+    // And an agent does not speak to a gateway of another authority.
+    let mistaken = format!("https://{}{POLL_PATH}", elsewhere.address);
+    assert!(bench.client(None).post(mistaken).send().await.unwrap_err().is_connect());
+}
+
+#[tokio::test]
+async fn a_cluster_name_or_node_in_a_certificate_is_looked_up_and_not_believed() {
+    let bench = Bench::new().await;
+    bench.enrol("lab", "w1").await;
+    let key = KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let csr = AgentSigningRequest::parse(&csr).unwrap();
+    for (cluster, node) in [("gone", "w1"), ("lab", "w1")] {
+        let (cluster, node): (ClusterName, NodeName) = (cluster.into(), node.into());
+        let signed = bench.authority.sign_agent(&csr, &cluster, &node, Timestamp::now()).unwrap();
+        let client = bench.client(Some((&signed.pem, &key)));
+        let refused = bench.poll(&client, "w1").await.unwrap_err();
+        assert_eq!(refused, (401, Code::CertificateUnknown), "{cluster}");
+    }
+    // One that was valid once.
+    let long_ago = Timestamp::now() - Duration::from_secs(100 * 86_400);
+    let expired = bench.authority.sign_agent(&csr, &"lab".into(), &"w1".into(), long_ago).unwrap();
+    let client = bench.client(Some((&expired.pem, &key)));
+    assert!(client.post(format!("https://{}{POLL_PATH}", bench.address)).send().await.is_err());
+}
+
+#[tokio::test]
+async fn silent_clients_are_closed_and_hold_up_nobody() {
+    let limits = Limits { connections: 3, handshake: Duration::from_millis(200), ..Limits::new(3) };
+    let bench = Bench::with_limits(limits).await;
+    // More than there are places for, none of which says anything.
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        silent.push(TcpStream::connect(bench.address).await.unwrap());
+    }
+    let mut garbled = TcpStream::connect(bench.address).await.unwrap();
+    garbled.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    bench.enrol("lab", "w1").await;
+    for stream in &mut silent {
+        // Closed by the gateway: the end of the stream, or a reset.
+        assert!(matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_held_poll_is_answered_when_the_server_stops() {
+    let bench = Bench::new().await;
+    let agent = bench.agent(&bench.enrol("lab", "w1").await);
+    let poll = bench.poll(&agent, "w1");
+    let stop = async {
+        // The hub hears of the agent right before it holds the poll.
+        while bench.hub.agents(&"lab".into()).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bench.closing.send(true).unwrap();
+    };
+    let (answer, ()) = tokio::join!(poll, stop);
+    assert!(answer.unwrap().assignment.is_none());
+    bench.serving.await.unwrap();
+    assert!(TcpStream::connect(bench.address).await.is_err(), "nobody listens any more");
+}

@@ -1,0 +1,96 @@
+//! Plans: made from the cluster as it is, and shown again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use shiplock_api::rest::PlanCreate;
+use shiplock_core::facts::AgentFacts;
+use shiplock_core::id::{ClusterName, NodeName, PlanId};
+use shiplock_core::plan::{Plan, PlanInput, make_plan};
+use shiplock_core::problem::{Code, Problem};
+
+use super::Site;
+use super::access::By;
+use super::cluster::{changed, known};
+use super::failure::Failure;
+use super::input::{Input, Named};
+use super::name::random_name;
+use crate::clusters::{Connector, facts_within};
+use crate::store::StoreError;
+
+/// How long the facts of the cluster may take.
+const FACTS_WITHIN: Duration = Duration::from_secs(15);
+
+/// `POST /api/v1/clusters/{name}/plans`.
+pub(super) async fn make(
+    State(site): State<Arc<Site>>,
+    By(by): By,
+    Named(name): Named<ClusterName>,
+    Input(asked): Input<PlanCreate>,
+) -> Result<(StatusCode, Json<Plan>), Failure> {
+    let record = known(&site, &name).await?;
+    let Some(mirror) = &record.mirror else {
+        return Err(Failure(
+            Problem::new(Code::ArtefactIndexUnreadable)
+                .with("location", format!("of cluster {name}"))
+                .cause("the cluster was registered without --mirror"),
+        ));
+    };
+    let read_facts = async {
+        let cluster = site.clusters.connect(&name).await?;
+        facts_within(&*cluster, FACTS_WITHIN).await
+    };
+    let (facts, artefacts) = tokio::try_join!(read_facts, crate::mirror::read_artefacts(mirror))?;
+    if facts.uid != record.uid {
+        return Err(Failure(changed(&record, &facts)));
+    }
+    let agents = agents(&site, &name).await?;
+    let id = PlanId::new(random_name("p", 8));
+    let plan = make_plan(&PlanInput {
+        id: &id,
+        now: Timestamp::now(),
+        by: &by,
+        cluster: &name,
+        request: &asked.request,
+        catalogue: &site.catalogue,
+        facts: &facts,
+        agents: &agents,
+        mirror,
+        artefacts: &artefacts,
+    })?;
+    if asked.dry_run {
+        return Ok((StatusCode::OK, Json(plan)));
+    }
+    site.store.add_plan(&plan).await?;
+    tracing::info!(cluster = %name, plan = %plan.id, to = %plan.to, %by, "a plan was made");
+    Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// The enrolled agents. One that was not heard of since the server was started is as it was when it was recorded.
+async fn agents(site: &Site, name: &ClusterName) -> Result<BTreeMap<NodeName, AgentFacts>, StoreError> {
+    let mut heard = site.hub.agents(name);
+    let stored = site.store.agents(name).await?;
+    Ok(stored
+        .into_iter()
+        .map(|agent| {
+            let recorded = AgentFacts { last_heard_at: agent.enrolled_at, machine: agent.machine };
+            (agent.node.clone(), heard.remove(&agent.node).unwrap_or(recorded))
+        })
+        .collect())
+}
+
+/// `GET /api/v1/plans/{id}`.
+pub(super) async fn show(State(site): State<Arc<Site>>, Named(id): Named<PlanId>) -> Result<Json<Plan>, Failure> {
+    Ok(Json(kept(&site, &id).await?))
+}
+
+/// A plan that was kept, or the problem that there is none.
+pub(super) async fn kept(site: &Site, id: &PlanId) -> Result<Plan, Problem> {
+    let plan = site.store.plan(id).await.map_err(StoreError::into_problem)?;
+    plan.ok_or_else(|| Problem::new(Code::PlanUnknown).with("plan", id))
+}

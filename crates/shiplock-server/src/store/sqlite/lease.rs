@@ -1,0 +1,90 @@
+//! Leases: who drives an upgrade, and under which epoch.
+
+use jiff::Timestamp;
+use shiplock_core::id::{Epoch, UpgradeId};
+use sqlx::{SqliteConnection, SqliteExecutor};
+
+use super::super::Lease;
+use super::super::rule::{self, LeaseRow};
+use super::file::Database;
+use super::{Fault, log, stored_number, stored_time};
+
+pub(super) async fn take(
+    database: &Database,
+    upgrade: &UpgradeId,
+    holder: &str,
+    now: Timestamp,
+    seconds: u32,
+) -> Result<Option<Lease>, Fault> {
+    let mut change = database.change().await?;
+    let head = log::head(&mut change, upgrade).await?;
+    if !head.may_take(holder, now) {
+        return Ok(None);
+    }
+    let epoch: i64 = sqlx::query_scalar(
+        "INSERT INTO epochs (cluster_uid, epoch) VALUES ($1, 1) \
+         ON CONFLICT (cluster_uid) DO UPDATE SET epoch = epochs.epoch + 1 RETURNING epoch",
+    )
+    .bind(head.cluster_uid.as_str())
+    .fetch_one(&mut *change)
+    .await?;
+    let epoch = Epoch(u64::try_from(epoch)?);
+    let lease = Lease { holder: holder.to_owned(), epoch, expires_at: rule::lease_end(now, seconds) };
+    write(&mut change, upgrade, &LeaseRow { lease: lease.clone(), released: false }).await?;
+    change.commit().await?;
+    Ok(Some(lease))
+}
+
+pub(super) async fn renew(
+    database: &Database,
+    upgrade: &UpgradeId,
+    epoch: Epoch,
+    now: Timestamp,
+    seconds: u32,
+) -> Result<Lease, Fault> {
+    let mut change = database.change().await?;
+    let lease = log::head(&mut change, upgrade).await?.renewed(epoch, now, seconds)?;
+    write(&mut change, upgrade, &LeaseRow { lease: lease.clone(), released: false }).await?;
+    change.commit().await?;
+    Ok(lease)
+}
+
+pub(super) async fn release(database: &Database, upgrade: &UpgradeId, epoch: Epoch) -> Result<(), Fault> {
+    let mut change = database.change().await?;
+    if let Some(row) = log::head(&mut change, upgrade).await?.given_back(epoch)? {
+        write(&mut change, upgrade, &row).await?;
+        change.commit().await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn read(database: &Database, upgrade: &UpgradeId) -> Result<Option<Lease>, Fault> {
+    Ok(find(database.readers(), upgrade).await?.map(|row| row.lease))
+}
+
+pub(super) async fn find(from: impl SqliteExecutor<'_>, upgrade: &UpgradeId) -> Result<Option<LeaseRow>, Fault> {
+    let columns: Option<(String, i64, String, i64)> =
+        sqlx::query_as("SELECT holder, epoch, expires_at, released FROM leases WHERE upgrade = $1")
+            .bind(upgrade.as_str())
+            .fetch_optional(from)
+            .await?;
+    let Some((holder, epoch, expires_at, released)) = columns else { return Ok(None) };
+    let lease = Lease { holder, epoch: Epoch(u64::try_from(epoch)?), expires_at: expires_at.parse()? };
+    Ok(Some(LeaseRow { lease, released: released != 0 }))
+}
+
+async fn write(change: &mut SqliteConnection, upgrade: &UpgradeId, row: &LeaseRow) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO leases (upgrade, holder, epoch, expires_at, released) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (upgrade) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, \
+         expires_at = excluded.expires_at, released = excluded.released",
+    )
+    .bind(upgrade.as_str())
+    .bind(&row.lease.holder)
+    .bind(stored_number(row.lease.epoch.0))
+    .bind(stored_time(row.lease.expires_at))
+    .bind(i64::from(row.released))
+    .execute(change)
+    .await?;
+    Ok(())
+}

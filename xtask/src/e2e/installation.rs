@@ -1,0 +1,251 @@
+//! One installation of Shiplock beside a lab: the server as a process of this machine, agents on the nodes, and the
+//! command line as a person has it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// The port on which the server serves agents.
+const AGENT_PORT: u16 = 7443;
+/// The name under which the lab's cluster is registered.
+pub(crate) const CLUSTER: &str = "lab";
+
+/// The programs under test.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    /// `shiplock`.
+    shiplock: PathBuf,
+    /// `shiplock-agent`.
+    agent: PathBuf,
+}
+
+impl Programs {
+    /// Builds both, so that what is tested is what is in the tree.
+    pub(crate) fn build() -> Result<Self> {
+        let output = Command::new(env!("CARGO"))
+            .args(["build", "--package", "shiplock-cli", "--package", "shiplock-agent", "--message-format", "json"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cargo build cannot be started")?;
+        ensure!(output.status.success(), "the programs under test do not build");
+        let text = String::from_utf8(output.stdout).context("cargo prints text")?;
+        let executable = |name: &str| {
+            text.lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .filter(|message| message["target"]["name"] == name)
+                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+                .with_context(|| format!("cargo built no {name}"))
+        };
+        Ok(Self { shiplock: executable("shiplock")?, agent: executable("shiplock-agent")? })
+    }
+}
+
+/// A server, its data directory, and the lab that it works on.
+pub(crate) struct Installation<'a> {
+    /// The lab.
+    pub(crate) lab: &'a Lab,
+    programs: Programs,
+    data_directory: PathBuf,
+    agent_port: u16,
+    server: Option<Child>,
+}
+
+impl<'a> Installation<'a> {
+    /// An installation with an empty data directory; its server is not started yet.
+    pub(crate) fn new(lab: &'a Lab, name: &str, agent_port_offset: u16) -> Result<Self> {
+        let data_directory = lab.folder().join(name);
+        let _ = fs::remove_dir_all(&data_directory);
+        fs::create_dir_all(&data_directory).with_context(|| format!("{} cannot be made", data_directory.display()))?;
+        Ok(Self { lab, programs: Programs::build()?, data_directory, agent_port: AGENT_PORT + agent_port_offset, server: None })
+    }
+
+    /// A server with the lab's cluster registered and an agent on each worker.
+    pub(crate) fn ready(lab: &'a Lab) -> Result<Self> {
+        let mut installation = Self::new(lab, "shiplock", 0)?;
+        installation.start_server()?;
+        installation.add_cluster(CLUSTER)?;
+        let workers: Vec<String> = lab.node_names()?.into_iter().filter(|name| name.starts_with('w')).collect();
+        for node in &workers {
+            installation.join(node)?;
+        }
+        installation.until("every agent is heard of", Duration::from_secs(60), |installation| {
+            let agents = installation.json(&["agent", "list", CLUSTER])?;
+            let heard = agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null());
+            Ok(heard.count() == workers.len())
+        })?;
+        Ok(installation)
+    }
+
+    /// The data directory.
+    pub(crate) fn data_directory(&self) -> &Path {
+        &self.data_directory
+    }
+
+    /// Uses another data directory of a stopped server.
+    pub(crate) fn use_data_directory(&mut self, directory: PathBuf) {
+        self.data_directory = directory;
+    }
+
+    /// Starts the server and waits until it answers.
+    pub(crate) fn start_server(&mut self) -> Result<()> {
+        let log = self.lab.folder().join("server.log");
+        let log = File::options().create(true).append(true).open(&log).with_context(|| format!("{} cannot be written", log.display()))?;
+        let address = self.lab.bridge_address();
+        let (listen, url) = (format!("{address}:{}", self.agent_port), format!("https://{address}:{}", self.agent_port));
+        let child = Command::new(&self.programs.shiplock)
+            .args(["serve", "--agent-listen", &listen, "--agent-url", &url, "--data-dir"])
+            .arg(&self.data_directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("the server cannot be started")?;
+        self.server = Some(child);
+        self.until("the server answers", Duration::from_secs(30), |installation| {
+            if let Some(status) = installation.server.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                bail!("the server ended with {status}");
+            }
+            Ok(installation.shiplock(&["cluster", "list"])?.status.success())
+        })
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.server.as_ref().context("the server does not run")?.id();
+        let pid = Pid::from_raw(i32::try_from(id)?).context("a process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Ends the server without a chance to do anything.
+    pub(crate) fn kill_server(&mut self) -> Result<()> {
+        let mut child = self.server.take().context("the server does not run")?;
+        child.kill().context("the server cannot be killed")?;
+        child.wait().map(drop).context("the server does not end")
+    }
+
+    /// Freezes the server.
+    pub(crate) fn freeze_server(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Thaws the server.
+    pub(crate) fn thaw_server(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Registers the lab's cluster.
+    pub(crate) fn add_cluster(&self, name: &str) -> Result<()> {
+        let kubeconfig = self.lab.kubeconfig_path();
+        let kubeconfig = kubeconfig.to_string_lossy();
+        self.ok(&["cluster", "add", name, "--kubeconfig", &kubeconfig, "--mirror", &self.lab.mirror_url()]).map(drop)
+    }
+
+    /// Puts an agent onto a node and enrols it, by the command that the product prints.
+    pub(crate) fn join(&self, node: &str) -> Result<()> {
+        self.lab.copy_into(node, &self.programs.agent, "/usr/local/bin/shiplock-agent", 0o755)?;
+        let token = self.json(&["agent", "join-command", CLUSTER])?;
+        let command = token["join_token"]["command"].as_str().context("the join command is printed")?.to_owned();
+        self.lab.exec_text(node, &["sh", "-c", &command]).with_context(|| format!("the agent of {node} does not enrol")).map(drop)
+    }
+
+    /// Runs the command line.
+    pub(crate) fn shiplock(&self, words: &[&str]) -> Result<Output> {
+        Command::new(&self.programs.shiplock)
+            .args(words)
+            .env("SHIPLOCK_SERVER", self.data_directory.join("shiplock.sock"))
+            .env("SHIPLOCK_LANG", "en")
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null())
+            .output()
+            .context("shiplock cannot be started")
+    }
+
+    /// Runs the command line, which must succeed, and hands back what it prints.
+    pub(crate) fn ok(&self, words: &[&str]) -> Result<String> {
+        let output = self.shiplock(words)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "`shiplock {}` ended with {}: {text}{}",
+            words.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(text)
+    }
+
+    /// Runs the command line for a result that programs read.
+    pub(crate) fn json(&self, words: &[&str]) -> Result<Value> {
+        let text = self.ok(&[words, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("`shiplock {}` prints no JSON: {text}", words.join(" ")))
+    }
+
+    /// Runs a command line that must be refused with a code, and hands back its exit code.
+    pub(crate) fn refused(&self, words: &[&str], code: &str) -> Result<i32> {
+        let output = self.shiplock(&[words, &["-o", "json"]].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words = words.join(" ");
+        ensure!(!output.status.success(), "`shiplock {words}` was not refused: {text}");
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("`shiplock {words}` prints no JSON: {text}"))?;
+        let found = value["error"]["code"].as_str().unwrap_or_default();
+        ensure!(found == code, "`shiplock {words}` was refused with {found} instead of {code}: {text}");
+        eprintln!("  {code}  shiplock {words}\n         {}", value["error"]["message"].as_str().unwrap_or_default());
+        output.status.code().context("an exit code")
+    }
+
+    /// Starts an upgrade without staying attached, and hands back its id.
+    pub(crate) fn begin(&self, options: &[&str]) -> Result<String> {
+        let started = self.json(&[&["upgrade", CLUSTER, "--to", "1.36", "--yes", "--detach"], options].concat())?;
+        started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
+    }
+
+    /// An upgrade as programs see it.
+    pub(crate) fn upgrade(&self, id: &str) -> Result<Value> {
+        Ok(self.json(&["upgrades", "show", id])?["upgrade"].clone())
+    }
+
+    /// The events of an upgrade.
+    pub(crate) fn events(&self, id: &str) -> Result<Vec<Value>> {
+        let shown = self.json(&["upgrades", "show", id, "--events"])?;
+        shown["events"].as_array().cloned().context("events are shown")
+    }
+
+    /// Waits until an upgrade is in a state. Ends early where it came to rest in another one.
+    pub(crate) fn until_state(&mut self, id: &str, state: &str, bound: Duration) -> Result<Value> {
+        let mut last = Value::Null;
+        let result = self.until(&format!("upgrade {id} is {state}"), bound, |installation| {
+            last = installation.upgrade(id)?;
+            let now = last["state"].as_str().unwrap_or_default().to_owned();
+            let rests = matches!(now.as_str(), "blocked" | "paused" | "cancelled" | "expired" | "succeeded");
+            ensure!(!rests || now == state || (now == "paused" && state != "succeeded"), "upgrade {id} is {now}: {last}");
+            Ok(now == state)
+        });
+        result.with_context(|| format!("it stands at {last}")).map(|()| last)
+    }
+
+    /// Waits until something holds.
+    pub(crate) fn until(&mut self, what: &str, bound: Duration, mut holds: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+        let begun = Instant::now();
+        while !holds(self).with_context(|| format!("while waiting until {what}"))? {
+            ensure!(begun.elapsed() < bound, "after {} s it did not come true that {what}", bound.as_secs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Installation<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.server.take() {
+            // A frozen server ends too.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
