@@ -6,6 +6,21 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// Cargo as if it were called from a shell. What `cargo run` tells this program of itself would make build scripts
+/// that look at it run again, and everything behind them.
+pub(crate) fn cargo_command() -> Command {
+    // By name, as a shell would find it: the path that cargo was started with may be another name of the toolchain, and
+    // then everything would be built once for each name.
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// Runs the hermetic tests of the whole workspace.
 pub fn test() -> Result<()> {
     cargo("tests", &["test", "--workspace"])
@@ -21,13 +36,13 @@ pub fn ci() -> Result<()> {
 }
 
 fn documentation() -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo_command();
     command.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
     run("docs", command)
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo_command();
     command.args(arguments);
     run(what, command)
 }
@@ -82,7 +97,7 @@ fn dependency_direction() -> Result<()> {
 
 /// The packages that a crate links, without those of tests, with their versions.
 fn tree(name: &str, more: &[&str]) -> Result<BTreeMap<String, String>> {
-    let output = Command::new(env!("CARGO"))
+    let output = cargo_command()
         .args(["tree", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p}"])
         .args(more)
         .output()

@@ -1,5 +1,6 @@
 //! The developer tasks of Shiplock as a library, so that tests can call what `cargo xtask …` calls.
 
+pub mod bench;
 pub mod ci;
 pub mod e2e;
 pub mod lab;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{ci, e2e, lab};
+use xtask::{bench, ci, e2e, lab};
 
 /// Developer tasks of Shiplock.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ enum Task {
     Ci,
     /// The end-to-end tests, on real clusters
     E2e(e2e::Arguments),
+    /// Measurements, with a peer or a limit beside them
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Task::Lab(arguments) => lab::cli::run(arguments),
         Task::Test => ci::test().map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::ci().map(|()| ExitCode::SUCCESS),
+        Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::E2e(arguments) => e2e::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match result {

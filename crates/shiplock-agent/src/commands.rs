@@ -172,9 +172,16 @@ async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
     let step = Step { host: host.clone(), assignment, data_folder: data_folder.to_owned(), events, rolling_back: None };
     let permits = async {
         while let Some(event) = received.recv().await {
-            eprintln!("{event:?}");
-            if let StepEvent::PermitWanted { go, .. } | StepEvent::RollingBack { go, .. } = event {
-                let _ = go.send(());
+            match event {
+                StepEvent::PermitWanted { phase, go } => {
+                    eprintln!("permit for {phase} taken for granted");
+                    let _ = go.send(());
+                }
+                StepEvent::RollingBack { problem, go } => {
+                    eprintln!("rolling back: {problem}");
+                    let _ = go.send(());
+                }
+                StepEvent::Progress(phase) => eprintln!("{phase}"),
             }
         }
         std::future::pending::<()>().await

@@ -67,6 +67,8 @@ impl Mirror {
     /// Makes ready to fetch for a node.
     pub fn open(root: &str, subject: &str) -> Result<Self, Problem> {
         let root = if root.starts_with("http://") || root.starts_with("https://") {
+            // An error would only mean that there is a provider already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
             let client = reqwest::Client::builder()
                 .no_proxy()
                 .connect_timeout(CONNECT_LIMIT)

@@ -4,7 +4,7 @@
 //! certificates for gateways only, so any of them is right, under whatever name or address it is reached. The system's
 //! trust store is never asked, and no proxy is used.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -55,6 +55,8 @@ pub trait Gateway {
 pub struct HttpsGateway {
     client: reqwest::Client,
     server: String,
+    /// That the pinned authority was not presented, and what was.
+    not_pinned: Arc<OnceLock<Problem>>,
 }
 
 /// Whom to trust.
@@ -97,8 +99,9 @@ impl HttpsGateway {
                 .with("value", server)
                 .with("why", "it must begin with https://"));
         }
+        let not_pinned = Arc::new(OnceLock::new());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(GatewayVerifier { trust, provider: provider.clone() });
+        let verifier = Arc::new(GatewayVerifier { trust, provider: provider.clone(), not_pinned: not_pinned.clone() });
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable("tls", error))?
@@ -119,12 +122,16 @@ impl HttpsGateway {
             .pool_max_idle_per_host(2)
             .build()
             .map_err(|error| Problem::new(Code::Internal).with("what", "the HTTPS client").because(&error))?;
-        Ok(Self { client, server: server.trim_end_matches('/').to_owned() })
+        Ok(Self { client, server: server.trim_end_matches('/').to_owned(), not_pinned })
     }
 
     /// Enrols.
     pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, GatewayError> {
-        self.post(ENROL_PATH, request).await
+        let answer = self.post(ENROL_PATH, request).await;
+        match self.not_pinned.get() {
+            Some(problem) => Err(GatewayError::Refused(Box::new(problem.clone()))),
+            None => answer,
+        }
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, GatewayError> {
@@ -197,6 +204,7 @@ pub fn parse_pin(text: &str) -> Result<[u8; 32], String> {
 struct GatewayVerifier {
     trust: Trust,
     provider: Arc<CryptoProvider>,
+    not_pinned: Arc<OnceLock<Problem>>,
 }
 
 impl ServerCertVerifier for GatewayVerifier {
@@ -213,11 +221,19 @@ impl ServerCertVerifier for GatewayVerifier {
             Trust::Pin(pin) => {
                 let pinned = others.iter().find(|other| pin_of(other).as_ref() == Some(pin));
                 pinned.map(|found| found.clone().into_owned()).ok_or_else(|| {
-                    let seen: Vec<String> = others.iter().filter_map(pin_of).map(|pin| hexadecimal(&pin)).collect();
-                    rustls::Error::General(format!(
-                        "the server's certificate authority is not the pinned one (presented: {})",
-                        if seen.is_empty() { "none".to_owned() } else { format!("sha256:{}", seen.join(", sha256:")) }
-                    ))
+                    let seen: Vec<String> =
+                        others.iter().filter_map(pin_of).map(|pin| format!("sha256:{}", hexadecimal(&pin))).collect();
+                    let seen = if seen.is_empty() { "no authority".to_owned() } else { seen.join(", ") };
+                    let problem = Problem::new(Code::BadOption)
+                        .with("option", "--ca-pin")
+                        .with("value", format!("sha256:{}", hexadecimal(pin)))
+                        .with(
+                            "why",
+                            format!("the server presents {seen}; take the join command anew, from the right server"),
+                        );
+                    // The first handshake says it; a second would say the same.
+                    let _ = self.not_pinned.set(problem);
+                    rustls::Error::from(CertificateError::UnknownIssuer)
                 })?
             }
         };
@@ -301,8 +317,13 @@ mod tests {
             let trust = Trust::Pin(pin_of(&ours.certificate).unwrap());
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let name = ServerName::try_from("anything").unwrap();
-            let found =
-                GatewayVerifier { trust, provider }.verify_server_cert(&leaf, &others, &name, &[], UnixTime::now());
+            let found = GatewayVerifier { trust, provider, not_pinned: Arc::default() }.verify_server_cert(
+                &leaf,
+                &others,
+                &name,
+                &[],
+                UnixTime::now(),
+            );
             assert_eq!(found.is_ok(), taken, "{what}: {found:?}");
         }
     }

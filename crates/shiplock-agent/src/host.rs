@@ -29,6 +29,8 @@ pub struct Service {
     pub state: String,
     /// `MainPID`, 0 when it does not run.
     pub main_pid: u32,
+    /// `NRestarts`: how often the service manager started it again after it had ended by itself.
+    pub restarts: u32,
     /// The program of `ExecStart` and its arguments; empty when there is no such unit.
     pub command: Vec<String>,
 }

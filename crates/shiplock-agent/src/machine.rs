@@ -348,6 +348,8 @@ impl Machine {
 
     fn accept(&mut self, assignment: Box<Assignment>, now: Monotonic, outputs: &mut Vec<Output>) {
         self.raise(assignment.id.generation);
+        // The results of an earlier attempt's programs are not this one's.
+        outputs.push(Output::Clean(assignment.id.clone()));
         outputs.push(Output::Write(Record::Accepted { assignment: assignment.clone(), boot_id: self.boot_id.clone() }));
         outputs.push(Output::Start { assignment: assignment.clone(), rolling_back: None });
         let deadline = Some(deadline(&assignment, now));

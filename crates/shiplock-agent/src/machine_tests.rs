@@ -127,7 +127,10 @@ fn failed_with(reports: &[&Report]) -> Option<Code> {
 fn an_assignment_is_on_disk_before_it_starts() {
     let mut bench = Bench::new();
     let outputs = bench.offer(1, 7);
-    assert!(matches!(outputs, [Output::Write(Record::Accepted { .. }), Output::Start { .. }]), "{outputs:?}");
+    assert!(
+        matches!(outputs, [Output::Clean(_), Output::Write(Record::Accepted { .. }), Output::Start { .. }]),
+        "{outputs:?}"
+    );
     assert_eq!(bench.machine.in_work(), Some(&id(1, 7)));
     assert!(bench.offer(1, 7).is_empty(), "an offer that was accepted is no news");
 }

@@ -7,8 +7,6 @@ use shiplock_agent::commands::{CommandLine, carry_out};
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
-    // A second provider in the tree is not possible; an error would only mean that it is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build() {
         Ok(runtime) => runtime.block_on(carry_out(line)),
         Err(error) => {

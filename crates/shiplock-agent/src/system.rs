@@ -161,7 +161,7 @@ impl Host for System {
 
     async fn service(&self, name: &str) -> Result<Service, Problem> {
         let unit = format!("{name}.service");
-        let output = self.systemctl(&["show", "--property=ActiveState,MainPID,ExecStart", &unit]).await?;
+        let output = self.systemctl(&["show", "--property=ActiveState,MainPID,NRestarts,ExecStart", &unit]).await?;
         if !output.success {
             return Err(failed("systemctl show", "an error", &output.error));
         }
@@ -252,6 +252,7 @@ fn parse_service(text: &str) -> Service {
     Service {
         state: property(text, "ActiveState").to_owned(),
         main_pid: property(text, "MainPID").parse().unwrap_or(0),
+        restarts: property(text, "NRestarts").parse().unwrap_or(0),
         command,
     }
 }
@@ -281,9 +282,9 @@ mod tests {
 
     #[test]
     fn a_service_is_read_from_its_properties_and_one_that_is_not_there_has_no_command() {
-        let text = "MainPID=245\nActiveState=active\nExecStart={ path=/usr/bin/kubelet ; argv[]=/usr/bin/kubelet $A --x=y ; ignore_errors=no ; pid=245 ; status=0/0 }\n";
+        let text = "MainPID=245\nNRestarts=3\nActiveState=active\nExecStart={ path=/usr/bin/kubelet ; argv[]=/usr/bin/kubelet $A --x=y ; ignore_errors=no ; pid=245 ; status=0/0 }\n";
         let service = parse_service(text);
-        assert_eq!((service.state.as_str(), service.main_pid), ("active", 245));
+        assert_eq!((service.state.as_str(), service.main_pid, service.restarts), ("active", 245, 3));
         assert_eq!(service.command, ["/usr/bin/kubelet", "$A", "--x=y"]);
         assert_eq!(parse_service("MainPID=0\nActiveState=inactive\n").command, Vec::<String>::new());
     }

@@ -46,14 +46,22 @@ async fn run(words: &[&str]) -> Result<(), Problem> {
         [] | ["facts"] => print(&cluster.facts().await?),
         ["watch"] => loop {
             match cluster.facts().await {
-                Ok(facts) => println!("{:?} good until {} with {} pods", begun.elapsed(), facts.observed_at, facts.pods.len()),
+                Ok(facts) => {
+                    println!("{:?} good until {} with {} pods", begun.elapsed(), facts.observed_at, facts.pods.len())
+                }
                 Err(problem) => println!("{:?} {problem}", begun.elapsed()),
             }
             cluster.changed().await;
         },
-        ["cordon", node] => println!("{:?}", cluster.cordon(&NodeName::from(*node), &uid(&cluster, node).await?, &owner).await?),
-        ["uncordon", node] => println!("{:?}", cluster.uncordon(&NodeName::from(*node), &uid(&cluster, node).await?, &owner).await?),
-        ["drain", node, seconds] => drain(&cluster, node, seconds.parse().unwrap_or(60), &variable("ON_TIMEOUT", "pause")).await?,
+        ["cordon", node] => {
+            println!("{:?}", cluster.cordon(&NodeName::from(*node), &uid(&cluster, node).await?, &owner).await?)
+        }
+        ["uncordon", node] => {
+            println!("{:?}", cluster.uncordon(&NodeName::from(*node), &uid(&cluster, node).await?, &owner).await?)
+        }
+        ["drain", node, seconds] => {
+            drain(&cluster, node, seconds.parse().unwrap_or(60), &variable("ON_TIMEOUT", "pause")).await?
+        }
         ["claim"] => {
             let event_number = variable("EVENT", "1").parse().unwrap_or(1);
             let claim = Claim { installation: variable("INSTALLATION", "here"), upgrade, event_number };
@@ -72,7 +80,9 @@ fn print(facts: &impl serde::Serialize) {
 
 async fn uid(cluster: &KubernetesCluster, node: &str) -> Result<ObjectUid, Problem> {
     let found = cluster.node(&NodeName::from(node)).await?;
-    found.map(|found| found.uid).ok_or_else(|| Problem::new(Code::NodeUnknown).with("cluster", "this").with("node", node))
+    found
+        .map(|found| found.uid)
+        .ok_or_else(|| Problem::new(Code::NodeUnknown).with("cluster", "this").with("node", node))
 }
 
 async fn drain(cluster: &KubernetesCluster, node: &str, seconds: u64, on_timeout: &str) -> Result<(), Problem> {
@@ -93,7 +103,8 @@ async fn drain(cluster: &KubernetesCluster, node: &str, seconds: u64, on_timeout
         }
     };
     let limit = Duration::from_secs(seconds);
-    let outcome = shiplock_cluster::drain::drain(cluster, &NodeName::from(node), limit, on_timeout, &|| true, &progress).await;
+    let outcome =
+        shiplock_cluster::drain::drain(cluster, &NodeName::from(node), limit, on_timeout, &|| true, &progress).await;
     println!("{:?}", outcome.map_err(|(problem, _)| problem)?);
     Ok(())
 }

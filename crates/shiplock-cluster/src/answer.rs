@@ -58,7 +58,8 @@ pub(crate) async fn bounded<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(failure(server, ask, error)),
         Err(_) => {
-            let problem = unreachable_server(server).cause(format!("no answer to {} {} within {limit:?}", ask.verb, ask.resource));
+            let problem = unreachable_server(server)
+                .cause(format!("no answer to {} {} within {limit:?}", ask.verb, ask.resource));
             Err(Failure { problem, status: None })
         }
     }

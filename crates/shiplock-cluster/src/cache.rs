@@ -18,7 +18,7 @@ use shiplock_core::problem::Problem;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::answer::{Ask, failure, refused, unreadable, unreachable_server};
+use crate::answer::{Ask, failure, refused, unreachable_server, unreadable};
 use crate::connection::Connection;
 
 /// The most objects of one page.
@@ -94,7 +94,9 @@ impl Health {
     /// Until when it is known to be current, or why nobody may build on it. None before the first time it was whole.
     pub(crate) fn judge(&self, now: Timestamp) -> Option<Result<Timestamp, Problem>> {
         match (&self.trouble, self.good_until) {
-            (Some((since, problem)), good) if good.is_none() || since.elapsed() > BROKEN_TOLERANCE => Some(Err(problem.clone())),
+            (Some((since, problem)), good) if good.is_none() || since.elapsed() > BROKEN_TOLERANCE => {
+                Some(Err(problem.clone()))
+            }
             (_, None) => None,
             (_, Some(_)) if self.connected => Some(Ok(now)),
             (_, Some(good)) => Some(Ok(good)),
@@ -251,7 +253,13 @@ where
                         // A server that ends every watch at once is not asked in a loop.
                         tokio::time::sleep_until(begun + BACKOFF.0).await;
                     }
-                    Ended::Expired => break,
+                    Ended::Expired => {
+                        let ask = Ask::new("watch", self.resource);
+                        cache.lose(
+                            unreadable(ask).cause("the watch cannot go on where it stopped; everything is listed anew"),
+                        );
+                        break;
+                    }
                     Ended::Broken(problem) => {
                         failures += 1;
                         if begun.elapsed() > BACKOFF.1 {
@@ -262,8 +270,6 @@ where
                     }
                 }
             }
-            let ask = Ask::new("watch", self.resource);
-            cache.lose(unreadable(ask).cause("the watch cannot go on where it stopped; everything is listed anew"));
         }
     }
 
@@ -276,7 +282,12 @@ where
             Ok(Ok(stream)) => stream,
             Ok(Err(kube::Error::Api(status))) if status.code == 410 => return Ended::Expired,
             Ok(Err(error)) => return Ended::Broken(failure(server, ask, error).problem),
-            Err(_) => return Ended::Broken(unreachable_server(server).cause(format!("no watch of {} within {WATCH_BEGIN_TIMEOUT:?}", self.resource))),
+            Err(_) => {
+                return Ended::Broken(
+                    unreachable_server(server)
+                        .cause(format!("no watch of {} within {WATCH_BEGIN_TIMEOUT:?}", self.resource)),
+                );
+            }
         };
         cache.connect();
         pin_mut!(stream);
@@ -298,7 +309,11 @@ where
                 Ok(Some(Err(kube::Error::Api(status)))) if status.code == 410 => return Ended::Expired,
                 Ok(Some(Err(error))) => return Ended::Broken(failure(server, ask, error).problem),
                 Ok(None) => return Ended::InTime,
-                Err(_) => return Ended::Broken(unreachable_server(server).cause(format!("the watch of {} fell silent", self.resource))),
+                Err(_) => {
+                    return Ended::Broken(
+                        unreachable_server(server).cause(format!("the watch of {} fell silent", self.resource)),
+                    );
+                }
             }
         }
     }

@@ -69,7 +69,8 @@ fn follow(source: Source<ConfigMap, String>) -> (Arc<Cache<String>>, Arc<Changes
 
 #[tokio::test(start_paused = true)]
 async fn a_list_in_pages_is_followed_by_its_changes() {
-    let lists = vec![page(vec![map("a", "1", 5), map("x", "drop", 6)], 10, "next"), page(vec![map("b", "1", 7)], 10, "")];
+    let lists =
+        vec![page(vec![map("a", "1", 5), map("x", "drop", 6)], 10, "next"), page(vec![map("b", "1", 7)], 10, "")];
     let watch = Answer::Open(vec![
         change("ADDED", map("c", "1", 11)),
         change("MODIFIED", map("a", "2", 12)),
@@ -124,7 +125,10 @@ async fn a_broken_cache_says_until_when_it_is_good_and_after_a_while_why_it_is_n
     let before = changes.count();
     broken.store(true, std::sync::atomic::Ordering::SeqCst);
     until(&cache, |cache| !is_current(cache)).await;
-    assert!(matches!(cache.judge(Timestamp::MAX), Some(Ok(until)) if until < Timestamp::MAX), "it is tolerated for a while");
+    assert!(
+        matches!(cache.judge(Timestamp::MAX), Some(Ok(until)) if until < Timestamp::MAX),
+        "it is tolerated for a while"
+    );
     assert!(changes.count() > before);
     let begun = Instant::now();
     until(&cache, |cache| matches!(cache.judge(Timestamp::MAX), Some(Err(_)))).await;
@@ -154,7 +158,11 @@ async fn a_watch_that_falls_silent_is_not_taken_for_quiet() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_changes_no_fact_wakes_nobody() {
-    let watch = Answer::Open(vec![change("MODIFIED", map("a", "1", 11)), change("ADDED", map("x", "drop", 12)), change("ADDED", map("b", "1", 13))]);
+    let watch = Answer::Open(vec![
+        change("MODIFIED", map("a", "1", 11)),
+        change("ADDED", map("x", "drop", 12)),
+        change("ADDED", map("b", "1", 13)),
+    ]);
     let (source, _) = script(vec![page(vec![map("a", "1", 5)], 10, "")], vec![watch]);
     let (cache, changes, _tasks) = follow(source);
     until(&cache, |cache| values(cache).len() == 2).await;

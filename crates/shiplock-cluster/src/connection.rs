@@ -51,7 +51,8 @@ impl Connection {
     pub(crate) async fn open(kubeconfig: &InlinedKubeconfig) -> Result<Self, Problem> {
         let unusable = || Problem::new(Code::KubeconfigUnreadable).with("path", "(text)");
         // Already checked: it is our own JSON. The parser's message could quote a secret.
-        let document: Document = serde_json::from_str(&kubeconfig.text).map_err(|_| unusable().cause("it is not a kubeconfig"))?;
+        let document: Document =
+            serde_json::from_str(&kubeconfig.text).map_err(|_| unusable().cause("it is not a kubeconfig"))?;
         let config = Config::from_custom_kubeconfig(document, &KubeConfigOptions::default()).await;
         let mut config = config.map_err(|error| unusable().because(&error))?;
         // Proxies from the environment are meant for other programs; one in the kubeconfig is refused earlier.
@@ -80,7 +81,8 @@ impl Connection {
     }
 
     fn with(config: Config, server: String) -> Result<Self, Problem> {
-        let unusable = |error: kube::Error| Problem::new(Code::KubeconfigUnreadable).with("path", "(text)").because(&error);
+        let unusable =
+            |error: kube::Error| Problem::new(Code::KubeconfigUnreadable).with("path", "(text)").because(&error);
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -111,12 +113,20 @@ impl Connection {
     }
 
     /// Reads, in one bounded attempt.
-    pub(crate) async fn read<T>(&self, ask: Ask, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
+    pub(crate) async fn read<T>(
+        &self,
+        ask: Ask,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Failure> {
         bounded(&self.server, ask, READ_TIMEOUT, request).await
     }
 
     /// Changes something, in one bounded attempt.
-    pub(crate) async fn act<T>(&self, ask: Ask, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
+    pub(crate) async fn act<T>(
+        &self,
+        ask: Ask,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Failure> {
         bounded(&self.server, ask, ACT_TIMEOUT, request).await
     }
 }

@@ -49,8 +49,9 @@ impl KubeconfigSource {
         if let Some(path) = asked {
             return Self::File(path.to_owned());
         }
-        let listed: Vec<PathBuf> =
-            variable.map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect()).unwrap_or_default();
+        let listed: Vec<PathBuf> = variable
+            .map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect())
+            .unwrap_or_default();
         if !listed.is_empty() {
             return Self::List(listed);
         }
@@ -90,7 +91,11 @@ pub struct Kubeconfig;
 impl Kubeconfig {
     /// Reads a kubeconfig, chooses a context (the current one unless named) and puts every file that it names into it.
     /// `exec`, `auth-provider` and `insecure-skip-tls-verify` are refused unless `allow` names them.
-    pub fn inline(source: &KubeconfigSource, context: Option<&str>, allow: &[String]) -> Result<InlinedKubeconfig, Problem> {
+    pub fn inline(
+        source: &KubeconfigSource,
+        context: Option<&str>,
+        allow: &[String],
+    ) -> Result<InlinedKubeconfig, Problem> {
         let path = source.label();
         let (document, folder) = match source {
             KubeconfigSource::Text(text) => (parse(text, &path)?, None),
@@ -126,7 +131,9 @@ fn parse(text: &str, path: &str) -> Result<Document, Problem> {
         return Err(unusable(path).cause(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }
     let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|error| {
-        let place = error.location().map_or_else(String::new, |place| format!(" (line {}, column {})", place.line(), place.column()));
+        let place = error
+            .location()
+            .map_or_else(String::new, |place| format!(" (line {}, column {})", place.line(), place.column()));
         unusable(path).cause(format!("it is not the YAML of a kubeconfig{place}"))
     })?;
     documents.into_iter().try_fold(Document::default(), |merged, next| merge(merged, next, path))
@@ -187,7 +194,8 @@ fn choose(document: Document, context: Option<&str>, path: &str) -> Result<Docum
     let Some(context) = document.contexts.into_iter().find(|context| context.name == name) else {
         return Err(unusable(path).cause(format!("it has no context `{name}`; it has {known}")));
     };
-    let missing = |what: &str, name: &str| unusable(path).cause(format!("the context names {what} `{name}`, which is not there"));
+    let missing =
+        |what: &str, name: &str| unusable(path).cause(format!("the context names {what} `{name}`, which is not there"));
     let Some(body) = context.context.as_ref() else {
         return Err(unusable(path).cause(format!("context `{name}` is empty")));
     };
@@ -215,7 +223,8 @@ fn choose(document: Document, context: Option<&str>, path: &str) -> Result<Docum
 }
 
 fn check_features(document: &Document, allow: &[String]) -> Result<(), Problem> {
-    let refuse = |entry: &str, feature: &str| Problem::new(Code::KubeconfigUnsafe).with("entry", entry).with("feature", feature);
+    let refuse =
+        |entry: &str, feature: &str| Problem::new(Code::KubeconfigUnsafe).with("entry", entry).with("feature", feature);
     let allowed = |feature: &str| allow.iter().any(|name| name == feature);
     for (name, cluster) in clusters(document) {
         if cluster.insecure_skip_tls_verify == Some(true) && !allowed(FEATURE_INSECURE) {
@@ -238,7 +247,10 @@ fn clusters(document: &Document) -> impl Iterator<Item = (&str, &Cluster)> {
 }
 
 fn users(document: &Document) -> impl Iterator<Item = (&str, &AuthInfo)> {
-    document.auth_infos.iter().filter_map(|NamedAuthInfo { name, auth_info, .. }| Some((name.as_str(), auth_info.as_ref()?)))
+    document
+        .auth_infos
+        .iter()
+        .filter_map(|NamedAuthInfo { name, auth_info, .. }| Some((name.as_str(), auth_info.as_ref()?)))
 }
 
 /// Calls `visit` with entry, key and file name of everything that is read from a file.
@@ -315,7 +327,10 @@ fn finish(document: &Document, path: &str) -> Result<InlinedKubeconfig, Problem>
     }
     let encoded = [
         ("certificate-authority-data", cluster.certificate_authority_data.as_deref()),
-        ("client-certificate-data", users(document).next().and_then(|(_, user)| user.client_certificate_data.as_deref())),
+        (
+            "client-certificate-data",
+            users(document).next().and_then(|(_, user)| user.client_certificate_data.as_deref()),
+        ),
     ];
     for (key, data) in encoded {
         if data.is_some_and(|data| STANDARD.decode(data.trim()).is_err()) {

@@ -52,7 +52,11 @@ fn every_file_that_is_named_becomes_content() {
 
 #[test]
 fn content_that_is_there_already_wins_over_a_file() {
-    let config = document("prod", "https://a", json!({"client-certificate-data": STANDARD.encode("DATA"), "client-certificate": "/nowhere"}));
+    let config = document(
+        "prod",
+        "https://a",
+        json!({"client-certificate-data": STANDARD.encode("DATA"), "client-certificate": "/nowhere"}),
+    );
     let inlined = inline_text(&config.to_string()).unwrap();
     assert_eq!(read(&inlined)["users"][0]["user"], json!({"client-certificate-data": STANDARD.encode("DATA")}));
 }
@@ -63,7 +67,10 @@ fn in_a_list_the_first_wins_missing_files_are_passed_over_and_names_count_from_t
     write(folder.path(), "two/token", "TWO");
     let one = write(folder.path(), "one/config", &document("one", "https://one", json!({"token": "1"})).to_string());
     let mut second = document("two", "https://two", json!({"tokenFile": "token"}));
-    second["clusters"].as_array_mut().unwrap().push(json!({"name": "one-cluster", "cluster": {"server": "https://other"}}));
+    second["clusters"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "one-cluster", "cluster": {"server": "https://other"}}));
     let two = write(folder.path(), "two/config", &second.to_string());
     let list = KubeconfigSource::List(vec![folder.path().join("none"), one, two]);
     let first = Kubeconfig::inline(&list, None, &[]).unwrap();
@@ -79,13 +86,19 @@ fn in_a_list_the_first_wins_missing_files_are_passed_over_and_names_count_from_t
 
 #[test]
 fn what_runs_programs_or_trusts_anybody_is_refused_unless_allowed_by_name() {
-    let exec = document("c", "https://a", json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "login"}}));
+    let exec = document(
+        "c",
+        "https://a",
+        json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "login"}}),
+    );
     let provider = document("c", "https://a", json!({"auth-provider": {"name": "gcp"}}));
     let mut insecure = document("c", "https://a", json!({"token": "t"}));
     insecure["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = json!(true);
-    for (config, feature, entry) in
-        [(exec, FEATURE_EXEC, "c-user"), (provider, FEATURE_AUTH_PROVIDER, "c-user"), (insecure, FEATURE_INSECURE, "c-cluster")]
-    {
+    for (config, feature, entry) in [
+        (exec, FEATURE_EXEC, "c-user"),
+        (provider, FEATURE_AUTH_PROVIDER, "c-user"),
+        (insecure, FEATURE_INSECURE, "c-cluster"),
+    ] {
         let text = config.to_string();
         let others: Vec<String> = [FEATURE_EXEC, FEATURE_AUTH_PROVIDER, FEATURE_INSECURE]
             .into_iter()
@@ -93,9 +106,15 @@ fn what_runs_programs_or_trusts_anybody_is_refused_unless_allowed_by_name() {
             .map(str::to_owned)
             .collect();
         let source = KubeconfigSource::Text(text.clone());
-        for problem in [Kubeconfig::inline(&source, None, &others).unwrap_err(), Kubeconfig::standing_alone(&text, &others).unwrap_err()] {
+        for problem in [
+            Kubeconfig::inline(&source, None, &others).unwrap_err(),
+            Kubeconfig::standing_alone(&text, &others).unwrap_err(),
+        ] {
             assert_eq!(problem.code, Code::KubeconfigUnsafe);
-            assert_eq!((problem.parameters["feature"].as_str(), problem.parameters["entry"].as_str()), (feature, entry));
+            assert_eq!(
+                (problem.parameters["feature"].as_str(), problem.parameters["entry"].as_str()),
+                (feature, entry)
+            );
         }
         assert!(Kubeconfig::inline(&source, None, &[feature.to_owned()]).is_ok());
     }
@@ -142,9 +161,15 @@ fn unusable_kubeconfigs_are_told_with_the_cause_and_without_their_content() {
 
 #[test]
 fn one_that_stands_alone_names_no_file() {
-    for (key, entry) in [("client-certificate", "c-user"), ("client-key", "c-user"), ("tokenFile", "c-user"), ("certificate-authority", "c-cluster")] {
+    for (key, entry) in [
+        ("client-certificate", "c-user"),
+        ("client-key", "c-user"),
+        ("tokenFile", "c-user"),
+        ("certificate-authority", "c-cluster"),
+    ] {
         let mut config = document("c", "https://a", json!({}));
-        let place = if entry == "c-user" { &mut config["users"][0]["user"] } else { &mut config["clusters"][0]["cluster"] };
+        let place =
+            if entry == "c-user" { &mut config["users"][0]["user"] } else { &mut config["clusters"][0]["cluster"] };
         place[key] = json!("/etc/hostname");
         let problem = Kubeconfig::standing_alone(&config.to_string(), &[]).unwrap_err();
         assert_eq!(problem.code, Code::KubeconfigUnreadable);

@@ -101,7 +101,8 @@ impl KubernetesCluster {
 #[async_trait]
 impl Cluster for KubernetesCluster {
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
-        let watching = self.slot().get_or_insert_with(|| Arc::new(Watching::start(&self.connection, &self.changes))).clone();
+        let watching =
+            self.slot().get_or_insert_with(|| Arc::new(Watching::start(&self.connection, &self.changes))).clone();
         let seen = self.changes.count();
         let facts = watching.facts(&self.changes).await;
         self.seen.fetch_max(seen, Ordering::SeqCst);

@@ -15,20 +15,32 @@ fn answer(asked: &Asked, watch: Answer) -> Answer {
     }
     let meta = |name: &str| json!({"namespace": "shop", "name": name, "uid": name, "resourceVersion": "3"});
     let list = |items: Vec<Value>| {
-        Answer::Json(200, json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "10"}, "items": items}))
+        Answer::Json(
+            200,
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "10"}, "items": items}),
+        )
     };
     let selector = json!({"matchLabels": {"app": "web"}});
     let running = pod_object("web-1", "Running");
     match asked.path.as_str() {
-        "/api/v1/namespaces/kube-system" => Answer::Json(200, json!({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "cluster-1"}})),
-        "/version" => Answer::Json(200, json!({"major": "1", "minor": "36", "gitVersion": "v1.36.3", "gitCommit": "", "gitTreeState": "",
-            "buildDate": "", "goVersion": "", "compiler": "", "platform": ""})),
+        "/api/v1/namespaces/kube-system" => {
+            Answer::Json(200, json!({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "cluster-1"}}))
+        }
+        "/version" => Answer::Json(
+            200,
+            json!({"major": "1", "minor": "36", "gitVersion": "v1.36.3", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
+        ),
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" => list(vec![]),
         "/api/v1/nodes" => list(vec![serde_json::from_str(NODE).unwrap()]),
         "/api/v1/pods" => list(vec![running, pod_object("job-1", "Succeeded")]),
-        "/apis/policy/v1/poddisruptionbudgets" => list(vec![json!({"metadata": meta("web"), "spec": {"selector": selector},
-            "status": {"disruptionsAllowed": 1, "currentHealthy": 1, "desiredHealthy": 0, "expectedPods": 1}})]),
-        "/apis/apps/v1/deployments" => list(vec![json!({"metadata": meta("web"), "spec": {"replicas": 1, "selector": selector, "template": {}}})]),
+        "/apis/policy/v1/poddisruptionbudgets" => {
+            list(vec![json!({"metadata": meta("web"), "spec": {"selector": selector},
+            "status": {"disruptionsAllowed": 1, "currentHealthy": 1, "desiredHealthy": 0, "expectedPods": 1}})])
+        }
+        "/apis/apps/v1/deployments" => {
+            list(vec![json!({"metadata": meta("web"), "spec": {"replicas": 1, "selector": selector, "template": {}}})])
+        }
         "/apis/apps/v1/statefulsets" | "/apis/apps/v1/daemonsets" => list(vec![]),
         "/api/v1/nodes/w1" => Answer::Json(200, serde_json::from_str(NODE).unwrap()),
         _ => status(404, "NotFound", "no such thing"),
@@ -51,7 +63,9 @@ fn watches(log: &Log) -> usize {
 
 #[tokio::test]
 async fn facts_come_from_watches_that_begin_when_they_are_first_needed() {
-    let (cluster, log) = cluster(|asked| answer(asked, Answer::Open(vec![json!({"type": "ADDED", "object": pod_object("web-2", "Running")})])));
+    let (cluster, log) = cluster(|asked| {
+        answer(asked, Answer::Open(vec![json!({"type": "ADDED", "object": pod_object("web-2", "Running")})]))
+    });
     assert!(log.lock().unwrap().is_empty(), "connecting asks nothing");
     let mut facts = cluster.facts().await.unwrap();
     while facts.pods.len() < 2 {
@@ -87,7 +101,10 @@ async fn what_may_not_be_read_is_a_problem_and_never_an_empty_cluster() {
         _ => answer(asked, Answer::Open(Vec::new())),
     });
     for problem in [cluster.facts().await.unwrap_err(), cluster.snapshot().await.unwrap_err()] {
-        assert_eq!((problem.code, problem.parameters["resource"].as_str()), (Code::ClusterForbidden, "poddisruptionbudgets.policy"));
+        assert_eq!(
+            (problem.code, problem.parameters["resource"].as_str()),
+            (Code::ClusterForbidden, "poddisruptionbudgets.policy")
+        );
     }
 }
 

@@ -66,7 +66,8 @@ pub(crate) async fn release(connection: &Connection, upgrade: &UpgradeId) -> Res
     let leases: Api<Lease> = Api::namespaced(connection.client.clone(), NAMESPACE);
     for _ in 0..ROUNDS_MAX {
         let found = connection.act(Ask::new("get", "leases.coordination.k8s.io"), leases.get_opt(NAME)).await?;
-        let Some(mut lease) = found.filter(|lease| annotation(lease, UPGRADE_ANNOTATION) == Some(upgrade.as_str())) else {
+        let Some(mut lease) = found.filter(|lease| annotation(lease, UPGRADE_ANNOTATION) == Some(upgrade.as_str()))
+        else {
             return Ok(());
         };
         if let Some(annotations) = &mut lease.metadata.annotations {
@@ -84,7 +85,8 @@ pub(crate) async fn release(connection: &Connection, upgrade: &UpgradeId) -> Res
 }
 
 fn written_by_others() -> Problem {
-    unreadable(Ask::new("update", "leases.coordination.k8s.io")).cause("it was written by others at the same time, twice")
+    unreadable(Ask::new("update", "leases.coordination.k8s.io"))
+        .cause("it was written by others at the same time, twice")
 }
 
 fn parameters() -> PostParams {
@@ -148,7 +150,11 @@ fn verdict(lease: &Lease, claim: &Claim, now: Timestamp) -> Verdict {
 /// The Lease as it is to be; on an existing one its version stays, so that the write fails if it has changed.
 fn claimed(lease: Option<Lease>, claim: &Claim, now: Timestamp) -> Lease {
     let mut lease = lease.unwrap_or_else(|| Lease {
-        metadata: ObjectMeta { name: Some(NAME.to_owned()), namespace: Some(NAMESPACE.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
         spec: None,
     });
     // Kubernetes reads and writes this with microseconds.

@@ -34,12 +34,19 @@ fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
     let recent = "2026-01-01T11:59:00.000000Z";
     let old = "2026-01-01T11:49:00.000000Z";
     let future = "2026-01-01T13:00:00.000000Z";
-    let other = Verdict::Refused(ClaimOutcome::HeldByOther { installation: "inst-b".to_owned(), upgrade: UpgradeId::from("up9") });
+    let other = Verdict::Refused(ClaimOutcome::HeldByOther {
+        installation: "inst-b".to_owned(),
+        upgrade: UpgradeId::from("up9"),
+    });
     let cases = [
         ("free", lease("inst-b", None, "", recent), Verdict::Free),
         ("ours", lease("inst-a", Some("up1"), "10", recent), Verdict::Free),
         ("our last upgrade", lease("inst-a", Some("up0"), "900", recent), Verdict::Free),
-        ("our later log", lease("inst-a", Some("up1"), "11", recent), Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 11 })),
+        (
+            "our later log",
+            lease("inst-a", Some("up1"), "11", recent),
+            Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 11 }),
+        ),
         ("a living other", lease("inst-b", Some("up9"), "1", recent), other),
         ("a gone other", lease("inst-b", Some("up9"), "1", old), Verdict::Free),
     ];
@@ -47,7 +54,10 @@ fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
         assert_eq!(verdict(&serde_json::from_value(found).unwrap(), &our_claim(10), now()), expected, "{case}");
     }
     let ahead = serde_json::from_value(lease("inst-b", Some("up9"), "1", future)).unwrap();
-    assert!(matches!(verdict(&ahead, &our_claim(10), now()), Verdict::Refused(_)), "a clock that is ahead is no reason to take it");
+    assert!(
+        matches!(verdict(&ahead, &our_claim(10), now()), Verdict::Refused(_)),
+        "a clock that is ahead is no reason to take it"
+    );
 }
 
 fn server(answers: Vec<(&'static str, Answer)>) -> (Connection, Log) {
@@ -89,7 +99,10 @@ async fn a_renewal_tests_the_version_and_is_tried_again_once() {
     assert_eq!(body["metadata"]["resourceVersion"], "5");
     assert_eq!(body["metadata"]["annotations"]["kept"], "yes");
     assert_eq!(body["metadata"]["annotations"][EVENT_ANNOTATION], "4");
-    assert_eq!((&body["spec"]["leaseTransitions"], &body["spec"]["acquireTime"]), (&json!(3), &json!("2026-01-01T11:00:00.000000Z")));
+    assert_eq!(
+        (&body["spec"]["leaseTransitions"], &body["spec"]["acquireTime"]),
+        (&json!(3), &json!("2026-01-01T11:00:00.000000Z"))
+    );
 
     let (connection, _) = server(vec![("GET", found()), ("PUT", conflict()), ("GET", found()), ("PUT", conflict())]);
     assert_eq!(claim(&connection, &our_claim(4), now()).await.unwrap_err().code, Code::ClusterAnswer);

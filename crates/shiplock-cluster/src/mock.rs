@@ -62,14 +62,16 @@ pub(crate) fn api(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> 
                 body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
             };
             seen.lock().unwrap().push(asked.clone());
-            let lines = |lines: Vec<Value>| lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes();
+            let lines =
+                |lines: Vec<Value>| lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes();
             let whole = |bytes: Vec<u8>| Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
             let (status, body) = match answer(&asked) {
                 Answer::Json(status, body) => (status, whole(serde_json::to_vec(&body).unwrap())),
                 Answer::Lines(all) => (200, whole(lines(all))),
                 Answer::Open(all) => {
                     let first = futures::stream::iter([Ok::<_, std::io::Error>(lines(all))]);
-                    let frames = first.chain(futures::stream::pending()).map_ok(|bytes| Frame::data(Bytes::from(bytes)));
+                    let frames =
+                        first.chain(futures::stream::pending()).map_ok(|bytes| Frame::data(Bytes::from(bytes)));
                     (200, StreamBody::new(frames).boxed_unsync())
                 }
                 Answer::Broken => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),

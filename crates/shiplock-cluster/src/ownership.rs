@@ -32,12 +32,22 @@ enum Move<T> {
 }
 
 /// Cordons a node as ours.
-pub(crate) async fn cordon(connection: &Connection, node: &NodeName, uid: &ObjectUid, owner: &NodeOwner) -> Result<Cordon, Problem> {
+pub(crate) async fn cordon(
+    connection: &Connection,
+    node: &NodeName,
+    uid: &ObjectUid,
+    owner: &NodeOwner,
+) -> Result<Cordon, Problem> {
     change(connection, node, uid, owner, Cordon::NodeGone, cordon_move).await
 }
 
 /// Takes our cordon off a node.
-pub(crate) async fn uncordon(connection: &Connection, node: &NodeName, uid: &ObjectUid, owner: &NodeOwner) -> Result<Uncordon, Problem> {
+pub(crate) async fn uncordon(
+    connection: &Connection,
+    node: &NodeName,
+    uid: &ObjectUid,
+    owner: &NodeOwner,
+) -> Result<Uncordon, Problem> {
     change(connection, node, uid, owner, Uncordon::NodeGone, uncordon_move).await
 }
 
@@ -109,7 +119,9 @@ fn cordon_move(node: &Node, ours: &NodeOwner) -> Move<Cordon> {
     let set = json!({"op": "add", "path": "/spec/unschedulable", "value": true});
     let write_mark = json!({"op": "add", "path": mark_path(), "value": text});
     match mark(node) {
-        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => Move::Overtaken(found.epoch),
+        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => {
+            Move::Overtaken(found.epoch)
+        }
         Some((_, Some(found))) if found == *ours && unschedulable => Move::Nothing(Cordon::AlreadyOurs),
         Some((before, Some(found))) if found.upgrade == ours.upgrade => {
             let result = if unschedulable { Cordon::AlreadyOurs } else { Cordon::Done };
@@ -121,7 +133,8 @@ fn cordon_move(node: &Node, ours: &NodeOwner) -> Move<Cordon> {
         None => {
             // JSON patch has no test for "absent", and neither mark nor cordon may have come since: only the version
             // of the whole object tells that.
-            let version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": node.metadata.resource_version});
+            let version =
+                json!({"op": "test", "path": "/metadata/resourceVersion", "value": node.metadata.resource_version});
             let mut patch = vec![test_uid(node), version];
             if node.metadata.annotations.is_none() {
                 patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
@@ -134,7 +147,9 @@ fn cordon_move(node: &Node, ours: &NodeOwner) -> Move<Cordon> {
 
 fn uncordon_move(node: &Node, ours: &NodeOwner) -> Move<Uncordon> {
     match mark(node) {
-        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => Move::Overtaken(found.epoch),
+        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => {
+            Move::Overtaken(found.epoch)
+        }
         Some((text, Some(found))) if found.upgrade == ours.upgrade => {
             let clear = json!({"op": "add", "path": "/spec/unschedulable", "value": false});
             let remove = json!({"op": "remove", "path": mark_path()});

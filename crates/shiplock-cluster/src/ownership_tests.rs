@@ -130,7 +130,12 @@ async fn a_failed_test_is_followed_by_another_look() {
         (vec![found(None, false), found(None, true)], vec![failed()], "Ok(CordonedByOthers)", 1),
         // Only the version had moved: the second patch passes.
         (vec![found(None, false), found(None, false)], vec![failed(), found(Some(OURS), true)], "Ok(Done)", 2),
-        (vec![found(None, false), found(None, false)], vec![status(409, "Conflict", "moved"), found(Some(OURS), true)], "Ok(Done)", 2),
+        (
+            vec![found(None, false), found(None, false)],
+            vec![status(409, "Conflict", "moved"), found(Some(OURS), true)],
+            "Ok(Done)",
+            2,
+        ),
         // The node went away.
         (vec![found(None, false), status(404, "NotFound", "gone")], vec![failed()], "Ok(NodeGone)", 1),
         (vec![found(None, false)], vec![status(404, "NotFound", "gone")], "Ok(NodeGone)", 1),
@@ -141,7 +146,11 @@ async fn a_failed_test_is_followed_by_another_look() {
         let log = log.lock().unwrap();
         let patches: Vec<_> = log.iter().filter(|asked| asked.method == "PATCH").collect();
         assert_eq!(patches.len(), patches_sent, "{expected}");
-        assert!(patches.iter().all(|asked| asked.path == "/api/v1/nodes/w1" && asked.query == "fieldManager=shiplock&timeout=5s"));
+        assert!(
+            patches
+                .iter()
+                .all(|asked| asked.path == "/api/v1/nodes/w1" && asked.query == "fieldManager=shiplock&timeout=5s")
+        );
     }
 }
 
@@ -184,7 +193,10 @@ async fn refusals_name_what_is_missing_and_nothing_is_retried_behind_the_back() 
         let problem = cordon_w1(&connection).await.unwrap_err();
         assert_eq!(problem.code, code);
         if code == Code::ClusterForbidden {
-            assert_eq!((problem.parameters["verb"].as_str(), problem.parameters["resource"].as_str()), ("patch", "nodes"));
+            assert_eq!(
+                (problem.parameters["verb"].as_str(), problem.parameters["resource"].as_str()),
+                ("patch", "nodes")
+            );
         }
         assert_eq!(log.lock().unwrap().len(), 2);
     }

@@ -21,7 +21,11 @@ const BUDGET_CAUSE: &str = "DisruptionBudget";
 const PAGES_MAX: usize = 20;
 
 /// The pods on a node, finished ones left out.
-pub(crate) async fn pods_on(connection: &Connection, node: &NodeName, budgets: &[Budget]) -> Result<Vec<DrainPod>, Problem> {
+pub(crate) async fn pods_on(
+    connection: &Connection,
+    node: &NodeName,
+    budgets: &[Budget],
+) -> Result<Vec<DrainPod>, Problem> {
     let ask = Ask::new("list", "pods");
     let pods: Api<Pod> = Api::all(connection.client.clone());
     let mut parameters = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(500);

@@ -88,8 +88,7 @@ async fn a_pod_that_two_budgets_select_is_named_with_both() {
 #[tokio::test]
 async fn a_conflict_means_gone_only_if_another_pod_has_the_name() {
     let with_uid = |uid: &str| Answer::Json(200, json!({"kind": "Pod", "metadata": {"name": "cart-0", "uid": uid}}));
-    let cases =
-        [(with_uid("uid-2"), true), (status(404, "NotFound", "gone"), true), (with_uid("uid-1"), false)];
+    let cases = [(with_uid("uid-2"), true), (status(404, "NotFound", "gone"), true), (with_uid("uid-1"), false)];
     for (found, gone) in cases {
         let (connection, _) = api(move |asked: &Asked| match asked.method.as_str() {
             "POST" => refusal(409, "Conflict", None),
@@ -112,7 +111,10 @@ async fn the_pods_of_a_node_come_in_pages_and_without_finished_ones() {
         } else {
             (json!([item("a", "Running"), item("b", "Succeeded")]), "more")
         };
-        Answer::Json(200, json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "9", "continue": token}, "items": items}))
+        Answer::Json(
+            200,
+            json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "9", "continue": token}, "items": items}),
+        )
     });
     let found = pods_on(&connection, &NodeName::from("w1"), &[]).await.unwrap();
     assert_eq!(found.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);

@@ -20,7 +20,12 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) fn write(method: Method, path: &str, content_type: &str, body: &Value) -> Result<Request<Vec<u8>>, Error> {
     let uri = format!("{path}?fieldManager={FIELD_MANAGER}&timeout={}s", ACT_TIMEOUT.as_secs());
     let body = serde_json::to_vec(body).map_err(Error::SerdeError)?;
-    Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content_type).body(body).map_err(Error::HttpError)
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(header::CONTENT_TYPE, content_type)
+        .body(body)
+        .map_err(Error::HttpError)
 }
 
 /// The path of a node.
@@ -36,5 +41,9 @@ pub(crate) fn pod_path(namespace: &str, name: &str) -> String {
 /// Names of objects need no escapes. What would leave its place in the path becomes a name that no object has.
 fn segment(name: &str) -> String {
     let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_' | ':');
-    if name.is_empty() || name.starts_with('.') { "-".to_owned() } else { name.chars().map(|c| if fits(c) { c } else { '-' }).collect() }
+    if name.is_empty() || name.starts_with('.') {
+        "-".to_owned()
+    } else {
+        name.chars().map(|c| if fits(c) { c } else { '-' }).collect()
+    }
 }

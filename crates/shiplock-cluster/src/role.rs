@@ -122,7 +122,14 @@ mod tests {
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(ROLE_MANIFEST).unwrap();
         let kinds: Vec<_> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
         let expected = [
-            "Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Role", "RoleBinding",
+            "Namespace",
+            "ServiceAccount",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "Role",
+            "RoleBinding",
+            "Role",
+            "RoleBinding",
         ];
         assert_eq!(kinds, expected);
         assert!(!ROLE_MANIFEST.contains('*'));

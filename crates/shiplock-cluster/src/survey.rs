@@ -80,14 +80,23 @@ async fn api_servers(connection: &Connection) -> Result<Vec<ApiServerFacts>, Pro
 }
 
 /// Instances that answered stand for themselves; for the others the configured address answers.
-async fn combine(connection: &Connection, answers: Vec<(String, Option<KubernetesVersion>)>) -> Result<Vec<ApiServerFacts>, Problem> {
+async fn combine(
+    connection: &Connection,
+    answers: Vec<(String, Option<KubernetesVersion>)>,
+) -> Result<Vec<ApiServerFacts>, Problem> {
     let (known, silent): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, version)| version.is_some());
-    let mut found: Vec<ApiServerFacts> =
-        known.into_iter().filter_map(|(address, version)| Some(ApiServerFacts { address, version: version? })).collect();
+    let mut found: Vec<ApiServerFacts> = known
+        .into_iter()
+        .filter_map(|(address, version)| Some(ApiServerFacts { address, version: version? }))
+        .collect();
     if found.is_empty() || !silent.is_empty() {
         let mut silent: Vec<String> = silent.into_iter().map(|(address, _)| address).collect();
         silent.sort();
-        let instead = if silent.is_empty() { "its instances are not known".to_owned() } else { format!("in place of {}", silent.join(", ")) };
+        let instead = if silent.is_empty() {
+            "its instances are not known".to_owned()
+        } else {
+            format!("in place of {}", silent.join(", "))
+        };
         let address = format!("{} ({instead})", connection.server);
         found.push(ApiServerFacts { address, version: version(connection).await? });
     }
@@ -112,9 +121,12 @@ async fn instance_addresses(connection: &Connection) -> Result<BTreeSet<String>,
 
 fn slice_addresses(slice: &EndpointSlice) -> Vec<String> {
     let ports = slice.ports.as_deref().unwrap_or_default();
-    let port = ports.iter().find(|port| port.name.as_deref() == Some("https")).or(ports.first()).and_then(|port| port.port);
+    let port =
+        ports.iter().find(|port| port.name.as_deref() == Some("https")).or(ports.first()).and_then(|port| port.port);
     let Some(port) = port else { return Vec::new() };
-    let written = |address: &String| if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    let written = |address: &String| {
+        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    };
     slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).map(written).collect()
 }
 

@@ -7,7 +7,8 @@ use crate::mock::{Answer, Asked, api, status};
 fn slice(addresses: &[&str], port: Option<i32>) -> EndpointSlice {
     let ports = port.map(|port| json!([{"name": "other", "port": 1}, {"name": "https", "port": port}]));
     let endpoints: Vec<_> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
-    serde_json::from_value(json!({"addressType": "IPv4", "endpoints": endpoints, "ports": ports, "metadata": {}})).unwrap()
+    serde_json::from_value(json!({"addressType": "IPv4", "endpoints": endpoints, "ports": ports, "metadata": {}}))
+        .unwrap()
 }
 
 #[test]
@@ -38,7 +39,10 @@ async fn instances_that_do_not_answer_are_named_beside_the_address_that_answers_
     ];
     for (answers, expected) in cases {
         let found = combine(&connection, answers).await.unwrap();
-        assert_eq!(found.iter().map(|found| format!("{} {}", found.address, found.version)).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            found.iter().map(|found| format!("{} {}", found.address, found.version)).collect::<Vec<_>>(),
+            expected
+        );
     }
 }
 

@@ -25,7 +25,8 @@ const REASON_CHARACTERS_MAX: usize = 300;
 
 /// Facts of a node. An unreadable mark is not ours and shows as none.
 pub(crate) fn node_facts(node: Node) -> NodeFacts {
-    let owner = node.metadata.annotations.as_ref().and_then(|all| all.get(OWNER_ANNOTATION)).and_then(|text| owner(text));
+    let owner =
+        node.metadata.annotations.as_ref().and_then(|all| all.get(OWNER_ANNOTATION)).and_then(|text| owner(text));
     let status = node.status.unwrap_or_default();
     let spec = node.spec.unwrap_or_default();
     let info = status.node_info.unwrap_or_default();
@@ -49,7 +50,10 @@ pub(crate) fn node_facts(node: Node) -> NodeFacts {
         ready,
         unschedulable: spec.unschedulable.unwrap_or(false),
         owner,
-        taints: taints.filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute").map(|taint| taint.key).collect(),
+        taints: taints
+            .filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute")
+            .map(|taint| taint.key)
+            .collect(),
         labels: node.metadata.labels.unwrap_or_default(),
     }
 }
@@ -146,7 +150,12 @@ pub(crate) fn deployment_facts(object: Deployment) -> WorkloadFacts {
 /// Facts of a StatefulSet.
 pub(crate) fn stateful_set_facts(object: StatefulSet) -> WorkloadFacts {
     let ready = object.status.unwrap_or_default().ready_replicas;
-    workload("StatefulSet", object.metadata, object.spec.and_then(|spec| spec.replicas).unwrap_or(1), ready.unwrap_or(0))
+    workload(
+        "StatefulSet",
+        object.metadata,
+        object.spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        ready.unwrap_or(0),
+    )
 }
 
 /// Facts of a DaemonSet.

@@ -39,8 +39,14 @@ fn a_node_becomes_facts() {
 fn a_node_is_ready_only_if_it_says_so() {
     let cases = [
         (json!({"conditions": [{"type": "Ready", "status": "True", "message": "fine"}]}), None),
-        (json!({"conditions": [{"type": "Ready", "status": "False", "message": "PLEG is not healthy"}]}), Some("PLEG is not healthy")),
-        (json!({"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}), Some("NodeStatusUnknown")),
+        (
+            json!({"conditions": [{"type": "Ready", "status": "False", "message": "PLEG is not healthy"}]}),
+            Some("PLEG is not healthy"),
+        ),
+        (
+            json!({"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}),
+            Some("NodeStatusUnknown"),
+        ),
         (json!({}), Some("it has no Ready condition yet")),
     ];
     for (status, why) in cases {
@@ -88,7 +94,9 @@ fn a_pod_becomes_facts_and_finished_ones_are_known() {
     assert_eq!((facts.namespace.as_str(), facts.name.as_str(), facts.uid.as_str()), ("shop", "web-7c9-x", "p1"));
     assert_eq!((facts.node, facts.controller.as_deref()), (Some(NodeName::from("w1")), Some("ReplicaSet/web-7c9")));
     assert!(!facts.is_mirror && !facts.tolerates_unschedulable);
-    for (phase, finished) in [("Running", false), ("Pending", false), ("Unknown", false), ("Succeeded", true), ("Failed", true)] {
+    for (phase, finished) in
+        [("Running", false), ("Pending", false), ("Unknown", false), ("Succeeded", true), ("Failed", true)]
+    {
         let mut changed = running.clone();
         changed["status"]["phase"] = json!(phase);
         assert_eq!(is_finished(&pod(changed)), finished, "{phase}");
@@ -122,7 +130,10 @@ fn a_mirror_and_a_terminating_pod_are_seen_as_such() {
     let metadata = json!({"namespace": "kube-system", "name": "etcd-m1", "annotations": {MIRROR_ANNOTATION: "x"}});
     assert!(drain_pod(pod(json!({"metadata": metadata})), []).is_mirror);
     let metadata = json!({"namespace": "shop", "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"});
-    let ending = drain_pod(pod(json!({"metadata": metadata, "spec": {"containers": [], "terminationGracePeriodSeconds": 5}})), []);
+    let ending = drain_pod(
+        pod(json!({"metadata": metadata, "spec": {"containers": [], "terminationGracePeriodSeconds": 5}})),
+        [],
+    );
     assert!(ending.is_terminating && ending.grace_seconds == 5);
 }
 
@@ -148,7 +159,10 @@ fn budgets_select_pods_of_their_namespace_by_label() {
         budget("bank", "elsewhere", Some(json!({}))),
     ];
     let metadata = json!({"namespace": "shop", "name": "p", "labels": {"app": "cart", "tier": "b"}});
-    assert_eq!(drain_pod(pod(json!({"metadata": metadata})), &budgets).budgets, ["shop/exact", "shop/expressions", "shop/everything"]);
+    assert_eq!(
+        drain_pod(pod(json!({"metadata": metadata})), &budgets).budgets,
+        ["shop/exact", "shop/expressions", "shop/everything"]
+    );
     assert_eq!((budgets[0].facts.disruptions_allowed, budgets[0].facts.expected_pods), (1, 2));
 }
 
@@ -156,7 +170,8 @@ fn budgets_select_pods_of_their_namespace_by_label() {
 fn workloads_count_what_is_wanted_and_what_is_ready() {
     let metadata = json!({"namespace": "shop", "name": "web"});
     let selector = json!({"matchLabels": {}});
-    let deployment = json!({"metadata": metadata, "spec": {"selector": selector, "template": {}}, "status": {"readyReplicas": 1}});
+    let deployment =
+        json!({"metadata": metadata, "spec": {"selector": selector, "template": {}}, "status": {"readyReplicas": 1}});
     let facts = deployment_facts(serde_json::from_value(deployment).unwrap());
     assert_eq!((facts.label().as_str(), facts.desired, facts.ready), ("Deployment shop/web", 1, 1));
     let set = json!({"metadata": metadata, "spec": {"replicas": 3, "selector": selector, "template": {}, "serviceName": "s"}, "status": {"replicas": 3}});

@@ -58,17 +58,32 @@ pub(crate) fn budgets(connection: &Connection) -> Source<PodDisruptionBudget, Bu
 
 fn deployments(connection: &Connection) -> Source<Deployment, WorkloadFacts> {
     let api = Api::all(connection.client.clone());
-    Source { connection: connection.clone(), api, resource: "deployments.apps", keep: |object| Some(deployment_facts(object)) }
+    Source {
+        connection: connection.clone(),
+        api,
+        resource: "deployments.apps",
+        keep: |object| Some(deployment_facts(object)),
+    }
 }
 
 fn stateful_sets(connection: &Connection) -> Source<StatefulSet, WorkloadFacts> {
     let api = Api::all(connection.client.clone());
-    Source { connection: connection.clone(), api, resource: "statefulsets.apps", keep: |object| Some(stateful_set_facts(object)) }
+    Source {
+        connection: connection.clone(),
+        api,
+        resource: "statefulsets.apps",
+        keep: |object| Some(stateful_set_facts(object)),
+    }
 }
 
 fn daemon_sets(connection: &Connection) -> Source<DaemonSet, WorkloadFacts> {
     let api = Api::all(connection.client.clone());
-    Source { connection: connection.clone(), api, resource: "daemonsets.apps", keep: |object| Some(daemon_set_facts(object)) }
+    Source {
+        connection: connection.clone(),
+        api,
+        resource: "daemonsets.apps",
+        keep: |object| Some(daemon_set_facts(object)),
+    }
 }
 
 impl Watching {
@@ -158,7 +173,9 @@ impl Watching {
             uid: found.uid,
             observed_at,
             api_servers: found.api_servers,
-            nodes: self.nodes.look(|nodes| nodes.iter().map(|(name, node)| (NodeName::from(name.as_str()), node.clone())).collect()),
+            nodes: self
+                .nodes
+                .look(|nodes| nodes.iter().map(|(name, node)| (NodeName::from(name.as_str()), node.clone())).collect()),
             pods: self.pods.look(|pods| pods.values().cloned().collect()),
             budgets: self.budgets.look(|budgets| budgets.values().map(|budget| budget.facts.clone()).collect()),
             workloads: [all(&self.deployments), all(&self.stateful_sets), all(&self.daemon_sets)].concat(),
@@ -169,8 +186,14 @@ impl Watching {
 /// The facts by listing everything once; nothing is kept.
 pub(crate) async fn snapshot(connection: &Connection) -> Result<ClusterFacts, Problem> {
     let observed_at = Timestamp::now();
-    let (nodes, pods, budgets, deployments, stateful_sets, daemon_sets) =
-        (nodes(connection), pods(connection), budgets(connection), deployments(connection), stateful_sets(connection), daemon_sets(connection));
+    let (nodes, pods, budgets, deployments, stateful_sets, daemon_sets) = (
+        nodes(connection),
+        pods(connection),
+        budgets(connection),
+        deployments(connection),
+        stateful_sets(connection),
+        daemon_sets(connection),
+    );
     let (found, nodes, pods, budgets, deployments, stateful_sets, daemon_sets) = futures::try_join!(
         survey(connection),
         nodes.list(),

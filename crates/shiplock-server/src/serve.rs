@@ -143,9 +143,12 @@ impl Server {
         let hub = Arc::new(AgentHub::default());
         let enrolled = Arc::new(Enrolled::default());
         let clusters = Arc::new(ClusterPool::new(store.clone(), Arc::new(seal), dialer));
+        let installation = String::from_utf8_lossy(&installation).into_owned();
         let settings = DriverSettings {
-            holder: options.holder.clone(),
-            installation: String::from_utf8_lossy(&installation).into_owned(),
+            // A file store lets one process in at a time, so whoever has it open is the one holder there is: after a
+            // crash its successor takes the lease at once, under a higher epoch, and does not wait for its end.
+            holder: installation.clone(),
+            installation,
             policy: options.policy,
         };
         let supervisor = Supervisor::new(store.clone(), hub.clone(), clusters.clone(), settings);

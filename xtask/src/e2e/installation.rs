@@ -27,9 +27,17 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds both, so that what is tested is what is in the tree.
-    pub(crate) fn build() -> Result<Self> {
-        let output = Command::new(env!("CARGO"))
+    /// Builds both, so that what is tested is what is in the tree; or takes those of the directory that
+    /// `SHIPLOCK_E2E_PROGRAMS` names, for a build that is about to be released.
+    pub(crate) fn find() -> Result<Self> {
+        if let Some(directory) = std::env::var_os("SHIPLOCK_E2E_PROGRAMS").map(PathBuf::from) {
+            let programs = Self { shiplock: directory.join("shiplock"), agent: directory.join("shiplock-agent") };
+            for program in [&programs.shiplock, &programs.agent] {
+                ensure!(program.is_file(), "{} is not there", program.display());
+            }
+            return Ok(programs);
+        }
+        let output = crate::ci::cargo_command()
             .args(["build", "--package", "shiplock-cli", "--package", "shiplock-agent", "--message-format", "json"])
             .stderr(Stdio::inherit())
             .output()
@@ -63,7 +71,7 @@ impl<'a> Installation<'a> {
         let data_directory = lab.folder().join(name);
         let _ = fs::remove_dir_all(&data_directory);
         fs::create_dir_all(&data_directory).with_context(|| format!("{} cannot be made", data_directory.display()))?;
-        Ok(Self { lab, programs: Programs::build()?, data_directory, agent_port: AGENT_PORT + agent_port_offset, server: None })
+        Ok(Self { lab, programs: Programs::find()?, data_directory, agent_port: AGENT_PORT + agent_port_offset, server: None })
     }
 
     /// A server with the lab's cluster registered and an agent on each worker.
@@ -120,6 +128,11 @@ impl<'a> Installation<'a> {
         let id = self.server.as_ref().context("the server does not run")?.id();
         let pid = Pid::from_raw(i32::try_from(id)?).context("a process id")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// The process id of the server.
+    pub(crate) fn server_pid(&self) -> Result<u32> {
+        Ok(self.server.as_ref().context("the server does not run")?.id())
     }
 
     /// Ends the server without a chance to do anything.

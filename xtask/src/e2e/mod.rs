@@ -4,8 +4,13 @@
 //! measures from outside: by the API server, by units and processes on the nodes, by an application that is asked all
 //! the while. Nothing is skipped silently: what is not there is an error.
 
-mod installation;
-mod pools;
+mod blockers;
+pub(crate) mod controls;
+mod crashes;
+mod fencing;
+pub(crate) mod installation;
+pub(crate) mod pools;
+mod refusals;
 
 use std::time::Instant;
 
@@ -48,6 +53,42 @@ const SCENARIOS: &[Scenario] = &[
         promise: "two pools are upgraded in growing batches while their application loses no request",
         in_gate: true,
         run: pools::run,
+    },
+    Scenario {
+        name: "controls",
+        promise: "pause, continue and cancel do what they say; a cordon of the operator stays",
+        in_gate: true,
+        run: controls::run,
+    },
+    Scenario {
+        name: "crashes",
+        promise: "kill -9 of server, agent and machine: it goes on by itself and nothing acts twice",
+        in_gate: true,
+        run: crashes::run,
+    },
+    Scenario {
+        name: "agent-lost",
+        promise: "an agent that stays down pauses the upgrade with node and fix; continue and abandon end it",
+        in_gate: false,
+        run: crashes::agent_lost,
+    },
+    Scenario {
+        name: "blockers",
+        promise: "what holds up a drain is named with owner and remedy, and the upgrade goes on by itself",
+        in_gate: true,
+        run: blockers::run,
+    },
+    Scenario {
+        name: "fencing",
+        promise: "a thawed server and an older store change nothing",
+        in_gate: false,
+        run: fencing::run,
+    },
+    Scenario {
+        name: "refusals",
+        promise: "bad input gets its own error and nothing is changed",
+        in_gate: false,
+        run: refusals::run,
     },
 ];
 

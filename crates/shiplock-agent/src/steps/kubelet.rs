@@ -62,7 +62,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
 
     step.progress("verifying");
-    let up = step.wait_until(LOOKS, || is_up(step, &kubelet.sha256)).await;
+    let up = step.wait_until(SERVICE, LOOKS, || is_up(step, &kubelet.sha256)).await;
     if let Err(why) = up {
         let mut problem = step.not_up(SERVICE, &why).await;
         if let Err(error) = restarted {
@@ -171,7 +171,7 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let path = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?.command.first().cloned();
     let path = step.host.at(&path.unwrap_or_default());
     let old = step.host.file_digest(&path).await.ok().flatten().unwrap_or_default();
-    step.wait_until(LOOKS_AFTER_ROLL_BACK, || is_up(step, &old)).await
+    step.wait_until(SERVICE, LOOKS_AFTER_ROLL_BACK, || is_up(step, &old)).await
 }
 
 /// The kubelet step is the node's last: nothing staged is needed any more.

@@ -89,6 +89,8 @@ pub fn unit_prefix(id: &shiplock_api::agent::AssignmentId) -> String {
 }
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A kubelet may end some times before containerd answers; one that ends so often will go on so.
+const RESTARTS_MAX: u32 = 20;
 const LINES_OF_CAUSE: u32 = 20;
 /// Commands that only read are quick; a node where they are not has other troubles.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(30);
@@ -164,17 +166,28 @@ impl<H: Host> Step<H> {
         }
     }
 
-    /// Looks once a second until `look` finds nothing wrong; after `looks` looks, what was wrong in the last.
+    /// Looks once a second until `look` finds nothing wrong with a service; else what was wrong in the last look.
+    /// A service that ends again and again is not looked at to the end: meanwhile the node is without it.
     pub async fn wait_until<F: Future<Output = Result<(), String>>>(
         &self,
+        service: &str,
         looks: u32,
         mut look: impl FnMut() -> F,
     ) -> Result<(), String> {
         let mut wrong = String::new();
+        let mut fewest = u32::MAX;
         for _ in 0..looks {
             match look().await {
                 Ok(()) => return Ok(()),
                 Err(why) => wrong = why,
+            }
+            if let Ok(found) = self.host.service(service).await {
+                // Counted from the fewest: our own restart sets the counter back, and may not have yet.
+                fewest = fewest.min(found.restarts);
+                let ended = found.restarts - fewest;
+                if ended >= RESTARTS_MAX {
+                    return Err(format!("it ended {ended} times; {wrong}"));
+                }
             }
             self.host.wait(LOOK_EVERY).await;
         }

@@ -2,6 +2,8 @@
 //! Changes nothing that runs.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
 
 use shiplock_core::artefact::{ArtefactFile, ArtefactImage};
 use shiplock_core::problem::{Code, Problem};
@@ -12,6 +14,8 @@ use crate::download::{Mirror, Wanted};
 use crate::files;
 use crate::host::Host;
 
+/// A staged file that no prefetch has named for so long belongs to no upgrade any more.
+const KEEP_STAGED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Left free on the file system besides what is fetched.
 const RESERVE_BYTES: u64 = 64 << 20;
 
@@ -24,6 +28,8 @@ pub async fn run<H: Host>(
 ) -> Result<StepOutcome, Failure> {
     let staging = step.staging();
     std::fs::create_dir_all(&staging).map_err(|error| step.unusable(&staging, "made", &error))?;
+
+    remove_old(&staging, artefacts);
 
     let mut wanted = Vec::new();
     for file in artefacts {
@@ -67,6 +73,19 @@ pub async fn run<H: Host>(
         files::remove(&path).map_err(|error| step.unusable(&path, "removed", &error))?;
     }
     Ok(StepOutcome::Done)
+}
+
+/// Removes what upgrades that never came to their end left behind.
+fn remove_old(staging: &Path, keep: &[ArtefactFile]) {
+    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
+        let kept = keep.iter().any(|file| entry.file_name().to_string_lossy().starts_with(&file.sha256));
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+        if !kept && age > KEEP_STAGED {
+            // A file that stays costs space and nothing else.
+            let _ = files::remove(&entry.path());
+        }
+    }
 }
 
 fn check_space<H: Host>(step: &Step<H>, wanted: &[Wanted], missing: &[&ArtefactImage]) -> Result<(), Failure> {

@@ -81,7 +81,7 @@ pub async fn run<H: Host>(
     let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
 
     step.progress("verifying");
-    if let Err(why) = step.wait_until(LOOKS, || is_up(step, &containerd.sha256, Some(version))).await {
+    if let Err(why) = step.wait_until(SERVICE, LOOKS, || is_up(step, &containerd.sha256, Some(version))).await {
         let mut problem = step.not_up(SERVICE, &why).await;
         if let Err(error) = restarted {
             problem = problem.because(&error);
@@ -267,7 +267,7 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE]).await.map_err(in_words)?;
     let path = step.host.service(SERVICE).await.map_err(in_words)?.command.first().cloned().unwrap_or_default();
     let old = step.host.file_digest(&step.host.at(&path)).await.ok().flatten().unwrap_or_default();
-    step.wait_until(LOOKS, || is_up(step, &old, None)).await
+    step.wait_until(SERVICE, LOOKS, || is_up(step, &old, None)).await
 }
 
 fn clean_staging<H: Host>(step: &Step<H>, artefacts: &[ArtefactFile]) {

@@ -80,6 +80,8 @@ pub(crate) struct FakeNode {
     /// Calls until the crash.
     pub(crate) fuse: Cell<Option<u32>>,
     pub(crate) calls: Cell<u32>,
+    /// How often a broken service ended.
+    ended: Cell<u32>,
     pub(crate) crashed: Notify,
 }
 
@@ -97,6 +99,7 @@ impl FakeNode {
             packaged_kubelet: Cell::new(false),
             fuse: Cell::new(None),
             calls: Cell::new(0),
+            ended: Cell::new(0),
             crashed: Notify::new(),
         };
         for (path, content) in [
@@ -278,7 +281,16 @@ impl Host for FakeNode {
         let broken = self.running(name).contains("broken");
         let main_pid = if broken { 0 } else { 1 + u32::from(name == "kubelet") };
         let state = if broken { "activating" } else { "active" };
-        Ok(Service { state: state.to_owned(), main_pid, command: vec![self.program_of(name)] })
+        // It ended often in an earlier life; a restart by hand begins to count anew.
+        let restarts = if self.restarts(name) == 0 {
+            50
+        } else if broken {
+            self.ended.get()
+        } else {
+            0
+        };
+        self.ended.set(self.ended.get() + u32::from(broken));
+        Ok(Service { state: state.to_owned(), main_pid, restarts, command: vec![self.program_of(name)] })
     }
 
     async fn journal(&self, units: &[&str], _: u32) -> String {
@@ -407,7 +419,7 @@ pub(crate) struct FusedLog {
 
 impl RecordLog for FusedLog {
     fn append(&mut self, record: &Record) -> io::Result<()> {
-        let mut moment = || match self.left.get() {
+        let moment = || match self.left.get() {
             Some(0) => Err(io::Error::other("crash")),
             Some(left) => {
                 self.left.set(Some(left - 1));

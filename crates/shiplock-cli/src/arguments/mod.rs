@@ -15,17 +15,18 @@ pub use self::serve::ServeArguments;
 
 const EXAMPLES: &str = "\
 Begin here:
-  shiplock serve                                         # a server on this machine, in another terminal
-  shiplock cluster add prod --kubeconfig ~/.kube/config --mirror https://mirror.example
-  shiplock agent join-command prod                       # run what it prints on each node, as root
-  shiplock plan prod --to 1.36                           # nothing is touched
-  shiplock upgrade prod --to 1.36                        # shows the plan, asks, stays attached
+  shiplock serve                      # a server on this machine, in another terminal
+  shiplock cluster add prod --mirror https://mirror.example
+  shiplock agent join-command prod    # run what it prints on each node, as root
+  shiplock plan prod --to 1.36        # nothing is touched
+  shiplock upgrade prod --to 1.36     # shows the plan, asks, stays attached
 
 While it runs, from anywhere:
   shiplock watch        shiplock pause        shiplock continue        shiplock cancel
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 blocked by findings, 4 undecided, 5 paused (a person is needed),
-            6 cancelled or expired, 130 detached (the upgrade goes on)";
+Exit codes: 0 done, 1 failed, 2 usage, 3 blocked by findings, 4 undecided,
+            5 paused (a person is needed), 6 cancelled or expired,
+            130 detached (the upgrade goes on)";
 
 /// Upgrades Kubernetes clusters: planned, in batches, with a reason for every wait.
 #[derive(Debug, Parser)]
@@ -306,7 +307,9 @@ mod tests {
 
     #[test]
     fn the_help_of_the_whole_command_and_of_upgrade_teach_by_example() {
-        let mut definition = Arguments::command();
+        // The width of the terminal that the test runs on must not matter.
+        let mut definition = Arguments::command().term_width(100);
+        definition.build();
         insta::assert_snapshot!("help", definition.render_help().to_string());
         let upgrade = definition.find_subcommand_mut("upgrade").unwrap();
         insta::assert_snapshot!("help_upgrade", upgrade.render_help().to_string());

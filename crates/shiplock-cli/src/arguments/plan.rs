@@ -31,10 +31,10 @@ const PLAN_OPTIONS: [&str; 13] = [
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  shiplock plan prod --to 1.36                                   # the newest patch of 1.36, all pools
-  shiplock plan prod --to v1.36.3 --pool web --node w-1          # a canary
-  shiplock plan prod --to 1.36 --pause-policy after-first-batch  # look before the rest follows
-  shiplock upgrade --plan PLAN                                   # takes the plan")]
+  shiplock plan prod --to 1.36                             # its newest patch, all pools
+  shiplock plan prod --to v1.36.3 --pool web --node w-1    # a canary
+  shiplock plan prod --to 1.36 --pause-policy after-first-batch
+  shiplock upgrade --plan PLAN                             # takes the plan")]
 pub struct PlanArguments {
     /// The cluster.
     #[arg(value_name = "CLUSTER")]
@@ -55,12 +55,13 @@ pub struct PlanArguments {
 #[command(group = ArgGroup::new("source").required(true).args(["to", "plan"]))]
 #[command(after_help = "\
 Examples:
-  shiplock upgrade prod --to 1.36                          # shows the plan, asks for the cluster's name, stays attached
-  shiplock upgrade --plan p7k2m                            # takes a plan that was made and looked at before
-  shiplock upgrade prod --to 1.36 --yes --progress plain   # in a pipeline: the exit code tells how it went
-  shiplock upgrade prod --to 1.36 --yes --detach           # returns once it is started
+  shiplock upgrade prod --to 1.36                  # shows the plan, asks, stays attached
+  shiplock upgrade --plan p7k2m                    # takes a plan that was looked at before
+  shiplock upgrade prod --to 1.36 --yes            # in a pipeline: the exit code tells the end
+  shiplock upgrade prod --to 1.36 --yes --detach   # returns once it is started
 
-Ctrl-C detaches; the upgrade goes on. It ends attached with 0 done, 3 blocked, 4 undecided, 5 paused, 6 cancelled.")]
+Ctrl-C detaches; the upgrade goes on. Attached it ends with 0 done, 3 blocked, 4 undecided,
+5 paused, 6 cancelled.")]
 pub struct UpgradeArguments {
     /// The cluster, with --to.
     #[arg(value_name = "CLUSTER", requires = "to", conflicts_with = "plan")]

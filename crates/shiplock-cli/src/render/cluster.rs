@@ -48,7 +48,7 @@ fn support(days: Option<i64>, style: &Style) -> String {
     match days {
         None => String::new(),
         Some(days) if days < 0 && style.zh() => format!("已过期 {} 天", -days),
-        Some(days) if days < 0 => format!("over since {}d", -days),
+        Some(days) if days < 0 => format!("ended {}d ago", -days),
         Some(days) if style.zh() => format!("{days} 天"),
         Some(days) => format!("{days}d"),
     }

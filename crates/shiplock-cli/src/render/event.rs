@@ -6,7 +6,7 @@ use shiplock_core::plan::{Plan, StageKind};
 use shiplock_core::problem::Problem;
 use shiplock_core::step::Target;
 use shiplock_core::upgrade::waiting::step_name;
-use shiplock_core::upgrade::{Event, EventRecord, StepOutcome};
+use shiplock_core::upgrade::{Event, EventRecord, PauseReason, StepOutcome};
 
 use super::{Style, Tone, table, words};
 
@@ -81,8 +81,12 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
             if zh { format!("{name} 批次 {batch} 完成") } else { format!("{name}: batch {batch} done") }
         }
         Event::StepStarted { step, attempt } => {
-            let (step, attempt) = (teller.step(*step), teller.attempt(*attempt));
-            if zh { format!("{step}开始{attempt}") } else { format!("{step} began{attempt}") }
+            let attempt = teller.attempt(*attempt);
+            match teller.subject(*step) {
+                Some((subject, kind)) if zh => format!("{subject}：开始{}{attempt}", step_name(kind, language)),
+                _ if zh => format!("步骤 {step} 开始{attempt}"),
+                _ => format!("{} began{attempt}", teller.step(*step)),
+            }
         }
         Event::StepSucceeded { step, outcome, .. } => teller.outcome(*step, outcome),
         Event::StepFailed { step, attempt, problem, retryable } => {
@@ -112,9 +116,11 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
             let detail = why.problem().map(|problem| reason(problem, language));
             match (zh, detail) {
                 (true, Some(detail)) => format!("即将暂停（{short}）：{detail}"),
-                (true, None) => format!("{by} 要求暂停（{short}）"),
+                (true, None) if *why == PauseReason::Operator => format!("{by} 要求暂停"),
+                (true, None) => format!("即将暂停：{short}"),
                 (false, Some(detail)) => format!("pausing, since {short}: {detail}"),
-                (false, None) => format!("pause asked for by {by}: {short}"),
+                (false, None) if *why == PauseReason::Operator => format!("{by} asked to pause"),
+                (false, None) => format!("pausing: {short}"),
             }
         }
         Event::Paused => language.pick("paused: nothing is in work", "已暂停：没有进行中的操作").to_owned(),
@@ -236,14 +242,12 @@ impl Teller<'_> {
                 self.language.pick("was cordoned by somebody else, and stays so", "此前已被他人设为不可调度，将保持不变").to_owned()
             }
             StepOutcome::Drained { evicted, relanded } => {
-                let count = relanded.len();
-                match (zh, count) {
-                    (true, 0) => format!("已排空，驱逐 {evicted} 个 Pod"),
-                    (true, _) => format!("已排空，驱逐 {evicted} 个 Pod；{count} 个容忍不可调度的 Pod 又回来了：{}", relanded.join("、")),
-                    (false, 0) => format!("drained, {evicted} pods evicted"),
-                    (false, _) => {
-                        format!("drained, {evicted} pods evicted; {count} that tolerate a cordon came back: {}", relanded.join(", "))
-                    }
+                let back = relanded.join(self.language.pick(", ", "、"));
+                match (zh, relanded.is_empty()) {
+                    (true, true) => format!("已排空，驱逐 {evicted} 个 Pod"),
+                    (true, false) => format!("已排空，驱逐 {evicted} 个 Pod；因容忍不可调度而又回来的：{back}"),
+                    (false, true) => format!("drained, {evicted} pods evicted"),
+                    (false, false) => format!("drained, {evicted} pods evicted; came back, since they tolerate a cordon: {back}"),
                 }
             }
             StepOutcome::Verified { components } => {

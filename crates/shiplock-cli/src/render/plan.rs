@@ -54,7 +54,12 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
             text.push_str(&if style.zh() { format!("  … 另有 {more} 条（-o json）\n") } else { format!("  … and {more} more (-o json)\n") });
         }
     }
-    text.push_str(&format!("\n{} {}\n", style.pick("Nothing is touched yet. Nodes:", "尚未做任何更改。涉及："), words::nodes(plan.nodes().count(), language)));
+    let nodes = words::nodes(plan.nodes().count(), language);
+    text.push_str(&if style.zh() {
+        format!("\n尚未做任何更改；将涉及 {nodes}。\n")
+    } else {
+        format!("\nNothing is touched yet; {nodes} would be.\n")
+    });
     text
 }
 
@@ -161,7 +166,7 @@ fn options(plan: &Plan, style: &Style) -> String {
     if style.zh() {
         format!(
             "选项：每批最多 {parallel} 个节点；排空 {drain}，最长 {timeout}，超时则 {then}；暂停策略 {pause}；批次间隔 {interval}；容器运行时 {runtime}\n\
-             时限：agent 失联 {contact}，节点就绪 {ready}，门禁 {gate}；暂停满 {expiry} 后关闭"
+             时限：agent 失联 {contact}，节点就绪 {ready}，门禁 {gate}；暂停满 {expiry}后关闭"
         )
     } else {
         format!(

@@ -71,6 +71,83 @@ pub fn cut(text: &str, width: usize) -> String {
     kept
 }
 
+/// The escape sequence that ends every colour.
+const PLAIN: &str = "\u{1b}[0m";
+
+/// Cuts a line that may hold our own colours.
+pub fn cut_coloured(line: &str, width: usize) -> String {
+    let mut kept = String::new();
+    let mut used = 0;
+    for piece in pieces(line) {
+        let cells = piece.width;
+        if used + cells > width {
+            if kept.contains('\u{1b}') {
+                kept.push_str(PLAIN);
+            }
+            break;
+        }
+        used += cells;
+        kept.push_str(piece.text);
+    }
+    kept
+}
+
+/// Breaks a line that may hold our own colours at blanks, or anywhere where there is none. Further lines begin
+/// further right than the first one, and in its colour.
+pub fn wrap(line: &str, width: usize) -> Vec<String> {
+    let lead = line.len() - line.trim_start_matches(' ').len();
+    let hang = if lead + 30 < width { lead + if lead == 0 { 9 } else { 5 } } else { 0 };
+    let (mut lines, mut current, mut used, mut colour) = (Vec::new(), String::new(), 0, String::new());
+    // Where the current line may be broken, after the newest blank: the length in bytes, and the colour there.
+    let mut blank: Option<(usize, String)> = None;
+    for piece in pieces(line) {
+        if piece.is_colour {
+            colour = if piece.text == PLAIN { String::new() } else { piece.text.to_owned() };
+        } else if used + piece.width > width && used > hang {
+            let (rest, begins_with) = match blank.take() {
+                Some((at, colour)) => (current.split_off(at), colour),
+                None => (String::new(), colour.clone()),
+            };
+            let mut full = current.trim_end().to_owned();
+            if full.contains('\u{1b}') && !full.ends_with(PLAIN) {
+                full.push_str(PLAIN);
+            }
+            lines.push(full);
+            current = format!("{}{begins_with}{rest}", " ".repeat(hang));
+            used = hang + pieces(&rest).map(|piece| piece.width).sum::<usize>();
+        }
+        if piece.text == " " && used == hang && !lines.is_empty() {
+            continue;
+        }
+        current.push_str(piece.text);
+        used += piece.width;
+        if piece.text == " " && used > lead {
+            blank = Some((current.len(), colour.clone()));
+        }
+    }
+    lines.push(current);
+    lines
+}
+
+/// A character, or one of our colours.
+struct Piece<'a> {
+    text: &'a str,
+    width: usize,
+    is_colour: bool,
+}
+
+fn pieces(line: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let is_colour = first == '\u{1b}';
+        let end = if is_colour { rest.find('m').map_or(rest.len(), |end| end + 1) } else { first.len_utf8() };
+        let (text, behind) = rest.split_at(end);
+        rest = behind;
+        Some(Piece { text, width: if is_colour { 0 } else { first.width().unwrap_or_default() }, is_colour })
+    })
+}
+
 /// A text of another program without what would break a line or steer a terminal.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
@@ -99,6 +176,34 @@ mod tests {
         {
             assert_eq!(cut(text, width), expected);
             assert!(cut(text, width).width() <= width);
+        }
+    }
+
+    #[test]
+    fn colours_are_cut_without_leaking() {
+        assert_eq!(cut_coloured("\u{1b}[31mabcdef\u{1b}[0m", 3), "\u{1b}[31mabc\u{1b}[0m");
+        assert_eq!(cut_coloured("\u{1b}[31mabc\u{1b}[0m", 3), "\u{1b}[31mabc\u{1b}[0m");
+        assert_eq!(cut_coloured("集群升级", 5), "集群");
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks_and_keep_their_colour() {
+        for (line, width, expected) in [
+            ("short", 10, &["short"][..]),
+            ("one two three", 8, &["one two", "three"]),
+            ("onetwothree", 4, &["onet", "woth", "ree"]),
+            ("集群升级", 5, &["集群", "升级"]),
+            ("  now   a long sentence that goes on", 24, &["  now   a long sentence", "that goes on"]),
+            ("\u{1b}[31mone two\u{1b}[0m x", 4, &["\u{1b}[31mone\u{1b}[0m", "\u{1b}[31mtwo\u{1b}[0m", "x"]),
+        ] {
+            assert_eq!(wrap(line, width), expected, "{line}");
+        }
+        for width in 1..60 {
+            let line = "  等待  w-2: pod pay/api-6f cannot be evicted，集群升级 (for 3m12s; attempt 9)";
+            let wrapped = wrap(line, width);
+            assert!(wrapped.iter().all(|line| line.width() <= width.max(2)), "{width} {wrapped:#?}");
+            let letters = |text: &str| text.chars().filter(|letter| *letter != ' ').collect::<String>();
+            assert_eq!(letters(&wrapped.concat()), letters(line), "{width}");
         }
     }
 

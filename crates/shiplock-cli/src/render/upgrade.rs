@@ -176,7 +176,9 @@ pub fn stages(upgrade: &UpgradeView, style: &Style, rows_max: usize) -> Vec<Stri
     let mut lines = Vec::new();
     for stage in &upgrade.stages {
         let failed = stage.nodes.iter().any(|node| node.progress == NodeProgress::Failed);
+        let cut = upgrade.state.is_terminal() && stage.started && !stage.finished;
         let (word, tone) = match (failed && !stage.finished, stage.finished, stage.started) {
+            _ if cut => (style.pick("cut", "中断"), Tone::Notice),
             (true, ..) => (style.pick("FAILED", "失败"), Tone::Bad),
             (_, true, _) => (style.pick("done", "完成"), Tone::Good),
             (_, _, true) => (style.pick("work", "进行"), Tone::Busy),
@@ -225,7 +227,7 @@ fn nodes_in_work(stage: &StageView, style: &Style, rows_max: usize) -> Vec<Strin
             let word = style.tone(words::progress_tone(node.progress), words::progress(node.progress, style.language));
             let at_step = matches!(node.progress, NodeProgress::InWork | NodeProgress::Failed);
             let step = node.step.as_deref().filter(|_| at_step).map(|step| step_name(step, style.language));
-            let step = step.map(|step| format!(": {step}")).unwrap_or_default();
+            let step = step.map(|step| format!("{}{step}", style.pick(": ", "："))).unwrap_or_default();
             format!("            {}  {word}{step}", table::pad(node.node.as_str(), widest))
         })
         .collect();
@@ -291,12 +293,15 @@ impl Frame<'_> {
     /// The lines of the frame; never more or wider than the terminal.
     pub fn lines(&self, style: &Style) -> Vec<String> {
         let (columns, rows) = self.size;
-        let mut lines = Vec::new();
+        let width = columns.saturating_sub(1).max(1);
+        let mut told = Vec::new();
         if let Some(notice) = self.notice {
-            lines.push(style.tone(Tone::Bad, notice));
+            told.push(style.tone(Tone::Bad, notice));
         }
-        lines.extend(head(self.upgrade, style));
-        lines.extend(findings(self.upgrade, style));
+        told.extend(head(self.upgrade, style));
+        told.extend(findings(self.upgrade, style));
+        // What a person must read is wrapped, the rest is cut.
+        let mut lines: Vec<String> = told.iter().flat_map(|line| table::wrap(line, width)).collect();
         lines.push(String::new());
         lines.extend(stages(self.upgrade, style, ROWS_MAX));
         lines.extend(leftovers(self.upgrade, style));
@@ -312,37 +317,8 @@ impl Frame<'_> {
         }
         // One line less than the terminal has, so that nothing scrolls while it is redrawn.
         lines.truncate(rows.saturating_sub(1).max(1));
-        lines.iter().map(|line| cut_coloured(line, columns.saturating_sub(1).max(1))).collect()
+        lines.iter().map(|line| table::cut_coloured(line, width)).collect()
     }
-}
-
-/// Cuts a line that may hold our own colours. Without colours it is a plain cut.
-fn cut_coloured(line: &str, width: usize) -> String {
-    let mut kept = String::new();
-    let mut used = 0;
-    let mut rest = line.chars();
-    while let Some(character) = rest.next() {
-        if character == '\u{1b}' {
-            kept.push(character);
-            for part in rest.by_ref() {
-                kept.push(part);
-                if part.is_ascii_alphabetic() {
-                    break;
-                }
-            }
-            continue;
-        }
-        let cells = unicode_width::UnicodeWidthChar::width(character).unwrap_or_default();
-        if used + cells > width {
-            if kept.contains('\u{1b}') {
-                kept.push_str("\u{1b}[0m");
-            }
-            break;
-        }
-        used += cells;
-        kept.push(character);
-    }
-    kept
 }
 
 /// The line that plain progress prints when nothing happened for a while.
@@ -396,11 +372,5 @@ mod tests {
         let frame = Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24) };
         insta::assert_snapshot!("frame_en", frame.lines(&sample::style(Language::En)).join("\n"));
         insta::assert_snapshot!("frame_zh", frame.lines(&sample::style(Language::Zh)).join("\n"));
-    }
-
-    #[test]
-    fn colours_are_cut_without_leaking() {
-        assert_eq!(cut_coloured("\u{1b}[31mabcdef\u{1b}[0m", 3), "\u{1b}[31mabc\u{1b}[0m");
-        assert_eq!(cut_coloured("集群升级", 5), "集群");
     }
 }

@@ -105,7 +105,9 @@ impl Tracked {
         let label = self.pod.label();
         match &self.refusal {
             _ if self.ending_since.is_some() => format!("{label} (terminating)"),
-            Some(Refusal { problem: None, .. }) => format!("{label} (PodDisruptionBudget {})", self.pod.budgets.join(", ")),
+            Some(Refusal { problem: None, .. }) => {
+                format!("{label} (PodDisruptionBudget {})", self.pod.budgets.join(", "))
+            }
             Some(Refusal { problem: Some(problem), .. }) => format!("{label} ({})", problem.code),
             None => label,
         }
@@ -252,7 +254,8 @@ impl DrainMachine {
 
     fn timed_out(&self, now: Duration) -> Problem {
         let limit = if self.forced_until.is_some() { now } else { self.timeout };
-        let mut problem = Problem::new(Code::DrainTimedOut).with("node", &self.node).with("limit", format!("{} s", limit.as_secs()));
+        let mut problem =
+            Problem::new(Code::DrainTimedOut).with("node", &self.node).with("limit", format!("{} s", limit.as_secs()));
         let mut blockers = self.blockers();
         let more = blockers.len().saturating_sub(BLOCKERS_NAMED_MAX);
         blockers.truncate(BLOCKERS_NAMED_MAX);

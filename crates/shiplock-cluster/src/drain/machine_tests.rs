@@ -212,7 +212,9 @@ fn after_the_time_is_over_it_pauses_skips_or_forces() {
     answer(&mut forcing, "a", Ok(Eviction::Accepted), 60.0);
     assert!(acts(&mut forcing, 70.0).is_empty());
     assert!(forcing.verdict(seconds(149.0)).is_none(), "grace period and a minute");
-    assert!(matches!(forcing.verdict(seconds(150.0)), Some(Err((problem, false))) if problem.code == Code::DrainTimedOut));
+    assert!(
+        matches!(forcing.verdict(seconds(150.0)), Some(Err((problem, false))) if problem.code == Code::DrainTimedOut)
+    );
     forcing.seen(vec![], seconds(80.0));
     assert_eq!(drained(&forcing, 80.0), Some((1, vec![])));
 }
@@ -235,7 +237,9 @@ fn while_the_node_cannot_be_seen_nothing_is_sent_and_it_is_said() {
     let waits = machine.waits(seconds(1.0));
     assert!(matches!(waits[0].what, Waiting::ClusterFacts { .. }));
     assert_eq!((waits[0].since, waits[0].retry.unwrap().attempts), (machine.at(seconds(0.0)), 2));
-    assert!(matches!(machine.verdict(seconds(60.0)), Some(Err((problem, true))) if problem.code == Code::ClusterUnreachable));
+    assert!(
+        matches!(machine.verdict(seconds(60.0)), Some(Err((problem, true))) if problem.code == Code::ClusterUnreachable)
+    );
 
     machine.seen(vec![pod("a")], seconds(2.0));
     assert!(machine.waits(seconds(2.0)).is_empty());

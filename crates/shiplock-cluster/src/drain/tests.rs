@@ -115,7 +115,11 @@ async fn a_drain_ends_soon_after_the_last_pod() {
     let begun = Instant::now();
     let outcome = run(&cluster, OnDrainTimeout::Pause, true).await;
     assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 3, relanded: Vec::new() }));
-    assert!(begun.elapsed() >= Duration::from_secs(5) && begun.elapsed() <= Duration::from_millis(5300), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_secs(5) && begun.elapsed() <= Duration::from_millis(5300),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(cluster.sent().len(), 3);
 }
 
@@ -140,7 +144,9 @@ async fn a_closed_budget_is_shown_until_it_opens() {
             }
         }
     };
-    let outcome = drain(&cluster, &NodeName::from("w1"), Duration::from_secs(60), OnDrainTimeout::Pause, &|| true, &progress).await;
+    let outcome =
+        drain(&cluster, &NodeName::from("w1"), Duration::from_secs(60), OnDrainTimeout::Pause, &|| true, &progress)
+            .await;
     assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
     assert!(*shown.lock().unwrap() >= 20 && cluster.sent().len() <= 6);
 }

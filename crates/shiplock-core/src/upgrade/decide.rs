@@ -304,7 +304,9 @@ impl View<'_> {
     /// Whether the agent of a node is silent for longer than the plan allows, counted from `needed_since` at the earliest.
     fn silent(&self, node: &NodeName, needed_since: Timestamp) -> Option<PauseReason> {
         let last_heard_at = self.facts.agents.get(node).map(|agent| agent.last_heard_at);
-        let silent_since = last_heard_at.map_or(needed_since, |heard| heard.max(needed_since));
+        // A person who continues has just seen to the agent; it gets its time to be heard of.
+        let counted_from = self.upgrade.continued_at.map_or(needed_since, |continued| continued.max(needed_since));
+        let silent_since = last_heard_at.map_or(counted_from, |heard| heard.max(counted_from));
         self.older_than(silent_since, self.upgrade.plan.options.contact_timeout_seconds).then(|| {
             let problem = Problem::new(Code::ContactLost)
                 .with("node", node)

@@ -54,6 +54,8 @@ pub struct Upgrade {
     pub abandoned: BTreeSet<NodeName>,
     /// Nodes that failed before the newest continue; they go first, alone.
     pub retry_first: BTreeSet<NodeName>,
+    /// When a person last continued it: silence before that was handled.
+    pub continued_at: Option<Timestamp>,
     /// Workloads before anything was touched.
     pub baseline: Option<Vec<WorkloadFacts>>,
     /// When the expiry deadline was first seen to have passed.
@@ -246,6 +248,7 @@ impl Upgrade {
             skipped: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             retry_first: BTreeSet::new(),
+            continued_at: None,
             baseline: None,
             expiry_noticed_at: None,
         })
@@ -298,7 +301,7 @@ impl Upgrade {
             (_, Event::WaitingBegan { .. } | Event::InterferenceNoticed { .. }) => {}
 
             (State::Planned | State::Blocked | State::Ready { .. }, Event::CheckStarted) => {
-                self.state = State::Checking
+                self.state = State::Checking;
             }
             (State::Checking, Event::CheckFinished { report }) => {
                 let blocked = report.blocking().next().is_some();
@@ -396,6 +399,7 @@ impl Upgrade {
                     progress.attempts_since_continue = 0;
                 }
                 self.retry_first = self.failed_nodes();
+                self.continued_at = Some(at);
                 self.state = State::Running;
             }
             (State::Paused { .. }, Event::ExpiryNoticed) => self.expiry_noticed_at = Some(at),

@@ -339,6 +339,13 @@ fn a_silent_agent_in_the_middle_of_a_step_pauses_with_contact_lost_and_the_step_
     let _ = world.settle();
     assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
     assert_eq!(world.in_flight(), [lost]);
+    // A person who continues gives the agent its time to be heard of again.
+    world.append(Event::Continued { by: "tester".into() });
+    let _ = world.settle();
+    assert_eq!(world.upgrade.state, State::Running, "not paused again before the agent could speak");
+    world.now += i64::from(PlanOptions::default().contact_timeout_seconds) + 1;
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
     // The report may come while it is paused; a person then continues.
     world.succeed(lost);
     world.silent.clear();

@@ -219,11 +219,21 @@ impl Shell {
                     Ok(records) => Input::Grown(records),
                     Err(ended) => return ended,
                 },
-                Ok(()) = claims.changed() => match claims.borrow_and_update().clone() {
-                    Some(Ok(outcome)) => Input::Claim(self.claim_problem(outcome)),
-                    // An unreachable cluster shows in the facts; a claim that stood goes on to stand.
-                    _ => Input::Tick,
-                },
+                Ok(()) = claims.changed() => {
+                    let claim = claims.borrow_and_update().clone();
+                    match claim {
+                        Some(Ok(outcome)) => {
+                            let problem = self.claim_problem(outcome);
+                            if problem.is_some() {
+                                // The cluster is not ours any more: what acts on it ends now.
+                                self.steps.shutdown().await;
+                            }
+                            Input::Claim(problem)
+                        }
+                        // An unreachable cluster shows in the facts; a claim that stood goes on to stand.
+                        _ => Input::Tick,
+                    }
+                }
                 Ok(()) = facts.changed() => Input::Tick,
                 () = self.progress.changed() => Input::Tick,
                 () = sleep => Input::Tick,

@@ -1,0 +1,163 @@
+//! The compiled `shiplock` against a real server on its local socket. Only the cluster behind the server is made up:
+//! it answers with facts and does what it is told at once. There is no agent, so upgrades stop at the pre-check.
+
+mod standing;
+
+use serde_json::Value;
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::{Event, PauseReason};
+
+use self::standing::{Ended, Standing};
+
+const MULTI: usize = 2;
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(MULTI).enable_all().build().unwrap();
+    runtime.block_on(test);
+}
+
+/// The object that a command printed; whatever else it said must be on stderr.
+fn json(ended: &Ended) -> Value {
+    let object: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    assert_eq!(object["schema"], "shiplock.dev/cli/v1", "{ended:?}");
+    object
+}
+
+#[test]
+fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() {
+    run(async {
+        let standing = Standing::start().await;
+        let added = standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
+        assert_eq!(added.code, 0, "{added:?}");
+        assert!(added.stderr.contains("Context lab, API server https://10.0.0.1:6443: registering it as prod"), "{added:?}");
+        assert!(added.stdout.contains("pool blue  3 nodes") && added.stdout.contains("join-command prod"), "{added:?}");
+
+        let list = standing.shiplock("cluster list -o json").await;
+        assert_eq!(json(&list)["clusters"][0]["version"], "v1.36.3");
+        assert!(standing.shiplock("cluster show prod").await.stdout.contains("blue-01"));
+        assert!(standing.shiplock("agent join-command prod").await.stdout.contains("shiplock-agent join --server https://"));
+        assert_eq!(json(&standing.shiplock("agent list prod -o json").await)["agents"], Value::Array(Vec::new()));
+        assert_eq!(json(&standing.shiplock("version -o json").await)["server"]["version"], env!("CARGO_PKG_VERSION"));
+
+        let plan = standing.shiplock("plan prod --to 1.36 --max-parallel 2").await;
+        assert_eq!(plan.code, 0, "{plan:?}");
+        assert!(plan.stdout.contains("batches 1 2") && plan.stdout.contains("next: shiplock upgrade --plan p"), "{plan:?}");
+        let refused = standing.shiplock("plan prod --to 1.35 -o json").await;
+        assert_eq!((refused.code, &json(&refused)["error"]["code"]), (1, &Value::from("UPG0103")));
+
+        // Without a terminal and without --yes nothing is started.
+        let unasked = standing.shiplock("upgrade prod --to 1.36").await;
+        assert_eq!(unasked.code, 2, "{unasked:?}");
+        assert!(unasked.stderr.contains("UPG0803") && unasked.stdout.is_empty(), "{unasked:?}");
+
+        let blocked = standing.shiplock("upgrade prod --to 1.36 --yes -o json").await;
+        assert_eq!(blocked.code, 3, "{blocked:?}");
+        let upgrade = &json(&blocked)["upgrade"];
+        assert_eq!((&upgrade["state"], &upgrade["findings"][0]["problem"]["code"]), (&"blocked".into(), &"UPG0405".into()));
+        for said in ["API server https://fake:6443", "pre-check began", "pre-check stops the start"] {
+            assert!(blocked.stderr.contains(said), "{said}: {blocked:?}");
+        }
+
+        // The only active upgrade needs no name.
+        let watched = standing.shiplock("watch --lang zh").await;
+        assert_eq!(watched.code, 3, "{watched:?}");
+        assert!(watched.stdout.contains("受阻") && watched.stdout.contains("节点 blue-01 上没有注册 agent"), "{watched:?}");
+        let lines = standing.shiplock("watch --after 0 -o ndjson --progress none").await;
+        let lines: Vec<Value> = lines.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (last, events) = lines.split_last().unwrap();
+        let numbers: Vec<u64> = events.iter().map(|line| line["event"]["number"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (1..=last["upgrade"]["len"].as_u64().unwrap()).collect::<Vec<_>>());
+
+        let set = standing.shiplock("set --max-parallel 1").await;
+        assert!(set.code == 0 && set.stdout.contains("at most 1 at once"), "{set:?}");
+        let paused = standing.shiplock("pause -o json").await;
+        assert_eq!((paused.code, &json(&paused)["error"]["code"]), (1, &Value::from("UPG0305")));
+        let again = standing.shiplock("continue --watch").await;
+        assert!(again.code == 3 && again.stderr.contains("pre-check"), "{again:?}");
+        assert_eq!(standing.shiplock("cluster remove prod --yes").await.code, 1);
+
+        let cancelled = standing.shiplock("cancel --yes").await;
+        assert!(cancelled.code == 0 && cancelled.stderr.contains("3 nodes are not started and stay as they are"), "{cancelled:?}");
+        let id = upgrade["id"].as_str().unwrap();
+        let ended = standing.shiplock(&format!("watch {id} -o json")).await;
+        assert_eq!((ended.code, &json(&ended)["upgrade"]["state"]), (6, &Value::from("cancelled")));
+
+        let none = standing.shiplock("watch -o json").await;
+        assert_eq!((none.code, &json(&none)["error"]["code"]), (2, &Value::from("UPG0801")));
+        let shown = standing.shiplock(&format!("upgrades show {id} --events")).await;
+        assert!(shown.stdout.contains("CANCELLED") && shown.stdout.contains("ended: cancelled"), "{shown:?}");
+        assert_eq!(json(&standing.shiplock("upgrades list -o json").await)["upgrades"][0]["id"], id);
+        assert_eq!(json(&standing.shiplock("upgrades list --active -o json").await)["upgrades"], Value::Array(Vec::new()));
+        assert_eq!(json(&standing.shiplock("cluster remove prod --yes -o json").await)["removed"], "prod");
+        standing.stop().await;
+    });
+}
+
+#[test]
+fn ctrl_c_leaves_says_so_and_the_upgrade_goes_on() {
+    run(async {
+        let standing = Standing::start().await;
+        standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
+        assert_eq!(standing.shiplock("upgrade prod --to 1.36 --yes --progress none").await.code, 3);
+        let left = standing.interrupted("watch --stay -o json", "pre-check").await;
+        assert_eq!(left.code, 130, "{left:?}");
+        assert_eq!(json(&left)["detached"], true);
+        assert!(left.stderr.contains("goes on. Watch it again: shiplock watch u"), "{left:?}");
+        assert_eq!(standing.shiplock("watch --progress none").await.code, 3);
+        standing.stop().await;
+    });
+}
+
+#[test]
+fn a_paused_upgrade_ends_an_attached_command_with_5_the_reason_and_the_fix() {
+    run(async {
+        let mut standing = Standing::start().await;
+        standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
+        let problem = Problem::new(Code::ServiceNotUp).with("service", "kubelet").with("node", "blue-01").with("state", "failed");
+        let reason = PauseReason::Gate { problem };
+        standing
+            .restart_with_upgrade(vec![
+                Event::CheckStarted,
+                Event::CheckFinished { report: shiplock_core::check::CheckReport { findings: Vec::new() } },
+                Event::Started,
+                Event::PauseRequested { reason, by: "shiplock".into() },
+                Event::Paused,
+            ])
+            .await;
+        let watched = standing.shiplock("watch").await;
+        assert_eq!(watched.code, 5, "{watched:?}");
+        for said in ["PAUSED", "kubelet on node blue-01 did not come up", "journalctl -u kubelet", "closes in 6d"] {
+            assert!(watched.stdout.contains(said), "{said}: {watched:?}");
+        }
+        let cancelled = standing.shiplock("cancel --yes --lang zh").await;
+        assert!(cancelled.code == 0 && cancelled.stderr.contains("3 个节点未开始，保持原状"), "{cancelled:?}");
+        assert_eq!(standing.shiplock("watch useeded --progress none").await.code, 6);
+        standing.stop().await;
+    });
+}
+
+#[test]
+fn what_needs_no_server_works_without_one_and_the_rest_says_that_none_answers() {
+    run(async {
+        let standing = Standing::without_server().await;
+        let explained = standing.shiplock("explain upg0407").await;
+        assert!(explained.code == 0 && explained.stdout.contains("systemctl restart shiplock-agent"), "{explained:?}");
+        assert!(standing.shiplock("explain UPG0407 --lang zh").await.stdout.contains("agent 无响应"));
+        assert_eq!(standing.shiplock("explain UPG9999").await.code, 2);
+        assert!(standing.shiplock("explain").await.stdout.lines().count() > 70);
+        assert!(standing.shiplock("completions bash").await.stdout.contains("complete"));
+        assert!(standing.shiplock("cluster role").await.stdout.contains("pods/eviction"));
+        assert!(standing.shiplock("--help").await.stdout.contains("Begin here"));
+        let version = standing.shiplock("version").await;
+        assert!(version.code == 0 && version.stdout.contains("no Shiplock server answers"), "{version:?}");
+        for command in ["cluster list", "watch", "plan prod --to 1.36", "cancel u1 --yes", "upgrades list"] {
+            let ended = standing.shiplock(&format!("{command} -o json")).await;
+            assert_eq!((ended.code, &json(&ended)["error"]["code"]), (1, &Value::from("UPG0703")), "{command}");
+            assert!(ended.stderr.contains("shiplock explain UPG0703"), "{ended:?}");
+        }
+        for command in ["plan -o json", "nonsense -o json", "plan prod --to x -o json"] {
+            let ended = standing.shiplock(command).await;
+            assert_eq!((ended.code, &json(&ended)["error"]["code"]), (2, &Value::from("UPG0806")), "{command}");
+        }
+    });
+}

@@ -1,0 +1,198 @@
+//! A server with a made-up cluster, and the command that speaks to it.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
+use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
+use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
+use shiplock_core::plan::PlanOptions;
+use shiplock_core::problem::Problem;
+use shiplock_core::sample;
+use shiplock_core::upgrade::Event;
+use shiplock_server::clusters::{Dialer, Dialled};
+use shiplock_server::serve::{ServeOptions, Server};
+use shiplock_server::store::{NewUpgrade, SqliteStore, Store as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// No command of these tests may take longer; a slow machine needs far less.
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+
+const KUBECONFIG: &str = r#"
+apiVersion: v1
+kind: Config
+current-context: lab
+clusters: [{name: lab, cluster: {server: "https://10.0.0.1:6443"}}]
+users: [{name: li, user: {token: not-a-secret}}]
+contexts: [{name: lab, context: {cluster: lab, user: li}}]
+"#;
+
+fn facts() -> ClusterFacts {
+    sample::cluster(&[("blue", 3)])
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A server, its data directory, and where the command finds both.
+pub(crate) struct Standing {
+    folder: tempfile::TempDir,
+    server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Standing {
+    pub(crate) async fn without_server() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("kubeconfig"), KUBECONFIG).unwrap();
+        std::fs::create_dir(folder.path().join("mirror")).unwrap();
+        let index = serde_json::to_string(&sample::artefacts()).unwrap();
+        std::fs::write(folder.path().join("mirror/artefacts.json"), index).unwrap();
+        Self { folder, server: None }
+    }
+
+    pub(crate) async fn start() -> Self {
+        let mut standing = Self::without_server().await;
+        standing.serve().await;
+        standing
+    }
+
+    async fn serve(&mut self) {
+        let mut options = ServeOptions::new(self.data());
+        options.agent_listen = "127.0.0.1:0".parse().unwrap();
+        let server = Server::start(options, Arc::new(FakeDialer)).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        self.server = Some((stop, running));
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.halt().await;
+    }
+
+    async fn halt(&mut self) {
+        if let Some((stop, running)) = self.server.take() {
+            let _ = stop.send(());
+            running.await.unwrap();
+        }
+    }
+
+    /// Puts an upgrade with these events after its first into the store, while no server runs on it.
+    pub(crate) async fn restart_with_upgrade(&mut self, events: Vec<Event>) {
+        self.halt().await;
+        let store = SqliteStore::open(&self.data().join("shiplock.db")).await.unwrap();
+        let plan = Box::new(sample::plan_of(&facts(), &sample::request("v1.36.3", PlanOptions::default())).unwrap());
+        let event = Event::Planned { plan, by: "li".into() };
+        let id = UpgradeId::from("useeded");
+        let now = Timestamp::now();
+        let new = NewUpgrade { id: id.clone(), cluster: "prod".into(), event, now, idempotency_key: None };
+        store.create_upgrade(&new).await.unwrap();
+        store.append_request(&id, 1, now, &events).await.unwrap();
+        store.close().await;
+        self.serve().await;
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let line = line.replace("KUBECONFIG", &path("kubeconfig")).replace("MIRROR", &path("mirror"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shiplock"));
+        command.args(line.split_whitespace()).env_clear().env("TZ", "UTC").env("HOME", self.folder.path());
+        command.env("SHIPLOCK_SERVER", self.data().join("shiplock.sock"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) async fn shiplock(&self, line: &str) -> Ended {
+        let output = tokio::time::timeout(COMMAND_WITHIN, self.command(line).output());
+        let output = output.await.unwrap_or_else(|_| panic!("`{line}` does not end")).unwrap();
+        Ended {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs a command, and interrupts it once it has said something on stderr.
+    pub(crate) async fn interrupted(&self, line: &str, said: &str) -> Ended {
+        let mut child = self.command(line).spawn().unwrap();
+        let mut reader = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = String::new();
+        let mut stdout = String::new();
+        let wait = async {
+            while !stderr.contains(said) {
+                assert_ne!(reader.read_line(&mut stderr).await.unwrap(), 0, "it ended: {stderr}");
+            }
+            let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).unwrap())).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+            reader.read_to_string(&mut stderr).await.unwrap();
+            child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
+            child.wait().await.unwrap().code().unwrap_or(-1)
+        };
+        let code = tokio::time::timeout(COMMAND_WITHIN, wait).await.unwrap_or_else(|_| panic!("`{line}` does not end"));
+        Ended { code, stdout, stderr }
+    }
+}
+
+struct FakeDialer;
+
+#[async_trait]
+impl Dialer for FakeDialer {
+    async fn dial(&self, _kubeconfig: &str, _allow: &[String]) -> Result<Dialled, Problem> {
+        Ok(Dialled { cluster: Arc::new(FakeCluster), server: "https://fake:6443".to_owned() })
+    }
+}
+
+/// Answers with its facts and does nothing.
+struct FakeCluster;
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn facts(&self) -> Result<ClusterFacts, Problem> {
+        Ok(facts())
+    }
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+    async fn node(&self, node: &NodeName) -> Result<Option<NodeFacts>, Problem> {
+        Ok(facts().nodes.get(node).cloned())
+    }
+    async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
+        Ok(Cordon::Done)
+    }
+    async fn uncordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Uncordon, Problem> {
+        Ok(Uncordon::Done)
+    }
+    async fn pods_on(&self, _: &NodeName) -> Result<Vec<DrainPod>, Problem> {
+        Ok(Vec::new())
+    }
+    async fn evict(&self, _: &DrainPod) -> Result<Eviction, Problem> {
+        Ok(Eviction::Gone)
+    }
+    async fn delete_pod(&self, _: &DrainPod) -> Result<Eviction, Problem> {
+        Ok(Eviction::Gone)
+    }
+    async fn claim(&self, _: &Claim) -> Result<ClaimOutcome, Problem> {
+        Ok(ClaimOutcome::Ours)
+    }
+    async fn release(&self, _: &UpgradeId) -> Result<(), Problem> {
+        Ok(())
+    }
+}
