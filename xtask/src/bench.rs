@@ -154,7 +154,12 @@ fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {
         usage(&status, &stat)
     };
     let pid = installation.server_pid()?;
-    let server = || usage(&std::fs::read_to_string(format!("/proc/{pid}/status"))?, &std::fs::read_to_string(format!("/proc/{pid}/stat"))?);
+    let server = || {
+        usage(
+            &std::fs::read_to_string(format!("/proc/{pid}/status"))?,
+            &std::fs::read_to_string(format!("/proc/{pid}/stat"))?,
+        )
+    };
     let (agent_before, server_before) = (agent(lab)?, server()?);
     let seconds = arguments.idle_seconds;
     installation.until("the idle time is over", Duration::from_secs(seconds + 60), {

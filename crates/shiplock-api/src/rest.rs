@@ -306,11 +306,7 @@ impl StageView {
         let nodes = stage.nodes.iter().map(|node| NodeProgressView {
             node: node.node.clone(),
             progress: upgrade.node_progress(node),
-            step: node
-                .steps
-                .iter()
-                .find(|step| !upgrade.has_succeeded(step))
-                .map(|step| step.action.kind().to_owned()),
+            step: node.steps.iter().find(|step| !upgrade.has_succeeded(step)).map(|step| step.action.kind().to_owned()),
         });
         Self {
             stage: kind.to_owned(),

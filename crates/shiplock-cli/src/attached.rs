@@ -209,7 +209,7 @@ impl<'a> Display<'a> {
 
     fn draw(&mut self, upgrade: &UpgradeView) {
         if self.output.progress() == Progress::Tty {
-            let lines = self.frame(upgrade, Picture::size(), &self.events);
+            let lines = self.frame(upgrade, Picture::size(), &self.events, true);
             self.picture.draw(lines);
         }
     }
@@ -218,18 +218,22 @@ impl<'a> Display<'a> {
     fn finish(&mut self, upgrade: &UpgradeView) {
         if self.output.progress() == Progress::Tty {
             let newest = &self.events[self.events.len().saturating_sub(LAST_FRAME_EVENTS)..];
-            let lines = self.frame(upgrade, (usize::MAX, usize::MAX), newest);
+            let lines = self.frame(upgrade, (usize::MAX, usize::MAX), newest, false);
             self.picture.draw(lines);
         }
     }
 
-    fn frame(&self, upgrade: &UpgradeView, size: (usize, usize), events: &[EventRecord]) -> Vec<String> {
+    fn frame(&self, upgrade: &UpgradeView, size: (usize, usize), events: &[EventRecord], live: bool) -> Vec<String> {
         let style = self.output.progress_style();
         let notice = self.unanswered_since.map(|since| {
             let ago = style.since(since);
-            if style.zh() { format!("服务端已 {ago}未应答，正在重试；升级不受影响") } else { format!("no answer from the server for {ago}, trying again; the upgrade does not depend on this view") }
+            if style.zh() {
+                format!("服务端已 {ago}未应答，正在重试；升级不受影响")
+            } else {
+                format!("no answer from the server for {ago}, trying again; the upgrade does not depend on this view")
+            }
         });
-        Frame { upgrade, plan: self.plan.as_ref(), events, notice: notice.as_deref(), size }.lines(&style)
+        Frame { upgrade, plan: self.plan.as_ref(), events, notice: notice.as_deref(), size, live }.lines(&style)
     }
 
     fn unanswered(&mut self) {

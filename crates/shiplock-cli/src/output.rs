@@ -14,6 +14,9 @@ use crate::exit::Exit;
 use crate::render::{Style, problem};
 use crate::result::{Envelope, Refused};
 
+/// Longer lines are hard to read.
+const READING_WIDTH_MAX: usize = 100;
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -73,6 +76,12 @@ impl Output {
     /// The style of what goes to stderr.
     pub(crate) fn progress_style(&self) -> Style {
         Style { colour: self.colour_error, ..self.style() }
+    }
+
+    /// How wide running text may be on stdout; none where it is no terminal.
+    pub(crate) fn reading_width(&self) -> Option<usize> {
+        let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(std::io::stdout())?;
+        Some(usize::from(columns).clamp(20, READING_WIDTH_MAX))
     }
 
     /// Picks the text of the language.
@@ -188,7 +197,8 @@ mod tests {
             (&[("LC_ALL", ""), ("LC_MESSAGES", "zh_TW"), ("LANG", "C")], Language::Zh),
             (&[], Language::En),
         ] {
-            let variable = |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+            let variable =
+                |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
             assert_eq!(language_of(variable), expected, "{variables:?}");
         }
     }

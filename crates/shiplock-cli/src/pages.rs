@@ -5,7 +5,7 @@
 use shiplock_core::language::Language;
 use shiplock_core::problem::Code;
 
-use crate::render::{Style, Tone};
+use crate::render::{Style, Tone, table};
 
 macro_rules! pages {
     ($($code:ident)*) => {
@@ -37,8 +37,9 @@ pub(crate) fn page(code: Code, language: Language) -> &'static str {
     language.pick(english, chinese)
 }
 
-/// A page for a terminal: titles and commands stand out, marks of the source do not show.
-pub(crate) fn for_terminal(page: &str, style: &Style) -> String {
+/// A page for a terminal: titles and commands stand out, marks of the source do not show, and lines are no longer
+/// than `width`, if there is one.
+pub(crate) fn for_terminal(page: &str, width: Option<usize>, style: &Style) -> String {
     let mut text = String::new();
     let mut in_commands = false;
     for line in page.lines() {
@@ -49,8 +50,10 @@ pub(crate) fn for_terminal(page: &str, style: &Style) -> String {
         } else if let Some(title) = line.strip_prefix("# ").or_else(|| line.strip_prefix("## ")) {
             text.push_str(&format!("{}\n", style.tone(Tone::Strong, title)));
         } else {
-            text.push_str(line);
-            text.push('\n');
+            for part in width.map_or_else(|| vec![line.to_owned()], |width| table::wrap(line, width)) {
+                text.push_str(part.trim_start());
+                text.push('\n');
+            }
         }
     }
     text
@@ -69,7 +72,8 @@ mod tests {
     fn every_code_has_a_page_and_every_page_a_code() {
         let codes: BTreeSet<String> = Code::ALL.iter().map(|code| code.id().to_owned()).collect();
         let built_in: BTreeSet<String> = PAGES.iter().map(|(id, _)| (*id).to_owned()).collect();
-        let files = std::fs::read_dir(directory()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let files =
+            std::fs::read_dir(directory()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         let files: BTreeSet<String> = files.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).collect();
         assert_eq!(codes, built_in, "write docs/errors/CODE.md and name the code in pages!");
         assert_eq!(codes, files, "docs/errors and the codes differ");
@@ -122,7 +126,8 @@ mod tests {
     #[test]
     fn a_page_on_a_terminal_has_no_marks_of_its_source() {
         let style = Style::plain(Language::En, jiff::Timestamp::UNIX_EPOCH);
-        let shown = for_terminal("# UPG1: x\n\nText.\n\n## What to do\n\n```\nshiplock watch\n```\n", &style);
+        let shown = for_terminal("# UPG1: x\n\nText.\n\n## What to do\n\n```\nshiplock watch\n```\n", None, &style);
         assert_eq!(shown, "UPG1: x\n\nText.\n\nWhat to do\n\n    shiplock watch\n");
+        assert_eq!(for_terminal("one two three\n", Some(8), &style), "one two\nthree\n");
     }
 }

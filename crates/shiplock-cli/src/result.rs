@@ -129,6 +129,12 @@ mod tests {
         survives(Completions { shell: "bash".to_owned(), script: "x".to_owned() });
         survives(Refused::new(&Problem::new(Code::ServerUnreachable).with("server", "unix:///x").cause("gone")));
         let page = String::new();
-        survives(Explained { code: "UPG0101".to_owned(), http_status: 400, sentence: page.clone(), fix: page.clone(), page });
+        survives(Explained {
+            code: "UPG0101".to_owned(),
+            http_status: 400,
+            sentence: page.clone(),
+            fix: page.clone(),
+            page,
+        });
     }
 }

@@ -74,7 +74,8 @@ impl Environment {
 
     /// The server: what was given, else the configuration file, else the local socket of this user's server.
     fn endpoint(&self, given: Option<&str>, configuration: &Configuration) -> Result<Endpoint, Problem> {
-        match given.or(configuration.server.as_deref()) {
+        // An empty variable counts as not set, as everywhere in a shell.
+        match given.filter(|server| !server.is_empty()).or(configuration.server.as_deref()) {
             Some(server) => Endpoint::parse(server),
             None => Ok(Endpoint::Socket(self.data_directory().join(SOCKET_NAME))),
         }
@@ -118,10 +119,14 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let environment = environment(home.path());
         let found = |given: Option<&str>| {
-            environment.configuration().and_then(|file| environment.endpoint(given, &file)).map(|endpoint| endpoint.to_string())
+            environment
+                .configuration()
+                .and_then(|file| environment.endpoint(given, &file))
+                .map(|endpoint| endpoint.to_string())
         };
         let socket = format!("unix://{}/.local/share/shiplock/shiplock.sock", home.path().display());
         assert_eq!(found(None).unwrap(), socket);
+        assert_eq!(found(Some("")).unwrap(), socket);
 
         let folder = home.path().join(".config/shiplock");
         std::fs::create_dir_all(&folder).unwrap();

@@ -24,6 +24,8 @@ pub(crate) const NAMESPACE: &str = "kube-upgrade";
 pub(crate) const NAME: &str = "shiplock";
 const UPGRADE_ANNOTATION: &str = "shiplock.dev/upgrade";
 const EVENT_ANNOTATION: &str = "shiplock.dev/event";
+/// Says that the upgrade has ended: the cluster is free, and whoever still claims it for that upgrade has an old log.
+const ENDED_ANNOTATION: &str = "shiplock.dev/ended";
 /// What the Lease promises: its holder renews it more often than this.
 const DURATION_SECONDS: i32 = 60;
 /// A holder that has been silent for this long is gone for good. Paused upgrades renew too.
@@ -61,7 +63,8 @@ pub(crate) async fn claim(connection: &Connection, claim: &Claim, now: Timestamp
     Err(written_by_others())
 }
 
-/// Takes the claim of an upgrade off.
+/// Gives the cluster free after an upgrade. Which one it was stays: a server that was frozen meanwhile, or whose store
+/// is an older copy, must not take it up again.
 pub(crate) async fn release(connection: &Connection, upgrade: &UpgradeId) -> Result<(), Problem> {
     let leases: Api<Lease> = Api::namespaced(connection.client.clone(), NAMESPACE);
     for _ in 0..ROUNDS_MAX {
@@ -71,8 +74,7 @@ pub(crate) async fn release(connection: &Connection, upgrade: &UpgradeId) -> Res
             return Ok(());
         };
         if let Some(annotations) = &mut lease.metadata.annotations {
-            annotations.remove(UPGRADE_ANNOTATION);
-            annotations.remove(EVENT_ANNOTATION);
+            annotations.insert(ENDED_ANNOTATION.to_owned(), "true".to_owned());
         }
         match replace(connection, &leases, &lease).await {
             Ok(()) => return Ok(()),
@@ -131,6 +133,10 @@ fn verdict(lease: &Lease, claim: &Claim, now: Timestamp) -> Verdict {
     };
     let spec = lease.spec.clone().unwrap_or_default();
     let holder = spec.holder_identity.unwrap_or_default();
+    let has_ended = annotation(lease, ENDED_ANNOTATION).is_some();
+    if has_ended && upgrade != claim.upgrade.as_str() {
+        return Verdict::Free;
+    }
     if holder != claim.installation {
         let renewed = spec.renew_time.map(|time| time.0);
         let gone = renewed.is_none_or(|renewed| now.duration_since(renewed) > GONE_AFTER);
@@ -141,7 +147,7 @@ fn verdict(lease: &Lease, claim: &Claim, now: Timestamp) -> Verdict {
         };
     }
     let cluster_event = annotation(lease, EVENT_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or(0);
-    if upgrade == claim.upgrade.as_str() && cluster_event > claim.event_number {
+    if upgrade == claim.upgrade.as_str() && (has_ended || cluster_event > claim.event_number) {
         return Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event });
     }
     Verdict::Free
@@ -171,6 +177,7 @@ fn claimed(lease: Option<Lease>, claim: &Claim, now: Timestamp) -> Lease {
         ..LeaseSpec::default()
     });
     let annotations = lease.metadata.annotations.get_or_insert_with(BTreeMap::new);
+    annotations.remove(ENDED_ANNOTATION);
     annotations.insert(UPGRADE_ANNOTATION.to_owned(), claim.upgrade.to_string());
     annotations.insert(EVENT_ANNOTATION.to_owned(), claim.event_number.to_string());
     lease

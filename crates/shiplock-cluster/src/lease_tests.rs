@@ -29,6 +29,11 @@ fn lease(holder: &str, upgrade: Option<&str>, event: &str, renewed: &str) -> Val
     })
 }
 
+fn ended(mut lease: Value) -> Value {
+    lease["metadata"]["annotations"][ENDED_ANNOTATION] = json!("true");
+    lease
+}
+
 #[test]
 fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
     let recent = "2026-01-01T11:59:00.000000Z";
@@ -46,6 +51,12 @@ fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
             "our later log",
             lease("inst-a", Some("up1"), "11", recent),
             Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 11 }),
+        ),
+        ("another upgrade has ended", ended(lease("inst-b", Some("up9"), "1", recent)), Verdict::Free),
+        (
+            "our upgrade has ended",
+            ended(lease("inst-a", Some("up1"), "9", recent)),
+            Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 9 }),
         ),
         ("a living other", lease("inst-b", Some("up9"), "1", recent), other),
         ("a gone other", lease("inst-b", Some("up9"), "1", old), Verdict::Free),
@@ -118,12 +129,13 @@ async fn a_second_installation_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_release_takes_our_claim_off_and_no_other() {
+async fn a_release_marks_our_upgrade_as_ended_and_no_other() {
     let renewed = "2026-01-01T11:59:59.000000Z";
     let ours = || Answer::Json(200, lease("inst-a", Some("up1"), "3", renewed));
     let (connection, log) = server(vec![("GET", ours()), ("PUT", ours())]);
     assert_eq!(release(&connection, &UpgradeId::from("up1")).await, Ok(()));
-    assert_eq!(log.lock().unwrap()[1].body["metadata"]["annotations"], json!({"kept": "yes"}));
+    let expected = ended(lease("inst-a", Some("up1"), "3", renewed));
+    assert_eq!(log.lock().unwrap()[1].body["metadata"]["annotations"], expected["metadata"]["annotations"]);
 
     for found in [Answer::Json(200, lease("inst-b", Some("up9"), "1", renewed)), status(404, "NotFound", "none")] {
         let (connection, log) = server(vec![("GET", found)]);

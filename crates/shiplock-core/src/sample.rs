@@ -49,7 +49,10 @@ pub fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
     ClusterFacts {
         uid: "cluster-uid".into(),
         observed_at: at(0),
-        api_servers: vec![ApiServerFacts { address: "10.0.0.1:6443".to_owned(), version: "v1.36.3".parse().expect("samples are well formed") }],
+        api_servers: vec![ApiServerFacts {
+            address: "10.0.0.1:6443".to_owned(),
+            version: "v1.36.3".parse().expect("samples are well formed"),
+        }],
         nodes,
         pods: Vec::new(),
         budgets: Vec::new(),

@@ -92,13 +92,20 @@ impl AgentHub {
     }
 
     /// The offer for a node that the agent does not work on yet; waits up to [`POLL_HOLD_SECONDS`] for one.
-    pub async fn assignment(&self, cluster: &ClusterName, node: &NodeName, in_work: Option<&AssignmentId>) -> Option<Assignment> {
+    pub async fn assignment(
+        &self,
+        cluster: &ClusterName,
+        node: &NodeName,
+        in_work: Option<&AssignmentId>,
+    ) -> Option<Assignment> {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(POLL_HOLD_SECONDS);
         loop {
-            let changed = self.state().seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default().changed.clone();
+            let changed =
+                self.state().seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default().changed.clone();
             // Made before the offer is read, so that an offer made in between wakes it.
             let notified = changed.notified();
-            let offer = self.state().seats.get(cluster).and_then(|seats| seats.get(node)).and_then(|seat| seat.offer.clone());
+            let offer =
+                self.state().seats.get(cluster).and_then(|seats| seats.get(node)).and_then(|seat| seat.offer.clone());
             match offer {
                 Some(offer) if Some(&offer.id) != in_work => return Some(offer),
                 _ => {}
@@ -111,8 +118,11 @@ impl AgentHub {
 
     /// Asks the driver of the upgrade for a permit. No driver, no permit.
     pub async fn permit(&self, request: PermitRequest) -> PermitResponse {
-        let refused = |why: &str| PermitResponse::Refused { problem: Problem::new(Code::PermitRefused).with("why", why) };
-        let Some(driver) = self.driver(&request.id.upgrade) else { return refused("this server does not drive the upgrade") };
+        let refused =
+            |why: &str| PermitResponse::Refused { problem: Problem::new(Code::PermitRefused).with("why", why) };
+        let Some(driver) = self.driver(&request.id.upgrade) else {
+            return refused("this server does not drive the upgrade");
+        };
         let (answer, answered) = oneshot::channel();
         let ask = async {
             driver.send(AgentMessage::Permit { request, answer }).await.ok()?;

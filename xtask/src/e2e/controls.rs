@@ -14,7 +14,9 @@ const BOUND: Duration = Duration::from_secs(600);
 
 /// Workers that run the target's kubelet.
 fn upgraded(lab: &Lab) -> Result<BTreeSet<String>> {
-    let is_new = |(name, (kubelet, _)): (String, (String, String))| (name.starts_with('w') && kubelet == KUBELET).then_some(name);
+    let is_new = |(name, (kubelet, _)): (String, (String, String))| {
+        (name.starts_with('w') && kubelet == KUBELET).then_some(name)
+    };
     Ok(versions(lab)?.into_iter().filter_map(is_new).collect())
 }
 
@@ -29,7 +31,13 @@ pub(crate) fn step_of(events: &[Value], event: &Value) -> Option<(String, String
     let stages = plan["stages"].as_array()?;
     let steps = stages.iter().flat_map(|stage| {
         let own = stage["steps"].as_array().into_iter().flatten();
-        own.chain(stage["nodes"].as_array().into_iter().flatten().flat_map(|node| node["steps"].as_array().into_iter().flatten()))
+        own.chain(
+            stage["nodes"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .flat_map(|node| node["steps"].as_array().into_iter().flatten()),
+        )
     });
     let step = steps.into_iter().find(|step| step["number"].as_u64() == Some(number))?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -41,7 +49,8 @@ pub(crate) fn until_step_begins(installation: &mut Installation<'_>, id: &str, k
     installation.until(&format!("step {kind} of {node} begins"), BOUND, |installation| {
         let events = installation.events(id)?;
         let begun = |event: &Value| {
-            event["kind"] == "step_started" && step_of(&events, event).is_some_and(|step| step == (kind.to_owned(), node.to_owned()))
+            event["kind"] == "step_started"
+                && step_of(&events, event).is_some_and(|step| step == (kind.to_owned(), node.to_owned()))
         };
         Ok(events.iter().any(begun))
     })
@@ -71,13 +80,20 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     let after_pause = upgraded(lab)?;
     ensure!(after_pause == set(&["w1", "w2", "w3", "w4"]), "upgraded: {after_pause:?}");
     ensure!(marked(lab)? == ["w4"], "marked: {:?}", marked(lab)?);
-    ensure!(installation.refused(&["pause", &id], "UPG0305").is_ok() || installation.upgrade(&id)?["state"] == "paused", "still paused");
+    ensure!(
+        installation.refused(&["pause", &id], "UPG0305").is_ok() || installation.upgrade(&id)?["state"] == "paused",
+        "still paused"
+    );
     let len = paused["len"].clone();
     installation.ok(&["continue", &id])?;
     installation.until_state(&id, "succeeded", BOUND)?;
     let sizes: Vec<_> = batch_sizes(&installation.events(&id)?).into_values().collect();
     ensure!(sizes == [vec![1, 2, 1]], "batches of {sizes:?}");
-    ensure!(upgraded(lab)?.len() == 5 && marked(lab)? == ["w4"], "the operator's cordon stays, ours are gone: {:?}", marked(lab)?);
+    ensure!(
+        upgraded(lab)?.len() == 5 && marked(lab)? == ["w4"],
+        "the operator's cordon stays, ours are gone: {:?}",
+        marked(lab)?
+    );
     eprintln!("  paused at event {len}; batches {sizes:?}; w4 is still cordoned by the operator");
     Ok(())
 }

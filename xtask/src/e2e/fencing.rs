@@ -61,7 +61,10 @@ fn world(lab: &Lab) -> Result<Vec<String>> {
         let list: Value = serde_json::from_str(&lab.kubectl(&["get", kind, "-A", "-o", "json"])?)?;
         for item in list["items"].as_array().into_iter().flatten() {
             let annotation = &item["metadata"]["annotations"]["shiplock.dev/owner"];
-            lines.push(format!("{kind} {} {} {} {annotation}", item["metadata"]["name"], item["metadata"]["uid"], item["spec"]["unschedulable"]));
+            lines.push(format!(
+                "{kind} {} {} {} {annotation}",
+                item["metadata"]["name"], item["metadata"]["uid"], item["spec"]["unschedulable"]
+            ));
         }
     }
     Ok(lines)
@@ -105,7 +108,9 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     // A store restored from an older copy is refused, and nothing acts.
     first.use_data_directory(older);
     first.start_server()?;
-    first.until("the older store is refused", BOUND, |first| Ok(first.upgrade(&id)?["waiting_on"].to_string().contains("UPG0312")))?;
+    first.until("the older store is refused", BOUND, |first| {
+        Ok(first.upgrade(&id)?["waiting_on"].to_string().contains("UPG0312"))
+    })?;
     eprintln!("{}", first.ok(&["upgrades", "show", &id])?);
     ensure!(world(lab)? == before, "the server with the older store changed something");
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);

@@ -71,7 +71,13 @@ impl<'a> Installation<'a> {
         let data_directory = lab.folder().join(name);
         let _ = fs::remove_dir_all(&data_directory);
         fs::create_dir_all(&data_directory).with_context(|| format!("{} cannot be made", data_directory.display()))?;
-        Ok(Self { lab, programs: Programs::find()?, data_directory, agent_port: AGENT_PORT + agent_port_offset, server: None })
+        Ok(Self {
+            lab,
+            programs: Programs::find()?,
+            data_directory,
+            agent_port: AGENT_PORT + agent_port_offset,
+            server: None,
+        })
     }
 
     /// A server with the lab's cluster registered and an agent on each worker.
@@ -85,7 +91,8 @@ impl<'a> Installation<'a> {
         }
         installation.until("every agent is heard of", Duration::from_secs(60), |installation| {
             let agents = installation.json(&["agent", "list", CLUSTER])?;
-            let heard = agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null());
+            let heard =
+                agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null());
             Ok(heard.count() == workers.len())
         })?;
         Ok(installation)
@@ -104,9 +111,14 @@ impl<'a> Installation<'a> {
     /// Starts the server and waits until it answers.
     pub(crate) fn start_server(&mut self) -> Result<()> {
         let log = self.lab.folder().join("server.log");
-        let log = File::options().create(true).append(true).open(&log).with_context(|| format!("{} cannot be written", log.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("{} cannot be written", log.display()))?;
         let address = self.lab.bridge_address();
-        let (listen, url) = (format!("{address}:{}", self.agent_port), format!("https://{address}:{}", self.agent_port));
+        let (listen, url) =
+            (format!("{address}:{}", self.agent_port), format!("https://{address}:{}", self.agent_port));
         let child = Command::new(&self.programs.shiplock)
             .args(["serve", "--agent-listen", &listen, "--agent-url", &url, "--data-dir"])
             .arg(&self.data_directory)
@@ -164,7 +176,10 @@ impl<'a> Installation<'a> {
         self.lab.copy_into(node, &self.programs.agent, "/usr/local/bin/shiplock-agent", 0o755)?;
         let token = self.json(&["agent", "join-command", CLUSTER])?;
         let command = token["join_token"]["command"].as_str().context("the join command is printed")?.to_owned();
-        self.lab.exec_text(node, &["sh", "-c", &command]).with_context(|| format!("the agent of {node} does not enrol")).map(drop)
+        self.lab
+            .exec_text(node, &["sh", "-c", &command])
+            .with_context(|| format!("the agent of {node} does not enrol"))
+            .map(drop)
     }
 
     /// Runs the command line.
@@ -205,7 +220,8 @@ impl<'a> Installation<'a> {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let words = words.join(" ");
         ensure!(!output.status.success(), "`shiplock {words}` was not refused: {text}");
-        let value: Value = serde_json::from_str(&text).with_context(|| format!("`shiplock {words}` prints no JSON: {text}"))?;
+        let value: Value =
+            serde_json::from_str(&text).with_context(|| format!("`shiplock {words}` prints no JSON: {text}"))?;
         let found = value["error"]["code"].as_str().unwrap_or_default();
         ensure!(found == code, "`shiplock {words}` was refused with {found} instead of {code}: {text}");
         eprintln!("  {code}  shiplock {words}\n         {}", value["error"]["message"].as_str().unwrap_or_default());
@@ -236,14 +252,22 @@ impl<'a> Installation<'a> {
             last = installation.upgrade(id)?;
             let now = last["state"].as_str().unwrap_or_default().to_owned();
             let rests = matches!(now.as_str(), "blocked" | "paused" | "cancelled" | "expired" | "succeeded");
-            ensure!(!rests || now == state || (now == "paused" && state != "succeeded"), "upgrade {id} is {now}: {last}");
+            ensure!(
+                !rests || now == state || (now == "paused" && state != "succeeded"),
+                "upgrade {id} is {now}: {last}"
+            );
             Ok(now == state)
         });
         result.with_context(|| format!("it stands at {last}")).map(|()| last)
     }
 
     /// Waits until something holds.
-    pub(crate) fn until(&mut self, what: &str, bound: Duration, mut holds: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        mut holds: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
         let begun = Instant::now();
         while !holds(self).with_context(|| format!("while waiting until {what}"))? {
             ensure!(begun.elapsed() < bound, "after {} s it did not come true that {what}", bound.as_secs());

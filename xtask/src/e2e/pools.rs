@@ -16,7 +16,8 @@ pub(crate) const RUNTIME: &str = "containerd://2.2.9";
 
 /// Boots a 1.36 cluster whose workers are at 1.35.
 pub(crate) fn mixed_cluster(lab: &Lab, workers: u8, pools: &[(&str, &[&str])]) -> Result<()> {
-    let pools = pools.iter().map(|(name, nodes)| ((*name).to_owned(), nodes.iter().map(|node| (*node).to_owned()).collect()));
+    let pools =
+        pools.iter().map(|(name, nodes)| ((*name).to_owned(), nodes.iter().map(|node| (*node).to_owned()).collect()));
     lab.up(&UpOptions {
         workers,
         from: "1.36".to_owned(),
@@ -63,9 +64,13 @@ pub(crate) fn workers_are_upgraded(lab: &Lab, workers: &[&str]) -> Result<()> {
     for worker in workers {
         let found = versions.get(*worker).with_context(|| format!("node {worker} is gone"))?;
         ensure!(found.0 == KUBELET && found.1 == RUNTIME, "{worker} runs {found:?}");
-        let running = lab.exec_text(worker, &["sh", "-c", "sha256sum < /proc/$(systemctl show kubelet -p MainPID --value)/exe"])?;
+        let running =
+            lab.exec_text(worker, &["sh", "-c", "sha256sum < /proc/$(systemctl show kubelet -p MainPID --value)/exe"])?;
         let planned = lab.exec_text(worker, &["sha256sum", "/usr/bin/kubelet"])?;
-        ensure!(running.split(' ').next() == planned.split(' ').next(), "the kubelet that runs on {worker} is not the one on its disk");
+        ensure!(
+            running.split(' ').next() == planned.split(' ').next(),
+            "the kubelet that runs on {worker} is not the one on its disk"
+        );
     }
     Ok(())
 }
@@ -86,7 +91,10 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     ensure!(sizes == [vec![1, 2], vec![1]], "batches of {sizes:?}");
     workers_are_upgraded(lab, &["w1", "w2", "w3", "w4"])?;
     ensure!(marked(lab)?.is_empty(), "still marked: {:?}", marked(lab)?);
-    eprintln!("  {} requests on new connections, {} failed, longest gap {} ms", probe.ok, probe.failed, probe.longest_gap_ms);
+    eprintln!(
+        "  {} requests on new connections, {} failed, longest gap {} ms",
+        probe.ok, probe.failed, probe.longest_gap_ms
+    );
     ensure!(probe.failed == 0, "requests failed: {:?}", probe.failures);
     ensure!(probe.backends.len() >= 3, "the application moved: {:?}", probe.backends);
     eprintln!("{}", installation.ok(&["upgrades", "show", &id])?);

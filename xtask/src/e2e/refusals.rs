@@ -43,7 +43,9 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     add("other", &files.join("none").to_string_lossy(), "UPG0201")?;
     add("other", &write("unreachable", &good.replace(":6443", ":6444"))?, "UPG0203")?;
     let with_exec = good.lines().map(|line| match line.trim_start().starts_with("client-certificate-data:") {
-        true => "    exec: {apiVersion: client.authentication.k8s.io/v1, command: evil, interactiveMode: Never}".to_owned(),
+        true => {
+            "    exec: {apiVersion: client.authentication.k8s.io/v1, command: evil, interactiveMode: Never}".to_owned()
+        }
         false if line.trim_start().starts_with("client-key-data:") => String::new(),
         false => line.to_owned(),
     });
@@ -62,11 +64,24 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     let index = lab.exec_text("w1", &["curl", "-sf", &format!("{}/artefacts.json", lab.mirror_url())])?;
     let mirror = files.join("mirror");
     fs::create_dir_all(&mirror)?;
-    fs::write(mirror.join("artefacts.json"), index.replace("\"role\": \"kubelet\"", "\"role\": \"gone\"").replace("\"role\":\"kubelet\"", "\"role\":\"gone\""))?;
+    fs::write(
+        mirror.join("artefacts.json"),
+        index
+            .replace("\"role\": \"kubelet\"", "\"role\": \"gone\"")
+            .replace("\"role\":\"kubelet\"", "\"role\":\"gone\""),
+    )?;
     installation.ok(&["cluster", "remove", CLUSTER, "--yes"])?;
     let kubeconfig = lab.kubeconfig_path();
     let kubeconfig = kubeconfig.to_string_lossy();
-    installation.ok(&["cluster", "add", "broken", "--kubeconfig", &kubeconfig, "--mirror", &mirror.to_string_lossy()])?;
+    installation.ok(&[
+        "cluster",
+        "add",
+        "broken",
+        "--kubeconfig",
+        &kubeconfig,
+        "--mirror",
+        &mirror.to_string_lossy(),
+    ])?;
     installation.refused(&["plan", "broken", "--to", "1.36"], "UPG0502")?;
     fs::write(mirror.join("artefacts.json"), "{")?;
     installation.refused(&["plan", "broken", "--to", "1.36"], "UPG0501")?;
@@ -77,7 +92,8 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     }
     installation.until("the agents are heard of", BOUND, |installation| {
         let agents = installation.json(&["agent", "list", CLUSTER])?;
-        Ok(agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null()).count() == 2)
+        Ok(agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null()).count()
+            == 2)
     })?;
 
     // A node that was replaced by another machine of its name after the plan.
@@ -89,9 +105,15 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     lab.wait_ready("w2", BOUND)?;
     let output = installation.shiplock(&["upgrade", "--plan", &plan, "--yes", "--progress", "none"])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.code() == Some(3) && text.contains("UPG0404"), "blocked with the machine named: {text}");
+    ensure!(
+        output.status.code() == Some(3) && text.contains("NOD-001") && text.contains("another machine"),
+        "blocked with the machine named: {text}"
+    );
     eprintln!("{text}");
-    let blocked = installation.json(&["upgrades", "list", "--active"])?["upgrades"][0]["id"].as_str().context("an id")?.to_owned();
+    let blocked = installation.json(&["upgrades", "list", "--active"])?["upgrades"][0]["id"]
+        .as_str()
+        .context("an id")?
+        .to_owned();
     // A second upgrade on the same cluster.
     installation.refused(&["upgrade", CLUSTER, "--to", "1.36", "--node", "w1", "--yes", "--detach"], "UPG0304")?;
     installation.ok(&["cancel", &blocked, "--yes"])?;

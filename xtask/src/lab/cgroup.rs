@@ -34,6 +34,8 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
             let kind = after.split(' ').next()?;
             matches!(kind, "cgroup" | "cgroup2").then(|| PathBuf::from(before.split(' ').nth(4).unwrap_or_default()))
         })
+        // systemd-nspawn mounts hierarchies under /tmp for a moment while it starts a machine: those are not the host's.
+        .filter(|path| path.starts_with("/sys/fs/cgroup"))
         .collect();
     found.sort();
     found.dedup();

@@ -84,7 +84,9 @@ impl Answer {
         let problem = match self.status {
             StatusCode::UNAUTHORIZED => Problem::new(Code::Unauthorized),
             // A proxy speaks for a server that is away.
-            status if status.is_server_error() && !ours => Problem::new(Code::ServerUnreachable).with("server", endpoint),
+            status if status.is_server_error() && !ours => {
+                Problem::new(Code::ServerUnreachable).with("server", endpoint)
+            }
             _ => unreadable(endpoint, &self.request),
         };
         Err(problem.cause(format!("HTTP {}", self.status)).cause(text))

@@ -105,7 +105,8 @@ impl Client {
             .user_agent(concat!("shiplock/", env!("CARGO_PKG_VERSION")));
         if base.scheme() == "https" {
             if let Some(pem) = authority {
-                let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| bad(error.to_string()))?;
+                let certificates =
+                    reqwest::Certificate::from_pem_bundle(pem).map_err(|error| bad(error.to_string()))?;
                 builder = builder.tls_certs_merge(certificates);
             }
         } else {

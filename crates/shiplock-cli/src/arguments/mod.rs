@@ -55,7 +55,15 @@ pub struct GlobalArguments {
     #[arg(long, global = true, value_parser = parse_language, value_name = "en|zh", env = "SHIPLOCK_LANG", hide_env = true)]
     pub lang: Option<Language>,
     /// The form of progress on stderr; auto is tty on a terminal and plain elsewhere.
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "FORM", env = "SHIPLOCK_PROGRESS", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "FORM",
+        env = "SHIPLOCK_PROGRESS",
+        hide_env = true
+    )]
     pub progress: ProgressChoice,
 }
 

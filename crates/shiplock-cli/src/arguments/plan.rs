@@ -155,11 +155,14 @@ impl PlanOptionArguments {
 }
 
 fn parse_version(text: &str) -> Result<VersionRequest, String> {
-    VersionRequest::parse(text).map_err(|problem| format!("{}; {}", problem.sentence(Language::En), problem.fix(Language::En)))
+    VersionRequest::parse(text)
+        .map_err(|problem| format!("{}; {}", problem.sentence(Language::En), problem.fix(Language::En)))
 }
 
 /// Reads a choice by the word that its type has on the wire, with `-` in place of `_`.
-fn words<T: DeserializeOwned + Clone + Send + Sync + 'static>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T> {
+fn words<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(words).try_map(|word| {
         let on_wire = serde_json::Value::String(word.replace('-', "_"));
         serde_json::from_value::<T>(on_wire)

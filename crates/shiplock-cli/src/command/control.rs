@@ -2,7 +2,7 @@
 
 use shiplock_api::rest::{CancelRequest, UpgradeChange, UpgradeView};
 use shiplock_core::id::NodeName;
-use shiplock_core::problem::Problem;
+use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::State;
 
 use super::Context;
@@ -52,28 +52,45 @@ pub(super) async fn resume(options: ContinueArguments, context: &Context<'_>) ->
     Ok(Exit::Done)
 }
 
-/// Cancels what was seen: if anything happens between the question and the answer, nothing is cancelled.
+/// How often a cancel is sent while the log moves on in ways that change nothing of what was said.
+const CANCEL_ATTEMPTS_MAX: usize = 5;
+
+/// Cancels what was seen: if what was said does not hold any more when the answer is given, nothing is cancelled.
 pub(super) async fn cancel(options: CancelArguments, context: &Context<'_>) -> Result<Exit, Problem> {
     let Context { client, output } = context;
     let id = meant(context, options.upgrade.as_deref()).await?;
     let before = client.upgrade(&id).await?;
     let abandon: Vec<NodeName> = options.abandon.iter().map(|node| node.as_str().into()).collect();
     let request = CancelRequest { abandon };
+    let said = |upgrade: &UpgradeView| consequence::cancel(upgrade, &request.abandon, &output.progress_style());
     // What cannot be cancelled now is not asked about: the server says why, and what to do first.
-    let cancellable =
-        matches!(before.state, State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. });
-    let mut seen = None;
-    if cancellable {
-        output.remark(&consequence::cancel(&before, &request.abandon, &output.progress_style()));
+    if is_cancellable(&before.state) {
+        output.remark(&said(&before));
         confirm(output, "cancel", before.cluster.as_str(), options.yes).await?;
-        // A pause stands still, so the question is about exactly this. Before that the log moves by itself.
-        seen = matches!(before.state, State::Paused { .. }).then_some(before.len);
     }
-    let after = client.cancel(&id, &request, seen).await?;
+    let mut seen = before.clone();
+    let mut attempt = 1;
+    let after = loop {
+        match client.cancel(&id, &request, Some(seen.len)).await {
+            // A server that takes the lease, or a new wait, changes nothing of what was said.
+            Err(conflict) if conflict.code == Code::Conflict && attempt < CANCEL_ATTEMPTS_MAX => {
+                seen = client.upgrade(&id).await?;
+                if is_cancellable(&seen.state) != is_cancellable(&before.state) || said(&seen) != said(&before) {
+                    return Err(conflict);
+                }
+                attempt += 1;
+            }
+            answer => break answer?,
+        }
+    };
     tell(context, &after, |style| {
         if style.zh() { format!("观看：shiplock watch {id}\n") } else { format!("watch: shiplock watch {id}\n") }
     });
     Ok(Exit::Done)
+}
+
+fn is_cancellable(state: &State) -> bool {
+    matches!(state, State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. })
 }
 
 /// Changes the bound on batches.

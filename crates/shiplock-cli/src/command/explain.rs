@@ -19,7 +19,8 @@ pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Probl
     };
     let Some(asked) = code else {
         let english = |code: &Code| code.text().sentence[0].to_owned();
-        let codes = Code::ALL.iter().map(|code| result::CodeLine { code: code.id().to_owned(), sentence: english(code) });
+        let codes =
+            Code::ALL.iter().map(|code| result::CodeLine { code: code.id().to_owned(), sentence: english(code) });
         output.result(result::Codes { codes: codes.collect() }, |style| {
             let lines = Code::ALL.iter().map(|code| format!("{code}  {}\n", sentence(code, style)));
             lines.collect()
@@ -40,7 +41,7 @@ pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Probl
         fix: fix.to_owned(),
         page: page.to_owned(),
     };
-    output.result(explained, |style| pages::for_terminal(page, style));
+    output.result(explained, |style| pages::for_terminal(page, output.reading_width(), style));
     Ok(Exit::Done)
 }
 
@@ -49,14 +50,28 @@ pub(super) async fn version(context: &Context<'_>) -> Result<Exit, Problem> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let endpoint = context.client.endpoint().to_string();
     let server = context.client.server().await;
-    let data = result::Versions { version: version.clone(), server: server.as_ref().ok().cloned(), endpoint: endpoint.clone() };
+    let data = result::Versions {
+        version: version.clone(),
+        server: server.as_ref().ok().cloned(),
+        endpoint: endpoint.clone(),
+    };
     context.output.result(data, |style| {
         let theirs = match &server {
-            Ok(server) if style.zh() => format!("{}，版本目录 {}，agent 网关 {}（{}）", server.version, server.catalogue, server.agent_url, server.holder),
-            Ok(server) => format!("{}, catalogue {}, agents at {} ({})", server.version, server.catalogue, server.agent_url, server.holder),
+            Ok(server) if style.zh() => format!(
+                "{}，版本目录 {}，agent 网关 {}（{}）",
+                server.version, server.catalogue, server.agent_url, server.holder
+            ),
+            Ok(server) => format!(
+                "{}, catalogue {}, agents at {} ({})",
+                server.version, server.catalogue, server.agent_url, server.holder
+            ),
             Err(problem) => problem.sentence(style.language),
         };
-        format!("{}  {version}\n{}  {theirs}  {endpoint}\n", style.pick("command", "命令  "), style.pick("server ", "服务端"))
+        format!(
+            "{}  {version}\n{}  {theirs}  {endpoint}\n",
+            style.pick("command", "命令  "),
+            style.pick("server ", "服务端")
+        )
     });
     Ok(Exit::Done)
 }

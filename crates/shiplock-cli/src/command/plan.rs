@@ -64,7 +64,9 @@ async fn the_plan(options: &UpgradeArguments, context: &Context<'_>) -> Result<P
             context.client.make_plan(&cluster.as_str().into(), &asked).await
         }
         // The definition of the command line refuses this before.
-        _ => Err(Problem::new(Code::BadCommandLine).with("what", "CLUSTER --to VERSION, or --plan PLAN").with("command", "upgrade")),
+        _ => Err(Problem::new(Code::BadCommandLine)
+            .with("what", "CLUSTER --to VERSION, or --plan PLAN")
+            .with("command", "upgrade")),
     }
 }
 

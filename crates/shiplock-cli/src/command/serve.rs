@@ -16,7 +16,11 @@ use crate::settings::{Environment, read_bounded};
 const SECRET_BYTES_MIN: usize = 16;
 
 /// Serves until SIGINT or SIGTERM; what is in work on nodes goes on and is taken up again by the next start.
-pub(super) async fn serve(options: ServeArguments, environment: &Environment, output: &Output) -> Result<Exit, Problem> {
+pub(super) async fn serve(
+    options: ServeArguments,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Exit, Problem> {
     log(output)?;
     let data_directory = options.data_dir.clone().unwrap_or_else(|| environment.data_directory());
     let mut serving = ServeOptions::new(data_directory);
@@ -62,7 +66,9 @@ fn tokens(file: &Path) -> Result<Vec<ApiToken>, Problem> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             [name, secret] if secret.len() >= SECRET_BYTES_MIN => tokens.push(ApiToken::new(name, secret)),
-            [_, _] => return Err(bad(format!("the secret of line {number} is shorter than {SECRET_BYTES_MIN} characters"))),
+            [_, _] => {
+                return Err(bad(format!("the secret of line {number} is shorter than {SECRET_BYTES_MIN} characters")));
+            }
             _ => return Err(bad(format!("line {number} is not NAME SECRET"))),
         }
     }
@@ -89,7 +95,10 @@ mod tests {
                 (Ok(tokens), Ok(count)) => assert_eq!(tokens.len(), count),
                 (Err(problem), Err(why)) => {
                     assert!(problem.to_string().contains(why), "{problem}");
-                    assert!(!problem.to_string().contains("0123456789abcdef") && !problem.to_string().contains("short-secret"));
+                    assert!(
+                        !problem.to_string().contains("0123456789abcdef")
+                            && !problem.to_string().contains("short-secret")
+                    );
                 }
                 (found, expected) => panic!("{text}: {found:?} instead of {expected:?}"),
             }

@@ -24,7 +24,12 @@ pub(super) async fn meant(context: &Context<'_>, named: Option<&str>) -> Result<
     match active.as_slice() {
         [] => Err(Problem::new(Code::NoActiveUpgrade)),
         [only] => {
-            context.output.remark(&format!("{} {} ({})", context.output.pick("upgrade", "升级"), only.id, only.cluster));
+            context.output.remark(&format!(
+                "{} {} ({})",
+                context.output.pick("upgrade", "升级"),
+                only.id,
+                only.cluster
+            ));
             Ok(only.id.clone())
         }
         several => {
@@ -43,7 +48,9 @@ pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Resu
             let cluster = cluster.map(Into::into);
             let query = UpgradeQuery { cluster, active: active.then_some(true), after: None, limit: page };
             let upgrades = context.client.all_upgrades(query, limit).await?;
-            context.output.result(result::Upgrades { upgrades: upgrades.clone() }, |style| upgrade::list(&upgrades, style));
+            context
+                .output
+                .result(result::Upgrades { upgrades: upgrades.clone() }, |style| upgrade::list(&upgrades, style));
         }
         UpgradesCommand::Show { upgrade, events } => {
             let id = meant(context, upgrade.as_deref()).await?;
@@ -56,7 +63,9 @@ pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Resu
 async fn show(id: &UpgradeId, with_events: bool, context: &Context<'_>) -> Result<(), Problem> {
     let found = context.client.upgrade(id).await?;
     if !with_events {
-        context.output.result(result::OneUpgrade { upgrade: found.clone(), detached: false }, |style| upgrade::show(&found, style));
+        context.output.result(result::OneUpgrade { upgrade: found.clone(), detached: false }, |style| {
+            upgrade::show(&found, style)
+        });
         return Ok(());
     }
     let events = context.client.all_events(id, 0).await?;

@@ -11,7 +11,10 @@ pub fn list(clusters: &[ClusterView], style: &Style) -> String {
     if clusters.is_empty() {
         return format!(
             "{}\n",
-            style.pick("No cluster is registered. Register one: shiplock cluster add NAME --kubeconfig FILE", "尚未注册集群。注册：shiplock cluster add NAME --kubeconfig FILE")
+            style.pick(
+                "No cluster is registered. Register one: shiplock cluster add NAME --kubeconfig FILE",
+                "尚未注册集群。注册：shiplock cluster add NAME --kubeconfig FILE"
+            )
         );
     }
     let titles = [
@@ -29,7 +32,9 @@ pub fn list(clusters: &[ClusterView], style: &Style) -> String {
         let (all, agents) = nodes.fold((0, 0), |(all, agents), node| (all + 1, agents + usize::from(node.agent)));
         table.row([
             cluster.name.to_string(),
-            cluster.version.map_or_else(|| style.pick("unreachable", "无法读取").to_owned(), |version| version.to_string()),
+            cluster
+                .version
+                .map_or_else(|| style.pick("unreachable", "无法读取").to_owned(), |version| version.to_string()),
             cluster.next_versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             support(cluster.support_days_left, style),
             all.to_string(),
@@ -56,8 +61,10 @@ fn support(days: Option<i64>, style: &Style) -> String {
 
 /// One cluster with its pools and nodes.
 pub fn show(cluster: &ClusterView, style: &Style) -> String {
-    let version = cluster.version.map_or_else(|| style.pick("unreachable", "无法读取").to_owned(), |version| version.to_string());
-    let mut text = format!("{}  {version}  {}\n", style.tone(Tone::Strong, cluster.name.as_str()), one_line(&cluster.server));
+    let version =
+        cluster.version.map_or_else(|| style.pick("unreachable", "无法读取").to_owned(), |version| version.to_string());
+    let mut text =
+        format!("{}  {version}  {}\n", style.tone(Tone::Strong, cluster.name.as_str()), one_line(&cluster.server));
     let next = cluster.next_versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let rows = [
         (style.pick("identity", "标识"), cluster.uid.to_string()),
@@ -75,16 +82,33 @@ pub fn show(cluster: &ClusterView, style: &Style) -> String {
     }
     for pool in &cluster.pools {
         let name = words::stage("node_pool", Some(pool.name.as_str()), style.language);
-        text.push_str(&format!("\n{}  {}\n", style.tone(Tone::Strong, &name), words::nodes(pool.nodes.len(), style.language)));
-        let titles = [style.pick("NODE", "节点"), "KUBELET", style.pick("RUNTIME", "运行时"), style.pick("STATE", "状态"), "AGENT"];
+        text.push_str(&format!(
+            "\n{}  {}\n",
+            style.tone(Tone::Strong, &name),
+            words::nodes(pool.nodes.len(), style.language)
+        ));
+        let titles = [
+            style.pick("NODE", "节点"),
+            "KUBELET",
+            style.pick("RUNTIME", "运行时"),
+            style.pick("STATE", "状态"),
+            "AGENT",
+        ];
         let mut table = Table::new(titles).indented(2);
         for node in &pool.nodes {
-            let mut state = if node.ready { style.pick("Ready", "就绪") } else { style.pick("not Ready", "未就绪") }.to_owned();
+            let mut state =
+                if node.ready { style.pick("Ready", "就绪") } else { style.pick("not Ready", "未就绪") }.to_owned();
             if node.cordoned {
                 state.push_str(style.pick(", cordoned", "，不可调度"));
             }
             let agent = if node.agent { style.pick("ok", "正常") } else { style.pick("none", "无") };
-            table.row([node.name.to_string(), node.kubelet.clone(), node.container_runtime.clone(), state, agent.to_owned()]);
+            table.row([
+                node.name.to_string(),
+                node.kubelet.clone(),
+                node.container_runtime.clone(),
+                state,
+                agent.to_owned(),
+            ]);
         }
         text.push_str(&table.render());
     }
@@ -94,7 +118,10 @@ pub fn show(cluster: &ClusterView, style: &Style) -> String {
 /// The agents of a cluster.
 pub fn agents(agents: &[AgentView], style: &Style) -> String {
     if agents.is_empty() {
-        let text = style.pick("No agent is enrolled. On each node run the command of: shiplock agent join-command CLUSTER", "尚无 agent 注册。请在每个节点上运行此命令的输出：shiplock agent join-command CLUSTER");
+        let text = style.pick(
+            "No agent is enrolled. On each node run the command of: shiplock agent join-command CLUSTER",
+            "尚无 agent 注册。请在每个节点上运行此命令的输出：shiplock agent join-command CLUSTER",
+        );
         return format!("{text}\n");
     }
     let titles = [
@@ -155,7 +182,12 @@ mod tests {
         for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
             let style = sample::style(language);
             let clusters = sample::clusters();
-            let text = [list(&clusters, &style), show(&clusters[0], &style), agents(&sample::agents(), &style), join(&sample::join_token(), &style)];
+            let text = [
+                list(&clusters, &style),
+                show(&clusters[0], &style),
+                agents(&sample::agents(), &style),
+                join(&sample::join_token(), &style),
+            ];
             insta::assert_snapshot!(format!("cluster_{name}"), text.join("\n=====\n"));
         }
     }

@@ -21,7 +21,8 @@ fn about(text: &mut String, nodes: &[&NodeName], style: &Style, english: [&str; 
     if nodes.is_empty() {
         return;
     }
-    let (count, names) = (words::nodes(nodes.len(), style.language), words::names(nodes.iter().copied(), style.language));
+    let (count, names) =
+        (words::nodes(nodes.len(), style.language), words::names(nodes.iter().copied(), style.language));
     let verb = if nodes.len() == 1 { english[0] } else { english[1] };
     point(text, &if style.zh() { format!("{count}{chinese}：{names}") } else { format!("{count} {verb}: {names}") });
 }
@@ -31,7 +32,13 @@ pub fn pause(upgrade: &UpgradeView, style: &Style) -> String {
     let mut text = String::new();
     let finishes = ["is in work and finishes", "are in work and finish"];
     about(&mut text, &nodes(upgrade, NodeProgress::InWork), style, finishes, "正在进行，将完成");
-    about(&mut text, &nodes(upgrade, NodeProgress::Waiting), style, ["is not started and stays as it is", "are not started and stay as they are"], "未开始，保持原状");
+    about(
+        &mut text,
+        &nodes(upgrade, NodeProgress::Waiting),
+        style,
+        ["is not started and stays as it is", "are not started and stay as they are"],
+        "未开始，保持原状",
+    );
     text
 }
 
@@ -44,7 +51,8 @@ pub fn cancel(upgrade: &UpgradeView, abandon: &[NodeName], style: &Style) -> Str
     let waited = |wanted| nodes(upgrade, wanted).into_iter().filter(|node| !abandon.contains(node)).collect::<Vec<_>>();
     let done = ["is done and stays upgraded", "are done and stay upgraded"];
     about(&mut text, &waited(NodeProgress::Done), style, done, "已完成，保持升级后的版本");
-    let finishes = ["has started and finishes; it is not rolled back", "have started and finish; they are not rolled back"];
+    let finishes =
+        ["has started and finishes; it is not rolled back", "have started and finish; they are not rolled back"];
     about(&mut text, &waited(NodeProgress::InWork), style, finishes, "已开始，将完成，不会回滚");
     let failed = [
         "has failed: its cordon is given back, the rest stays as it is now",
@@ -59,7 +67,13 @@ pub fn cancel(upgrade: &UpgradeView, abandon: &[NodeName], style: &Style) -> Str
         "are abandoned: not waited for any more, listed as state unknown",
     ];
     about(&mut text, &abandoned, style, given_up, "被放弃：不再等待，列为状态未知");
-    point(&mut text, style.pick("every cordon that Shiplock set is given back; then the upgrade ends for good", "归还 Shiplock 设置的所有不可调度标记，之后升级永久结束"));
+    point(
+        &mut text,
+        style.pick(
+            "every cordon that Shiplock set is given back; then the upgrade ends for good",
+            "归还 Shiplock 设置的所有不可调度标记，之后升级永久结束",
+        ),
+    );
     text
 }
 

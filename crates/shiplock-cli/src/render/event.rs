@@ -48,10 +48,18 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
         Event::Planned { plan, by } => {
             let nodes = words::nodes(plan.nodes().count(), language);
             let (id, to) = (&plan.id, plan.to);
-            if zh { format!("{by} 接受了计划 {id}：{nodes}升级到 {to}") } else { format!("plan {id} accepted by {by}: {nodes} to {to}") }
+            if zh {
+                format!("{by} 接受了计划 {id}：{nodes}升级到 {to}")
+            } else {
+                format!("plan {id} accepted by {by}: {nodes} to {to}")
+            }
         }
         Event::LeaseTaken { epoch, holder } => {
-            if zh { format!("服务端 {holder} 接管（epoch {epoch}）") } else { format!("server {holder} drives it (epoch {epoch})") }
+            if zh {
+                format!("服务端 {holder} 接管（epoch {epoch}）")
+            } else {
+                format!("server {holder} drives it (epoch {epoch})")
+            }
         }
         Event::CheckStarted => language.pick("pre-check began", "前置检查开始").to_owned(),
         Event::CheckFinished { report } => {
@@ -74,7 +82,11 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
         }
         Event::BatchStarted { stage, batch, nodes, .. } => {
             let (name, nodes) = (teller.stage(*stage), words::names(nodes, language));
-            if zh { format!("{name} 批次 {batch} 开始：{nodes}") } else { format!("{name}: batch {batch} began: {nodes}") }
+            if zh {
+                format!("{name} 批次 {batch} 开始：{nodes}")
+            } else {
+                format!("{name}: batch {batch} began: {nodes}")
+            }
         }
         Event::BatchFinished { stage, batch } => {
             let name = teller.stage(*stage);
@@ -125,7 +137,11 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
         }
         Event::Paused => language.pick("paused: nothing is in work", "已暂停：没有进行中的操作").to_owned(),
         Event::Continued { by } => {
-            if zh { format!("{by} 继续升级") } else { format!("continued by {by}") }
+            if zh {
+                format!("{by} 继续升级")
+            } else {
+                format!("continued by {by}")
+            }
         }
         Event::MaxParallelChanged { max_parallel, by } => {
             if zh {
@@ -144,13 +160,17 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
             }
         }
         Event::Cancelled => language.pick("ended: cancelled", "已结束：已取消").to_owned(),
-        Event::ExpiryNoticed => {
-            language.pick("the deadline of the pause has passed; it is looked at again before it closes", "暂停期限已过；关闭前会再次确认")
-                .to_owned()
-        }
+        Event::ExpiryNoticed => language
+            .pick(
+                "the deadline of the pause has passed; it is looked at again before it closes",
+                "暂停期限已过；关闭前会再次确认",
+            )
+            .to_owned(),
         Event::ExpiryBegan => language.pick("paused for too long: it is being closed", "暂停过久：正在关闭").to_owned(),
         Event::Expired => language.pick("ended: expired", "已结束：已过期").to_owned(),
-        Event::Succeeded => language.pick("ended: succeeded, everything was read back", "已结束：成功，所有版本均已回读确认").to_owned(),
+        Event::Succeeded => {
+            language.pick("ended: succeeded, everything was read back", "已结束：成功，所有版本均已回读确认").to_owned()
+        }
     }
 }
 
@@ -235,19 +255,26 @@ impl Teller<'_> {
             }
             StepOutcome::Baseline { workloads } => {
                 let count = workloads.len();
-                if zh { format!("已记录 {count} 个工作负载的基线") } else { format!("baseline of {count} workloads recorded") }
+                if zh {
+                    format!("已记录 {count} 个工作负载的基线")
+                } else {
+                    format!("baseline of {count} workloads recorded")
+                }
             }
             StepOutcome::Cordoned { ours: true } => self.language.pick("cordoned", "已设为不可调度").to_owned(),
-            StepOutcome::Cordoned { ours: false } => {
-                self.language.pick("was cordoned by somebody else, and stays so", "此前已被他人设为不可调度，将保持不变").to_owned()
-            }
+            StepOutcome::Cordoned { ours: false } => self
+                .language
+                .pick("was cordoned by somebody else, and stays so", "此前已被他人设为不可调度，将保持不变")
+                .to_owned(),
             StepOutcome::Drained { evicted, relanded } => {
                 let back = relanded.join(self.language.pick(", ", "、"));
                 match (zh, relanded.is_empty()) {
                     (true, true) => format!("已排空，驱逐 {evicted} 个 Pod"),
                     (true, false) => format!("已排空，驱逐 {evicted} 个 Pod；因容忍不可调度而又回来的：{back}"),
                     (false, true) => format!("drained, {evicted} pods evicted"),
-                    (false, false) => format!("drained, {evicted} pods evicted; came back, since they tolerate a cordon: {back}"),
+                    (false, false) => {
+                        format!("drained, {evicted} pods evicted; came back, since they tolerate a cordon: {back}")
+                    }
                 }
             }
             StepOutcome::Verified { components } => {
@@ -259,7 +286,11 @@ impl Teller<'_> {
             }
             StepOutcome::Compared { worse } => {
                 let worse = worse.join(self.language.pick(", ", "、"));
-                if zh { format!("就绪 Pod 少于升级前：{worse}") } else { format!("fewer ready pods than before: {worse}") }
+                if zh {
+                    format!("就绪 Pod 少于升级前：{worse}")
+                } else {
+                    format!("fewer ready pods than before: {worse}")
+                }
             }
             StepOutcome::Logs { text } => {
                 let lines = text.lines().count();
@@ -267,7 +298,11 @@ impl Teller<'_> {
             }
             StepOutcome::DrainSkipped { blockers } => {
                 let blockers = blockers.join(self.language.pick(", ", "、"));
-                if zh { format!("未能按时排空，已归还：{blockers}") } else { format!("not drained in time, given back: {blockers}") }
+                if zh {
+                    format!("未能按时排空，已归还：{blockers}")
+                } else {
+                    format!("not drained in time, given back: {blockers}")
+                }
             }
         };
         self.about(&subject, &text)

@@ -29,9 +29,23 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
         style.tone(
             Tone::Faint,
             &if style.zh() {
-                format!("控制面 {}   版本目录 {}   由 {} 于 {} 制定   哈希 {}", plan.control_plane, plan.catalogue, plan.created_by, style.date(plan.created_at), short(&plan.hash))
+                format!(
+                    "控制面 {}   版本目录 {}   由 {} 于 {} 制定   哈希 {}",
+                    plan.control_plane,
+                    plan.catalogue,
+                    plan.created_by,
+                    style.date(plan.created_at),
+                    short(&plan.hash)
+                )
             } else {
-                format!("control plane {}   catalogue {}   made {} by {}   hash {}", plan.control_plane, plan.catalogue, style.date(plan.created_at), plan.created_by, short(&plan.hash))
+                format!(
+                    "control plane {}   catalogue {}   made {} by {}   hash {}",
+                    plan.control_plane,
+                    plan.catalogue,
+                    style.date(plan.created_at),
+                    plan.created_by,
+                    short(&plan.hash)
+                )
             }
         ),
     ));
@@ -46,12 +60,19 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
     }
     text.push_str(&format!("\n{}\n", options(plan, style)));
     if !plan.notes.is_empty() {
-        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, style.pick("To know before you accept", "接受前须知"))));
+        text.push_str(&format!(
+            "\n{}\n",
+            style.tone(Tone::Strong, style.pick("To know before you accept", "接受前须知"))
+        ));
         for note in plan.notes.iter().take(NOTES_MAX) {
             text.push_str(&format!("  - {}\n", table::one_line(&note_sentence(note, style))));
         }
         if let Some(more) = plan.notes.len().checked_sub(NOTES_MAX).filter(|more| *more > 0) {
-            text.push_str(&if style.zh() { format!("  … 另有 {more} 条（-o json）\n") } else { format!("  … and {more} more (-o json)\n") });
+            text.push_str(&if style.zh() {
+                format!("  … 另有 {more} 条（-o json）\n")
+            } else {
+                format!("  … and {more} more (-o json)\n")
+            });
         }
     }
     let nodes = words::nodes(plan.nodes().count(), language);
@@ -90,13 +111,23 @@ fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
         StageKind::Preparation => {
             let fetching = stage.steps.iter().filter(|step| matches!(step.action, Action::Prefetch { .. })).count();
             let nodes = words::nodes(fetching, style.language);
-            if style.zh() { format!("记录基线；向 {nodes}预取制品；不更改任何运行中的内容") } else { format!("baseline recorded, artefacts fetched to {nodes}; changes nothing that runs") }
+            if style.zh() {
+                format!("记录基线；向 {nodes}预取制品；不更改任何运行中的内容")
+            } else {
+                format!("baseline recorded, artefacts fetched to {nodes}; changes nothing that runs")
+            }
         }
         StageKind::Verification => style
-            .pick("every node read back, every workload compared with the baseline", "回读每个节点，并与基线比较每个工作负载")
+            .pick(
+                "every node read back, every workload compared with the baseline",
+                "回读每个节点，并与基线比较每个工作负载",
+            )
             .to_owned(),
         StageKind::NodePool { .. } => {
-            let (nodes, batches) = (words::nodes(stage.nodes.len(), style.language), batches(stage.nodes.len(), plan.options.max_parallel));
+            let (nodes, batches) = (
+                words::nodes(stage.nodes.len(), style.language),
+                batches(stage.nodes.len(), plan.options.max_parallel),
+            );
             format!("{nodes}   {} {batches}", style.pick("batches", "批次"))
         }
     }
@@ -125,13 +156,25 @@ pub fn batches(nodes: usize, max_parallel: u32) -> String {
 }
 
 fn nodes(plan: &Plan, nodes: &[NodePlan], style: &Style) -> String {
-    let titles = [style.pick("NODE", "节点"), "KUBELET", style.pick("RUNTIME", "运行时"), style.pick("DRAIN", "排空"), style.pick("NOTE", "备注")];
+    let titles = [
+        style.pick("NODE", "节点"),
+        "KUBELET",
+        style.pick("RUNTIME", "运行时"),
+        style.pick("DRAIN", "排空"),
+        style.pick("NOTE", "备注"),
+    ];
     let mut table = table::Table::new(titles).indented(7);
     for node in nodes.iter().take(NODES_MAX) {
-        let kubelet = if node.kubelet_from == plan.to { plan.to.to_string() } else { format!("{} → {}", node.kubelet_from, plan.to) };
+        let kubelet = if node.kubelet_from == plan.to {
+            plan.to.to_string()
+        } else {
+            format!("{} → {}", node.kubelet_from, plan.to)
+        };
         let before = node.container_runtime_from.trim_start_matches("containerd://");
         let runtime = node.steps.iter().find_map(|step| match &step.action {
-            Action::UpgradeContainerRuntime { version, .. } => Some(format!("{before} → {}", version.trim_start_matches('v'))),
+            Action::UpgradeContainerRuntime { version, .. } => {
+                Some(format!("{before} → {}", version.trim_start_matches('v')))
+            }
             _ => None,
         });
         let drain = match node.drain {
@@ -141,11 +184,21 @@ fn nodes(plan: &Plan, nodes: &[NodePlan], style: &Style) -> String {
             DrainDecision::SkippedNowhereToGo => style.pick("no: nowhere to go", "否：Pod 无处可去"),
         };
         let note = if node.cordoned_before { style.pick("stays cordoned", "保持不可调度") } else { "" };
-        table.row([node.node.to_string(), kubelet, runtime.unwrap_or_else(|| before.to_owned()), drain.to_owned(), note.to_owned()]);
+        table.row([
+            node.node.to_string(),
+            kubelet,
+            runtime.unwrap_or_else(|| before.to_owned()),
+            drain.to_owned(),
+            note.to_owned(),
+        ]);
     }
     let mut text = table.render();
     if let Some(more) = nodes.len().checked_sub(NODES_MAX).filter(|more| *more > 0) {
-        text.push_str(&if style.zh() { format!("       … 另有 {more} 个（-o json）\n") } else { format!("       … and {more} more (-o json)\n") });
+        text.push_str(&if style.zh() {
+            format!("       … 另有 {more} 个（-o json）\n")
+        } else {
+            format!("       … and {more} more (-o json)\n")
+        });
     }
     text
 }
@@ -182,21 +235,31 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
     match note {
         Note::NodeUpToDate { node } if zh => format!("节点 {node} 已是目标版本，不参与升级"),
         Note::NodeUpToDate { node } => format!("node {node} runs the target already and is left out"),
-        Note::NodeNotReady { node, why } if zh => format!("节点 {node} 未就绪且其 agent 无响应，不参与升级，保持原版本（{why}）"),
+        Note::NodeNotReady { node, why } if zh => {
+            format!("节点 {node} 未就绪且其 agent 无响应，不参与升级，保持原版本（{why}）")
+        }
         Note::NodeNotReady { node, why } => {
             format!("node {node} is not Ready and its agent is silent: it is left out and stays at its version ({why})")
         }
-        Note::NodeCordonedByOthers { node } if zh => format!("节点 {node} 已被他人设为不可调度；会被升级，并保持不可调度"),
+        Note::NodeCordonedByOthers { node } if zh => {
+            format!("节点 {node} 已被他人设为不可调度；会被升级，并保持不可调度")
+        }
         Note::NodeCordonedByOthers { node } => {
             format!("node {node} is cordoned by somebody else: it is upgraded and stays cordoned")
         }
-        Note::BudgetAllowsNothing { budget } if zh => format!("PodDisruptionBudget {budget} 当前不允许中断；排空将等待它"),
+        Note::BudgetAllowsNothing { budget } if zh => {
+            format!("PodDisruptionBudget {budget} 当前不允许中断；排空将等待它")
+        }
         Note::BudgetAllowsNothing { budget } => {
             format!("PodDisruptionBudget {budget} allows no disruption now; a drain will wait for it")
         }
-        Note::DrainSkipped { node } if zh => format!("节点 {node} 不排空，因为没有其他节点可承接其 Pod；仅当运行时重启时 Pod 才会重启"),
+        Note::DrainSkipped { node } if zh => {
+            format!("节点 {node} 不排空，因为没有其他节点可承接其 Pod；仅当运行时重启时 Pod 才会重启")
+        }
         Note::DrainSkipped { node } => {
-            format!("node {node} is not drained since no other node could take its pods; they restart only if the runtime does")
+            format!(
+                "node {node} is not drained since no other node could take its pods; they restart only if the runtime does"
+            )
         }
     }
 }
@@ -216,9 +279,14 @@ mod tests {
 
     #[test]
     fn batches_are_foretold_by_the_batch_law() {
-        for (nodes, max, expected) in
-            [(0, 10, ""), (1, 10, "1"), (5, 10, "1 2 2"), (3, 1, "1 ×3"), (100, 10, "1 2 4 8 10 ×8 5"), (29, 10, "1 2 4 8 10 4")]
-        {
+        for (nodes, max, expected) in [
+            (0, 10, ""),
+            (1, 10, "1"),
+            (5, 10, "1 2 2"),
+            (3, 1, "1 ×3"),
+            (100, 10, "1 2 4 8 10 ×8 5"),
+            (29, 10, "1 2 4 8 10 4"),
+        ] {
             assert_eq!(batches(nodes, max), expected, "{nodes} nodes, {max} at once");
         }
     }

@@ -14,11 +14,11 @@ pub fn problem(problem: &Problem, style: &Style) -> String {
         }
     }
     let fix = table::one_line(&problem.fix(style.language));
-    text.push_str(&format!("  {}  {fix}\n", style.tone(Tone::Strong, style.pick("fix", "处理"))));
+    text.push_str(&format!("  {}   {fix}\n", style.tone(Tone::Strong, style.pick("fix ", "处理"))));
     if let Some(request) = problem.parameters.get("request_id") {
-        text.push_str(&format!("  {}  {}\n", style.pick("request", "请求编号"), table::one_line(request)));
+        text.push_str(&format!("  {} {}\n", style.pick("request", "请求编号"), table::one_line(request)));
     }
-    text.push_str(&format!("  {}  shiplock explain {}\n", style.pick("more", "详情"), problem.code.id()));
+    text.push_str(&format!("  {}   shiplock explain {}\n", style.pick("more", "详情"), problem.code.id()));
     text
 }
 

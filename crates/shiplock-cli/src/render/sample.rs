@@ -75,7 +75,8 @@ pub fn plan() -> Plan {
         target: Target::Node((*node).into()),
         timeout_seconds: 1_800,
     });
-    let cluster = |number, action| Step { number: StepNumber(number), action, target: Target::Cluster, timeout_seconds: 120 };
+    let cluster =
+        |number, action| Step { number: StepNumber(number), action, target: Target::Cluster, timeout_seconds: 120 };
     let stages = vec![
         Stage {
             kind: StageKind::Preparation,
@@ -114,30 +115,50 @@ pub fn plan() -> Plan {
 }
 
 fn record(number: u64, seconds_ago: i64, event: Event) -> EventRecord {
-    EventRecord { upgrade: "u3fx9".into(), number, position: number * 2, at: ago(seconds_ago), epoch: Some(Epoch(1)), event }
+    EventRecord {
+        upgrade: "u3fx9".into(),
+        number,
+        position: number * 2,
+        at: ago(seconds_ago),
+        epoch: Some(Epoch(1)),
+        event,
+    }
 }
 
 fn numbered(events: Vec<Event>) -> Vec<EventRecord> {
     let all = i64::try_from(events.len()).unwrap();
-    let numbered = events.into_iter().zip(1..).map(|(event, number)| {
-        record(u64::try_from(number).unwrap(), (all - number) * 20 + 12, event)
-    });
+    let numbered = events
+        .into_iter()
+        .zip(1..)
+        .map(|(event, number)| record(u64::try_from(number).unwrap(), (all - number) * 20 + 12, event));
     numbered.collect()
 }
 
 fn refused() -> Problem {
-    Problem::new(Code::ServiceNotUp).with("service", "kubelet").with("node", "w-2").with("state", "failed").cause("line 1\nflag --x is unknown\n")
+    Problem::new(Code::ServiceNotUp)
+        .with("service", "kubelet")
+        .with("node", "w-2")
+        .with("state", "failed")
+        .cause("line 1\nflag --x is unknown\n")
 }
 
 fn contact_lost() -> PauseReason {
-    let problem = Problem::new(Code::ContactLost).with("node", "w-2").with("since", "2026-11-23T14:30:00Z").with("upgrade", "u3fx9");
+    let problem = Problem::new(Code::ContactLost)
+        .with("node", "w-2")
+        .with("since", "2026-11-23T14:30:00Z")
+        .with("upgrade", "u3fx9");
     PauseReason::ContactLost { node: "w-2".into(), problem }
 }
 
 /// One waiting of each kind.
 pub fn waits() -> Vec<WaitingOn> {
     let kinds = [
-        Waiting::Step { step: StepNumber(14), kind: "drain".to_owned(), subject: "node w-2".to_owned(), phase: Some("downloading".to_owned()) },
+        Waiting::Step {
+            step: StepNumber(14),
+            kind: "drain".to_owned(),
+            subject: "node w-2".to_owned(),
+            phase: Some("downloading".to_owned()),
+        },
         Waiting::PodDisruptionBudget {
             node: "w-2".into(),
             pod: "pay/api-6f".to_owned(),
@@ -148,7 +169,10 @@ pub fn waits() -> Vec<WaitingOn> {
         Waiting::BatchInterval,
     ];
     let mut waits: Vec<_> = kinds.into_iter().map(|what| WaitingOn::new(what, ago(192))).collect();
-    waits[1] = waits[1].clone().until(now() + SignedDuration::from_secs(1_560)).retrying(9, now() + SignedDuration::from_secs(15));
+    waits[1] = waits[1]
+        .clone()
+        .until(now() + SignedDuration::from_secs(1_560))
+        .retrying(9, now() + SignedDuration::from_secs(15));
     waits[2] = waits[2].clone().until(ago(30));
     waits
 }
@@ -158,14 +182,22 @@ pub fn events() -> Vec<EventRecord> {
     let by = || Actor::from("li.wei");
     let first = first_step(0);
     let done = |step, outcome| Event::StepSucceeded { step: StepNumber(step), attempt: 1, outcome };
-    let finding = |result| Finding { check: "NOD-001".to_owned(), result, subject: "node w-1".to_owned(), problem: Some(refused()) };
-    let skipped = Problem::new(Code::DrainTimedOut).with("node", "w-4").with("limit", "1800 s").with("blockers", "pay/api-6f");
+    let finding = |result| Finding {
+        check: "NOD-001".to_owned(),
+        result,
+        subject: "node w-1".to_owned(),
+        problem: Some(refused()),
+    };
+    let skipped =
+        Problem::new(Code::DrainTimedOut).with("node", "w-4").with("limit", "1800 s").with("blockers", "pay/api-6f");
     numbered(vec![
         Event::Planned { plan: Box::new(plan()), by: by() },
         Event::LeaseTaken { epoch: Epoch(1), holder: "server-a".to_owned() },
         Event::CheckStarted,
         Event::CheckFinished { report: CheckReport { findings: vec![finding(CheckResult::Pass)] } },
-        Event::CheckFinished { report: CheckReport { findings: vec![finding(CheckResult::Pass), finding(CheckResult::Fail)] } },
+        Event::CheckFinished {
+            report: CheckReport { findings: vec![finding(CheckResult::Pass), finding(CheckResult::Fail)] },
+        },
         Event::Started,
         Event::StageStarted { stage: 0 },
         Event::StageFinished { stage: 0 },
@@ -180,7 +212,10 @@ pub fn events() -> Vec<EventRecord> {
         done(first + 1, StepOutcome::Drained { evicted: 7, relanded: vec![] }),
         done(first + 1, StepOutcome::Drained { evicted: 7, relanded: vec!["shop/cart-1".to_owned()] }),
         done(first + 1, StepOutcome::DrainSkipped { blockers: vec!["pay/api-6f".to_owned()] }),
-        done(first + 4, StepOutcome::Verified { components: vec!["kubelet v1.36.3".to_owned(), "containerd v2.2.9".to_owned()] }),
+        done(
+            first + 4,
+            StepOutcome::Verified { components: vec!["kubelet v1.36.3".to_owned(), "containerd v2.2.9".to_owned()] },
+        ),
         done(first_step(5), StepOutcome::Compared { worse: vec![] }),
         done(first_step(5), StepOutcome::Compared { worse: vec!["Deployment shop/cart 1/2".to_owned()] }),
         done(first + 3, StepOutcome::Logs { text: "a\nb\n".to_owned() }),
@@ -188,7 +223,9 @@ pub fn events() -> Vec<EventRecord> {
         Event::StepFailed { step: StepNumber(first + 9), attempt: 3, problem: refused(), retryable: false },
         Event::NodeSkipped { node: "w-4".into(), problem: skipped },
         Event::WaitingBegan { on: waits().remove(1) },
-        Event::InterferenceNoticed { problem: Problem::new(Code::Interference).with("object", "node w-2").with("what", "uncordoned") },
+        Event::InterferenceNoticed {
+            problem: Problem::new(Code::Interference).with("object", "node w-2").with("what", "uncordoned"),
+        },
         Event::PauseRequested { reason: PauseReason::Operator, by: by() },
         Event::PauseRequested { reason: contact_lost(), by: "shiplock".into() },
         Event::Paused,
@@ -253,7 +290,8 @@ pub fn upgrade_paused() -> UpgradeView {
 /// An upgrade whose start is stopped.
 pub fn upgrade_blocked(result: CheckResult) -> UpgradeView {
     let missing = Problem::new(Code::AgentMissing).with("node", "w-2").with("cluster", "prod-hz");
-    let finding = Finding { check: "AGT-001".to_owned(), result, subject: "node w-2".to_owned(), problem: Some(missing) };
+    let finding =
+        Finding { check: "AGT-001".to_owned(), result, subject: "node w-2".to_owned(), problem: Some(missing) };
     let events = vec![
         Event::Planned { plan: Box::new(plan()), by: "li.wei".into() },
         Event::CheckStarted,
@@ -264,7 +302,8 @@ pub fn upgrade_blocked(result: CheckResult) -> UpgradeView {
 
 /// An upgrade that was cancelled, with a node skipped and one abandoned.
 pub fn upgrade_cancelled() -> UpgradeView {
-    let problem = Problem::new(Code::DrainTimedOut).with("node", "w-2").with("limit", "1800 s").with("blockers", "pay/api-6f");
+    let problem =
+        Problem::new(Code::DrainTimedOut).with("node", "w-2").with("limit", "1800 s").with("blockers", "pay/api-6f");
     let mut events = log_in_work();
     events.extend([
         Event::NodeSkipped { node: "w-2".into(), problem },
@@ -295,7 +334,8 @@ fn node(name: &str, ready: bool, cordoned: bool) -> NodeView {
 /// A cluster that can be read, and one that cannot.
 pub fn clusters() -> Vec<ClusterView> {
     let nodes = vec![node("w-1", true, false), node("w-2", true, true), node("w-8", false, false)];
-    let problem = Problem::new(Code::ClusterUnreachable).with("server", "https://10.0.0.9:6443").cause("connection refused");
+    let problem =
+        Problem::new(Code::ClusterUnreachable).with("server", "https://10.0.0.9:6443").cause("connection refused");
     vec![
         ClusterView {
             name: "prod-hz".into(),

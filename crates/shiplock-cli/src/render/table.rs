@@ -164,16 +164,23 @@ mod tests {
         table.row(["很长的节点名".to_owned(), "ok".to_owned(), "x".to_owned()]);
         let text = table.render();
         assert_eq!(text, "  节点          STATE   备注\n  w-1           进行中  -\n  很长的节点名  ok      x\n");
-        let column: Vec<usize> =
-            ["STATE", "进行中", "ok"].iter().zip(text.lines()).map(|(cell, line)| line.split(cell).next().unwrap().width()).collect();
+        let column: Vec<usize> = ["STATE", "进行中", "ok"]
+            .iter()
+            .zip(text.lines())
+            .map(|(cell, line)| line.split(cell).next().unwrap().width())
+            .collect();
         assert_eq!(column, [16, 16, 16]);
     }
 
     #[test]
     fn a_cut_text_never_exceeds_its_width() {
-        for (text, width, expected) in
-            [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("集群升级", 5, "集群…"), ("集群升级", 4, "集…"), ("集群", 4, "集群")]
-        {
+        for (text, width, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("集群升级", 5, "集群…"),
+            ("集群升级", 4, "集…"),
+            ("集群", 4, "集群"),
+        ] {
             assert_eq!(cut(text, width), expected);
             assert!(cut(text, width).width() <= width);
         }

@@ -7,7 +7,7 @@ use shiplock_core::check::CheckResult;
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::Plan;
 use shiplock_core::upgrade::waiting::{WaitingOn, WhoActs, step_name};
-use shiplock_core::upgrade::{Batch, NodeProgress, State};
+use shiplock_core::upgrade::{Batch, NodeProgress, State, Waiting};
 
 use super::{Style, Tone, table, time, words};
 
@@ -17,7 +17,13 @@ const ROWS_MAX: usize = 8;
 /// The table of many upgrades.
 pub fn list(upgrades: &[UpgradeView], style: &Style) -> String {
     if upgrades.is_empty() {
-        return format!("{}\n", style.pick("There is no upgrade. Begin with: shiplock plan CLUSTER --to VERSION", "没有升级。从这里开始：shiplock plan CLUSTER --to VERSION"));
+        return format!(
+            "{}\n",
+            style.pick(
+                "There is no upgrade. Begin with: shiplock plan CLUSTER --to VERSION",
+                "没有升级。从这里开始：shiplock plan CLUSTER --to VERSION"
+            )
+        );
     }
     let titles = [
         "ID",
@@ -89,7 +95,7 @@ pub fn headline(upgrade: &UpgradeView, style: &Style) -> String {
 pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     let mut lines = vec![headline(upgrade, style)];
     let (label, blank) = (style.pick("waits  ", "等待  "), style.pick("       ", "      "));
-    let (now, waiting): (Vec<_>, Vec<_>) = upgrade.waiting_on.iter().partition(|wait| is_work(wait));
+    let (now, waiting): (Vec<_>, Vec<_>) = waits(upgrade).into_iter().partition(is_work);
     let what = |wait: &WaitingOn| wait_sentence(wait, upgrade, style);
     for (index, wait) in now.iter().take(ROWS_MAX).enumerate() {
         let label = if index == 0 { style.pick("now    ", "当前  ") } else { blank };
@@ -104,7 +110,7 @@ pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
             let fix = table::one_line(&fix.replace("UPGRADE", upgrade.id.as_str()));
             lines.push(format!("{blank}  {}  {fix}", style.tone(Tone::Strong, style.pick("fix", "处理"))));
         }
-        if let shiplock_core::upgrade::Waiting::Continue { reason } = &wait.what
+        if let Waiting::Continue { reason } = &wait.what
             && let Some(problem) = reason.problem()
         {
             for cause in problem.causes.iter().flat_map(|cause| cause.lines()).filter(|line| !line.trim().is_empty()) {
@@ -114,11 +120,7 @@ pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
         }
     }
     lines.extend(more(waiting.len(), ROWS_MAX, blank, style));
-    if let State::Paused { expires_at, because, .. } = &upgrade.state {
-        if waiting.is_empty() {
-            let reason = words::pause_reason(because, style.language);
-            lines.push(format!("{blank}{}{reason}", style.pick("paused: ", "已暂停：")));
-        }
+    if let State::Paused { expires_at, .. } = &upgrade.state {
         let (until, date) = (style.until(*expires_at), style.date(*expires_at));
         lines.push(if style.zh() {
             format!("{blank}若无人继续，将在 {until}后（{date}）关闭。继续：shiplock continue {}", upgrade.id)
@@ -129,9 +131,21 @@ pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     lines
 }
 
+/// What is waited for. A server that was just started may not have looked yet; that an upgrade is paused, and why, its
+/// state tells all the same.
+fn waits(upgrade: &UpgradeView) -> Vec<WaitingOn> {
+    let mut waits = upgrade.waiting_on.clone();
+    if let State::Paused { because, since, .. } = &upgrade.state
+        && !waits.iter().any(|wait| matches!(wait.what, Waiting::Continue { .. }))
+    {
+        waits.push(WaitingOn::new(Waiting::Continue { reason: because.clone() }, *since));
+    }
+    waits
+}
+
 /// Steps in work are no reason to worry; everything else is a wait.
 fn is_work(wait: &WaitingOn) -> bool {
-    matches!(wait.what, shiplock_core::upgrade::Waiting::Step { .. })
+    matches!(wait.what, Waiting::Step { .. })
 }
 
 fn more(all: usize, shown: usize, blank: &str, style: &Style) -> Option<String> {
@@ -146,9 +160,15 @@ pub fn wait_sentence(wait: &WaitingOn, upgrade: &UpgradeView, style: &Style) -> 
     let mut parts = vec![if style.zh() { format!("已 {since}") } else { format!("for {since}") }];
     if let Some(retry) = wait.retry {
         let (attempts, next) = (retry.attempts, style.until(retry.next_at));
-        parts.push(if style.zh() { format!("已尝试 {attempts} 次，{next}后重试") } else { format!("attempt {attempts}, next in {next}") });
+        parts.push(if style.zh() {
+            format!("已尝试 {attempts} 次，{next}后重试")
+        } else {
+            format!("attempt {attempts}, next in {next}")
+        });
     }
-    if let Some(deadline) = wait.deadline {
+    // When a paused upgrade is closed has a line of its own.
+    let closes = matches!(wait.what, Waiting::Continue { .. });
+    if let Some(deadline) = wait.deadline.filter(|_| !closes) {
         if deadline < style.now {
             let late = style.since(deadline);
             parts.push(if style.zh() { format!("已超时 {late}") } else { format!("late by {late}") });
@@ -157,13 +177,17 @@ pub fn wait_sentence(wait: &WaitingOn, upgrade: &UpgradeView, style: &Style) -> 
             parts.push(if style.zh() { format!("最多再等 {left}") } else { format!("at most {left} more") });
         }
     }
-    text.push_str(&if style.zh() { format!("（{}）", parts.join("，")) } else { format!(" ({})", parts.join("; ")) });
+    text.push_str(&if style.zh() {
+        format!("（{}）", parts.join("，"))
+    } else {
+        format!(" ({})", parts.join("; "))
+    });
     table::one_line(&text)
 }
 
 /// Why it does not move, in one sentence; none while it works or has ended.
 fn why(upgrade: &UpgradeView, style: &Style) -> Option<String> {
-    let wait = upgrade.waiting_on.iter().find(|wait| !is_work(wait))?;
+    let wait = waits(upgrade).into_iter().find(|wait| !is_work(wait))?;
     Some(table::one_line(&wait.sentence(style.language)))
 }
 
@@ -200,7 +224,8 @@ pub fn stages(upgrade: &UpgradeView, style: &Style, rows_max: usize) -> Vec<Stri
 
 /// `[4: 3 done, 1 in work]`; a batch that ended well is `[4 ok]`.
 fn batch_cell(batch: &Batch, stage: &StageView, style: &Style) -> String {
-    let states: BTreeMap<&NodeName, NodeProgress> = stage.nodes.iter().map(|node| (&node.node, node.progress)).collect();
+    let states: BTreeMap<&NodeName, NodeProgress> =
+        stage.nodes.iter().map(|node| (&node.node, node.progress)).collect();
     let mut counts: BTreeMap<NodeProgress, usize> = BTreeMap::new();
     for node in &batch.nodes {
         *counts.entry(states.get(node).copied().unwrap_or(NodeProgress::Waiting)).or_default() += 1;
@@ -210,8 +235,10 @@ fn batch_cell(batch: &Batch, stage: &StageView, style: &Style) -> String {
         return style.tone(Tone::Good, &format!("[{size} {}]", style.pick("ok", "完成")));
     }
     let separator = style.pick(", ", "，");
-    let parts: Vec<String> =
-        counts.iter().map(|(progress, count)| format!("{count} {}", words::progress(*progress, style.language))).collect();
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(progress, count)| format!("{count} {}", words::progress(*progress, style.language)))
+        .collect();
     format!("[{size}{}{}]", style.pick(": ", "："), parts.join(separator))
 }
 
@@ -260,12 +287,20 @@ fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
     for skipped in &upgrade.skipped {
         let sentence = table::one_line(&skipped.problem.sentence(style.language));
-        let text = if style.zh() { format!("未升级：{}：{sentence}", skipped.node) } else { format!("not upgraded: {}: {sentence}", skipped.node) };
+        let text = if style.zh() {
+            format!("未升级：{}：{sentence}", skipped.node)
+        } else {
+            format!("not upgraded: {}: {sentence}", skipped.node)
+        };
         lines.push(style.tone(Tone::Notice, &text));
     }
     if !upgrade.abandoned.is_empty() {
         let names = words::names(&upgrade.abandoned, style.language);
-        let text = if style.zh() { format!("状态未知（已放弃）：{names}") } else { format!("state unknown (abandoned): {names}") };
+        let text = if style.zh() {
+            format!("状态未知（已放弃）：{names}")
+        } else {
+            format!("state unknown (abandoned): {names}")
+        };
         lines.push(style.tone(Tone::Bad, &text));
     }
     if !lines.is_empty() {
@@ -287,6 +322,8 @@ pub struct Frame<'a> {
     pub notice: Option<&'a str>,
     /// The size of the terminal: columns, lines.
     pub size: (usize, usize),
+    /// Whether it is drawn again; the last frame stays and speaks of no keys.
+    pub live: bool,
 }
 
 impl Frame<'_> {
@@ -311,7 +348,7 @@ impl Frame<'_> {
             let newest = &self.events[self.events.len().saturating_sub(room)..];
             lines.extend(newest.iter().map(|record| super::event::line(record, self.plan, style)));
         }
-        if !self.upgrade.state.is_terminal() {
+        if self.live {
             let keys = style.pick("Ctrl-C leaves; the upgrade goes on", "Ctrl-C 退出观看，升级继续进行");
             lines.push(style.tone(Tone::Faint, keys));
         }
@@ -323,8 +360,7 @@ impl Frame<'_> {
 
 /// The line that plain progress prints when nothing happened for a while.
 pub fn heartbeat(upgrade: &UpgradeView, style: &Style) -> String {
-    let waits = upgrade.waiting_on.iter().take(3).map(|wait| wait_sentence(wait, upgrade, style));
-    let waits: Vec<String> = waits.collect();
+    let waits: Vec<String> = waits(upgrade).iter().take(3).map(|wait| wait_sentence(wait, upgrade, style)).collect();
     let state = words::state(&upgrade.state, style.language);
     let elapsed = time::duration(style.now.as_second() - upgrade.created_at.as_second(), style.language);
     let (done, total) = (upgrade.nodes_done, upgrade.nodes_total);
@@ -350,12 +386,29 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_says_why_also_before_the_server_has_looked() {
+        let upgrade = UpgradeView { waiting_on: Vec::new(), ..sample::upgrade_paused() };
+        let text = outcome(&upgrade, &sample::style(Language::En));
+        assert!(
+            text.contains("kubelet on node w-2 did not come up") && text.contains("journalctl -u kubelet"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_frame_fits_its_terminal_whatever_happens() {
         let (plan, events) = (sample::plan(), sample::events());
         for language in [Language::En, Language::Zh] {
             for upgrade in sample::upgrades() {
                 for size in [(200, 60), (80, 24), (40, 10), (20, 3), (1, 1)] {
-                    let frame = Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: Some("x"), size };
+                    let frame = Frame {
+                        upgrade: &upgrade,
+                        plan: Some(&plan),
+                        events: &events,
+                        notice: Some("x"),
+                        size,
+                        live: true,
+                    };
                     let plain = frame.lines(&sample::style(language));
                     let coloured = frame.lines(&Style { colour: true, ..sample::style(language) });
                     assert!(plain.len() < size.1.max(2), "{size:?}");
@@ -369,7 +422,8 @@ mod tests {
     #[test]
     fn a_frame_shows_head_stages_and_the_newest_events() {
         let (plan, events, upgrade) = (sample::plan(), sample::events(), sample::upgrade_running());
-        let frame = Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24) };
+        let frame =
+            Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24), live: true };
         insta::assert_snapshot!("frame_en", frame.lines(&sample::style(Language::En)).join("\n"));
         insta::assert_snapshot!("frame_zh", frame.lines(&sample::style(Language::Zh)).join("\n"));
     }

@@ -90,7 +90,9 @@ pub fn pause_reason(reason: &PauseReason, language: Language) -> &'static str {
         PauseReason::Window => language.pick("the maintenance window closed", "维护窗口已关闭"),
         PauseReason::ContactLost { .. } => language.pick("contact to an agent is lost", "与 agent 失去联系"),
         PauseReason::Interference { .. } => language.pick("somebody else changed something", "他人做了更改"),
-        PauseReason::InvariantBroken { .. } => language.pick("a rule that must always hold does not", "必须成立的规则被破坏"),
+        PauseReason::InvariantBroken { .. } => {
+            language.pick("a rule that must always hold does not", "必须成立的规则被破坏")
+        }
     }
 }
 

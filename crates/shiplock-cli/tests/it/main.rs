@@ -1,6 +1,8 @@
 //! The compiled `shiplock` against a real server on its local socket. Only the cluster behind the server is made up:
 //! it answers with facts and does what it is told at once. There is no agent, so upgrades stop at the pre-check.
 
+#![allow(clippy::unwrap_used)]
+
 mod standing;
 
 use serde_json::Value;
@@ -9,10 +11,8 @@ use shiplock_core::upgrade::{Event, PauseReason};
 
 use self::standing::{Ended, Standing};
 
-const MULTI: usize = 2;
-
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(MULTI).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(test);
 }
 
@@ -29,21 +29,29 @@ fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() 
         let standing = Standing::start().await;
         let added = standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
         assert_eq!(added.code, 0, "{added:?}");
-        assert!(added.stderr.contains("Context lab, API server https://10.0.0.1:6443: registering it as prod"), "{added:?}");
+        assert!(
+            added.stderr.contains("Context lab, API server https://10.0.0.1:6443: registering it as prod"),
+            "{added:?}"
+        );
         assert!(added.stdout.contains("pool blue  3 nodes") && added.stdout.contains("join-command prod"), "{added:?}");
 
         let list = standing.shiplock("cluster list -o json").await;
         assert_eq!(json(&list)["clusters"][0]["version"], "v1.36.3");
         assert!(standing.shiplock("cluster show prod").await.stdout.contains("blue-01"));
-        assert!(standing.shiplock("agent join-command prod").await.stdout.contains("shiplock-agent join --server https://"));
+        assert!(
+            standing.shiplock("agent join-command prod").await.stdout.contains("shiplock-agent join --server https://")
+        );
         assert_eq!(json(&standing.shiplock("agent list prod -o json").await)["agents"], Value::Array(Vec::new()));
         assert_eq!(json(&standing.shiplock("version -o json").await)["server"]["version"], env!("CARGO_PKG_VERSION"));
 
         let plan = standing.shiplock("plan prod --to 1.36 --max-parallel 2").await;
         assert_eq!(plan.code, 0, "{plan:?}");
-        assert!(plan.stdout.contains("batches 1 2") && plan.stdout.contains("next: shiplock upgrade --plan p"), "{plan:?}");
-        let refused = standing.shiplock("plan prod --to 1.35 -o json").await;
-        assert_eq!((refused.code, &json(&refused)["error"]["code"]), (1, &Value::from("UPG0103")));
+        assert!(
+            plan.stdout.contains("batches 1 2") && plan.stdout.contains("next: shiplock upgrade --plan p"),
+            "{plan:?}"
+        );
+        let refused = standing.shiplock("plan prod --to 1.36 --pool green -o json").await;
+        assert_eq!((refused.code, &json(&refused)["error"]["code"]), (1, &Value::from("UPG0108")));
 
         // Without a terminal and without --yes nothing is started.
         let unasked = standing.shiplock("upgrade prod --to 1.36").await;
@@ -53,7 +61,10 @@ fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() 
         let blocked = standing.shiplock("upgrade prod --to 1.36 --yes -o json").await;
         assert_eq!(blocked.code, 3, "{blocked:?}");
         let upgrade = &json(&blocked)["upgrade"];
-        assert_eq!((&upgrade["state"], &upgrade["findings"][0]["problem"]["code"]), (&"blocked".into(), &"UPG0405".into()));
+        assert_eq!(
+            (&upgrade["state"], &upgrade["findings"][0]["problem"]["code"]),
+            (&"blocked".into(), &"UPG0405".into())
+        );
         for said in ["API server https://fake:6443", "pre-check began", "pre-check stops the start"] {
             assert!(blocked.stderr.contains(said), "{said}: {blocked:?}");
         }
@@ -61,7 +72,10 @@ fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() 
         // The only active upgrade needs no name.
         let watched = standing.shiplock("watch --lang zh").await;
         assert_eq!(watched.code, 3, "{watched:?}");
-        assert!(watched.stdout.contains("受阻") && watched.stdout.contains("节点 blue-01 上没有注册 agent"), "{watched:?}");
+        assert!(
+            watched.stdout.contains("受阻") && watched.stdout.contains("节点 blue-01 上没有注册 agent"),
+            "{watched:?}"
+        );
         let lines = standing.shiplock("watch --after 0 -o ndjson --progress none").await;
         let lines: Vec<Value> = lines.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let (last, events) = lines.split_last().unwrap();
@@ -77,7 +91,10 @@ fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() 
         assert_eq!(standing.shiplock("cluster remove prod --yes").await.code, 1);
 
         let cancelled = standing.shiplock("cancel --yes").await;
-        assert!(cancelled.code == 0 && cancelled.stderr.contains("3 nodes are not started and stay as they are"), "{cancelled:?}");
+        assert!(
+            cancelled.code == 0 && cancelled.stderr.contains("3 nodes are not started and stay as they are"),
+            "{cancelled:?}"
+        );
         let id = upgrade["id"].as_str().unwrap();
         let ended = standing.shiplock(&format!("watch {id} -o json")).await;
         assert_eq!((ended.code, &json(&ended)["upgrade"]["state"]), (6, &Value::from("cancelled")));
@@ -87,7 +104,10 @@ fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() 
         let shown = standing.shiplock(&format!("upgrades show {id} --events")).await;
         assert!(shown.stdout.contains("CANCELLED") && shown.stdout.contains("ended: cancelled"), "{shown:?}");
         assert_eq!(json(&standing.shiplock("upgrades list -o json").await)["upgrades"][0]["id"], id);
-        assert_eq!(json(&standing.shiplock("upgrades list --active -o json").await)["upgrades"], Value::Array(Vec::new()));
+        assert_eq!(
+            json(&standing.shiplock("upgrades list --active -o json").await)["upgrades"],
+            Value::Array(Vec::new())
+        );
         assert_eq!(json(&standing.shiplock("cluster remove prod --yes -o json").await)["removed"], "prod");
         standing.stop().await;
     });
@@ -113,7 +133,8 @@ fn a_paused_upgrade_ends_an_attached_command_with_5_the_reason_and_the_fix() {
     run(async {
         let mut standing = Standing::start().await;
         standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
-        let problem = Problem::new(Code::ServiceNotUp).with("service", "kubelet").with("node", "blue-01").with("state", "failed");
+        let problem =
+            Problem::new(Code::ServiceNotUp).with("service", "kubelet").with("node", "blue-01").with("state", "failed");
         let reason = PauseReason::Gate { problem };
         standing
             .restart_with_upgrade(vec![
@@ -126,7 +147,7 @@ fn a_paused_upgrade_ends_an_attached_command_with_5_the_reason_and_the_fix() {
             .await;
         let watched = standing.shiplock("watch").await;
         assert_eq!(watched.code, 5, "{watched:?}");
-        for said in ["PAUSED", "kubelet on node blue-01 did not come up", "journalctl -u kubelet", "closes in 6d"] {
+        for said in ["PAUSED", "kubelet on node blue-01 did not come up", "journalctl -u kubelet", "closes in "] {
             assert!(watched.stdout.contains(said), "{said}: {watched:?}");
         }
         let cancelled = standing.shiplock("cancel --yes --lang zh").await;

@@ -11,12 +11,12 @@ use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Evi
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
 use shiplock_core::plan::PlanOptions;
-use shiplock_core::problem::Problem;
+use shiplock_core::problem::{Code, Problem};
 use shiplock_core::sample;
 use shiplock_core::upgrade::Event;
 use shiplock_server::clusters::{Dialer, Dialled};
 use shiplock_server::serve::{ServeOptions, Server};
-use shiplock_server::store::{NewUpgrade, SqliteStore, Store as _};
+use shiplock_server::store::{NewUpgrade, SqliteStore, Store as _, StoreError};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::sync::oneshot;
@@ -71,7 +71,7 @@ impl Standing {
     async fn serve(&mut self) {
         let mut options = ServeOptions::new(self.data());
         options.agent_listen = "127.0.0.1:0".parse().unwrap();
-        let server = Server::start(options, Arc::new(FakeDialer)).await.unwrap();
+        let server = let_go(async || Server::start(options.clone(), Arc::new(FakeDialer)).await).await;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(server.run(async move {
             let _ = stopped.await;
@@ -93,7 +93,8 @@ impl Standing {
     /// Puts an upgrade with these events after its first into the store, while no server runs on it.
     pub(crate) async fn restart_with_upgrade(&mut self, events: Vec<Event>) {
         self.halt().await;
-        let store = SqliteStore::open(&self.data().join("shiplock.db")).await.unwrap();
+        let path = self.data().join("shiplock.db");
+        let store = let_go(async || SqliteStore::open(&path).await.map_err(StoreError::into_problem)).await;
         let plan = Box::new(sample::plan_of(&facts(), &sample::request("v1.36.3", PlanOptions::default())).unwrap());
         let event = Event::Planned { plan, by: "li".into() };
         let id = UpgradeId::from("useeded");
@@ -149,6 +150,20 @@ impl Standing {
         let code = tokio::time::timeout(COMMAND_WITHIN, wait).await.unwrap_or_else(|_| panic!("`{line}` does not end"));
         Ended { code, stdout, stderr }
     }
+}
+
+/// Opens a store once it is let go. Another test of this process may be starting a child right now, which holds every
+/// open file, and with it the lock on the store, for a moment.
+async fn let_go<T>(open: impl AsyncFn() -> Result<T, Problem>) -> T {
+    let waited = tokio::time::timeout(COMMAND_WITHIN, async {
+        loop {
+            match open().await {
+                Err(problem) if problem.code == Code::StoreInUse => tokio::task::yield_now().await,
+                opened => return opened.unwrap(),
+            }
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("the store is never let go"))
 }
 
 struct FakeDialer;

@@ -557,17 +557,15 @@ impl View<'_> {
                 lost.push(step.number);
             }
         }
-        for stage in &self.upgrade.plan.stages {
-            for step in stage.steps.iter().filter(|step| self.is_in_flight(step) && !lost.contains(&step.number)) {
-                self.advance(step, &mut work);
-            }
-            for node in &stage.nodes {
-                let progress = self.upgrade.node_progress(node);
-                let waits_for_lost = node.steps.iter().any(|step| lost.contains(&step.number));
-                let gives_back = progress == NodeProgress::Skipped && self.upgrade.holds_cordon(node);
-                if (progress == NodeProgress::InWork || gives_back || self.may_retry(node)) && !waits_for_lost {
-                    self.node(node, &mut work);
-                }
+        for (step, _, since) in self.upgrade.in_flight().filter(|(step, ..)| !lost.contains(&step.number)) {
+            work.waits.extend(self.in_flight_waits(step, since));
+        }
+        for node in self.upgrade.plan.nodes() {
+            let in_flight = node.steps.iter().any(|step| self.is_in_flight(step));
+            let progress = self.upgrade.node_progress(node);
+            let gives_back = progress == NodeProgress::Skipped && self.upgrade.holds_cordon(node);
+            if !in_flight && (progress == NodeProgress::InWork || gives_back || self.may_retry(node)) {
+                self.node(node, &mut work);
             }
         }
         if let Some((index, _)) = self.upgrade.current_stage()

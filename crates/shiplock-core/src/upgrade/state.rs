@@ -52,6 +52,8 @@ pub struct Upgrade {
     pub skipped: BTreeMap<NodeName, Problem>,
     /// Nodes that are not waited for any more; their state is unknown.
     pub abandoned: BTreeSet<NodeName>,
+    /// Whether a person has cancelled it: from then on it can only end, also after a pause in between.
+    pub cancel_requested: bool,
     /// Nodes that failed before the newest continue; they go first, alone.
     pub retry_first: BTreeSet<NodeName>,
     /// When a person last continued it: silence before that was handled.
@@ -247,6 +249,7 @@ impl Upgrade {
             steps: BTreeMap::new(),
             skipped: BTreeMap::new(),
             abandoned: BTreeSet::new(),
+            cancel_requested: false,
             retry_first: BTreeSet::new(),
             continued_at: None,
             baseline: None,
@@ -315,6 +318,7 @@ impl Upgrade {
                 Event::CancelRequested { abandon, .. },
             ) => {
                 self.abandoned.extend(abandon.iter().cloned());
+                self.cancel_requested = true;
                 self.state = State::Cancelling;
             }
 
@@ -400,7 +404,7 @@ impl Upgrade {
                 }
                 self.retry_first = self.failed_nodes();
                 self.continued_at = Some(at);
-                self.state = State::Running;
+                self.state = if self.cancel_requested { State::Cancelling } else { State::Running };
             }
             (State::Paused { .. }, Event::ExpiryNoticed) => self.expiry_noticed_at = Some(at),
             (State::Paused { .. }, Event::ExpiryBegan) => self.state = State::Expiring,

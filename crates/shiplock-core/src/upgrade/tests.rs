@@ -506,6 +506,45 @@ fn events_that_do_not_fit_are_refused_and_name_state_and_event() {
     assert!(upgrade.apply(&stale).is_err(), "a stale epoch");
 }
 
+#[test]
+fn a_give_back_that_fails_pauses_only_when_nothing_is_in_flight_and_continue_goes_on_cancelling() {
+    let mut world = World::new(&[("blue", 4)], options());
+    let is_kubelet = |world: &World, number: &StepNumber| {
+        matches!(world.upgrade.plan.step(*number).unwrap().action, Action::UpgradeKubelet { .. })
+    };
+    // Both nodes of the second batch fail in their kubelet step.
+    while world.batches(1).len() < 2
+        || world.in_flight().len() < 2
+        || !world.in_flight().iter().all(|number| is_kubelet(&world, number))
+    {
+        let _ = world.settle();
+        let second = world.batches(1).len() == 2;
+        for number in
+            world.in_flight().into_iter().filter(|number| !second || !is_kubelet(&world, number)).collect::<Vec<_>>()
+        {
+            world.succeed(number);
+        }
+        let _ = world.settle();
+    }
+    for number in world.in_flight() {
+        world.fail(number, false);
+    }
+    let _ = world.settle();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+    let _ = world.settle();
+    let give_backs = world.in_flight();
+    assert_eq!(give_backs.len(), 2);
+    world.fail(give_backs[0], false);
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Pausing { .. }), "the other give-back is still in flight");
+    world.succeed(give_backs[1]);
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Paused { .. }));
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.upgrade.state, State::Cancelling, "a cancelled upgrade never goes on with its work");
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
+}
+
 #[derive(Clone, Debug)]
 enum Chance {
     Succeed(usize),
@@ -518,6 +557,11 @@ enum Chance {
     NotReady(usize),
     Heal,
     Bound(u32),
+}
+
+fn seed() -> proptest::test_runner::RngSeed {
+    let given = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|text| text.parse().ok());
+    proptest::test_runner::RngSeed::Fixed(given.unwrap_or(20_261_123))
 }
 
 fn chance() -> impl Strategy<Value = Chance> {
@@ -536,7 +580,8 @@ fn chance() -> impl Strategy<Value = Chance> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    // The gate draws the same cases each time, so that it never fails by chance; PROPTEST_RNG_SEED draws others.
+    #![proptest_config(ProptestConfig { cases: 96, rng_seed: seed(), ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_rules_hold_and_a_healed_world_comes_to_an_end(
         blue in 1usize..8, green in 0usize..4, max_parallel in 1u32..6, chances in proptest::collection::vec(chance(), 0..160),

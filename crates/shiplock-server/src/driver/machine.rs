@@ -218,7 +218,8 @@ impl Machine {
     }
 
     fn permit(&self, id: &AssignmentId, lease_holds: bool) -> PermitResponse {
-        let refused = |why: String| PermitResponse::Refused { problem: Problem::new(Code::PermitRefused).with("why", why) };
+        let refused =
+            |why: String| PermitResponse::Refused { problem: Problem::new(Code::PermitRefused).with("why", why) };
         if !lease_holds {
             return refused("the server's lease is about to end".to_owned());
         }
@@ -380,7 +381,9 @@ impl Machine {
             self.upgrade
                 .in_flight()
                 .filter(|(step, ..)| step.action.executor() == Executor::Server || !abandoned(step))
-                .filter_map(|(step, intent, _)| Some((step.clone(), self.upgrade.steps.get(&step.number)?.attempts, intent)))
+                .filter_map(|(step, intent, _)| {
+                    Some((step.clone(), self.upgrade.steps.get(&step.number)?.attempts, intent))
+                })
                 .collect()
         } else {
             Vec::new()
@@ -392,7 +395,11 @@ impl Machine {
             .filter(|number| !wanted.iter().any(|(step, ..)| step.number == *number))
             .collect();
         for number in gone {
-            let in_flight = self.upgrade.steps.get(&number).is_some_and(|progress| matches!(progress.status, StepStatus::InFlight { .. }));
+            let in_flight = self
+                .upgrade
+                .steps
+                .get(&number)
+                .is_some_and(|progress| matches!(progress.status, StepStatus::InFlight { .. }));
             let step = self.upgrade.plan.step(number);
             match step.map(|step| (step.action.executor(), step.target.node().cloned())) {
                 Some((Executor::Agent, Some(node))) => outputs.push(Output::Withdraw(node)),

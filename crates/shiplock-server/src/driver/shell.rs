@@ -70,7 +70,12 @@ pub(super) enum Ended {
 }
 
 /// Drives one upgrade until it ends or the lease is lost.
-pub(super) async fn drive(shared: &Arc<Shared>, handle: &Arc<Handle>, id: &UpgradeId, cluster_name: &ClusterName) -> Ended {
+pub(super) async fn drive(
+    shared: &Arc<Shared>,
+    handle: &Arc<Handle>,
+    id: &UpgradeId,
+    cluster_name: &ClusterName,
+) -> Ended {
     let clock = Arc::new(LeaseClock { origin: Instant::now(), until_milliseconds: AtomicU64::new(0) });
     let asked_at = Instant::now();
     let lease = match shared.store.take_lease(id, &shared.settings.holder, Timestamp::now(), LEASE_SECONDS).await {
@@ -190,12 +195,19 @@ impl Shell {
                 _ = renewal.tick() => if let Some(ended) = self.renew().await { return ended; },
             }
         };
-        let (facts_sender, mut facts) = watch::channel::<Option<Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>>>(None);
+        let (facts_sender, mut facts) =
+            watch::channel::<Option<Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>>>(None);
         let (claim_len, claim_watch) = watch::channel(self.machine.upgrade().len);
         let (claim_sender, mut claims) = watch::channel::<Option<Result<ClaimOutcome, Problem>>>(None);
         let mut watchers = JoinSet::new();
         watchers.spawn(watch_facts(cluster.clone(), facts_sender));
-        watchers.spawn(keep_claim(cluster.clone(), self.shared.settings.installation.clone(), self.id.clone(), claim_watch, claim_sender));
+        watchers.spawn(keep_claim(
+            cluster.clone(),
+            self.shared.settings.installation.clone(),
+            self.id.clone(),
+            claim_watch,
+            claim_sender,
+        ));
         loop {
             let sleep = self.sleep();
             let input = tokio::select! {
@@ -268,6 +280,12 @@ impl Shell {
     }
 
     async fn renew(&self) -> Option<Ended> {
+        if !self.clock.may_act() {
+            // This process stood still for longer than its lease. What it knows is old: it begins anew, and asks the
+            // cluster before it does anything.
+            tracing::warn!(upgrade = %self.id, "the lease ended before it was renewed; this server begins anew");
+            return Some(Ended::Later);
+        }
         let asked_at = Instant::now();
         match self.shared.store.renew_lease(&self.id, self.epoch, Timestamp::now(), LEASE_SECONDS).await {
             Ok(_) => {
@@ -346,7 +364,12 @@ impl Shell {
     }
 
     /// Feeds one input and carries out what comes of it, until nothing comes any more.
-    async fn feed(&mut self, input: Input, cluster: &Arc<dyn Cluster>, claim_len: &watch::Sender<u64>) -> Option<Ended> {
+    async fn feed(
+        &mut self,
+        input: Input,
+        cluster: &Arc<dyn Cluster>,
+        claim_len: &watch::Sender<u64>,
+    ) -> Option<Ended> {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             for output in self.machine.on(input, Timestamp::now()) {
@@ -376,7 +399,8 @@ impl Shell {
                 }
             }
         }
-        claim_len.send_if_modified(|len| std::mem::replace(len, self.machine.upgrade().len) != self.machine.upgrade().len);
+        claim_len
+            .send_if_modified(|len| std::mem::replace(len, self.machine.upgrade().len) != self.machine.upgrade().len);
         None
     }
 

@@ -73,8 +73,15 @@ impl StepContext {
             (Action::Drain { timeout_seconds, on_timeout }, Some(node)) => {
                 let timeout = Duration::from_secs(u64::from(*timeout_seconds));
                 let progress = |waits: Vec<WaitingOn>| self.progress.set(step.number, waits);
-                shiplock_cluster::drain::drain(self.cluster.as_ref(), &node.node, timeout, *on_timeout, &*self.may_act, &progress)
-                    .await
+                shiplock_cluster::drain::drain(
+                    self.cluster.as_ref(),
+                    &node.node,
+                    timeout,
+                    *on_timeout,
+                    &*self.may_act,
+                    &progress,
+                )
+                .await
             }
             (Action::VerifyNode { .. }, Some(node)) => self.verify_node(step, node).await,
             (Action::Uncordon, Some(node)) => self.uncordon(node).await,
@@ -132,7 +139,8 @@ impl StepContext {
     /// The node must be Ready and report what is claimed, and its agent must have read the digests of the
     /// executables that run.
     async fn verify_node(&self, step: &Step, planned: &NodePlan) -> StepResult {
-        let Action::VerifyNode { kubelet, kubelet_sha256, container_runtime, container_runtime_sha256 } = &step.action else {
+        let Action::VerifyNode { kubelet, kubelet_sha256, container_runtime, container_runtime_sha256 } = &step.action
+        else {
             return Err((Problem::new(Code::Internal).with("what", "not a verification"), false));
         };
         self.until(step, |context| async move {
@@ -150,7 +158,9 @@ impl StepContext {
             let agents = context.hub.agents(&context.cluster_name);
             let machine = agents.get(&planned.node).map(|agent| &agent.machine);
             let running = |component: Option<&Observed<shiplock_core::facts::ComponentFacts>>| match component {
-                Some(Observed::Known(component)) => component.running_sha256.clone().unwrap_or_else(|| "nothing".to_owned()),
+                Some(Observed::Known(component)) => {
+                    component.running_sha256.clone().unwrap_or_else(|| "nothing".to_owned())
+                }
                 _ => "unknown".to_owned(),
             };
             if let Some(expected) = kubelet_sha256 {
@@ -185,14 +195,18 @@ impl StepContext {
                         let problem = Problem::new(Code::ReadBackMismatch).with("component", first);
                         let problem = problem.with("subject", format!("cluster {}", context.cluster_name));
                         set(worse.clone());
-                        return Err(problem.with("found", "fewer ready pods than before").with("expected", "as many as before"));
+                        return Err(problem
+                            .with("found", "fewer ready pods than before")
+                            .with("expected", "as many as before"));
                     }
                     Ok(StepOutcome::Compared { worse: Vec::new() })
                 }
             })
             .await;
         match (result, worse_at_last.into_inner().unwrap_or_else(PoisonError::into_inner)) {
-            (Err((problem, _)), Some(worse)) if problem.code == Code::ReadBackMismatch => Ok(StepOutcome::Compared { worse }),
+            (Err((problem, _)), Some(worse)) if problem.code == Code::ReadBackMismatch => {
+                Ok(StepOutcome::Compared { worse })
+            }
             (result, _) => result,
         }
     }
@@ -216,7 +230,8 @@ impl StepContext {
                 return Err((problem, false));
             }
             let wait = WaitingOn::new(Waiting::NodeReadBack { node: node.clone(), problem }, since);
-            let until = since.checked_add(jiff::SignedDuration::try_from(limit).unwrap_or_default()).unwrap_or(Timestamp::MAX);
+            let until =
+                since.checked_add(jiff::SignedDuration::try_from(limit).unwrap_or_default()).unwrap_or(Timestamp::MAX);
             self.progress.set(step.number, vec![wait.until(until)]);
             tokio::select! {
                 () = self.cluster.changed() => tokio::time::sleep(LOOK_AGAIN / 6).await,
@@ -248,6 +263,7 @@ fn read_back(node: &NodeName, component: &str, expected: &str, found: &str) -> R
     if expected == found {
         return Ok(());
     }
-    let problem = Problem::new(Code::ReadBackMismatch).with("component", component).with("subject", format!("node {node}"));
+    let problem =
+        Problem::new(Code::ReadBackMismatch).with("component", component).with("subject", format!("node {node}"));
     Err(problem.with("expected", expected).with("found", found))
 }

@@ -74,8 +74,14 @@ impl Handle {
 
 impl Supervisor {
     /// A supervisor that drives nothing yet.
-    pub fn new(store: Arc<dyn Store>, hub: Arc<AgentHub>, clusters: Arc<dyn Connector>, settings: DriverSettings) -> Arc<Self> {
-        let shared = Shared { store, hub, clusters, settings, started_at: Instant::now(), appended: watch::Sender::new(0) };
+    pub fn new(
+        store: Arc<dyn Store>,
+        hub: Arc<AgentHub>,
+        clusters: Arc<dyn Connector>,
+        settings: DriverSettings,
+    ) -> Arc<Self> {
+        let shared =
+            Shared { store, hub, clusters, settings, started_at: Instant::now(), appended: watch::Sender::new(0) };
         Arc::new(Self { shared: Arc::new(shared), drivers: Mutex::default(), changed: Notify::new() })
     }
 

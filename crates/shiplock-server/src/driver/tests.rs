@@ -28,7 +28,14 @@ struct World {
 impl World {
     fn new(pools: &[(&str, usize)]) -> Self {
         let plan = plan_of(&cluster(pools), &request("1.36", PlanOptions::default())).unwrap();
-        let mut world = Self { log: Vec::new(), epoch: 0, now: 0, effects: BTreeMap::new(), carried_out: 0, crash_after: usize::MAX };
+        let mut world = Self {
+            log: Vec::new(),
+            epoch: 0,
+            now: 0,
+            effects: BTreeMap::new(),
+            carried_out: 0,
+            crash_after: usize::MAX,
+        };
         world.append(None, vec![Event::Planned { plan: Box::new(plan), by: "tester".into() }]);
         world
     }
@@ -52,13 +59,21 @@ impl World {
         let mut facts = cluster(&[("blue", 3)]);
         facts.observed_at = at(self.now);
         let agents = agents(&facts, at(self.now));
-        Input::Facts(Box::new(Facts { cluster: Observed::Known(facts), agents, progress: BTreeMap::new(), uptime_seconds: 1 }))
+        Input::Facts(Box::new(Facts {
+            cluster: Observed::Known(facts),
+            agents,
+            progress: BTreeMap::new(),
+            uptime_seconds: 1,
+        }))
     }
 
     /// A machine that has just taken the lease.
     fn machine(&mut self) -> Machine {
         self.epoch += 1;
-        self.append(None, vec![Event::LeaseTaken { epoch: Epoch(self.epoch), holder: format!("server-{}", self.epoch) }]);
+        self.append(
+            None,
+            vec![Event::LeaseTaken { epoch: Epoch(self.epoch), holder: format!("server-{}", self.epoch) }],
+        );
         Machine::new(Upgrade::fold(&self.log).unwrap(), Policy::default())
     }
 
@@ -111,7 +126,10 @@ impl World {
 
     /// Examine, then act: the effect comes once, however often the step is run.
     fn reach_goal(&mut self, step: StepNumber, action: &Action) -> StepOutcome {
-        let known = self.log.iter().any(|record| matches!(record.event, Event::StepStarted { step: begun, .. } if begun == step));
+        let known = self
+            .log
+            .iter()
+            .any(|record| matches!(record.event, Event::StepStarted { step: begun, .. } if begun == step));
         assert!(known, "step {step} acts without an intent in the log");
         self.effects.entry(step).or_insert(1);
         match action {

@@ -145,7 +145,9 @@ async fn serve_one<E: Entrance>(
     let mut stop = pin!(closed(&mut closing));
     let mut stopping = false;
     loop {
-        let silent_at = activity.silent_at(limits);
+        // Bytes that move meanwhile change which limit holds, so neither is slept through.
+        let soon = Instant::now() + limits.handshake.min(limits.idle);
+        let silent_at = activity.silent_at(limits).min(soon);
         let look_at = ends_at.map_or(silent_at, |end| end.min(silent_at));
         tokio::select! {
             ended = connection.as_mut() => {
@@ -263,7 +265,8 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "the connection is still open after {request:?} under {limits:?}");
         closing.send(true).unwrap();
         serving.await.unwrap();
         String::from_utf8(answer).unwrap()

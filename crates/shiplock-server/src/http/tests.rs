@@ -297,7 +297,7 @@ async fn a_plan_that_was_only_tried_is_not_kept_and_one_that_was_made_can_be_sta
     assert_eq!((created.status, created.headers[ETAG].to_str().unwrap()), (StatusCode::CREATED, "\"1\""));
     let view: UpgradeView = created.read();
     assert_eq!(view.state, State::Planned);
-    assert_eq!(*bench.drivers.woken.lock().unwrap(), [view.id.clone()]);
+    assert_eq!(*bench.drivers.woken.lock().unwrap(), std::slice::from_ref(&view.id));
 
     let again = bench.create(&plan, &plan.hash, "key").await;
     assert_eq!((again.status, again.read::<UpgradeView>().id), (StatusCode::OK, view.id.clone()));
@@ -339,7 +339,7 @@ async fn a_control_that_was_made_for_an_older_state_is_refused_and_one_without_a
     assert_eq!((paused.status, paused.headers[ETAG].to_str().unwrap()), (StatusCode::OK, "\"5\""));
     let because = PauseReason::Operator;
     assert!(matches!(paused.read::<UpgradeView>().state, State::Pausing { because: found, .. } if found == because));
-    assert_eq!(*bench.drivers.woken.lock().unwrap(), [id.clone()]);
+    assert_eq!(*bench.drivers.woken.lock().unwrap(), std::slice::from_ref(&id));
 
     // Asked twice is asked once.
     assert_eq!(bench.control(&id, "pause", &[]).await.headers[ETAG], "\"5\"");
@@ -386,8 +386,8 @@ async fn upgrades_are_listed_newest_first_in_pages() {
         (page.items.into_iter().map(|view| view.id).collect::<Vec<_>>(), page.next)
     };
     assert_eq!(list("").await, (vec![second.clone(), first.clone()], None));
-    assert_eq!(list("?active=true").await.0, [second.clone()]);
-    assert_eq!(list("?active=false").await.0, [first.clone()]);
+    assert_eq!(list("?active=true").await.0, std::slice::from_ref(&second));
+    assert_eq!(list("?active=false").await.0, std::slice::from_ref(&first));
     assert_eq!(list("?cluster=other").await.0, []);
     let (page, next) = list("?limit=1").await;
     assert_eq!((page, next.as_deref()), (vec![second.clone()], Some(second.as_str())));
