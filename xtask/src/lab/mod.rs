@@ -17,7 +17,7 @@
 //! Two clusters run side by side with `--id`, or `SHIPLOCK_LAB_ID`. Tests use [`Lab`].
 //!
 //! **What a node has.** Nodes are born with the images of the version that they run and no others,
-//! so everything that an upgrade needs has to be fetched: from the [mirror](mirror), an HTTP
+//! so everything that an upgrade needs has to be fetched: from the [mirror], an HTTP
 //! server on the lab's bridge with the layout of the official download site and a list,
 //! `artefacts.json`. There is no route out of the bridge, no time service and no package source.
 //!

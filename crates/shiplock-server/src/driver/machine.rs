@@ -104,6 +104,9 @@ pub enum Output {
     Stop(Option<IllegalEvent>),
 }
 
+/// What is waited for shorter than this is not told in the feed.
+const NOTICED_AFTER_SECONDS: i64 = 3;
+
 /// The machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -340,24 +343,27 @@ impl Machine {
             Decision::Wait { on, wake_at } => {
                 outputs.push(Output::WakeAt(wake_at));
                 outputs.push(Output::Waits(on.clone()));
-                self.notice(&on, outputs);
+                self.notice(&on, now, outputs);
             }
             Decision::Finish(outcome) => self.append(vec![outcome.event()], None, outputs),
         }
     }
 
-    /// Tells the feed what is waited for, once for each thing. A step that is at work is no news.
-    fn notice(&mut self, on: &[WaitingOn], outputs: &mut Vec<Output>) {
+    /// Tells the feed what is waited for, once for each thing. A step that is at work is no news, and neither is what
+    /// passes within moments.
+    fn notice(&mut self, on: &[WaitingOn], now: Timestamp, outputs: &mut Vec<Output>) {
         let worth = |wait: &&WaitingOn| {
-            !matches!(
-                wait.what,
-                Waiting::Step { .. }
-                    | Waiting::StepRetry { .. }
-                    | Waiting::NodeReadBack { .. }
-                    | Waiting::BatchInterval
-                    | Waiting::Continue { .. }
-                    | Waiting::Findings { .. }
-            )
+            let lasts = now.as_second() - wait.since.as_second() >= NOTICED_AFTER_SECONDS;
+            lasts
+                && !matches!(
+                    wait.what,
+                    Waiting::Step { .. }
+                        | Waiting::StepRetry { .. }
+                        | Waiting::NodeReadBack { .. }
+                        | Waiting::BatchInterval
+                        | Waiting::Continue { .. }
+                        | Waiting::Findings { .. }
+                )
         };
         let keys: BTreeSet<String> = on.iter().filter(worth).map(WaitingOn::key).collect();
         let fresh: Vec<Event> = on
