@@ -38,7 +38,9 @@ pub fn ci() -> Result<()> {
 
 fn documentation() -> Result<()> {
     let mut command = cargo_command();
-    command.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
+    command
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     run("docs", command)
 }
 

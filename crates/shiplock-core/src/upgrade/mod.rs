@@ -1,6 +1,6 @@
 //! One execution of one accepted plan.
 //!
-//! [`Upgrade`] is the fold of its event log by [`Upgrade::apply`]; [`decide`] says what to do next. The pattern:
+//! [`Upgrade`] is the fold of its event log by [`Upgrade::apply`]; [`decide()`] says what to do next. The pattern:
 //! load the log, fold it, gather facts, decide, append the intent, act, append the outcome. A crash at any point
 //! loses nothing: an intent without an outcome is examined and then recorded or done again.
 

@@ -1,6 +1,6 @@
 //! The store in one SQLite file.
 //!
-//! - [`file`]: the file, its lock, its schema and the connections.
+//! - [`mod@file`]: the file, its lock, its schema and the connections.
 //! - [`log`]: upgrades and their events. [`lease`]: who drives.
 //! - [`registry`]: settings, clusters, plans, tokens, agents.
 //!
