@@ -31,7 +31,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
         return Err(roll_back(step, problem).await);
     }
     if is_up(step, &kubelet.sha256).await.is_ok() && reported_version(step).await.is_ok_and(|found| found == version) {
-        clean_staging(step, artefacts);
+        step.clean_staging(artefacts);
         return Ok(StepOutcome::AlreadyDone);
     }
 
@@ -79,7 +79,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
             .with("expected", version)
             .into());
     }
-    clean_staging(step, artefacts);
+    step.clean_staging(artefacts);
     Ok(StepOutcome::Done)
 }
 
@@ -150,18 +150,7 @@ async fn reported_version<H: Host>(step: &Step<H>) -> Result<String, Problem> {
 
 /// Puts the old kubelet and its configuration back, as far as they were replaced, and starts it.
 async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
-    step.begin_roll_back(&problem).await;
-    step.progress("rolling_back");
-    let restored = Backup::find(&step.backup_folder()).map(|backup| backup.restore());
-    let state = match restored {
-        None => "there is no copy of the old kubelet".to_owned(),
-        Some(Err(error)) => format!("the old kubelet cannot be put back: {error}"),
-        Some(Ok(())) => match restart_old(step).await {
-            Ok(()) => "the old kubelet was put back and runs".to_owned(),
-            Err(why) => format!("the old kubelet was put back and does not run: {why}"),
-        },
-    };
-    problem.cause(state).into()
+    step.roll_back("kubelet", problem, restart_old(step)).await
 }
 
 async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
@@ -172,12 +161,4 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let path = step.host.at(&path.unwrap_or_default());
     let old = step.host.file_digest(&path).await.ok().flatten().unwrap_or_default();
     step.wait_until(SERVICE, LOOKS_AFTER_ROLL_BACK, || is_up(step, &old)).await
-}
-
-/// The kubelet step is the node's last: nothing staged is needed any more.
-fn clean_staging<H: Host>(step: &Step<H>, artefacts: &[ArtefactFile]) {
-    for artefact in artefacts {
-        // A file that stays costs space and nothing else.
-        let _ = files::remove(&step.staging().join(&artefact.sha256));
-    }
 }

@@ -19,6 +19,7 @@ use shiplock_core::step::Action;
 use shiplock_core::upgrade::StepOutcome;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::backup::Backup;
 use crate::files;
 use crate::host::{Host, UnitState};
 
@@ -242,6 +243,35 @@ impl<H: Host> Step<H> {
                 Err(mismatch(&file.path, &digest, &file.sha256))
             }
             None => Err(self.unusable(&path, "read", &io::ErrorKind::NotFound.into()).cause("it was not prefetched")),
+        }
+    }
+
+    /// Puts what a step replaced back from its backup, as far as it was replaced, and has the old `component` started.
+    pub(crate) async fn roll_back(
+        &self,
+        component: &str,
+        problem: Problem,
+        restart_old: impl Future<Output = Result<(), String>>,
+    ) -> Failure {
+        self.begin_roll_back(&problem).await;
+        self.progress("rolling_back");
+        let restored = Backup::find(&self.backup_folder()).map(|backup| backup.restore());
+        let state = match restored {
+            None => format!("there is no copy of the old {component}"),
+            Some(Err(error)) => format!("the old {component} cannot be put back: {error}"),
+            Some(Ok(())) => match restart_old.await {
+                Ok(()) => format!("the old {component} was put back and runs"),
+                Err(why) => format!("the old {component} was put back and does not run: {why}"),
+            },
+        };
+        problem.cause(state).into()
+    }
+
+    /// Removes staged files that are in place now.
+    pub(crate) fn clean_staging(&self, artefacts: &[ArtefactFile]) {
+        for artefact in artefacts {
+            // A file that stays costs space and nothing else.
+            let _ = files::remove(&self.staging().join(&artefact.sha256));
         }
     }
 }

@@ -37,7 +37,7 @@ pub async fn run<H: Host>(
         return Err(roll_back(step, problem).await);
     }
     if is_up(step, &containerd.sha256, Some(version)).await.is_ok() {
-        clean_staging(step, artefacts);
+        step.clean_staging(artefacts);
         return Ok(StepOutcome::AlreadyDone);
     }
 
@@ -88,7 +88,7 @@ pub async fn run<H: Host>(
         }
         return Err(roll_back(step, problem).await);
     }
-    clean_staging(step, artefacts);
+    step.clean_staging(artefacts);
     Ok(StepOutcome::Done)
 }
 
@@ -247,18 +247,7 @@ async fn is_up<H: Host>(step: &Step<H>, sha256: &str, version: Option<&str>) -> 
 
 /// Puts executables, drop-in and configuration back as they were, and starts the old containerd.
 async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
-    step.begin_roll_back(&problem).await;
-    step.progress("rolling_back");
-    let restored = Backup::find(&step.backup_folder()).map(|backup| backup.restore());
-    let state = match restored {
-        None => "there is no copy of the old containerd".to_owned(),
-        Some(Err(error)) => format!("the old containerd cannot be put back: {error}"),
-        Some(Ok(())) => match restart_old(step).await {
-            Ok(()) => "the old containerd was put back and runs".to_owned(),
-            Err(why) => format!("the old containerd was put back and does not run: {why}"),
-        },
-    };
-    problem.cause(state).into()
+    step.roll_back("containerd", problem, restart_old(step)).await
 }
 
 async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
@@ -268,13 +257,6 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let path = step.host.service(SERVICE).await.map_err(in_words)?.command.first().cloned().unwrap_or_default();
     let old = step.host.file_digest(&step.host.at(&path)).await.ok().flatten().unwrap_or_default();
     step.wait_until(SERVICE, LOOKS, || is_up(step, &old, None)).await
-}
-
-fn clean_staging<H: Host>(step: &Step<H>, artefacts: &[ArtefactFile]) {
-    for artefact in artefacts {
-        // A file that stays costs space and nothing else.
-        let _ = files::remove(&step.staging().join(&artefact.sha256));
-    }
 }
 
 #[cfg(test)]

@@ -116,8 +116,7 @@ impl StepContext {
     async fn cordon(&self, node: &NodePlan) -> StepResult {
         self.fence()?;
         match self.cluster.cordon(&node.node, &node.uid, &self.owner).await.map_err(retryable)? {
-            Cordon::Done => Ok(StepOutcome::Cordoned { ours: true }),
-            Cordon::AlreadyOurs => Ok(StepOutcome::Cordoned { ours: true }),
+            Cordon::Done | Cordon::AlreadyOurs => Ok(StepOutcome::Cordoned { ours: true }),
             Cordon::CordonedByOthers => Ok(StepOutcome::Cordoned { ours: false }),
             Cordon::OwnedByAnotherUpgrade => {
                 let problem = Problem::new(Code::Interference).with("object", format!("node {}", node.node));

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shiplock_core::id::UpgradeId;
-use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{EventRecord, Policy, Waiting, WaitingOn};
 use tokio::sync::{Notify, watch};
 
@@ -174,14 +173,6 @@ impl Supervisor {
     /// The position of the newest event that this process appended; changes wake readers of feeds.
     pub fn appended(&self) -> watch::Receiver<u64> {
         self.shared.appended.subscribe()
-    }
-
-    /// Refuses an upgrade that this version cannot read.
-    pub fn unreadable(&self, upgrade: &UpgradeId) -> Option<Problem> {
-        self.waiting_on(upgrade).into_iter().find_map(|wait| match wait.what {
-            Waiting::Gate { problem } if problem.code == Code::LogUnreadable => Some(problem),
-            _ => None,
-        })
     }
 }
 
