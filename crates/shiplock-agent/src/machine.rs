@@ -310,6 +310,10 @@ impl Machine {
             return;
         }
         if self.settled.as_ref().is_some_and(|settled| same_attempt(settled, &offer.id)) {
+            if self.highest < Some(generation) {
+                outputs.push(Output::Write(Record::Fenced { generation }));
+                self.raise(generation);
+            }
             return;
         }
         match &mut self.work {
@@ -357,7 +361,7 @@ impl Machine {
     }
 
     fn permit_wanted(&mut self, phase: String, now: Monotonic, outputs: &mut Vec<Output>) {
-        if self.queued.is_some() {
+        if self.queued.is_some() || self.is_fenced_out() {
             return self.give_up(now, outputs);
         }
         let Some(work) = &mut self.work else { return };
@@ -373,6 +377,11 @@ impl Machine {
         }));
     }
 
+    /// A higher generation was seen after the one in work: an act of it may end, and none may begin.
+    fn is_fenced_out(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| Some(work.assignment.id.generation) < self.highest)
+    }
+
     fn permit_answered(
         &mut self,
         request: &PermitRequest,
@@ -380,12 +389,14 @@ impl Machine {
         now: Monotonic,
         outputs: &mut Vec<Output>,
     ) {
+        let fenced_out = self.is_fenced_out();
         let Some(work) = &mut self.work else { return };
         // The answer to a question under another id or for another phase says nothing: the right one is on its way.
         if work.assignment.id != request.id || work.phase != Phase::Asking(request.phase.clone()) {
             return;
         }
         match response {
+            PermitResponse::Granted if fenced_out => self.give_up(now, outputs),
             PermitResponse::Granted => {
                 work.phase = Phase::Acting;
                 let (id, phase) = (request.id.clone(), request.phase.clone());
