@@ -58,6 +58,7 @@ impl FactsReader {
             kubelet: self.component(host, "kubelet").await,
             container_runtime: self.component(host, "containerd").await,
             staging_free_bytes: free - free % FREE_STEP_BYTES,
+            control_plane: None,
         }
     }
 

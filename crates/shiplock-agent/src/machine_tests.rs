@@ -36,6 +36,7 @@ fn facts() -> Box<MachineFacts> {
         kubelet: unknown(),
         container_runtime: unknown(),
         staging_free_bytes: 0,
+        control_plane: None,
     })
 }
 

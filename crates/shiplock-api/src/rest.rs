@@ -296,21 +296,15 @@ impl UpgradeView {
 
 impl StageView {
     fn new(upgrade: &Upgrade, plan: &Plan, index: usize) -> Self {
-        use shiplock_core::plan::StageKind;
         let stage = &plan.stages[index];
-        let (kind, pool) = match &stage.kind {
-            StageKind::Preparation => ("preparation", None),
-            StageKind::NodePool { pool } => ("node_pool", Some(pool.clone())),
-            StageKind::Verification => ("verification", None),
-        };
         let nodes = stage.nodes.iter().map(|node| NodeProgressView {
             node: node.node.clone(),
             progress: upgrade.node_progress(node),
             step: node.steps.iter().find(|step| !upgrade.has_succeeded(step)).map(|step| step.action.kind().to_owned()),
         });
         Self {
-            stage: kind.to_owned(),
-            pool,
+            stage: stage.kind.word().to_owned(),
+            pool: stage.kind.pool().cloned(),
             started: upgrade.stages_started.contains(&index),
             finished: upgrade.stages_finished.contains(&index),
             batches: upgrade.batches.get(&index).cloned().unwrap_or_default(),

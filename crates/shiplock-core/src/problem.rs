@@ -76,8 +76,8 @@ codes! {
         "cluster {cluster} has no worker node {node}" "集群 {cluster} 没有工作节点 {node}"
         fix "see the nodes with `kubectl get nodes`" "请用 `kubectl get nodes` 查看节点" }
     UPG0110 ControlPlaneNotSupported 422 {
-        "this build upgrades node pools only: the control plane runs {from} and {to} was asked" "本版本只升级节点池：控制面为 {from}，目标为 {to}"
-        fix "raise the control plane to {to} with kubeadm, then plan the node pools again" "请先用 kubeadm 将控制面升级到 {to}，再规划节点池升级" }
+        "only node pools are to be upgraded, but the control plane runs {from} and {to} was asked" "仅选择了升级节点池，但控制面为 {from}，目标为 {to}"
+        fix "plan without --node-pools-only: the control plane goes first" "请不加 --node-pools-only 重新规划：控制面须先升级" }
     UPG0111 BelowSupportedRange 422 {
         "cluster version {version} is below the supported range, which begins at {oldest}" "集群版本 {version} 低于支持范围（自 {oldest} 起）"
         fix "bring the cluster to {oldest} with the tools that made it, then come back" "请先用原有工具将集群升级到 {oldest}" }
@@ -90,6 +90,15 @@ codes! {
     UPG0114 BadOption 400 {
         "option {option} cannot be `{value}`: {why}" "选项 {option} 不能为 `{value}`：{why}"
         fix "see the allowed values with --help" "请用 --help 查看允许的取值" }
+    UPG0115 ControlPlaneRefused 422 {
+        "the control plane of cluster {cluster} cannot be upgraded in place: {why}" "无法就地升级集群 {cluster} 的控制面：{why}"
+        fix "mend what is named, or upgrade the control plane with the tools that made it and then the pools with --node-pools-only" "请排除所述原因，或用原有工具升级控制面，再用 --node-pools-only 升级节点池" }
+    UPG0116 SingleMaster 409 {
+        "the cluster has one master, {node}: its API will not answer for about {seconds} s while that master is upgraded" "集群只有一个控制面节点 {node}：升级该节点期间 API 约有 {seconds} 秒无响应"
+        fix "workloads go on running; accept it with --accept CP-003" "工作负载会继续运行；用 --accept CP-003 接受" }
+    UPG0117 HandEdited 409 {
+        "{path} on master {node} was edited by hand, and the upgrade would lose the edits" "控制面节点 {node} 上的 {path} 被手工修改过，升级会丢失这些修改"
+        fix "give the edits as kubeadm patches (--kubeadm-patches FOLDER) or put them into ConfigMap kubeadm-config, or let them go with --accept CP-008" "请以 kubeadm patches（--kubeadm-patches FOLDER）提供这些修改，或写入 ConfigMap kubeadm-config，或用 --accept CP-008 放弃" }
     UPG0201 KubeconfigUnreadable 400 {
         "kubeconfig {path} cannot be used" "无法使用 kubeconfig {path}"
         fix "check it with `kubectl --kubeconfig {path} version`" "请用 `kubectl --kubeconfig {path} version` 检查" }
@@ -240,6 +249,18 @@ codes! {
     UPG0516 PodsUnreachable 409 {
         "the pods of node {node} have nowhere else to go" "节点 {node} 上的 Pod 无处可去"
         fix "add a node, or plan with --drain never" "请增加节点，或以 --drain never 规划" }
+    UPG0517 EtcdNotWell 409 {
+        "etcd on master {node} may not be touched: {why}" "不能改动控制面节点 {node} 上的 etcd：{why}"
+        fix "mend etcd (see `etcdctl endpoint health --cluster` and `etcdctl alarm list`); the upgrade goes on when it is well" "请修复 etcd（见 `etcdctl endpoint health --cluster` 与 `etcdctl alarm list`）；恢复后升级会继续" }
+    UPG0518 ControlPlaneNotUp 500 {
+        "{component} on master {node} did not come up at {version}: {state}" "控制面节点 {node} 上的 {component} 未能以 {version} 启动：{state}"
+        fix "read the causes; mend what they name (a flag or a file that the new version does not know), then continue" "请阅读下面的原因并修复（新版本不认识的参数或文件），然后继续" }
+    UPG0519 BackupFailed 500 {
+        "etcd could not be saved from master {node}: {why}" "无法从控制面节点 {node} 备份 etcd：{why}"
+        fix "mend what is named, then continue; no master is touched without a backup" "请排除所述原因后继续；没有备份不会改动任何控制面节点" }
+    UPG0520 NoOtherApiServer 409 {
+        "no API server but the one on master {node} is ready" "除控制面节点 {node} 外没有就绪的 API server"
+        fix "mend the other masters; the upgrade goes on when one is ready" "请修复其他控制面节点；有一个就绪后升级会继续" }
     UPG0601 StoreInUse 500 {
         "{path} is open in another process" "{path} 已被另一进程打开"
         fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }

@@ -12,7 +12,7 @@ use crate::facts::{
     POOL_LABEL, Readiness, WorkloadFacts,
 };
 use crate::id::{Actor, ClusterName, NodeName, PlanId};
-use crate::plan::{Plan, PlanInput, PlanOptions, PlanRequest, make_plan};
+use crate::plan::{Mode, Plan, PlanInput, PlanOptions, PlanRequest, make_plan};
 use crate::problem::Problem;
 
 /// A moment, in seconds after the beginning of all samples.
@@ -63,6 +63,8 @@ pub fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
             desired: 2,
             ready: 2,
         }],
+        control_plane_pods: Vec::new(),
+        addons: Vec::new(),
     }
 }
 
@@ -90,6 +92,7 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
             kubelet: component("v1.35.4"),
             container_runtime: component("v1.6.20"),
             staging_free_bytes: 1 << 40,
+            control_plane: None,
         },
     };
     cluster.nodes.iter().map(|(name, node)| (name.clone(), agent(node))).collect()
@@ -126,10 +129,11 @@ pub fn artefacts() -> ArtefactIndex {
     ArtefactIndex { schema: SCHEMA.to_owned(), releases: vec![release("v1.36.3")] }
 }
 
-/// A request for all pools.
+/// A request for all pools, and nothing but pools.
 pub fn request(to: &str, options: PlanOptions) -> PlanRequest {
     PlanRequest {
         to: VersionRequest::parse(to).expect("samples are well formed"),
+        mode: Mode::NodePools,
         pools: Vec::new(),
         nodes: Vec::new(),
         exclude_nodes: Vec::new(),

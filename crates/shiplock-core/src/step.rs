@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::{ArtefactFile, ArtefactImage};
+use crate::facts::ControlPlaneComponent;
 use crate::id::{NodeName, StepNumber};
 use crate::version::KubernetesVersion;
 
@@ -91,6 +92,35 @@ pub enum Action {
         /// The executables.
         files: Vec<ArtefactFile>,
     },
+    /// Agent on a master: takes a snapshot of etcd through the member there, checks it with the target's `etcdutl` and
+    /// hands it to the server. Changes nothing that runs.
+    BackupEtcd {
+        /// `etcdctl` and `etcdutl`.
+        files: Vec<ArtefactFile>,
+    },
+    /// Agent on a master: the target's kubeadm renders manifests beside the ones in force, and then kubelet and manifests
+    /// are swapped with one restart. What does not come up is swapped back.
+    UpgradeControlPlane(Box<ControlPlaneUpgrade>),
+    /// Agent on a master: the parts of the configuration that the cluster keeps for all nodes (ConfigMaps
+    /// `kubeadm-config` and `kubelet-config`, roles of bootstrap tokens), by the target's kubeadm.
+    UploadConfiguration {
+        /// The target version.
+        version: KubernetesVersion,
+        /// The target's `kubeadm`.
+        kubeadm: ArtefactFile,
+    },
+    /// Agent on a master: kube-proxy and CoreDNS with its configuration migrated, by the target's kubeadm.
+    UpgradeAddons {
+        /// The target version.
+        version: KubernetesVersion,
+        /// The target's `kubeadm`.
+        kubeadm: ArtefactFile,
+    },
+    /// Server: waits until every pod of kube-proxy and CoreDNS runs the target's image and is ready.
+    VerifyAddons {
+        /// The images that they must run.
+        images: Vec<ArtefactImage>,
+    },
     /// Server: reads the node back until it is Ready and everything claimed runs.
     VerifyNode {
         /// The kubelet version that the node must report.
@@ -101,6 +131,9 @@ pub enum Action {
         container_runtime: Option<String>,
         /// The SHA-256 that the running containerd's executable must have.
         container_runtime_sha256: Option<String>,
+        /// The images that the components on a master must run; empty on other nodes, and where they are not changed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        control_plane_images: Vec<ArtefactImage>,
     },
     /// Server: takes our cordon off. Goal: our cordon is gone; a cordon of somebody else stays.
     Uncordon,
@@ -111,6 +144,46 @@ pub enum Action {
     },
     /// Agent: gathers the journals of kubelet and containerd after a failure. Changes nothing.
     CollectLogs,
+}
+
+/// What is done to the control plane on one master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlPlaneUpgrade {
+    /// The target version.
+    pub version: KubernetesVersion,
+    /// The components whose manifests are swapped; etcd alone where its minor version changes, ahead of the others.
+    pub components: Vec<ControlPlaneComponent>,
+    /// The target's images: of the components and of the pause container.
+    pub images: Vec<ArtefactImage>,
+    /// `kubeadm`, and where the kubelet is swapped with the manifests, `kubelet` and `kubectl`.
+    pub files: Vec<ArtefactFile>,
+    /// How.
+    pub method: ControlPlaneMethod,
+    /// The first master of this upgrade: kubeadm's own method has another command for it.
+    pub is_first: bool,
+    /// The only master: no other member and no other API server are asked for, and the outage was accepted.
+    pub is_only: bool,
+    /// Whether etcd goes to another minor version: then it is never put back.
+    pub etcd_minor_changes: bool,
+    /// Whether kubeadm renews the certificates that it manages.
+    pub renew_certificates: bool,
+    /// A folder with kubeadm patches on the master.
+    pub patches_folder: Option<String>,
+    /// Whether edits made by hand may be lost.
+    pub hand_edits_accepted: bool,
+    /// Preflight errors that kubeadm is told to ignore.
+    pub ignore_preflight_errors: Vec<String>,
+}
+
+/// How the control plane on a master is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlPlaneMethod {
+    /// kubeadm renders, the agent swaps everything with one restart of the kubelet.
+    #[default]
+    StagedSwap,
+    /// `kubeadm upgrade apply` on the first master and `kubeadm upgrade node` on the others.
+    Kubeadm,
 }
 
 /// What happens to a node whose drain takes too long.
@@ -136,6 +209,11 @@ impl Action {
             Self::Drain { .. } => "drain",
             Self::UpgradeContainerRuntime { .. } => "upgrade_container_runtime",
             Self::UpgradeKubelet { .. } => "upgrade_kubelet",
+            Self::BackupEtcd { .. } => "backup_etcd",
+            Self::UpgradeControlPlane(_) => "upgrade_control_plane",
+            Self::UploadConfiguration { .. } => "upload_configuration",
+            Self::UpgradeAddons { .. } => "upgrade_addons",
+            Self::VerifyAddons { .. } => "verify_addons",
             Self::VerifyNode { .. } => "verify_node",
             Self::Uncordon => "uncordon",
             Self::VerifyCluster { .. } => "verify_cluster",
@@ -149,10 +227,15 @@ impl Action {
             Self::Prefetch { .. }
             | Self::UpgradeContainerRuntime { .. }
             | Self::UpgradeKubelet { .. }
+            | Self::BackupEtcd { .. }
+            | Self::UpgradeControlPlane(_)
+            | Self::UploadConfiguration { .. }
+            | Self::UpgradeAddons { .. }
             | Self::CollectLogs => Executor::Agent,
             Self::CaptureBaseline
             | Self::Cordon
             | Self::Drain { .. }
+            | Self::VerifyAddons { .. }
             | Self::VerifyNode { .. }
             | Self::Uncordon
             | Self::VerifyCluster { .. } => Executor::Server,
@@ -166,9 +249,18 @@ impl Action {
             | Self::Drain { .. }
             | Self::UpgradeContainerRuntime { .. }
             | Self::UpgradeKubelet { .. }
+            | Self::UpgradeControlPlane(_)
             | Self::VerifyNode { .. }
             | Self::Uncordon => true,
-            Self::CaptureBaseline | Self::Prefetch { .. } | Self::VerifyCluster { .. } | Self::CollectLogs => false,
+            // Configuration and add-ons belong to the cluster: the master on which kubeadm runs is not changed.
+            Self::CaptureBaseline
+            | Self::Prefetch { .. }
+            | Self::BackupEtcd { .. }
+            | Self::UploadConfiguration { .. }
+            | Self::UpgradeAddons { .. }
+            | Self::VerifyAddons { .. }
+            | Self::VerifyCluster { .. }
+            | Self::CollectLogs => false,
         }
     }
 }

@@ -5,13 +5,20 @@ use clap::{ArgGroup, Args};
 use serde::de::DeserializeOwned;
 use shiplock_core::catalogue::VersionRequest;
 use shiplock_core::language::Language;
-use shiplock_core::plan::{ContainerRuntimePolicy, DrainPolicy, PausePolicy, PlanOptions, PlanRequest};
-use shiplock_core::step::OnDrainTimeout;
+use shiplock_core::plan::{ContainerRuntimePolicy, DrainPolicy, Mode, PausePolicy, PlanOptions, PlanRequest};
+use shiplock_core::step::{ControlPlaneMethod, OnDrainTimeout};
 
 use crate::duration::parse_seconds;
 
 /// The options that a plan that was made already cannot take any more.
-const PLAN_OPTIONS: [&str; 13] = [
+const PLAN_OPTIONS: [&str; 20] = [
+    "control_plane_only",
+    "node_pools_only",
+    "control_plane_method",
+    "keep_certificates",
+    "kubeadm_patches",
+    "ignore_preflight_errors",
+    "accept",
     "pool",
     "node",
     "exclude_node",
@@ -31,7 +38,8 @@ const PLAN_OPTIONS: [&str; 13] = [
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  shiplock plan prod --to 1.36                             # its newest patch, all pools
+  shiplock plan prod --to 1.36                             # the control plane, then all pools
+  shiplock plan prod --to 1.36 --control-plane-only        # the pools another day
   shiplock plan prod --to v1.36.3 --pool web --node w-1    # a canary
   shiplock plan prod --to 1.36 --pause-policy after-first-batch
   shiplock upgrade --plan PLAN                             # takes the plan")]
@@ -87,6 +95,12 @@ pub struct UpgradeArguments {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Plan")]
 pub struct PlanOptionArguments {
+    /// The control plane alone; node pools follow another day, within the version skew that Kubernetes allows.
+    #[arg(long, conflicts_with_all = ["node_pools_only", "pool", "node", "exclude_node"])]
+    pub control_plane_only: bool,
+    /// Node pools alone, to the version that the control plane has already.
+    #[arg(long)]
+    pub node_pools_only: bool,
     /// Only this node pool; may be given more than once.
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
@@ -126,6 +140,23 @@ pub struct PlanOptionArguments {
     /// How long a gate between batches may hold [default: 15m].
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     pub gate_timeout: Option<u32>,
+    /// How a master is changed: staged-swap (kubeadm renders, one restart) or kubeadm (its own commands, minutes)
+    /// [default: staged-swap].
+    #[arg(long, value_name = "METHOD", value_parser = words::<ControlPlaneMethod>(&["staged-swap", "kubeadm"]))]
+    pub control_plane_method: Option<ControlPlaneMethod>,
+    /// Do not have kubeadm renew the certificates of the masters.
+    #[arg(long)]
+    pub keep_certificates: bool,
+    /// A folder with kubeadm patches, the same on each master.
+    #[arg(long, value_name = "FOLDER")]
+    pub kubeadm_patches: Option<String>,
+    /// A preflight error that kubeadm is told to ignore, such as SystemVerification; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub ignore_preflight_errors: Vec<String>,
+    /// Let the findings of this check pass, such as CP-003 (one master: its API is away for some seconds); may be
+    /// given more than once.
+    #[arg(long, value_name = "CHECK")]
+    pub accept: Vec<String>,
 }
 
 impl PlanOptionArguments {
@@ -134,6 +165,13 @@ impl PlanOptionArguments {
         let defaults = PlanOptions::default();
         PlanRequest {
             to,
+            mode: if self.control_plane_only {
+                Mode::ControlPlane
+            } else if self.node_pools_only {
+                Mode::NodePools
+            } else {
+                Mode::Cluster
+            },
             pools: self.pool.iter().map(|name| name.as_str().into()).collect(),
             nodes: self.node.iter().map(|name| name.as_str().into()).collect(),
             exclude_nodes: self.exclude_node.iter().map(|name| name.as_str().into()).collect(),
@@ -149,6 +187,11 @@ impl PlanOptionArguments {
                 node_ready_timeout_seconds: self.node_ready_timeout.unwrap_or(defaults.node_ready_timeout_seconds),
                 gate_timeout_seconds: self.gate_timeout.unwrap_or(defaults.gate_timeout_seconds),
                 expiry_seconds: defaults.expiry_seconds,
+                control_plane_method: self.control_plane_method.unwrap_or(defaults.control_plane_method),
+                renew_certificates: !self.keep_certificates,
+                kubeadm_patches: self.kubeadm_patches.clone(),
+                ignore_preflight_errors: self.ignore_preflight_errors.clone(),
+                accept: self.accept.clone(),
             },
         }
     }

@@ -199,9 +199,7 @@ impl Teller<'_> {
 
     fn stage(&self, index: usize) -> String {
         match self.plan.and_then(|plan| plan.stages.get(index)).map(|stage| &stage.kind) {
-            Some(StageKind::Preparation) => words::stage("preparation", None, self.language),
-            Some(StageKind::Verification) => words::stage("verification", None, self.language),
-            Some(StageKind::NodePool { pool }) => words::stage("node_pool", Some(pool.as_str()), self.language),
+            Some(kind) => words::stage(kind.word(), kind.pool().map(PoolName::as_str), self.language),
             None => format!("{} {}", self.language.pick("stage", "阶段"), index + 1),
         }
     }

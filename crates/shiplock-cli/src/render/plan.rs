@@ -99,11 +99,7 @@ fn versions_before(plan: &Plan, style: &Style) -> String {
 }
 
 fn stage_name(stage: &Stage, style: &Style) -> String {
-    match &stage.kind {
-        StageKind::Preparation => words::stage("preparation", None, style.language),
-        StageKind::Verification => words::stage("verification", None, style.language),
-        StageKind::NodePool { pool } => words::stage("node_pool", Some(pool.as_str()), style.language),
-    }
+    words::stage(stage.kind.word(), stage.kind.pool().map(PoolName::as_str), style.language)
 }
 
 fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
@@ -123,10 +119,23 @@ fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
                 "回读每个节点，并与基线比较每个工作负载",
             )
             .to_owned(),
-        StageKind::NodePool { .. } => {
+        StageKind::Backup => style
+            .pick(
+                "etcd saved through one of its members, checked, kept by the server",
+                "通过一个成员备份 etcd，校验并由服务端保存",
+            )
+            .to_owned(),
+        StageKind::ClusterConfiguration => style
+            .pick(
+                "what kubeadm keeps in the cluster for new nodes and kubelets",
+                "kubeadm 保存在集群中、供新节点和 kubelet 使用的配置",
+            )
+            .to_owned(),
+        StageKind::AddOns => style.pick("kube-proxy and CoreDNS", "kube-proxy 与 CoreDNS").to_owned(),
+        StageKind::ControlPlane | StageKind::NodePool { .. } => {
             let (nodes, batches) = (
                 words::nodes(stage.nodes.len(), style.language),
-                batches(stage.nodes.len(), plan.options.max_parallel),
+                batches(stage.nodes.len(), stage.max_parallel(plan.options.max_parallel)),
             );
             format!("{nodes}   {} {batches}", style.pick("batches", "批次"))
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::control_plane::{self, Master};
 use super::{
     ContainerRuntimePolicy, DrainDecision, DrainPolicy, Mode, NodePlan, Note, Plan, PlanRequest, Stage, StageKind,
 };
@@ -41,14 +42,14 @@ pub struct PlanInput<'a> {
 }
 
 /// Executables that go onto a node with a kubelet.
-const KUBELET_ROLES: &[&str] = &["kubeadm", "kubectl", "kubelet"];
+pub(super) const KUBELET_ROLES: &[&str] = &["kubeadm", "kubectl", "kubelet"];
 /// Executables that go onto a node with containerd.
-const CONTAINERD_ROLES: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr"];
+pub(super) const CONTAINERD_ROLES: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr"];
 
-const CORDON_TIMEOUT_SECONDS: u32 = 60;
+pub(super) const CORDON_TIMEOUT_SECONDS: u32 = 60;
 const BASELINE_TIMEOUT_SECONDS: u32 = 120;
 const PREFETCH_TIMEOUT_SECONDS: u32 = 30 * 60;
-const COMPONENT_TIMEOUT_SECONDS: u32 = 10 * 60;
+pub(super) const COMPONENT_TIMEOUT_SECONDS: u32 = 10 * 60;
 
 /// Makes a plan, or says why there is none.
 pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
@@ -59,10 +60,35 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
         return Err(Problem::new(Code::BelowSupportedRange).with("version", control_plane).with("oldest", oldest));
     }
     let to = target(input, control_plane)?;
-    let selection = select(input, to)?;
+    let masters = match request.mode {
+        Mode::NodePools => Vec::new(),
+        Mode::Cluster | Mode::ControlPlane => control_plane::select(input, control_plane, to)?,
+    };
+    let addons_behind = request.mode != Mode::NodePools && control_plane::addons_behind(input, to)?;
+    let control_plane_works = !masters.is_empty() || addons_behind;
+    let mut selection = match request.mode {
+        Mode::ControlPlane => Selection::default(),
+        Mode::Cluster | Mode::NodePools => select(input, to)?,
+    };
+    if !selection.selected_any && request.mode == Mode::NodePools {
+        return Err(Problem::new(Code::NoWorkers));
+    }
+    if selection.pools.is_empty() && !control_plane_works {
+        return Err(nothing_to_do(&selection, to));
+    }
+    if masters.is_empty() {
+        check_skew(input, to, &selection)?;
+    } else {
+        control_plane::check_skew_after(input, to)?;
+        let hop = Hop { from: control_plane, to };
+        if control_plane != to && !selection.hops.contains(&hop) {
+            selection.hops.insert(0, hop);
+        }
+    }
 
     let mut builder = Builder { input, to, numbers: 0, notes: selection.notes };
-    let stages = builder.stages(&selection.pools)?;
+    builder.notes.extend(control_plane::notes(input, to, &masters));
+    let stages = builder.stages(&selection.pools, &masters, addons_behind)?;
     let mut notes = builder.notes;
     notes.extend(
         facts
@@ -79,7 +105,7 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
         cluster: input.cluster.clone(),
         cluster_uid: facts.uid.clone(),
         catalogue: catalogue.edition.clone(),
-        mode: Mode::NodePools,
+        mode: request.mode,
         control_plane,
         to,
         hops: selection.hops,
@@ -109,8 +135,18 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
     let to = match input.request.to {
         VersionRequest::Newest(minor) if minor == control_plane.release => control_plane,
         VersionRequest::Exact(version) if version == control_plane => control_plane,
+        // The newest patch that can be installed: the catalogue may know newer ones than the mirror holds.
+        VersionRequest::Newest(minor) if input.request.mode != Mode::NodePools => {
+            let newest = catalogue.resolve(input.request.to)?;
+            let held = input.artefacts.releases.iter().map(|release| release.kubernetes);
+            held.filter(|version| version.release == minor && *version <= newest).max().unwrap_or(newest)
+        }
         other => catalogue.resolve(other)?,
     };
+    if input.request.mode != Mode::NodePools && to < control_plane {
+        let subject = "the control plane";
+        return Err(Problem::new(Code::Downgrade).with("subject", subject).with("from", control_plane).with("to", to));
+    }
     if to > control_plane {
         let hops = catalogue.hops(control_plane, to)?;
         if to.release != control_plane.release {
@@ -122,6 +158,11 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
                     .with("path", path.collect::<Vec<_>>().join(" → "))
                     .with("next", hops[0].to.release));
             }
+        }
+        if input.request.mode != Mode::NodePools {
+            return Ok(to);
+        }
+        if to.release != control_plane.release {
             return Err(Problem::new(Code::ControlPlaneNotSupported).with("from", control_plane).with("to", to));
         }
         let nodes =
@@ -134,7 +175,9 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
     Ok(to)
 }
 
+#[derive(Default)]
 struct Selection<'a> {
+    selected_any: bool,
     pools: BTreeMap<PoolName, Vec<(&'a NodeName, &'a NodeFacts, KubernetesVersion)>>,
     hops: Vec<Hop>,
     notes: Vec<Note>,
@@ -156,8 +199,7 @@ fn select<'a>(input: &PlanInput<'a>, to: KubernetesVersion) -> Result<Selection<
     if let Some(node) = request.nodes.iter().chain(&request.exclude_nodes).find(|node| !workers.contains_key(*node)) {
         return Err(Problem::new(Code::NodeUnknown).with("cluster", input.cluster).with("node", node));
     }
-    let mut selection = Selection { pools: BTreeMap::new(), hops: Vec::new(), notes: Vec::new() };
-    let mut selected_any = false;
+    let mut selection = Selection::default();
     for (name, node) in workers {
         let pool = node.pool();
         let selected = (request.pools.is_empty() || request.pools.contains(&pool))
@@ -166,7 +208,7 @@ fn select<'a>(input: &PlanInput<'a>, to: KubernetesVersion) -> Result<Selection<
         if !selected {
             continue;
         }
-        selected_any = true;
+        selection.selected_any = true;
         let kubelet = node.kubelet().ok_or_else(|| {
             Problem::new(Code::NotAVersion).with("text", &node.kubelet_version).cause(format!("kubelet of node {name}"))
         })?;
@@ -195,20 +237,17 @@ fn select<'a>(input: &PlanInput<'a>, to: KubernetesVersion) -> Result<Selection<
         }
         selection.pools.entry(pool).or_default().push((name, node, kubelet));
     }
-    if !selected_any {
-        return Err(Problem::new(Code::NoWorkers));
-    }
-    if selection.pools.is_empty() {
-        let mut problem = Problem::new(Code::NothingToDo).with("subject", "every chosen node").with("version", to);
-        for note in &selection.notes {
-            if let Note::NodeNotReady { node, why } = note {
-                problem = problem.cause(format!("node {node} is left out, it is not Ready: {why}"));
-            }
-        }
-        return Err(problem);
-    }
-    check_skew(input, to, &selection)?;
     Ok(selection)
+}
+
+fn nothing_to_do(selection: &Selection<'_>, to: KubernetesVersion) -> Problem {
+    let problem = Problem::new(Code::NothingToDo).with("subject", "everything that was chosen").with("version", to);
+    selection.notes.iter().fold(problem, |problem, note| match note {
+        Note::NodeNotReady { node, why } => {
+            problem.cause(format!("node {node} is left out, it is not Ready: {why}"))
+        }
+        _ => problem,
+    })
 }
 
 /// The target must be legal against every API server, also where instances differ: a kubelet may meet any.
@@ -238,12 +277,12 @@ fn check_skew(input: &PlanInput<'_>, to: KubernetesVersion, selection: &Selectio
 /// An agent that spoke within this time is live; polls come every few seconds.
 const LIVE_SECONDS: i64 = 60;
 
-fn agent_is_live(input: &PlanInput<'_>, node: &NodeName) -> bool {
+pub(super) fn agent_is_live(input: &PlanInput<'_>, node: &NodeName) -> bool {
     input.agents.get(node).is_some_and(|agent| input.now.as_second() - agent.last_heard_at.as_second() <= LIVE_SECONDS)
 }
 
 /// The containerd version that the mirror holds for the node, where it is newer than what runs.
-fn runtime_target<'a>(
+pub(super) fn runtime_target<'a>(
     input: &PlanInput<'a>,
     node: &NodeFacts,
     to: KubernetesVersion,
@@ -256,7 +295,7 @@ fn runtime_target<'a>(
     Ok((version_key(&file.version) > version_key(current)).then_some(file))
 }
 
-fn runtime_needs_work(input: &PlanInput<'_>, node: &NodeFacts, to: KubernetesVersion) -> Result<bool, Problem> {
+pub(super) fn runtime_needs_work(input: &PlanInput<'_>, node: &NodeFacts, to: KubernetesVersion) -> Result<bool, Problem> {
     runtime_target(input, node, to).map(|target| target.is_some())
 }
 
@@ -271,15 +310,15 @@ fn version_key(text: &str) -> Vec<u64> {
         .collect()
 }
 
-struct Builder<'a> {
-    input: &'a PlanInput<'a>,
-    to: KubernetesVersion,
+pub(super) struct Builder<'a> {
+    pub(super) input: &'a PlanInput<'a>,
+    pub(super) to: KubernetesVersion,
     numbers: u32,
     notes: Vec<Note>,
 }
 
 impl Builder<'_> {
-    fn step(&mut self, action: Action, target: Target, timeout_seconds: u32) -> Step {
+    pub(super) fn step(&mut self, action: Action, target: Target, timeout_seconds: u32) -> Step {
         self.numbers += 1;
         Step { number: StepNumber(self.numbers), action, target, timeout_seconds }
     }
@@ -287,13 +326,19 @@ impl Builder<'_> {
     fn stages(
         &mut self,
         pools: &BTreeMap<PoolName, Vec<(&NodeName, &NodeFacts, KubernetesVersion)>>,
+        masters: &[Master<'_>],
+        addons_behind: bool,
     ) -> Result<Vec<Stage>, Problem> {
         let mut preparation = vec![self.step(Action::CaptureBaseline, Target::Cluster, BASELINE_TIMEOUT_SECONDS)];
+        for (master, action) in self.prefetch_to_masters(masters, addons_behind)? {
+            preparation.push(self.step(action, Target::Node(master), PREFETCH_TIMEOUT_SECONDS));
+        }
         for (name, node, kubelet) in pools.values().flatten() {
             let action = self.prefetch(name, node, *kubelet)?;
             preparation.push(self.step(action, Target::Node((*name).clone()), PREFETCH_TIMEOUT_SECONDS));
         }
         let mut stages = vec![Stage { kind: StageKind::Preparation, steps: preparation, nodes: Vec::new() }];
+        stages.extend(self.control_plane_stages(masters, addons_behind)?);
         for (pool, nodes) in pools {
             let nodes =
                 nodes.iter().map(|(name, node, kubelet)| self.node(name, node, *kubelet)).collect::<Result<_, _>>()?;
@@ -305,7 +350,7 @@ impl Builder<'_> {
         Ok(stages)
     }
 
-    fn files(&self, roles: &[&str], architecture: &str) -> Result<Vec<ArtefactFile>, Problem> {
+    pub(super) fn files(&self, roles: &[&str], architecture: &str) -> Result<Vec<ArtefactFile>, Problem> {
         roles.iter().map(|role| self.input.artefacts.file(self.to, role, architecture).cloned()).collect()
     }
 
@@ -327,7 +372,7 @@ impl Builder<'_> {
     }
 
     /// What the agent would refuse on the node is refused here, before anything is touched.
-    fn check_install(&self, name: &NodeName, kubelet: KubernetesVersion) -> Result<(), Problem> {
+    pub(super) fn check_install(&self, name: &NodeName, kubelet: KubernetesVersion) -> Result<(), Problem> {
         let Some(agent) = self.input.agents.get(name) else { return Ok(()) };
         if kubelet != self.to
             && let Observed::Known(component) = &agent.machine.kubelet
@@ -342,6 +387,44 @@ impl Builder<'_> {
     }
 
     fn node(&mut self, name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> Result<NodePlan, Problem> {
+        let options = &self.input.request.options;
+        let target = Target::Node(name.clone());
+        let (drain, runtime, mut steps) = self.emptied_with_runtime(name, node, kubelet)?;
+        let mut kubelet_sha256 = None;
+        if kubelet != self.to {
+            let files = self.files(KUBELET_ROLES, &node.architecture)?;
+            kubelet_sha256 = files.iter().find(|file| file.role == "kubelet").map(|file| file.sha256.clone());
+            let action = Action::UpgradeKubelet { version: self.to, files };
+            steps.push(self.step(action, target.clone(), COMPONENT_TIMEOUT_SECONDS));
+        }
+        let verify = Action::VerifyNode {
+            kubelet: self.to,
+            kubelet_sha256,
+            container_runtime: runtime.as_ref().map(|file| file.version.clone()),
+            container_runtime_sha256: runtime.map(|file| file.sha256),
+            control_plane_images: Vec::new(),
+        };
+        steps.push(self.step(verify, target.clone(), options.node_ready_timeout_seconds));
+        steps.push(self.step(Action::Uncordon, target, CORDON_TIMEOUT_SECONDS));
+        Ok(NodePlan {
+            node: name.clone(),
+            uid: node.uid.clone(),
+            machine_id: node.machine_id.clone(),
+            kubelet_from: kubelet,
+            container_runtime_from: node.container_runtime_version.clone(),
+            cordoned_before: node.unschedulable && node.owner.is_none(),
+            drain,
+            steps,
+        })
+    }
+
+    /// The first steps of any node: it is emptied, and its container runtime is upgraded where that is due.
+    pub(super) fn emptied_with_runtime(
+        &mut self,
+        name: &NodeName,
+        node: &NodeFacts,
+        kubelet: KubernetesVersion,
+    ) -> Result<(DrainDecision, Option<ArtefactFile>, Vec<Step>), Problem> {
         let options = &self.input.request.options;
         let runtime = runtime_target(self.input, node, self.to)?.cloned();
         let drain = self.drain_decision(name, kubelet);
@@ -363,33 +446,9 @@ impl Builder<'_> {
                 files: self.files(CONTAINERD_ROLES, &node.architecture)?,
                 sandbox_image: (kubelet != self.to).then(|| pause.reference.clone()),
             };
-            steps.push(self.step(action, target.clone(), COMPONENT_TIMEOUT_SECONDS));
+            steps.push(self.step(action, target, COMPONENT_TIMEOUT_SECONDS));
         }
-        let mut kubelet_sha256 = None;
-        if kubelet != self.to {
-            let files = self.files(KUBELET_ROLES, &node.architecture)?;
-            kubelet_sha256 = files.iter().find(|file| file.role == "kubelet").map(|file| file.sha256.clone());
-            let action = Action::UpgradeKubelet { version: self.to, files };
-            steps.push(self.step(action, target.clone(), COMPONENT_TIMEOUT_SECONDS));
-        }
-        let verify = Action::VerifyNode {
-            kubelet: self.to,
-            kubelet_sha256,
-            container_runtime: runtime.as_ref().map(|file| file.version.clone()),
-            container_runtime_sha256: runtime.map(|file| file.sha256),
-        };
-        steps.push(self.step(verify, target.clone(), options.node_ready_timeout_seconds));
-        steps.push(self.step(Action::Uncordon, target, CORDON_TIMEOUT_SECONDS));
-        Ok(NodePlan {
-            node: name.clone(),
-            uid: node.uid.clone(),
-            machine_id: node.machine_id.clone(),
-            kubelet_from: kubelet,
-            container_runtime_from: node.container_runtime_version.clone(),
-            cordoned_before: node.unschedulable && node.owner.is_none(),
-            drain,
-            steps,
-        })
+        Ok((drain, runtime, steps))
     }
 
     fn drain_decision(&self, name: &NodeName, kubelet: KubernetesVersion) -> DrainDecision {

@@ -1,6 +1,7 @@
 //! The plan of an upgrade: what will be done, in which order, with which bytes. Made before anything is touched
 //! and never changed afterwards; only its steps may run.
 
+mod control_plane;
 mod make;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ pub use self::make::{PlanInput, make_plan};
 use crate::catalogue::{Hop, VersionRequest};
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber};
 use crate::problem::{Code, Problem};
-use crate::step::{OnDrainTimeout, Step};
+use crate::step::{ControlPlaneMethod, OnDrainTimeout, Step};
 use crate::version::KubernetesVersion;
 
 /// A plan.
@@ -52,9 +53,14 @@ pub struct Plan {
 }
 
 /// What an upgrade covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
+    /// The control plane, where it is not at the target yet, and then the chosen node pools.
+    #[default]
+    Cluster,
+    /// The control plane alone.
+    ControlPlane,
     /// Node pools alone.
     NodePools,
 }
@@ -67,8 +73,15 @@ pub struct Stage {
     pub kind: StageKind,
     /// Steps of the stage itself, which do not belong to a batch.
     pub steps: Vec<Step>,
-    /// The nodes that go in batches, in order. Empty but for node pools.
+    /// The nodes that go in batches, in order. Empty but for node pools and the control plane.
     pub nodes: Vec<NodePlan>,
+}
+
+impl Stage {
+    /// The most nodes of this stage that go together: masters go one by one, whatever the bound for pools is.
+    pub fn max_parallel(&self, pools: u32) -> u32 {
+        if self.kind == StageKind::ControlPlane { 1 } else { pools }
+    }
 }
 
 /// The kinds of stages.
@@ -77,6 +90,14 @@ pub struct Stage {
 pub enum StageKind {
     /// The baseline is recorded and artefacts are fetched to all nodes, before anything is touched.
     Preparation,
+    /// etcd is saved, the copy checked and kept off the cluster.
+    Backup,
+    /// The masters, one after another: etcd, components and kubelet.
+    ControlPlane,
+    /// What kubeadm keeps in the cluster for all nodes.
+    ClusterConfiguration,
+    /// kube-proxy and CoreDNS.
+    AddOns,
     /// One node pool.
     NodePool {
         /// Its name.
@@ -84,6 +105,29 @@ pub enum StageKind {
     },
     /// Everything is read back and compared with the baseline.
     Verification,
+}
+
+impl StageKind {
+    /// The stable word, as in JSON.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Preparation => "preparation",
+            Self::Backup => "backup",
+            Self::ControlPlane => "control_plane",
+            Self::ClusterConfiguration => "cluster_configuration",
+            Self::AddOns => "add_ons",
+            Self::NodePool { .. } => "node_pool",
+            Self::Verification => "verification",
+        }
+    }
+
+    /// The pool, where it is one.
+    pub fn pool(&self) -> Option<&PoolName> {
+        match self {
+            Self::NodePool { pool } => Some(pool),
+            _ => None,
+        }
+    }
 }
 
 /// What will be done to one node.
@@ -137,6 +181,25 @@ pub enum Note {
         /// What the Ready condition says.
         why: String,
     },
+    /// The cluster has one master: its API does not answer while that master is upgraded.
+    ApiAway {
+        /// The master.
+        node: NodeName,
+        /// About how long, in seconds.
+        seconds: u32,
+    },
+    /// etcd goes to another minor version. A later way back leaves it there.
+    EtcdMinorChanges {
+        /// The version before, such as `3.6.8-0`.
+        from: String,
+        /// The version after.
+        to: String,
+    },
+    /// The key of the cluster's CA is not on the masters: certificates are not renewed.
+    CertificatesNotRenewed {
+        /// When the first one ends.
+        ends_at: Timestamp,
+    },
     /// The node is cordoned by somebody else; it is upgraded and stays cordoned.
     NodeCordonedByOthers {
         /// The node.
@@ -180,6 +243,17 @@ pub struct PlanOptions {
     pub gate_timeout_seconds: u32,
     /// After how many seconds a paused upgrade is closed.
     pub expiry_seconds: u32,
+    /// How the control plane on a master is changed.
+    pub control_plane_method: ControlPlaneMethod,
+    /// Whether kubeadm renews the certificates that it manages, as its own upgrade does.
+    pub renew_certificates: bool,
+    /// A folder with kubeadm patches, the same on each master, see
+    /// <https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/control-plane-flags/#patches>.
+    pub kubeadm_patches: Option<String>,
+    /// Preflight errors that kubeadm is told to ignore, such as `SystemVerification`.
+    pub ignore_preflight_errors: Vec<String>,
+    /// The checks whose findings may pass, by id, such as `CP-003`.
+    pub accept: Vec<String>,
 }
 
 /// The upper bound of `max_parallel`.
@@ -199,6 +273,11 @@ impl Default for PlanOptions {
             node_ready_timeout_seconds: 10 * 60,
             gate_timeout_seconds: 15 * 60,
             expiry_seconds: 7 * 24 * 60 * 60,
+            control_plane_method: ControlPlaneMethod::default(),
+            renew_certificates: true,
+            kubeadm_patches: None,
+            ignore_preflight_errors: Vec::new(),
+            accept: Vec::new(),
         }
     }
 }
@@ -223,7 +302,29 @@ impl PlanOptions {
                     .with("why", format!("it must be {least} to {most}")));
             }
         }
+        // They become words of a command line on a master.
+        let is_word = |text: &str| {
+            !text.is_empty() && text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        let lists = [("ignore_preflight_errors", &self.ignore_preflight_errors), ("accept", &self.accept)];
+        for (option, words) in lists {
+            if let Some(wrong) = words.iter().find(|word| !is_word(word)) {
+                let why = "each must be a name of letters, digits and dashes";
+                return Err(Problem::new(Code::BadOption).with("option", option).with("value", wrong).with("why", why));
+            }
+        }
+        if let Some(folder) = &self.kubeadm_patches
+            && (!folder.starts_with('/') || folder.len() > 255 || folder.chars().any(char::is_control))
+        {
+            let problem = Problem::new(Code::BadOption).with("option", "kubeadm_patches").with("value", folder);
+            return Err(problem.with("why", "it must be an absolute path on the masters"));
+        }
         Ok(())
+    }
+
+    /// Whether a finding of a check may pass.
+    pub fn accepts(&self, check: &str) -> bool {
+        self.accept.iter().any(|accepted| accepted == check)
     }
 }
 
@@ -270,6 +371,9 @@ pub enum ContainerRuntimePolicy {
 pub struct PlanRequest {
     /// The target.
     pub to: VersionRequest,
+    /// What is upgraded.
+    #[serde(default)]
+    pub mode: Mode,
     /// The pools, all when empty.
     #[serde(default)]
     pub pools: Vec<PoolName>,
@@ -295,7 +399,7 @@ impl Plan {
         self.steps().find(|step| step.number == number)
     }
 
-    /// The plans of the nodes of all pools, in order.
+    /// The plans of all nodes, masters first, in order.
     pub fn nodes(&self) -> impl Iterator<Item = &NodePlan> {
         self.stages.iter().flat_map(|stage| &stage.nodes)
     }

@@ -6,7 +6,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::check::check_plan;
-use crate::facts::{ClusterFacts, Facts, Observed, Readiness};
+use crate::facts::{
+    ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Facts, Observed, Readiness, StaticPodFacts,
+};
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage};
 use crate::problem::{Code, Problem};
@@ -338,11 +340,13 @@ impl View<'_> {
             return false;
         }
         work.commands.push(Command::Record(Event::BatchFinished { stage: index, batch: ordinal }));
-        let batches: usize = self.upgrade.batches.values().map(Vec::len).sum();
+        // The policy speaks of batches of node pools; masters go one by one as it is.
+        let pools = self.upgrade.batches.iter().filter(|(stage, _)| self.upgrade.is_pool(**stage));
+        let batches: usize = pools.map(|(_, batches)| batches.len()).sum();
         let pause = match self.upgrade.plan.options.pause_policy {
             PausePolicy::Never => false,
-            PausePolicy::AfterFirstBatch => batches == 1,
-            PausePolicy::AfterEveryBatch => true,
+            PausePolicy::AfterFirstBatch => self.upgrade.is_pool(index) && batches == 1,
+            PausePolicy::AfterEveryBatch => self.upgrade.is_pool(index),
         };
         if pause && self.upgrade.state == State::Running && self.anything_left(index) {
             let by = Actor::from("shiplock");
@@ -420,7 +424,7 @@ impl View<'_> {
         match self.facts.agents.get(&node.node) {
             Some(agent) if !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS) => {
                 if agent.machine.machine_id == node.machine_id {
-                    Ok(())
+                    self.may_touch_master(node, cluster)
                 } else {
                     Err(pause(wrong_machine(
                         node,
@@ -441,6 +445,60 @@ impl View<'_> {
                 Err(Hold::Wait(Box::new(wait)))
             }
         }
+    }
+
+    /// A master is begun with only where the others carry the cluster: etcd keeps its quorum without this member, the
+    /// other masters are Ready and one of their API servers answers. The agent reads the same again right before the act.
+    fn may_touch_master(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Hold> {
+        if !node.steps.iter().any(|step| matches!(step.action, Action::UpgradeControlPlane(_))) {
+            return Ok(());
+        }
+        let Err(problem) = self.others_carry(node, cluster) else { return Ok(()) };
+        let batches = self.upgrade.current_stage().and_then(|(index, _)| self.upgrade.open_batch(index));
+        let begun = batches.map_or(self.upgrade.created_at, |batch| batch.started_at);
+        let since = self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun));
+        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
+        if self.now >= deadline {
+            return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));
+        }
+        Err(Hold::Wait(Box::new(WaitingOn::new(Waiting::Gate { problem }, since).until(deadline))))
+    }
+
+    fn others_carry(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Problem> {
+        let not_well = |why: &str| Problem::new(Code::EtcdNotWell).with("node", &node.node).with("why", why);
+        let master = |name: &NodeName| {
+            let agent = self.facts.agents.get(name)?;
+            let fresh = !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS);
+            agent.machine.control_plane.as_deref().filter(|_| fresh)
+        };
+        match master(&node.node).map(|facts| &facts.etcd) {
+            Some(EtcdFacts::Stacked { cluster: Observed::Known(etcd) }) => {
+                if let Some(why) = etcd.why_untouchable() {
+                    return Err(not_well(&why));
+                }
+            }
+            Some(EtcdFacts::Stacked { cluster: Observed::Unknown { problem, .. } }) => {
+                return Err(not_well("it could not be read").because(problem));
+            }
+            Some(EtcdFacts::External { .. }) | None => return Err(not_well("no agent tells of it")),
+        }
+        let mut others =
+            cluster.nodes.iter().filter(|(name, other)| other.is_control_plane() && **name != node.node).peekable();
+        if others.peek().is_none() {
+            return Ok(());
+        }
+        let mut another_answers = false;
+        for (name, other) in others {
+            if let Readiness::NotReady { why } = &other.ready {
+                return Err(Problem::new(Code::NodeNotReady).with("node", name).with("why", why));
+            }
+            let api_server = |facts: &ControlPlaneFacts| {
+                let found = |pod: &&StaticPodFacts| pod.component == ControlPlaneComponent::KubeApiserver;
+                facts.components.iter().find(found).is_some_and(|pod| pod.healthy)
+            };
+            another_answers |= master(name).is_some_and(api_server);
+        }
+        if another_answers { Ok(()) } else { Err(Problem::new(Code::NoOtherApiServer).with("node", &node.node)) }
     }
 
     /// Opens the next batch of a pool; true when the pool has no node left.
@@ -467,7 +525,7 @@ impl View<'_> {
             return false;
         }
         let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
-        let size_limit = batch::size_limit(ordinal, self.upgrade.max_parallel);
+        let size_limit = batch::size_limit(ordinal, stage.max_parallel(self.upgrade.max_parallel));
         let nodes = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
         work.commands.push(Command::Record(Event::BatchStarted { stage: index, batch: ordinal, size_limit, nodes }));
         false

@@ -198,6 +198,28 @@ pub enum StepOutcome {
         /// One line for each component: `kubelet v1.36.3`.
         components: Vec<String>,
     },
+    /// etcd was saved, and the copy was checked.
+    BackedUp {
+        /// The name under which the server keeps it.
+        backup: String,
+        /// The SHA-256 of the snapshot.
+        sha256: String,
+        /// The revision that it holds.
+        revision: u64,
+        /// How many keys it holds.
+        keys: u64,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// The control plane on a master was swapped.
+    Swapped {
+        /// From the stop of the old to the last component read back, in milliseconds.
+        interrupted_milliseconds: u64,
+        /// One line for each component: `kube-apiserver v1.36.3`.
+        components: Vec<String>,
+        /// What the manifests in force have that the ones before had not, and the other way round: unified differences.
+        difference: String,
+    },
     /// Everything was compared with the baseline.
     Compared {
         /// Workloads with fewer ready pods than before, as `Deployment shop/cart 1/2`.

@@ -141,6 +141,8 @@ pub struct Batch {
     pub ordinal: u32,
     /// Its nodes.
     pub nodes: Vec<NodeName>,
+    /// When it began.
+    pub started_at: Timestamp,
     /// Whether it ended.
     pub finished: bool,
 }
@@ -334,7 +336,7 @@ impl Upgrade {
                 }
             }
             (State::Running, Event::BatchStarted { stage, batch, size_limit, nodes }) => {
-                self.begin_batch(*stage, *batch, *size_limit, nodes)?;
+                self.begin_batch(at, *stage, *batch, *size_limit, nodes)?;
             }
             (
                 State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring,
@@ -416,7 +418,14 @@ impl Upgrade {
         Ok(())
     }
 
-    fn begin_batch(&mut self, stage: usize, ordinal: u32, size_limit: u32, nodes: &[NodeName]) -> Result<(), String> {
+    fn begin_batch(
+        &mut self,
+        started_at: Timestamp,
+        stage: usize,
+        ordinal: u32,
+        size_limit: u32,
+        nodes: &[NodeName],
+    ) -> Result<(), String> {
         let planned = self.plan.stages.get(stage).ok_or("no such stage")?;
         let in_work = self.stages_started.contains(&stage) && !self.stages_finished.contains(&stage);
         let batches = self.batches.entry(stage).or_default();
@@ -424,7 +433,7 @@ impl Upgrade {
             return Err(format!("stage {stage} is not ready for a batch"));
         }
         let expected = u32::try_from(batches.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let lawful = super::batch::size_limit(expected, self.max_parallel);
+        let lawful = super::batch::size_limit(expected, planned.max_parallel(self.max_parallel));
         if ordinal != expected || size_limit != lawful || nodes.is_empty() || nodes.len() > lawful as usize {
             return Err(format!(
                 "batch {ordinal} of {} nodes breaks the batch law: batch {expected}, at most {lawful}",
@@ -436,7 +445,7 @@ impl Upgrade {
         if let Some(node) = nodes.iter().find(|node| !fresh(node)) {
             return Err(format!("node {node} is not to be taken in stage {stage}"));
         }
-        batches.push(Batch { ordinal, nodes: nodes.to_vec(), finished: false });
+        batches.push(Batch { ordinal, nodes: nodes.to_vec(), started_at, finished: false });
         Ok(())
     }
 

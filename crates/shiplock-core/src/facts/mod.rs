@@ -2,11 +2,17 @@
 //!
 //! Facts may be old or missing. What could not be read is [`Observed::Unknown`] and never taken for good.
 
+mod control_plane;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::control_plane::{
+    CertificateFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdClusterFacts, EtcdFacts, EtcdMemberFacts, HandEdit,
+    RunningContainerFacts, StaticPodFacts,
+};
 use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
 use crate::problem::Problem;
 use crate::upgrade::waiting::WaitingOn;
@@ -57,6 +63,12 @@ pub struct ClusterFacts {
     pub budgets: Vec<BudgetFacts>,
     /// Deployments, StatefulSets and DaemonSets.
     pub workloads: Vec<WorkloadFacts>,
+    /// The mirror pods of the control plane's components, which kubelets on masters keep.
+    #[serde(default)]
+    pub control_plane_pods: Vec<ControlPlanePodFacts>,
+    /// kube-proxy and CoreDNS, where kubeadm put them.
+    #[serde(default)]
+    pub addons: Vec<AddonFacts>,
 }
 
 /// One API server instance.
@@ -174,6 +186,32 @@ pub struct PodFacts {
     pub tolerates_unschedulable: bool,
 }
 
+/// The mirror of a static pod of the control plane, in namespace `kube-system`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlPlanePodFacts {
+    /// The master.
+    pub node: NodeName,
+    /// The component, by label `component`.
+    pub component: ControlPlaneComponent,
+    /// The image of its spec.
+    pub image: String,
+    /// The Ready condition.
+    pub ready: bool,
+    /// How often its container was started again.
+    pub restarts: i64,
+}
+
+/// An add-on that kubeadm puts into namespace `kube-system`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddonFacts {
+    /// `kube-proxy` (a DaemonSet) or `coredns` (a Deployment): also the role of its image.
+    pub name: String,
+    /// The image of its template.
+    pub image: String,
+    /// Whether every pod is of the newest template and ready.
+    pub rolled_out: bool,
+}
+
 /// A PodDisruptionBudget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetFacts {
@@ -237,6 +275,9 @@ pub struct MachineFacts {
     pub container_runtime: Observed<ComponentFacts>,
     /// Free bytes where artefacts are staged.
     pub staging_free_bytes: u64,
+    /// The control plane on this machine; none where no static pod of a control plane has a manifest.
+    #[serde(default)]
+    pub control_plane: Option<Box<ControlPlaneFacts>>,
 }
 
 /// One installed component.

@@ -3,6 +3,8 @@
 //! Each finding has a stable id, says what it saw and what to do. What could not be seen is `unknown`, and an
 //! unknown on a blocking check stops the start just as a failure does.
 
+mod control_plane;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::{AgentFacts, ClusterFacts, InstallMethod, Observed};
 use crate::id::NodeName;
-use crate::plan::{NodePlan, Plan};
+use crate::plan::{NodePlan, Plan, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor};
 
@@ -32,6 +34,9 @@ pub struct Finding {
     pub subject: String,
     /// What is wrong, and what to do; none for a pass.
     pub problem: Option<Problem>,
+    /// Whether the plan lets this finding pass, by the id of its check.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
 }
 
 /// How a check came out.
@@ -49,7 +54,7 @@ pub enum CheckResult {
 impl CheckReport {
     /// The findings that stop the start.
     pub fn blocking(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.result != CheckResult::Pass)
+        self.findings.iter().filter(|finding| finding.result != CheckResult::Pass && !finding.accepted)
     }
 }
 
@@ -75,6 +80,13 @@ pub fn check_plan(
         ];
         findings.extend(checks.into_iter().map(|(check, outcome)| finding(check, subject.clone(), outcome)));
     }
+    findings.extend(control_plane::check(plan, cluster, agents));
+    for finding in &mut findings {
+        // A person may let go what costs an outage or an edit, and never what would break the cluster.
+        finding.accepted = finding.result == CheckResult::Fail
+            && control_plane::ACCEPTABLE.contains(&finding.check.as_str())
+            && plan.options.accepts(&finding.check);
+    }
     CheckReport { findings }
 }
 
@@ -83,7 +95,7 @@ fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Probl
         Ok(()) => (CheckResult::Pass, None),
         Err((result, problem)) => (result, Some(problem)),
     };
-    Finding { check: check.to_owned(), result, subject, problem }
+    Finding { check: check.to_owned(), result, subject, problem, accepted: false }
 }
 
 fn check_identity(plan: &Plan, cluster: &ClusterFacts) -> Finding {
@@ -99,7 +111,12 @@ fn check_identity(plan: &Plan, cluster: &ClusterFacts) -> Finding {
 /// No kubelet may become newer than any API server, see <https://kubernetes.io/releases/version-skew-policy/#kubelet>.
 fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
     let oldest = cluster.api_servers.iter().map(|server| server.version).min();
+    let raises_control_plane = plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane);
     let outcome = match oldest {
+        Some(oldest) if raises_control_plane && oldest != plan.control_plane => {
+            Err((CheckResult::Fail, stale(plan, format!("the control plane was {} and is {oldest}", plan.control_plane))))
+        }
+        Some(_) if raises_control_plane => Ok(()),
         None => Err((CheckResult::Unknown, stale(plan, "no API server's version could be read".to_owned()))),
         Some(oldest) if oldest < plan.to => Err((
             CheckResult::Fail,
@@ -168,6 +185,9 @@ fn check_agent(
         }
         let (component, observed) = match &step.action {
             Action::UpgradeKubelet { .. } => ("kubelet", &machine.kubelet),
+            Action::UpgradeControlPlane(upgrade) if upgrade.files.iter().any(|file| file.role == "kubelet") => {
+                ("kubelet", &machine.kubelet)
+            }
             Action::UpgradeContainerRuntime { .. } => ("containerd", &machine.container_runtime),
             _ => continue,
         };
