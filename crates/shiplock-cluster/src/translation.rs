@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, Toleration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{Selector, SelectorExt as _};
-use shiplock_core::facts::{BudgetFacts, NodeFacts, NodeOwner, PodFacts, Readiness, WorkloadFacts};
+use shiplock_core::facts::{
+    AddonFacts, BudgetFacts, ControlPlaneComponent, ControlPlanePodFacts, NodeFacts, NodeOwner, PodFacts, Readiness,
+    WorkloadFacts,
+};
 use shiplock_core::id::{NodeName, ObjectUid};
 
 use crate::port::DrainPod;
@@ -86,6 +89,40 @@ pub(crate) fn pod_facts(pod: Pod) -> PodFacts {
     }
 }
 
+/// A pod, and what it tells of the control plane where it is the mirror of one of its static pods.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SeenPod {
+    pub(crate) facts: PodFacts,
+    pub(crate) control_plane: Option<Box<ControlPlanePodFacts>>,
+}
+
+impl SeenPod {
+    pub(crate) fn new(pod: Pod) -> Self {
+        let control_plane = control_plane_pod(&pod).map(Box::new);
+        Self { facts: pod_facts(pod), control_plane }
+    }
+}
+
+/// kubeadm labels its static pods `tier=control-plane` and `component=NAME`.
+fn control_plane_pod(pod: &Pod) -> Option<ControlPlanePodFacts> {
+    if pod.metadata.namespace.as_deref() != Some("kube-system") || !is_mirror(&pod.metadata) {
+        return None;
+    }
+    let labels = pod.metadata.labels.as_ref()?;
+    let component = ControlPlaneComponent::from_name(labels.get("component")?)?;
+    let spec = pod.spec.as_ref()?;
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    Some(ControlPlanePodFacts {
+        node: NodeName::from(spec.node_name.as_deref()?),
+        component,
+        image: spec.containers.first().and_then(|container| container.image.clone()).unwrap_or_default(),
+        ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        restarts: containers.iter().map(|container| i64::from(container.restart_count)).sum(),
+    })
+}
+
 /// A pod as a drain sees it; `budgets` are those of the whole cluster.
 pub(crate) fn drain_pod<'a>(pod: Pod, budgets: impl IntoIterator<Item = &'a Budget>) -> DrainPod {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -141,27 +178,56 @@ impl Budget {
     }
 }
 
+/// A workload, and what it tells of an add-on where it is one that kubeadm makes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SeenWorkload {
+    pub(crate) facts: WorkloadFacts,
+    pub(crate) addon: Option<Box<AddonFacts>>,
+}
+
+fn addon(
+    metadata: &ObjectMeta,
+    name: &str,
+    template: Option<&PodTemplateSpec>,
+    rolled_out: bool,
+) -> Option<Box<AddonFacts>> {
+    if metadata.namespace.as_deref() != Some("kube-system") || metadata.name.as_deref() != Some(name) {
+        return None;
+    }
+    let container = template.and_then(|template| template.spec.as_ref()?.containers.first());
+    let image = container.and_then(|container| container.image.clone()).unwrap_or_default();
+    Some(Box::new(AddonFacts { name: name.to_owned(), image, rolled_out }))
+}
+
 /// Facts of a Deployment.
-pub(crate) fn deployment_facts(object: Deployment) -> WorkloadFacts {
-    let ready = object.status.unwrap_or_default().ready_replicas;
-    workload("Deployment", object.metadata, object.spec.and_then(|spec| spec.replicas).unwrap_or(1), ready.unwrap_or(0))
+pub(crate) fn deployment_facts(object: Deployment) -> SeenWorkload {
+    let (spec, status) = (object.spec.unwrap_or_default(), object.status.unwrap_or_default());
+    let desired = spec.replicas.unwrap_or(1);
+    let newest = status.observed_generation >= object.metadata.generation;
+    let counts = [status.updated_replicas, status.available_replicas, status.replicas];
+    let rolled_out = newest && counts.iter().all(|count| count.unwrap_or(0) == desired);
+    let addon = addon(&object.metadata, "coredns", Some(&spec.template), rolled_out);
+    let ready = status.ready_replicas.unwrap_or(0);
+    SeenWorkload { facts: workload("Deployment", object.metadata, desired, ready), addon }
 }
 
 /// Facts of a StatefulSet.
-pub(crate) fn stateful_set_facts(object: StatefulSet) -> WorkloadFacts {
-    let ready = object.status.unwrap_or_default().ready_replicas;
-    workload(
-        "StatefulSet",
-        object.metadata,
-        object.spec.and_then(|spec| spec.replicas).unwrap_or(1),
-        ready.unwrap_or(0),
-    )
+pub(crate) fn stateful_set_facts(object: StatefulSet) -> SeenWorkload {
+    let ready = object.status.unwrap_or_default().ready_replicas.unwrap_or(0);
+    let desired = object.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    SeenWorkload { facts: workload("StatefulSet", object.metadata, desired, ready), addon: None }
 }
 
 /// Facts of a DaemonSet.
-pub(crate) fn daemon_set_facts(object: DaemonSet) -> WorkloadFacts {
+pub(crate) fn daemon_set_facts(object: DaemonSet) -> SeenWorkload {
     let status = object.status.unwrap_or_default();
-    workload("DaemonSet", object.metadata, status.desired_number_scheduled, status.number_ready)
+    let desired = status.desired_number_scheduled;
+    let newest = status.observed_generation >= object.metadata.generation;
+    let counts = [status.updated_number_scheduled, status.number_available];
+    let rolled_out = newest && counts.iter().all(|count| count.unwrap_or(0) == desired);
+    let template = object.spec.as_ref().map(|spec| &spec.template);
+    let addon = addon(&object.metadata, "kube-proxy", template, rolled_out);
+    SeenWorkload { facts: workload("DaemonSet", object.metadata, desired, status.number_ready), addon }
 }
 
 fn workload(kind: &str, metadata: ObjectMeta, desired: i32, ready: i32) -> WorkloadFacts {

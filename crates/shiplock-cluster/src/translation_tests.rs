@@ -172,12 +172,65 @@ fn workloads_count_what_is_wanted_and_what_is_ready() {
     let selector = json!({"matchLabels": {}});
     let deployment =
         json!({"metadata": metadata, "spec": {"selector": selector, "template": {}}, "status": {"readyReplicas": 1}});
-    let facts = deployment_facts(serde_json::from_value(deployment).unwrap());
+    let facts = deployment_facts(serde_json::from_value(deployment).unwrap()).facts;
     assert_eq!((facts.label().as_str(), facts.desired, facts.ready), ("Deployment shop/web", 1, 1));
     let set = json!({"metadata": metadata, "spec": {"replicas": 3, "selector": selector, "template": {}, "serviceName": "s"}, "status": {"replicas": 3}});
-    let facts = stateful_set_facts(serde_json::from_value(set).unwrap());
+    let facts = stateful_set_facts(serde_json::from_value(set).unwrap()).facts;
     assert_eq!((facts.label().as_str(), facts.desired, facts.ready), ("StatefulSet shop/web", 3, 0));
     let set = json!({"metadata": metadata, "status": {"currentNumberScheduled": 4, "desiredNumberScheduled": 5, "numberMisscheduled": 0, "numberReady": 2}});
-    let facts = daemon_set_facts(serde_json::from_value(set).unwrap());
+    let facts = daemon_set_facts(serde_json::from_value(set).unwrap()).facts;
     assert_eq!((facts.label().as_str(), facts.desired, facts.ready), ("DaemonSet shop/web", 5, 2));
+}
+
+#[test]
+fn mirrors_of_the_control_plane_are_told_apart_from_other_pods() {
+    let mirror = |namespace: &str, component: &str, ready: &str| {
+        SeenPod::new(pod(json!({
+            "metadata": {"namespace": namespace, "name": "kube-apiserver-m1", "labels": {"component": component},
+                "annotations": {MIRROR_ANNOTATION: "hash"}},
+            "spec": {"nodeName": "m1", "containers": [{"name": "kube-apiserver", "image": "registry.k8s.io/kube-apiserver:v1.36.3"}]},
+            "status": {"conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [
+                {"name": "kube-apiserver", "image": "", "imageID": "", "ready": true, "restartCount": 2}]},
+        })))
+        .control_plane
+    };
+    let found = *mirror("kube-system", "kube-apiserver", "True").unwrap();
+    assert_eq!((found.node.as_str(), found.component), ("m1", ControlPlaneComponent::KubeApiserver));
+    assert_eq!(
+        (found.image.as_str(), found.ready, found.restarts),
+        ("registry.k8s.io/kube-apiserver:v1.36.3", true, 2)
+    );
+    assert!(!mirror("kube-system", "etcd", "False").unwrap().ready);
+    assert_eq!(mirror("shop", "kube-apiserver", "True"), None);
+    assert_eq!(mirror("kube-system", "kube-vip", "True"), None);
+}
+
+#[test]
+fn an_add_on_is_rolled_out_when_every_pod_is_of_the_newest_template_and_there() {
+    let metadata = json!({"namespace": "kube-system", "name": "coredns", "generation": 4});
+    let template =
+        json!({"spec": {"containers": [{"name": "coredns", "image": "registry.k8s.io/coredns/coredns:v1.14.2"}]}});
+    let coredns = |status: Value| {
+        let spec = json!({"replicas": 2, "selector": {}, "template": template});
+        deployment_facts(serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap())
+            .addon
+            .unwrap()
+    };
+    let whole = json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
+    assert_eq!(coredns(whole.clone()).image, "registry.k8s.io/coredns/coredns:v1.14.2");
+    assert!(coredns(whole.clone()).rolled_out);
+    for (field, value) in [("observedGeneration", 3), ("replicas", 3), ("updatedReplicas", 1), ("availableReplicas", 1)]
+    {
+        let mut status = whole.clone();
+        status[field] = json!(value);
+        assert!(!coredns(status).rolled_out, "{field}");
+    }
+    let proxy = |updated: i32| {
+        let metadata = json!({"namespace": "kube-system", "name": "kube-proxy", "generation": 1});
+        let status = json!({"observedGeneration": 1, "currentNumberScheduled": 2, "desiredNumberScheduled": 2,
+            "numberMisscheduled": 0, "numberReady": 2, "updatedNumberScheduled": updated, "numberAvailable": 2});
+        let object = json!({"metadata": metadata, "spec": {"selector": {}, "template": {}}, "status": status});
+        daemon_set_facts(serde_json::from_value(object).unwrap()).addon.unwrap().rolled_out
+    };
+    assert!(proxy(2) && !proxy(1));
 }

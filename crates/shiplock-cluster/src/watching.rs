@@ -1,5 +1,6 @@
 //! All caches of one cluster and the tasks that keep them fresh. Dropping it ends the tasks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
-use shiplock_core::facts::{ClusterFacts, NodeFacts, PodFacts, WorkloadFacts};
+use shiplock_core::facts::{ClusterFacts, NodeFacts};
 use shiplock_core::id::NodeName;
 use shiplock_core::problem::Problem;
 use tokio::task::JoinSet;
@@ -16,9 +17,9 @@ use tokio::task::JoinSet;
 use crate::answer::unreachable_server;
 use crate::cache::{Cache, Changes, Source};
 use crate::connection::Connection;
-use crate::survey::{Survey, survey};
+use crate::survey::{Survey, Surveyed, survey};
 use crate::translation::{
-    Budget, daemon_set_facts, deployment_facts, is_finished, node_facts, pod_facts, stateful_set_facts,
+    Budget, SeenPod, SeenWorkload, daemon_set_facts, deployment_facts, is_finished, node_facts, stateful_set_facts,
 };
 
 /// How long the first facts may take before the caller gets an answer that they are not there yet.
@@ -28,11 +29,11 @@ const FIRST_FACTS_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Watching {
     nodes: Arc<Cache<NodeFacts>>,
-    pods: Arc<Cache<PodFacts>>,
+    pods: Arc<Cache<SeenPod>>,
     budgets: Arc<Cache<Budget>>,
-    deployments: Arc<Cache<WorkloadFacts>>,
-    stateful_sets: Arc<Cache<WorkloadFacts>>,
-    daemon_sets: Arc<Cache<WorkloadFacts>>,
+    deployments: Arc<Cache<SeenWorkload>>,
+    stateful_sets: Arc<Cache<SeenWorkload>>,
+    daemon_sets: Arc<Cache<SeenWorkload>>,
     survey: Arc<Survey>,
     server: String,
     /// Aborted when this is dropped.
@@ -44,9 +45,9 @@ fn nodes(connection: &Connection) -> Source<Node, NodeFacts> {
     Source { connection: connection.clone(), api, resource: "nodes", keep: |node| Some(node_facts(node)) }
 }
 
-fn pods(connection: &Connection) -> Source<Pod, PodFacts> {
+fn pods(connection: &Connection) -> Source<Pod, SeenPod> {
     let api = Api::all(connection.client.clone());
-    let keep = |pod: Pod| (!is_finished(&pod)).then(|| pod_facts(pod));
+    let keep = |pod: Pod| (!is_finished(&pod)).then(|| SeenPod::new(pod));
     Source { connection: connection.clone(), api, resource: "pods", keep }
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn budgets(connection: &Connection) -> Source<PodDisruptionBudget, Bu
     Source { connection: connection.clone(), api, resource, keep: |budget| Some(Budget::new(budget)) }
 }
 
-fn deployments(connection: &Connection) -> Source<Deployment, WorkloadFacts> {
+fn deployments(connection: &Connection) -> Source<Deployment, SeenWorkload> {
     let api = Api::all(connection.client.clone());
     Source {
         connection: connection.clone(),
@@ -66,7 +67,7 @@ fn deployments(connection: &Connection) -> Source<Deployment, WorkloadFacts> {
     }
 }
 
-fn stateful_sets(connection: &Connection) -> Source<StatefulSet, WorkloadFacts> {
+fn stateful_sets(connection: &Connection) -> Source<StatefulSet, SeenWorkload> {
     let api = Api::all(connection.client.clone());
     Source {
         connection: connection.clone(),
@@ -76,7 +77,7 @@ fn stateful_sets(connection: &Connection) -> Source<StatefulSet, WorkloadFacts> 
     }
 }
 
-fn daemon_sets(connection: &Connection) -> Source<DaemonSet, WorkloadFacts> {
+fn daemon_sets(connection: &Connection) -> Source<DaemonSet, SeenWorkload> {
     let api = Api::all(connection.client.clone());
     Source {
         connection: connection.clone(),
@@ -168,18 +169,40 @@ impl Watching {
 
     fn assemble(&self, observed_at: Timestamp) -> Result<ClusterFacts, Problem> {
         let found = self.survey.newest().ok_or_else(|| self.not_yet())?;
-        let all = |cache: &Cache<WorkloadFacts>| cache.look(|items| items.values().cloned().collect::<Vec<_>>());
-        Ok(ClusterFacts {
-            uid: found.uid,
-            observed_at,
-            api_servers: found.api_servers,
-            nodes: self
-                .nodes
-                .look(|nodes| nodes.iter().map(|(name, node)| (NodeName::from(name.as_str()), node.clone())).collect()),
-            pods: self.pods.look(|pods| pods.values().cloned().collect()),
-            budgets: self.budgets.look(|budgets| budgets.values().map(|budget| budget.facts.clone()).collect()),
-            workloads: [all(&self.deployments), all(&self.stateful_sets), all(&self.daemon_sets)].concat(),
-        })
+        let all = |cache: &Cache<SeenWorkload>| cache.look(|items| items.values().cloned().collect::<Vec<_>>());
+        let nodes = self
+            .nodes
+            .look(|nodes| nodes.iter().map(|(name, node)| (NodeName::from(name.as_str()), node.clone())).collect());
+        let pods = self.pods.look(|pods| pods.values().cloned().collect());
+        let budgets = self.budgets.look(|budgets| budgets.values().cloned().collect());
+        let workloads = [all(&self.deployments), all(&self.stateful_sets), all(&self.daemon_sets)].concat();
+        Ok(gather(found, observed_at, nodes, pods, budgets, workloads))
+    }
+}
+
+/// Puts the parts together.
+fn gather(
+    found: Surveyed,
+    observed_at: Timestamp,
+    nodes: BTreeMap<NodeName, NodeFacts>,
+    pods: Vec<SeenPod>,
+    budgets: Vec<Budget>,
+    workloads: Vec<SeenWorkload>,
+) -> ClusterFacts {
+    let (pods, control_plane_pods): (Vec<_>, Vec<_>) =
+        pods.into_iter().map(|pod| (pod.facts, pod.control_plane.map(|boxed| *boxed))).unzip();
+    let (workloads, addons): (Vec<_>, Vec<_>) =
+        workloads.into_iter().map(|workload| (workload.facts, workload.addon.map(|boxed| *boxed))).unzip();
+    ClusterFacts {
+        uid: found.uid,
+        observed_at,
+        api_servers: found.api_servers,
+        nodes,
+        pods,
+        budgets: budgets.into_iter().map(|budget| budget.facts).collect(),
+        workloads,
+        control_plane_pods: control_plane_pods.into_iter().flatten().collect(),
+        addons: addons.into_iter().flatten().collect(),
     }
 }
 
@@ -204,13 +227,12 @@ pub(crate) async fn snapshot(connection: &Connection) -> Result<ClusterFacts, Pr
         daemon_sets.list(),
     )?;
     let workloads = [deployments.0, stateful_sets.0, daemon_sets.0];
-    Ok(ClusterFacts {
-        uid: found.uid,
+    Ok(gather(
+        found,
         observed_at,
-        api_servers: found.api_servers,
-        nodes: nodes.0.into_iter().map(|(name, node)| (NodeName::from(name), node)).collect(),
-        pods: pods.0.into_values().collect(),
-        budgets: budgets.0.into_values().map(|budget| budget.facts).collect(),
-        workloads: workloads.into_iter().flat_map(|items| items.into_values()).collect(),
-    })
+        nodes.0.into_iter().map(|(name, node)| (NodeName::from(name), node)).collect(),
+        pods.0.into_values().collect(),
+        budgets.0.into_values().collect(),
+        workloads.into_iter().flat_map(|items| items.into_values()).collect(),
+    ))
 }

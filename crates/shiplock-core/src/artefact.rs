@@ -65,6 +65,10 @@ pub struct ArtefactImage {
     pub sha256: String,
     /// The digest of the image's manifest, `sha256:…`.
     pub digest: String,
+    /// The digest of the image's configuration, `sha256:…`, by which runtimes tell what a container runs; none in an
+    /// index that does not hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
 }
 
 impl ArtefactIndex {

@@ -116,6 +116,7 @@ pub fn artefacts() -> ArtefactIndex {
         size_bytes: 1 << 20,
         sha256: "3".repeat(64),
         digest: format!("sha256:{}", "4".repeat(64)),
+        image_id: None,
     };
     let release = |version: &str| ReleaseArtefacts {
         kubernetes: version.parse().expect("samples are well formed"),

@@ -80,20 +80,20 @@ impl<'a> Installation<'a> {
         })
     }
 
-    /// A server with the lab's cluster registered and an agent on each worker.
+    /// A server with the lab's cluster registered and an agent on each node.
     pub(crate) fn ready(lab: &'a Lab) -> Result<Self> {
         let mut installation = Self::new(lab, "shiplock", 0)?;
         installation.start_server()?;
         installation.add_cluster(CLUSTER)?;
-        let workers: Vec<String> = lab.node_names()?.into_iter().filter(|name| name.starts_with('w')).collect();
-        for node in &workers {
+        let nodes = lab.node_names()?;
+        for node in &nodes {
             installation.join(node)?;
         }
         installation.until("every agent is heard of", Duration::from_secs(60), |installation| {
             let agents = installation.json(&["agent", "list", CLUSTER])?;
             let heard =
                 agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null());
-            Ok(heard.count() == workers.len())
+            Ok(heard.count() == nodes.len())
         })?;
         Ok(installation)
     }

@@ -5,12 +5,14 @@
 //! the while. Nothing is skipped silently: what is not there is an error.
 
 mod blockers;
+mod control_plane;
 pub(crate) mod controls;
 mod crashes;
 mod fencing;
 pub(crate) mod installation;
 pub(crate) mod pools;
 mod refusals;
+mod samples;
 
 use std::time::Instant;
 
@@ -83,6 +85,18 @@ const SCENARIOS: &[Scenario] = &[
         promise: "a thawed server and an older store change nothing",
         in_gate: false,
         run: fencing::run,
+    },
+    Scenario {
+        name: "whole",
+        promise: "control plane, add-ons and pools of a cluster with one master are upgraded as one upgrade",
+        in_gate: false,
+        run: control_plane::whole,
+    },
+    Scenario {
+        name: "three-masters",
+        promise: "three masters are upgraded one by one: never two away, the API answers, no request is lost",
+        in_gate: false,
+        run: control_plane::three_masters,
     },
     Scenario {
         name: "refusals",

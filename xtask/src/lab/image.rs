@@ -173,18 +173,29 @@ impl ImageContent {
 
 /// The digest of the image manifest (`sha256:…`) that an archive of ours holds.
 pub(crate) fn manifest_digest(archive: &Path) -> Result<String> {
-    let mut archive_reader = tar::Archive::new(File::open(archive)?);
-    for entry in archive_reader.entries()? {
+    let index = json_entry(archive, "index.json")?;
+    let digest = index["manifests"][0]["digest"].as_str();
+    digest.map(str::to_owned).with_context(|| format!("{} names no manifest", archive.display()))
+}
+
+/// The digest of the configuration that a manifest in an archive of ours names.
+pub(crate) fn image_id(archive: &Path, manifest: &str) -> Result<String> {
+    let manifest = json_entry(archive, &format!("blobs/{}", manifest.replace(':', "/")))?;
+    let digest = manifest["config"]["digest"].as_str();
+    digest.map(str::to_owned).with_context(|| format!("{} names no configuration", archive.display()))
+}
+
+fn json_entry(archive: &Path, name: &str) -> Result<Value> {
+    let mut entries = tar::Archive::new(File::open(archive)?);
+    for entry in entries.entries()? {
         let mut entry = entry?;
-        if entry.path()?.as_ref() == Path::new("index.json") {
+        if entry.path()?.as_ref() == Path::new(name) {
             let mut text = String::new();
             entry.read_to_string(&mut text)?;
-            let index: Value = serde_json::from_str(&text)?;
-            let digest = index["manifests"][0]["digest"].as_str();
-            return digest.map(str::to_owned).with_context(|| format!("{} names no manifest", archive.display()));
+            return Ok(serde_json::from_str(&text)?);
         }
     }
-    anyhow::bail!("{} has no index.json", archive.display())
+    anyhow::bail!("{} has no {name}", archive.display())
 }
 
 fn header(kind: EntryType, size: u64, mode: u32) -> Header {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::archive::archive_path;
 use super::gobuild::KUBERNETES_COMMANDS;
 use super::home::{Home, link, sha256, stamp, temporary, write};
-use super::image::manifest_digest;
+use super::image::{image_id, manifest_digest};
 use super::process::say;
 use super::versions::{CNI, CONTAINERD, RELEASES, Release};
 
@@ -76,6 +76,8 @@ pub struct ImageArtefact {
     pub sha256: String,
     /// Digest of the image manifest, `sha256:…`.
     pub digest: String,
+    /// Digest of the image configuration, `sha256:…`.
+    pub image_id: String,
 }
 
 /// Whether everything of a release is built.
@@ -145,6 +147,7 @@ fn images_of(home: &Home, release: &Release, digests: &mut Digests) -> Result<Ve
     for image in release.images() {
         let archive = archive_path(home, &image);
         let path = format!("images/{}", image.archive());
+        let digest = manifest_digest(&archive)?;
         link_if_other(&archive, &home.mirror().join(&path))?;
         images.push(ImageArtefact {
             role: image.role.to_owned(),
@@ -153,7 +156,8 @@ fn images_of(home: &Home, release: &Release, digests: &mut Digests) -> Result<Ve
             path,
             size_bytes: fs::metadata(&archive)?.len(),
             sha256: digests.of(&archive)?,
-            digest: manifest_digest(&archive)?,
+            image_id: image_id(&archive, &digest)?,
+            digest,
         });
     }
     images.sort_by(|a, b| a.role.cmp(&b.role));

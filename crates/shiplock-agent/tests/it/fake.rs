@@ -55,6 +55,7 @@ pub(crate) fn image(role: &str, content: &str) -> ArtefactImage {
         size_bytes: content.len() as u64,
         sha256: digest(content),
         digest: format!("sha256:{}", digest(&format!("manifest of {content}"))),
+        image_id: None,
     }
 }
 

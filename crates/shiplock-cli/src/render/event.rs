@@ -2,7 +2,7 @@
 
 use shiplock_core::id::StepNumber;
 use shiplock_core::language::Language;
-use shiplock_core::plan::{Plan, StageKind};
+use shiplock_core::plan::Plan;
 use shiplock_core::problem::Problem;
 use shiplock_core::step::Target;
 use shiplock_core::upgrade::waiting::step_name;
@@ -199,7 +199,7 @@ impl Teller<'_> {
 
     fn stage(&self, index: usize) -> String {
         match self.plan.and_then(|plan| plan.stages.get(index)).map(|stage| &stage.kind) {
-            Some(kind) => words::stage(kind.word(), kind.pool().map(PoolName::as_str), self.language),
+            Some(kind) => words::stage(kind.word(), kind.pool().map(|pool| pool.as_str()), self.language),
             None => format!("{} {}", self.language.pick("stage", "阶段"), index + 1),
         }
     }
@@ -278,6 +278,24 @@ impl Teller<'_> {
             StepOutcome::Verified { components } => {
                 let components = components.join(self.language.pick(", ", "、"));
                 if zh { format!("回读确认：{components}") } else { format!("read back: {components}") }
+            }
+            StepOutcome::BackedUp { backup, revision, keys, size_bytes, .. } => {
+                let mebibytes = size_bytes.div_ceil(1 << 20);
+                if zh {
+                    format!("etcd 已备份为 {backup}：修订版本 {revision}，{keys} 个键，{mebibytes} MiB")
+                } else {
+                    format!("etcd saved as {backup}: revision {revision}, {keys} keys, {mebibytes} MiB")
+                }
+            }
+            StepOutcome::Swapped { interrupted_milliseconds, components, .. } => {
+                let seconds =
+                    format!("{}.{}", interrupted_milliseconds / 1_000, interrupted_milliseconds % 1_000 / 100);
+                let components = components.join(self.language.pick(", ", "、"));
+                if zh {
+                    format!("已切换，{seconds} 秒后全部回读确认：{components}")
+                } else {
+                    format!("swapped, all read back after {seconds} s: {components}")
+                }
             }
             StepOutcome::Compared { worse } if worse.is_empty() => {
                 self.language.pick("every workload is as well as before", "所有工作负载与升级前一样健康").to_owned()

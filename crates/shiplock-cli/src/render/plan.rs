@@ -99,7 +99,7 @@ fn versions_before(plan: &Plan, style: &Style) -> String {
 }
 
 fn stage_name(stage: &Stage, style: &Style) -> String {
-    words::stage(stage.kind.word(), stage.kind.pool().map(PoolName::as_str), style.language)
+    words::stage(stage.kind.word(), stage.kind.pool().map(|pool| pool.as_str()), style.language)
 }
 
 fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
@@ -249,6 +249,28 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
         }
         Note::NodeNotReady { node, why } => {
             format!("node {node} is not Ready and its agent is silent: it is left out and stays at its version ({why})")
+        }
+        Note::ApiAway { node, seconds } if zh => {
+            format!(
+                "集群只有一个控制面节点 {node}：升级该节点期间 API 约有 {seconds} 秒无响应；用 --accept CP-003 接受"
+            )
+        }
+        Note::ApiAway { node, seconds } => {
+            format!(
+                "{node} is the only master: the API does not answer for about {seconds} s while it is upgraded; accept that with --accept CP-003"
+            )
+        }
+        Note::EtcdMinorChanges { from, to } if zh => {
+            format!("etcd 从 {from} 升级到 {to}（次版本变化）：之后回退控制面时 etcd 保持 {to}")
+        }
+        Note::EtcdMinorChanges { from, to } => {
+            format!("etcd goes from {from} to {to}, another minor: a later way back leaves it there")
+        }
+        Note::CertificatesNotRenewed { ends_at } if zh => {
+            format!("CA 私钥不在控制面节点上：证书不会续期，最早于 {ends_at} 到期")
+        }
+        Note::CertificatesNotRenewed { ends_at } => {
+            format!("the key of the CA is not on the masters: certificates are not renewed, the first ends {ends_at}")
         }
         Note::NodeCordonedByOthers { node } if zh => {
             format!("节点 {node} 已被他人设为不可调度；会被升级，并保持不可调度")

@@ -40,6 +40,7 @@ fn steps(node: &str, first: u32) -> Vec<Step> {
         kubelet_sha256: None,
         container_runtime: Some("v2.2.9".to_owned()),
         container_runtime_sha256: None,
+        control_plane_images: Vec::new(),
     };
     let kubelet = Action::UpgradeKubelet { version: TO, files: vec![] };
     let actions = [Action::Cordon, drain, runtime, kubelet, verify, Action::Uncordon];
@@ -187,6 +188,7 @@ pub fn events() -> Vec<EventRecord> {
         result,
         subject: "node w-1".to_owned(),
         problem: Some(refused()),
+        accepted: false,
     };
     let skipped =
         Problem::new(Code::DrainTimedOut).with("node", "w-4").with("limit", "1800 s").with("blockers", "pay/api-6f");
@@ -290,8 +292,13 @@ pub fn upgrade_paused() -> UpgradeView {
 /// An upgrade whose start is stopped.
 pub fn upgrade_blocked(result: CheckResult) -> UpgradeView {
     let missing = Problem::new(Code::AgentMissing).with("node", "w-2").with("cluster", "prod-hz");
-    let finding =
-        Finding { check: "AGT-001".to_owned(), result, subject: "node w-2".to_owned(), problem: Some(missing) };
+    let finding = Finding {
+        check: "AGT-001".to_owned(),
+        result,
+        subject: "node w-2".to_owned(),
+        problem: Some(missing),
+        accepted: false,
+    };
     let events = vec![
         Event::Planned { plan: Box::new(plan()), by: "li.wei".into() },
         Event::CheckStarted,
@@ -385,6 +392,7 @@ pub fn agents() -> Vec<AgentView> {
         kubelet: component("v1.35.6", InstallMethod::Binary),
         container_runtime: component("1.6.20", package),
         staging_free_bytes: 5 << 30,
+        control_plane: None,
     };
     let unknown = Observed::Unknown { problem: refused(), since: now() };
     vec![

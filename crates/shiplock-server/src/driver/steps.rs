@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use shiplock_cluster::port::{Cluster, Cordon, Uncordon};
-use shiplock_core::facts::{NodeFacts, NodeOwner, Observed, Readiness};
+use shiplock_core::artefact::ArtefactImage;
+use shiplock_core::facts::{ClusterFacts, ControlPlaneFacts, EtcdFacts, NodeFacts, NodeOwner, Observed, Readiness};
 use shiplock_core::id::{ClusterName, NodeName, StepNumber};
 use shiplock_core::plan::{NodePlan, Plan};
 use shiplock_core::problem::{Code, Problem};
@@ -83,6 +84,7 @@ impl StepContext {
                 )
                 .await
             }
+            (Action::VerifyAddons { images }, _) => self.verify_addons(step, images).await,
             (Action::VerifyNode { .. }, Some(node)) => self.verify_node(step, node).await,
             (Action::Uncordon, Some(node)) => self.uncordon(node).await,
             (Action::VerifyCluster { kubelet }, _) => self.verify_cluster(step, *kubelet).await,
@@ -138,7 +140,13 @@ impl StepContext {
     /// The node must be Ready and report what is claimed, and its agent must have read the digests of the
     /// executables that run.
     async fn verify_node(&self, step: &Step, planned: &NodePlan) -> StepResult {
-        let Action::VerifyNode { kubelet, kubelet_sha256, container_runtime, container_runtime_sha256 } = &step.action
+        let Action::VerifyNode {
+            kubelet,
+            kubelet_sha256,
+            container_runtime,
+            container_runtime_sha256,
+            control_plane_images,
+        } = &step.action
         else {
             return Err((Problem::new(Code::Internal).with("what", "not a verification"), false));
         };
@@ -170,7 +178,35 @@ impl StepContext {
                 let found = running(machine.map(|machine| &machine.container_runtime));
                 read_back(&planned.node, "containerd executable", expected, &found)?;
             }
+            if !control_plane_images.is_empty() {
+                let facts = context.cluster.facts().await?;
+                let control_plane = machine.and_then(|machine| machine.control_plane.as_deref());
+                check_master(&planned.node, control_plane_images, control_plane, &facts)?;
+                components.extend(control_plane_images.iter().map(|image| image.reference.clone()));
+            }
             Ok(StepOutcome::Verified { components })
+        })
+        .await
+    }
+
+    /// kube-proxy and CoreDNS run the target's images on every pod.
+    async fn verify_addons(&self, step: &Step, images: &[ArtefactImage]) -> StepResult {
+        self.until(step, |context| async move {
+            let facts = context.cluster.facts().await?;
+            let subject = format!("cluster {}", context.cluster_name);
+            for image in images {
+                let differs = |found: &str| {
+                    let problem = Problem::new(Code::ReadBackMismatch).with("component", &image.role);
+                    problem.with("subject", &subject).with("expected", &image.reference).with("found", found)
+                };
+                match facts.addons.iter().find(|addon| addon.name == image.role) {
+                    None => return Err(differs("nothing")),
+                    Some(addon) if addon.image != image.reference => return Err(differs(&addon.image)),
+                    Some(addon) if !addon.rolled_out => return Err(differs("pods of an older template, or not ready")),
+                    Some(_) => {}
+                }
+            }
+            Ok(StepOutcome::Verified { components: images.iter().map(|image| image.reference.clone()).collect() })
         })
         .await
     }
@@ -255,6 +291,56 @@ fn check_node(name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> 
     match &node.ready {
         Readiness::Ready => Ok(()),
         Readiness::NotReady { why } => Err(Problem::new(Code::NodeNotReady).with("node", name).with("why", why)),
+    }
+}
+
+/// Each component on a master runs the planned image by the runtime's word, its own endpoint answers, its mirror pod is
+/// Ready with that image, and etcd is well as a whole: a kubelet of a new version starts the static pods anew after the
+/// node is Ready, so the node alone proves nothing.
+fn check_master(
+    node: &NodeName,
+    images: &[ArtefactImage],
+    control_plane: Option<&ControlPlaneFacts>,
+    cluster: &ClusterFacts,
+) -> Result<(), Problem> {
+    let Some(control_plane) = control_plane else {
+        return read_back(node, "control plane", "static pods", "unknown");
+    };
+    for image in images {
+        let found = control_plane.components.iter().find(|found| found.component.name() == image.role);
+        let running = found.and_then(|found| found.running.as_ref());
+        let reference = running.map_or("nothing", |running| running.image.as_str());
+        read_back(node, &image.role, &image.reference, reference)?;
+        read_back(
+            node,
+            &format!("{} image id", image.role),
+            &image.digest,
+            running.map_or("", |running| &running.image_id),
+        )?;
+        if !found.is_some_and(|found| found.healthy) {
+            return read_back(node, &image.role, "healthy", "no good answer from its own endpoint");
+        }
+        let mirror =
+            cluster.control_plane_pods.iter().find(|pod| pod.node == *node && pod.component.name() == image.role);
+        read_back(
+            node,
+            &format!("pod {}-{node}", image.role),
+            &image.reference,
+            mirror.map_or("no pod", |pod| &pod.image),
+        )?;
+        if !mirror.is_some_and(|pod| pod.ready) {
+            return read_back(node, &format!("pod {}-{node}", image.role), "Ready", "not Ready");
+        }
+    }
+    match &control_plane.etcd {
+        EtcdFacts::External { .. } => Ok(()),
+        EtcdFacts::Stacked { cluster: Observed::Unknown { problem, .. } } => Err(problem.clone()),
+        EtcdFacts::Stacked { cluster: Observed::Known(etcd) } => {
+            match etcd.members.iter().find(|member| member.healthy_version.is_none()) {
+                None => Ok(()),
+                Some(ill) => read_back(node, &format!("etcd member {}", ill.name), "healthy", "no good answer"),
+            }
+        }
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) fn agent(cluster: &str, node: &str, serial: &str) -> AgentRecord {
             kubelet: Observed::Known(kubelet),
             container_runtime: Observed::Unknown { problem: unknown, since: at(0) },
             staging_free_bytes: 10 << 30,
+            control_plane: None,
         },
         enrolled_at: at(0),
     }
@@ -86,6 +87,7 @@ pub(super) fn plan(id: &str) -> Plan {
                 size_bytes: 320_000,
                 sha256: "cd".repeat(32),
                 digest: format!("sha256:{}", "ef".repeat(32)),
+                image_id: None,
             }],
         },
         target: Target::Node(node.into()),
@@ -142,6 +144,7 @@ fn node_plan(node: &str, first_step: u32) -> NodePlan {
             kubelet_sha256: Some("ab".repeat(32)),
             container_runtime: Some("v2.2.9".to_owned()),
             container_runtime_sha256: None,
+            control_plane_images: Vec::new(),
         },
         Action::Uncordon,
     ];
@@ -193,7 +196,8 @@ fn succeeded(step: u32, attempt: u32, outcome: StepOutcome) -> Event {
 /// The pre-check and the start.
 fn checked_and_started(result: CheckResult) -> Vec<Event> {
     let problem = (result != CheckResult::Pass).then(problem);
-    let finding = Finding { check: "NOD-001".to_owned(), result, subject: "node node-a".to_owned(), problem };
+    let finding =
+        Finding { check: "NOD-001".to_owned(), result, subject: "node node-a".to_owned(), problem, accepted: false };
     vec![Event::CheckStarted, Event::CheckFinished { report: CheckReport { findings: vec![finding] } }]
 }
 
