@@ -1,6 +1,9 @@
 //! `cargo xtask test` and `cargo xtask ci`: the hermetic gate, which needs neither root nor network beyond crates.
 
+mod dependencies;
+
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -31,9 +34,15 @@ pub fn test() -> Result<()> {
 pub fn ci() -> Result<()> {
     cargo("format", &["fmt", "--all", "--check"])?;
     dependency_direction()?;
+    dependencies::check(&workspace())?;
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     test()?;
     documentation()
+}
+
+/// The root of the workspace.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace").to_owned()
 }
 
 fn documentation() -> Result<()> {
