@@ -314,6 +314,16 @@ impl fmt::Display for Code {
     }
 }
 
+/// A text, and not the list of today's codes: a reader must bear one that it does not know.
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Code {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Code".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^UPG[0-9]{4}$" })
+    }
+}
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.id())
@@ -328,6 +338,7 @@ impl<'de> Deserialize<'de> for Code {
 
 /// One occurrence of a [`Code`], with its parameters and what caused it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// What kind of problem it is.
     pub code: Code,

@@ -4,7 +4,7 @@ mod dependencies;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,7 +27,22 @@ pub(crate) fn cargo_command() -> Command {
 
 /// Runs the hermetic tests of the whole workspace.
 pub fn test() -> Result<()> {
-    cargo("tests", &["test", "--workspace"])
+    cargo("tests", &["test", "--workspace", "--features", GENERATED])
+}
+
+/// The features that only generate: tests of theirs hold the generated files against the code.
+const GENERATED: &str = "shiplock-api/schema";
+
+/// Writes the files that are generated from the code. A test fails when one is out of date.
+pub fn codegen() -> Result<()> {
+    let path = workspace().join("openapi/v1.json");
+    let mut command = cargo_command();
+    command.args(["run", "--quiet", "--package", "shiplock-api", "--features", "schema", "--example", "openapi"]);
+    let output = command.stderr(Stdio::inherit()).output().context("cargo cannot be started")?;
+    ensure!(output.status.success(), "the OpenAPI document is not made ({})", output.status);
+    std::fs::write(&path, output.stdout).with_context(|| format!("{} cannot be written", path.display()))?;
+    eprintln!("xtask: {} is written", path.display());
+    Ok(())
 }
 
 /// Runs everything that must hold before a change lands, but the end-to-end tests.
@@ -35,7 +50,7 @@ pub fn ci() -> Result<()> {
     cargo("format", &["fmt", "--all", "--check"])?;
     dependency_direction()?;
     dependencies::check(&workspace())?;
-    cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo("clippy", &["clippy", "--workspace", "--all-targets", "--features", GENERATED, "--", "-D", "warnings"])?;
     test()?;
     documentation()
 }
@@ -48,7 +63,7 @@ pub(crate) fn workspace() -> PathBuf {
 fn documentation() -> Result<()> {
     let mut command = cargo_command();
     command
-        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--features", GENERATED])
         .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     run("docs", command)
 }
@@ -82,7 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that must not be anywhere in the tree of a crate.
 const MUST_NOT_REACH: &[(&str, &[&str])] = &[
     ("shiplock-core", &["tokio", "kube", "sqlx", "reqwest", "axum", "rand"]),
-    ("shiplock-agent", &["kube", "sqlx", "axum", "openssl-sys", "aws-lc-sys"]),
+    ("shiplock-agent", &["kube", "sqlx", "axum", "schemars", "openssl-sys", "aws-lc-sys"]),
     ("shiplock-cli", &["openssl-sys", "aws-lc-sys"]),
 ];
 
