@@ -32,9 +32,11 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
         findings.push(finding("CP-002", subject(), ready));
         findings.push(finding("CP-004", subject(), check_etcd(name, agents)));
         if let Some(upgrade) = upgrade_of(plan, name) {
-            findings.extend(check_hand_edits(name, upgrade, agents).into_iter().map(|outcome| {
-                finding("CP-008", subject(), outcome)
-            }));
+            findings.extend(
+                check_hand_edits(name, upgrade, agents)
+                    .into_iter()
+                    .map(|outcome| finding("CP-008", subject(), outcome)),
+            );
         }
     }
     findings
@@ -92,9 +94,8 @@ fn check_hand_edits(
             vec![Err((CheckResult::Fail, edited("/etc/kubernetes/manifests").because(problem)))]
         }
         Some(Observed::Known(edits)) if edits.is_empty() || upgrade.patches_folder.is_some() => vec![Ok(())],
-        Some(Observed::Known(edits)) => edits
-            .iter()
-            .map(|edit| Err((CheckResult::Fail, edited(&edit.path).cause(&edit.difference))))
-            .collect(),
+        Some(Observed::Known(edits)) => {
+            edits.iter().map(|edit| Err((CheckResult::Fail, edited(&edit.path).cause(&edit.difference)))).collect()
+        }
     }
 }

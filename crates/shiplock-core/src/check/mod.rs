@@ -116,9 +116,10 @@ fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
     let oldest = cluster.api_servers.iter().map(|server| server.version).min();
     let raises_control_plane = plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane);
     let outcome = match oldest {
-        Some(oldest) if raises_control_plane && oldest != plan.control_plane => {
-            Err((CheckResult::Fail, stale(plan, format!("the control plane was {} and is {oldest}", plan.control_plane))))
-        }
+        Some(oldest) if raises_control_plane && oldest != plan.control_plane => Err((
+            CheckResult::Fail,
+            stale(plan, format!("the control plane was {} and is {oldest}", plan.control_plane)),
+        )),
         Some(_) if raises_control_plane => Ok(()),
         None => Err((CheckResult::Unknown, stale(plan, "no API server's version could be read".to_owned()))),
         Some(oldest) if oldest < plan.to => Err((

@@ -25,8 +25,7 @@ pub enum ControlPlaneComponent {
 
 impl ControlPlaneComponent {
     /// Every component, in the order in which they depend on each other.
-    pub const ALL: [Self; 4] =
-        [Self::Etcd, Self::KubeApiserver, Self::KubeControllerManager, Self::KubeScheduler];
+    pub const ALL: [Self; 4] = [Self::Etcd, Self::KubeApiserver, Self::KubeControllerManager, Self::KubeScheduler];
 
     /// The name of its static pod, its manifest, its image and its role in the artefact index.
     pub fn name(self) -> &'static str {
@@ -155,7 +154,9 @@ impl EtcdClusterFacts {
         if let Some(learner) = self.members.iter().find(|member| member.is_learner) {
             return Some(format!("member {} is a learner that has not caught up", learner.name));
         }
-        if let Some(ill) = self.members.iter().find(|member| member.healthy_version.is_none() && member.id == self.own_id) {
+        if let Some(ill) =
+            self.members.iter().find(|member| member.healthy_version.is_none() && member.id == self.own_id)
+        {
             return Some(format!("member {} is not healthy", ill.name));
         }
         let voters = self.members.len();
@@ -222,7 +223,12 @@ mod tests {
             (&[("m1", true, false), ("m2", true, false), ("m3", true, true)], 1, &[], Some("learner")),
             (&[("m1", true, false), ("m2", true, false), ("m3", true, false)], 0, &[], Some("no leader")),
             (&[("m1", true, false)], 1, &["NOSPACE"], Some("NOSPACE")),
-            (&[("1", true, false), ("2", true, false), ("3", true, false), ("4", false, false), ("5", true, false)], 1, &[], None),
+            (
+                &[("1", true, false), ("2", true, false), ("3", true, false), ("4", false, false), ("5", true, false)],
+                1,
+                &[],
+                None,
+            ),
         ];
         for (members, leader, alarms, expected) in cases {
             let found = etcd(members, *leader, alarms).why_untouchable();

@@ -4,7 +4,7 @@
 //! on the second master.
 
 use super::make::{
-    Builder, CONTAINERD_ROLES, COMPONENT_TIMEOUT_SECONDS, CORDON_TIMEOUT_SECONDS, KUBELET_ROLES, PlanInput,
+    Builder, COMPONENT_TIMEOUT_SECONDS, CONTAINERD_ROLES, CORDON_TIMEOUT_SECONDS, KUBELET_ROLES, PlanInput,
     runtime_needs_work, runtime_target,
 };
 use super::{NodePlan, Note, Stage, StageKind};
@@ -277,7 +277,11 @@ impl Builder<'_> {
 
     /// The master on which kubeadm works for the cluster as a whole, where none is to be upgraded.
     fn worker_of_cluster_phases(&self) -> Option<(&NodeName, &NodeFacts)> {
-        self.input.facts.nodes.iter().find(|(name, node)| node.is_control_plane() && self.input.agents.contains_key(*name))
+        self.input
+            .facts
+            .nodes
+            .iter()
+            .find(|(name, node)| node.is_control_plane() && self.input.agents.contains_key(*name))
     }
 
     fn component_images(&self, architecture: &str) -> Result<Vec<ArtefactImage>, Problem> {
@@ -306,9 +310,8 @@ impl Builder<'_> {
             return Ok(stages);
         }
         let place = masters.first().map(|master| (master.name.clone(), master.node.architecture.clone()));
-        let place = place.or_else(|| {
-            self.worker_of_cluster_phases().map(|(name, node)| (name.clone(), node.architecture.clone()))
-        });
+        let place = place
+            .or_else(|| self.worker_of_cluster_phases().map(|(name, node)| (name.clone(), node.architecture.clone())));
         let Some((name, architecture)) = place else {
             return Err(refused(self.input, "no agent is enrolled on any of its masters"));
         };
@@ -341,7 +344,8 @@ impl Builder<'_> {
         let images = self.component_images(architecture)?;
         let pause = self.input.artefacts.image(self.to, "pause", architecture)?.clone();
         let upgrade = |components: &[ControlPlaneComponent], files: Vec<ArtefactFile>| {
-            let wanted = images.iter().filter(|image| components.iter().any(|component| component.name() == image.role));
+            let wanted =
+                images.iter().filter(|image| components.iter().any(|component| component.name() == image.role));
             Action::UpgradeControlPlane(Box::new(ControlPlaneUpgrade {
                 version: self.to,
                 components: components.to_vec(),

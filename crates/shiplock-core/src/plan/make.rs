@@ -243,9 +243,7 @@ fn select<'a>(input: &PlanInput<'a>, to: KubernetesVersion) -> Result<Selection<
 fn nothing_to_do(selection: &Selection<'_>, to: KubernetesVersion) -> Problem {
     let problem = Problem::new(Code::NothingToDo).with("subject", "everything that was chosen").with("version", to);
     selection.notes.iter().fold(problem, |problem, note| match note {
-        Note::NodeNotReady { node, why } => {
-            problem.cause(format!("node {node} is left out, it is not Ready: {why}"))
-        }
+        Note::NodeNotReady { node, why } => problem.cause(format!("node {node} is left out, it is not Ready: {why}")),
         _ => problem,
     })
 }
@@ -295,7 +293,11 @@ pub(super) fn runtime_target<'a>(
     Ok((version_key(&file.version) > version_key(current)).then_some(file))
 }
 
-pub(super) fn runtime_needs_work(input: &PlanInput<'_>, node: &NodeFacts, to: KubernetesVersion) -> Result<bool, Problem> {
+pub(super) fn runtime_needs_work(
+    input: &PlanInput<'_>,
+    node: &NodeFacts,
+    to: KubernetesVersion,
+) -> Result<bool, Problem> {
     runtime_target(input, node, to).map(|target| target.is_some())
 }
 

@@ -312,7 +312,9 @@ impl PlanOptions {
         }
         // They become words of a command line on a master.
         let is_word = |text: &str| {
-            !text.is_empty() && text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            !text.is_empty()
+                && text.len() <= 63
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         let lists = [("ignore_preflight_errors", &self.ignore_preflight_errors), ("accept", &self.accept)];
         for (option, words) in lists {
