@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::e2e::custody::{self, Custody};
 use crate::e2e::installation::Installation;
 use crate::e2e::pools::{mixed_cluster, workers_are_upgraded};
 use crate::lab::Lab;
@@ -42,13 +43,14 @@ enum What {
 /// Runs one benchmark.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let lab = Lab::open(arguments.id)?;
-    lab.down()?;
+    let custody = Custody::begin(&lab)?;
     let result = match arguments.what {
         What::Pools => pools(&lab, arguments),
         What::Idle => idle(&lab, arguments),
     };
-    lab.down()?;
-    result
+    let cleaned = custody::clean(&lab);
+    custody.end();
+    result.and(cleaned)
 }
 
 const BOUND: Duration = Duration::from_secs(1800);

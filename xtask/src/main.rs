@@ -21,6 +21,8 @@ enum Task {
     Test,
     /// Everything that must hold before a change lands, but the end-to-end tests
     Ci,
+    /// Writes what is generated from the code: openapi/v1.json
+    Codegen,
     /// The end-to-end tests, on real clusters
     E2e(e2e::Arguments),
     /// Measurements, with a peer or a limit beside them
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Task::Lab(arguments) => lab::cli::run(arguments),
         Task::Test => ci::test().map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::ci().map(|()| ExitCode::SUCCESS),
+        Task::Codegen => ci::codegen().map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::E2e(arguments) => e2e::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

@@ -19,6 +19,7 @@ use crate::identity::{DEFAULT_DATA_FOLDER, Identity, journal_path};
 use crate::journal::Journal;
 use crate::machine::Machine;
 use crate::node_loop::NodeLoop;
+use crate::renewal::keep_certificate;
 use crate::steps::{Step, StepEvent};
 use crate::system::System;
 
@@ -124,7 +125,7 @@ fn host_name() -> NodeName {
 
 async fn run(data_folder: &Path) -> Result<ExitCode, Problem> {
     let identity = Identity::load(data_folder)?;
-    let gateway = HttpsGateway::enrolled(&identity)?;
+    let gateway = Rc::new(HttpsGateway::enrolled(&identity)?);
     let line = |path: &str| {
         let text = std::fs::read_to_string(path);
         text.map(|text| text.trim().to_owned())
@@ -138,7 +139,7 @@ async fn run(data_folder: &Path) -> Result<ExitCode, Problem> {
     eprintln!("agent {} of {identity:?} begins", env!("CARGO_PKG_VERSION"));
     let agent = NodeLoop::new(
         Rc::new(System::default()),
-        Rc::new(gateway),
+        gateway.clone(),
         journal,
         machine(records),
         identity.node.clone(),
@@ -149,6 +150,7 @@ async fn run(data_folder: &Path) -> Result<ExitCode, Problem> {
         .map_err(|error| stop().because(&error))?;
     tokio::select! {
         problem = agent.run() => Err(problem),
+        never = keep_certificate(identity, gateway, data_folder.to_owned()) => match never {},
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
     }

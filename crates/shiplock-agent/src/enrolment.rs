@@ -39,13 +39,7 @@ pub struct Join {
 /// Joins.
 pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
     let gateway = HttpsGateway::to_enrol(&join.server, join.pin)?;
-    let internal =
-        |what: &'static str| move |error: rcgen::Error| Problem::new(Code::Internal).with("what", what).because(&error);
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(internal("making a key"))?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, join.node.as_str());
-    let request = params.serialize_request(&key).and_then(|request| request.pem());
-    let csr_pem = request.map_err(internal("making a signing request"))?;
+    let SigningRequest { key_pem, csr_pem } = SigningRequest::new(&join.node)?;
 
     // The facts need the folder for its free space.
     std::fs::create_dir_all(&join.data_folder)
@@ -61,7 +55,7 @@ pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
         server: join.server.clone(),
         cluster: response.cluster,
         node: join.node.clone(),
-        key_pem: key.serialize_pem(),
+        key_pem,
         certificate_pem: response.certificate_pem,
         ca_pem: response.ca_pem,
     };
@@ -74,6 +68,28 @@ pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
         eprintln!("service {SERVICE} runs; see `journalctl -u {SERVICE}`");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A new key, and the request to have it signed.
+pub(crate) struct SigningRequest {
+    /// The private key, PEM. It never leaves the node.
+    pub(crate) key_pem: String,
+    /// The request, PEM.
+    pub(crate) csr_pem: String,
+}
+
+impl SigningRequest {
+    pub(crate) fn new(node: &NodeName) -> Result<Self, Problem> {
+        let internal = |what: &'static str| {
+            move |error: rcgen::Error| Problem::new(Code::Internal).with("what", what).because(&error)
+        };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(internal("making a key"))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, node.as_str());
+        let request = params.serialize_request(&key).and_then(|request| request.pem());
+        let csr_pem = request.map_err(internal("making a signing request"))?;
+        Ok(Self { key_pem: key.serialize_pem(), csr_pem })
+    }
 }
 
 async fn install(data_folder: &Path) -> Result<(), Problem> {

@@ -4,6 +4,7 @@
 //! certificates for gateways only, so any of them is right, under whatever name or address it is reached. The system's
 //! trust store is never asked, and no proxy is used.
 
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use shiplock_api::agent::{
     ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PermitRequest, PermitResponse, PollRequest,
-    PollResponse, REPORT_PATH, Report, ReportResponse,
+    PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report, ReportResponse,
 };
 use shiplock_api::rest::ProblemBody;
 use shiplock_core::problem::{Code, Problem};
@@ -53,10 +54,18 @@ pub trait Gateway {
 /// The server over HTTPS.
 #[derive(Debug)]
 pub struct HttpsGateway {
-    client: reqwest::Client,
+    /// The connections under the certificate in use.
+    link: RefCell<Link>,
     server: String,
     /// That the pinned authority was not presented, and what was.
     not_pinned: Arc<OnceLock<Problem>>,
+}
+
+#[derive(Clone, Debug)]
+struct Link {
+    client: reqwest::Client,
+    /// Counts the certificates that were used before.
+    number: u64,
 }
 
 /// Whom to trust.
@@ -68,6 +77,9 @@ pub enum Trust {
     Pin([u8; 32]),
 }
 
+/// A certificate chain and its key.
+type Credentials = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 fn unusable(what: &str, error: impl std::fmt::Display) -> Problem {
     Problem::new(Code::BadOption).with("option", what).with("value", "…").with("why", error)
 }
@@ -75,12 +87,25 @@ fn unusable(what: &str, error: impl std::fmt::Display) -> Problem {
 impl HttpsGateway {
     /// The gateway of an enrolled agent.
     pub fn enrolled(identity: &Identity) -> Result<Self, Problem> {
+        let (trust, pair) = Self::credentials(identity)?;
+        Self::open(&identity.server, trust, Some(pair))
+    }
+
+    /// Goes on under another certificate of the same server. Requests under way end as they began.
+    pub fn use_identity(&self, identity: &Identity) -> Result<(), Problem> {
+        let renewed = Self::enrolled(identity)?;
+        let mut link = self.link.borrow_mut();
+        *link = Link { client: renewed.link.into_inner().client, number: link.number + 1 };
+        Ok(())
+    }
+
+    fn credentials(identity: &Identity) -> Result<(Trust, Credentials), Problem> {
         let authority =
             CertificateDer::from_pem_slice(identity.ca_pem.as_bytes()).map_err(|error| unusable("ca", error))?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect();
         let chain = chain.map_err(|error| unusable("certificate", error))?;
         let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| unusable("key", error))?;
-        Self::open(&identity.server, Trust::Authority(authority), Some((chain, key)))
+        Ok((Trust::Authority(authority), (chain, key)))
     }
 
     /// The gateway of an agent that is about to enrol.
@@ -88,11 +113,7 @@ impl HttpsGateway {
         Self::open(server, Trust::Pin(pin), None)
     }
 
-    fn open(
-        server: &str,
-        trust: Trust,
-        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-    ) -> Result<Self, Problem> {
+    fn open(server: &str, trust: Trust, identity: Option<Credentials>) -> Result<Self, Problem> {
         if !server.starts_with("https://") {
             return Err(Problem::new(Code::BadOption)
                 .with("option", "--server")
@@ -122,7 +143,8 @@ impl HttpsGateway {
             .pool_max_idle_per_host(2)
             .build()
             .map_err(|error| Problem::new(Code::Internal).with("what", "the HTTPS client").because(&error))?;
-        Ok(Self { client, server: server.trim_end_matches('/').to_owned(), not_pinned })
+        let link = RefCell::new(Link { client, number: 0 });
+        Ok(Self { link, server: server.trim_end_matches('/').to_owned(), not_pinned })
     }
 
     /// Enrols.
@@ -134,9 +156,32 @@ impl HttpsGateway {
         }
     }
 
+    /// Asks for a new certificate for the node of the one in use.
+    pub async fn renew(&self, request: &RenewRequest) -> Result<RenewResponse, GatewayError> {
+        self.post(RENEW_PATH, request).await
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, GatewayError> {
+        loop {
+            let link = self.link.borrow().clone();
+            let answer = self.post_over(&link.client, path, body).await;
+            let retired =
+                matches!(&answer, Err(GatewayError::Refused(problem)) if problem.code == Code::CertificateUnknown);
+            // Sent under the certificate that was replaced meanwhile: nothing was done, so it is asked anew.
+            if !(retired && self.link.borrow().number != link.number) {
+                return answer;
+            }
+        }
+    }
+
+    async fn post_over<T: DeserializeOwned>(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, GatewayError> {
         let lost = |error: reqwest::Error| GatewayError::Unreachable(in_full(&error.without_url()));
-        let mut response = self.client.post(format!("{}{path}", self.server)).json(body).send().await.map_err(lost)?;
+        let mut response = client.post(format!("{}{path}", self.server)).json(body).send().await.map_err(lost)?;
         let status = response.status();
         let mut bytes = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {

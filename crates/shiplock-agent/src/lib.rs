@@ -21,5 +21,6 @@ pub mod identity;
 pub mod journal;
 pub mod machine;
 pub mod node_loop;
+pub mod renewal;
 pub mod steps;
 pub mod system;

@@ -21,6 +21,8 @@ pub const POLL_HOLD_SECONDS: u64 = 10;
 
 /// `POST` here to enrol; TLS without a client certificate.
 pub const ENROL_PATH: &str = "/agent/v1/enrol";
+/// `POST` here for a new certificate, with the one in force.
+pub const RENEW_PATH: &str = "/agent/v1/renew";
 /// `POST` here to ask for work.
 pub const POLL_PATH: &str = "/agent/v1/poll";
 /// `POST` here to ask for a permit.
@@ -48,10 +50,29 @@ pub struct EnrolRequest {
 pub struct EnrolResponse {
     /// The cluster that the token was made for.
     pub cluster: ClusterName,
-    /// The agent's certificate, PEM. Valid 90 days, bound to cluster and node.
+    /// The agent's certificate, PEM. Valid 90 days, bound to cluster and node, renewed at two thirds of that ([`RenewRequest`]).
     pub certificate_pem: String,
     /// The certificate authority of the installation, PEM.
     pub ca_pem: String,
+}
+
+/// Asks for a new certificate for the same node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// The protocol that the agent speaks.
+    pub protocol: u32,
+    /// The node that the agent speaks for; must be the certificate's.
+    pub node: NodeName,
+    /// A certificate signing request, PEM. The server takes the key from it and nothing else.
+    pub csr_pem: String,
+}
+
+/// The answer to [`RenewRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewResponse {
+    /// The new certificate, PEM. It is in force, and the one before is not any more, from its first use on: an answer
+    /// that is lost locks nobody out.
+    pub certificate_pem: String,
 }
 
 /// Asks for work.

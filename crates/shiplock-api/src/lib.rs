@@ -5,4 +5,7 @@
 pub mod agent;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "schema")]
+pub mod openapi;
+pub mod operation;
 pub mod rest;

@@ -12,6 +12,7 @@ use shiplock_core::version::KubernetesVersion;
 
 /// The body of every answer that is an error.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProblemBody {
     /// The stable code.
     pub code: Code,
@@ -43,6 +44,7 @@ impl ProblemBody {
 
 /// A page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PageOf{T}"))]
 pub struct Page<T> {
     /// The rows.
     pub items: Vec<T>,
@@ -52,6 +54,7 @@ pub struct Page<T> {
 
 /// What the server says of itself: `GET /api/v1/server`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerView {
     /// The server's version.
     pub version: String,
@@ -65,6 +68,7 @@ pub struct ServerView {
 
 /// Registers a cluster: `POST /api/v1/clusters`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterAdd {
     /// The name in this installation.
     pub name: ClusterName,
@@ -79,6 +83,7 @@ pub struct ClusterAdd {
 
 /// A registered cluster: `GET /api/v1/clusters/{name}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterView {
     /// The name in this installation.
     pub name: ClusterName,
@@ -104,6 +109,7 @@ pub struct ClusterView {
 
 /// A node pool.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoolView {
     /// Its name.
     pub name: PoolName,
@@ -113,6 +119,7 @@ pub struct PoolView {
 
 /// A node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeView {
     /// Its name.
     pub name: NodeName,
@@ -130,6 +137,7 @@ pub struct NodeView {
 
 /// An enrolled agent: `GET /api/v1/clusters/{name}/agents`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentView {
     /// Its node.
     pub node: NodeName,
@@ -141,6 +149,7 @@ pub struct AgentView {
 
 /// The answer to `POST /api/v1/clusters/{name}/join-tokens`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JoinToken {
     /// The one-time token. Shown once, stored as a hash.
     pub token: String,
@@ -156,6 +165,7 @@ pub struct JoinToken {
 
 /// Makes a plan: `POST /api/v1/clusters/{name}/plans`. With `dry_run` it is not kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlanCreate {
     /// What is asked.
     #[serde(flatten)]
@@ -167,6 +177,7 @@ pub struct PlanCreate {
 
 /// Starts an upgrade: `POST /api/v1/upgrades`. Header `Idempotency-Key` makes a repeat harmless.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpgradeCreate {
     /// The plan.
     pub plan: PlanId,
@@ -176,6 +187,7 @@ pub struct UpgradeCreate {
 
 /// Cancels: `POST /api/v1/upgrades/{id}/cancel`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CancelRequest {
     /// Nodes that are not waited for any more.
     #[serde(default)]
@@ -184,6 +196,7 @@ pub struct CancelRequest {
 
 /// Changes an upgrade in work: `PATCH /api/v1/upgrades/{id}`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpgradeChange {
     /// The new bound on batches.
     pub max_parallel: Option<u32>,
@@ -191,6 +204,7 @@ pub struct UpgradeChange {
 
 /// An upgrade: `GET /api/v1/upgrades/{id}`. The header `ETag` holds `len`; controls take it as `If-Match`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpgradeView {
     /// Its id.
     pub id: UpgradeId,
@@ -229,6 +243,7 @@ pub struct UpgradeView {
 
 /// A stage of an upgrade.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StageView {
     /// Its kind: `preparation`, `node_pool`, `verification`.
     pub stage: String,
@@ -246,6 +261,7 @@ pub struct StageView {
 
 /// A node of an upgrade.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeProgressView {
     /// Its name.
     pub node: NodeName,
@@ -257,6 +273,7 @@ pub struct NodeProgressView {
 
 /// A node that was left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SkippedView {
     /// Its name.
     pub node: NodeName,

@@ -33,6 +33,7 @@ pub struct ReleaseArtefacts {
 
 /// A file of the mirror.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ArtefactFile {
     /// What it is: `kubelet`, `kubeadm`, `containerd` …
     pub role: String,
@@ -50,6 +51,7 @@ pub struct ArtefactFile {
 
 /// A container image of the mirror.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ArtefactImage {
     /// What it is: `pause`, `kube-proxy` …
     pub role: String,

@@ -66,6 +66,7 @@ pub struct KubeletSkew {
 
 /// One edge of the upgrade graph, taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hop {
     /// Where it begins.
     pub from: KubernetesVersion,
@@ -75,6 +76,7 @@ pub struct Hop {
 
 /// A version as an operator asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum VersionRequest {
     /// Exactly this one.

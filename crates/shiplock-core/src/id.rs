@@ -9,6 +9,7 @@ macro_rules! text_id {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -48,6 +49,7 @@ text_id! {
 
 /// The number of a step in its plan, from 1, unique over all stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct StepNumber(pub u32);
 
@@ -59,6 +61,7 @@ impl fmt::Display for StepNumber {
 
 /// The fencing number of a lease: each taking of a cluster's lease gets a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -73,6 +76,7 @@ impl fmt::Display for Epoch {
 /// An agent stores the highest generation that it has seen and refuses every lower one. The event number
 /// grows with each attempt, so two attempts of one step never share a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Generation {
     /// The epoch of the lease under which the intent was recorded.
     pub epoch: Epoch,

@@ -201,6 +201,9 @@ codes! {
     UPG0411 ReportNotRecorded 503 {
         "the report could not be recorded now" "暂时无法记录该报告"
         fix "nothing to do: the agent repeats it until it is taken" "无需处理：agent 会重复上报直到被接收" }
+    UPG0412 MachineDiffers 403 {
+        "this is not the machine of node {node}: its machine id is {claimed}, the one that is known is {known}" "这不是节点 {node} 的机器：其 machine id 为 {claimed}，已知的为 {known}"
+        fix "run the join command on node {node} itself, or name the right node with --node; each machine needs a token of its own" "请在节点 {node} 上运行 join 命令，或用 --node 指定正确的节点；每台机器使用各自的令牌" }
     UPG0501 ArtefactIndexUnreadable 502 {
         "the artefact index {location} cannot be read" "无法读取制品索引 {location}"
         fix "check the mirror; the index is a file artefacts.json at its root" "请检查镜像站；索引为其根目录下的 artefacts.json" }
@@ -314,6 +317,16 @@ impl fmt::Display for Code {
     }
 }
 
+/// A text, and not the list of today's codes: a reader must bear one that it does not know.
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Code {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Code".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^UPG[0-9]{4}$" })
+    }
+}
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.id())
@@ -328,6 +341,7 @@ impl<'de> Deserialize<'de> for Code {
 
 /// One occurrence of a [`Code`], with its parameters and what caused it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// What kind of problem it is.
     pub code: Code,

@@ -11,6 +11,7 @@ use crate::version::KubernetesVersion;
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Step {
     /// Unique in the plan, growing in the order of work.
     pub number: StepNumber,
@@ -24,6 +25,7 @@ pub struct Step {
 
 /// What a step acts on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", content = "name", rename_all = "snake_case")]
 pub enum Target {
     /// A node.
@@ -44,6 +46,7 @@ impl Target {
 
 /// Who does a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Executor {
     /// The agent on the node.
@@ -54,6 +57,7 @@ pub enum Executor {
 
 /// What a step does, with everything that it needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Action {
     /// Server: records the workloads and nodes as they are before anything is touched. Changes nothing.
@@ -148,6 +152,7 @@ pub enum Action {
 
 /// What is done to the control plane on one master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ControlPlaneUpgrade {
     /// The target version.
     pub version: KubernetesVersion,
@@ -177,6 +182,7 @@ pub struct ControlPlaneUpgrade {
 
 /// How the control plane on a master is changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ControlPlaneMethod {
     /// kubeadm renders, the agent swaps everything with one restart of the kubelet.
@@ -188,6 +194,7 @@ pub enum ControlPlaneMethod {
 
 /// What happens to a node whose drain takes too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnDrainTimeout {
     /// The upgrade pauses with the blockers named.

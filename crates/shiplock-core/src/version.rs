@@ -103,7 +103,16 @@ impl fmt::Display for KubernetesVersion {
 }
 
 macro_rules! as_text {
-    ($name:ident) => {
+    ($name:ident, $pattern:literal) => {
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -116,8 +125,8 @@ macro_rules! as_text {
         }
     };
 }
-as_text!(MinorVersion);
-as_text!(KubernetesVersion);
+as_text!(MinorVersion, r"^v?[0-9]+\.[0-9]+$");
+as_text!(KubernetesVersion, r"^v?[0-9]+\.[0-9]+\.[0-9]+$");
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -25,18 +25,19 @@ use crate::store::{Store, StoreError};
 /// The store's setting that holds the authority, and the purpose for which it is sealed.
 const SETTING: &str = "certificate-authority";
 /// A certificate is valid from this long ago, for clocks that run late.
-const BACKDATED_SECONDS: i64 = 60 * 60;
-const DAY_SECONDS: i64 = 24 * 60 * 60;
-/// How long an agent's certificate is valid.
-const AGENT_DAYS: i64 = 90;
+const BACKDATED: SignedDuration = SignedDuration::from_hours(1);
+/// How long an agent's certificate is valid. The agent renews it at two thirds of that.
+const AGENT_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// How long the gateway's own certificate is valid. It is made anew at each start and its key is never stored.
-const GATEWAY_DAYS: i64 = 2 * 365;
+const GATEWAY_LIFE: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
 /// How long the authority is valid.
-const AUTHORITY_DAYS: i64 = 20 * 365;
+const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(20 * 365 * 24);
 /// The bound that X.509 sets on a common name; the full name is in the subject alternative name.
 const COMMON_NAME_MAX: usize = 64;
 /// The beginning of the name that an agent's certificate carries.
 const URI_PREFIX: &str = "shiplock://cluster/";
+/// The beginning of the second name of a renewed certificate: the serial number of the one that it takes over from.
+const SUCCEEDS_PREFIX: &str = "shiplock://succeeds/";
 
 /// The authority.
 pub struct Authority {
@@ -44,6 +45,7 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     pin: String,
+    agent_life: SignedDuration,
 }
 
 impl fmt::Debug for Authority {
@@ -79,6 +81,8 @@ pub struct AgentIdentity {
     pub serial: String,
     /// When the certificate ends. A connection may outlive it.
     pub ends_at: Timestamp,
+    /// The serial number of the certificate that this one takes over from when it is first used; none at enrolment.
+    pub succeeds: Option<String>,
 }
 
 impl Authority {
@@ -91,7 +95,7 @@ impl Authority {
 
     fn make(now: Timestamp) -> Result<Vec<u8>, rcgen::Error> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut parameters = parameters(now, AUTHORITY_DAYS);
+        let mut parameters = parameters(now, AUTHORITY_LIFE);
         parameters.distinguished_name = name("Shiplock agent authority", None);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -107,7 +111,13 @@ impl Authority {
         let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())?;
         let certificate = CertificateDer::from(pem.contents);
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { issuer, certificate, certificate_pem, pin })
+        Ok(Self { issuer, certificate, certificate_pem, pin, agent_life: AGENT_LIFE })
+    }
+
+    /// Signs agents' certificates for another time.
+    #[cfg(test)]
+    pub(crate) fn with_agent_life(self, agent_life: SignedDuration) -> Self {
+        Self { agent_life, ..self }
     }
 
     /// `sha256:` and the digest of the authority's SubjectPublicKeyInfo, by which a new agent knows it.
@@ -133,7 +143,7 @@ impl Authority {
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Problem> {
         let make = || {
             let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-            let mut parameters = parameters(now, GATEWAY_DAYS);
+            let mut parameters = parameters(now, GATEWAY_LIFE);
             parameters.distinguished_name = name("shiplock", None);
             parameters.subject_alt_names = names
                 .iter()
@@ -159,12 +169,37 @@ impl Authority {
         node: &NodeName,
         now: Timestamp,
     ) -> Result<AgentCertificate, Problem> {
-        let mut parameters = parameters(now, AGENT_DAYS);
+        self.sign(request, cluster, node, None, now)
+    }
+
+    /// Signs a certificate that takes over from the one in force, for the same node of the same cluster.
+    ///
+    /// The certificate says itself which one it succeeds, so that nothing has to be kept until it is used: the agent
+    /// may lose the answer, ask again, or crash before it has stored it, and the old one is good meanwhile.
+    pub fn renew_agent(
+        &self,
+        request: &AgentSigningRequest,
+        before: &AgentIdentity,
+        now: Timestamp,
+    ) -> Result<AgentCertificate, Problem> {
+        self.sign(request, &before.cluster, &before.node, Some(&before.serial), now)
+    }
+
+    fn sign(
+        &self,
+        request: &AgentSigningRequest,
+        cluster: &ClusterName,
+        node: &NodeName,
+        succeeds: Option<&str>,
+        now: Timestamp,
+    ) -> Result<AgentCertificate, Problem> {
+        let mut parameters = parameters(now, self.agent_life);
         let serial = parameters.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
         parameters.distinguished_name = name(node.as_str(), Some(cluster.as_str()));
-        let uri = format!("{URI_PREFIX}{cluster}/node/{node}");
-        let uri = uri.as_str().try_into().map_err(|error: rcgen::Error| failed(&error))?;
-        parameters.subject_alt_names = vec![SanType::URI(uri)];
+        let own = format!("{URI_PREFIX}{cluster}/node/{node}");
+        let names = std::iter::once(own).chain(succeeds.map(|serial| format!("{SUCCEEDS_PREFIX}{serial}")));
+        let names = names.map(|name| name.as_str().try_into().map(SanType::URI));
+        parameters.subject_alt_names = names.collect::<Result<_, rcgen::Error>>().map_err(|error| failed(&error))?;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = parameters.signed_by(&request.key, &self.issuer).map_err(|error| failed(&error))?;
@@ -202,7 +237,13 @@ impl AgentIdentity {
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let names = &certificate.subject_alternative_name().ok()??.value.general_names;
-        let [GeneralName::URI(uri)] = names.as_slice() else { return None };
+        let (uri, succeeds) = match names.as_slice() {
+            [GeneralName::URI(uri)] => (uri, None),
+            [GeneralName::URI(uri), GeneralName::URI(succeeds)] => {
+                (uri, Some(succeeds.strip_prefix(SUCCEEDS_PREFIX)?.to_owned()))
+            }
+            _ => return None,
+        };
         let (cluster, node) = uri.strip_prefix(URI_PREFIX)?.split_once("/node/")?;
         if cluster.is_empty() || cluster.contains('/') || node.is_empty() || node.contains('/') {
             return None;
@@ -212,16 +253,17 @@ impl AgentIdentity {
             node: NodeName::from(node),
             serial: hexadecimal(certificate.raw_serial()),
             ends_at: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
+            succeeds,
         })
     }
 }
 
-fn parameters(now: Timestamp, days: i64) -> CertificateParams {
+fn parameters(now: Timestamp, life: SignedDuration) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let at = |second: i64| epoch + std::time::Duration::from_secs(u64::try_from(second).unwrap_or_default());
-    parameters.not_before = at(now.as_second() - BACKDATED_SECONDS);
-    parameters.not_after = at(now.as_second() + days * DAY_SECONDS);
+    parameters.not_before = at(now.as_second() - BACKDATED.min(life).as_secs());
+    parameters.not_after = at(now.as_second() + life.as_secs());
     // Random, positive and without leading zeros, so that every reader shows the same digits.
     let mut serial: [u8; 16] = rand::random();
     serial[0] = 0x40 | (serial[0] & 0x3f);
@@ -283,6 +325,25 @@ mod tests {
         assert!(!certificate.is_ca());
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && !usage.server_auth);
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_for_the_same_node_and_names_the_one_that_it_succeeds() {
+        let authority = authority();
+        let key = KeyPair::generate().unwrap();
+        let request = AgentSigningRequest::parse(&request(&key, &[])).unwrap();
+        let read = |signed: &AgentCertificate| {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(signed.pem.as_bytes()).unwrap();
+            AgentIdentity::of(&CertificateDer::from(pem.contents)).unwrap()
+        };
+        let first = read(&authority.sign_agent(&request, &"lab".into(), &"w1".into(), now()).unwrap());
+        assert_eq!(first.succeeds, None);
+        let second = read(&authority.renew_agent(&request, &first, now()).unwrap());
+        assert_eq!((&second.cluster, &second.node), (&first.cluster, &first.node));
+        assert_eq!(second.succeeds, Some(first.serial.clone()));
+        assert_ne!(second.serial, first.serial);
+        // The chain is one link long: a third certificate succeeds the second and says nothing of the first.
+        assert_eq!(read(&authority.renew_agent(&request, &second, now()).unwrap()).succeeds, Some(second.serial));
     }
 
     #[test]

@@ -157,6 +157,7 @@ impl Server {
             hub: hub.clone(),
             enrolled: enrolled.clone(),
             authority: authority.clone(),
+            clusters: clusters.clone(),
             closing: closed.clone(),
         }));
         let ca_pin = authority.ca_pin().to_owned();

@@ -7,11 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::controls::until_step_begins;
 use super::installation::Installation;
-use super::pools::{marked, mixed_cluster, workers_are_upgraded};
+use super::pools::{marked, mixed_cluster, workers_are_upgraded, world};
 use crate::lab::Lab;
 
 const BOUND: Duration = Duration::from_secs(600);
@@ -52,22 +51,6 @@ impl Drop for Redirect {
     fn drop(&mut self) {
         let _ = self.iptables("-D");
     }
-}
-
-/// What must not change any more: nodes and pods with their versions.
-fn world(lab: &Lab) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for kind in ["nodes", "pods"] {
-        let list: Value = serde_json::from_str(&lab.kubectl(&["get", kind, "-A", "-o", "json"])?)?;
-        for item in list["items"].as_array().into_iter().flatten() {
-            let annotation = &item["metadata"]["annotations"]["shiplock.dev/owner"];
-            lines.push(format!(
-                "{kind} {} {} {} {annotation}",
-                item["metadata"]["name"], item["metadata"]["uid"], item["spec"]["unschedulable"]
-            ));
-        }
-    }
-    Ok(lines)
 }
 
 /// The scenario.

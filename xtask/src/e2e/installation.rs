@@ -234,6 +234,19 @@ impl<'a> Installation<'a> {
         started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
     }
 
+    /// Shows an upgrade as its operator sees it, on this terminal, until it ends or the view is dropped.
+    pub(crate) fn watch(&self, id: &str) -> Result<View> {
+        Command::new(&self.programs.shiplock)
+            .arg("--server")
+            .arg(self.data_directory.join("shiplock.sock"))
+            .args(["watch", id, "--after", "0"])
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null())
+            .spawn()
+            .map(View)
+            .context("shiplock cannot be started")
+    }
+
     /// An upgrade as programs see it.
     pub(crate) fn upgrade(&self, id: &str) -> Result<Value> {
         Ok(self.json(&["upgrades", "show", id])?["upgrade"].clone())
@@ -274,6 +287,25 @@ impl<'a> Installation<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
+    }
+}
+
+/// `shiplock watch` at work.
+pub(crate) struct View(Child);
+
+impl View {
+    /// Waits until it has shown the end.
+    pub(crate) fn ended(mut self) -> Result<()> {
+        let status = self.0.wait().context("the view cannot be waited for")?;
+        ensure!(status.success(), "shiplock watch ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

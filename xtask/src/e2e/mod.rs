@@ -2,12 +2,15 @@
 //!
 //! Each scenario boots its own cluster, shows one promise of the product and leaves nothing behind. What it claims it
 //! measures from outside: by the API server, by units and processes on the nodes, by an application that is asked all
-//! the while. Nothing is skipped silently: what is not there is an error.
+//! the while. Nothing is skipped silently: what is not there is an error. An interrupted run is cleaned up behind
+//! ([`custody`]).
 
 mod blockers;
 mod control_plane;
 pub(crate) mod controls;
 mod crashes;
+mod credentials;
+pub(crate) mod custody;
 mod fencing;
 pub(crate) mod installation;
 pub(crate) mod pools;
@@ -16,8 +19,9 @@ mod samples;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use self::custody::Custody;
 use crate::lab::Lab;
 
 /// Arguments of `cargo xtask e2e`.
@@ -37,6 +41,9 @@ pub struct Arguments {
     /// Leaves the cluster of a failed scenario running
     #[arg(long)]
     keep: bool,
+    /// Clean up behind a run that is interrupted (used by runs)
+    #[arg(long, hide = true)]
+    watch_run: Option<String>,
 }
 
 /// One scenario.
@@ -114,6 +121,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
+    let lab = Lab::open(arguments.id)?;
+    if let Some(run) = &arguments.watch_run {
+        return custody::watch(&lab, run);
+    }
     let named = |scenario: &&Scenario| arguments.names.iter().any(|name| name == scenario.name);
     if let Some(unknown) = arguments.names.iter().find(|name| SCENARIOS.iter().all(|scenario| scenario.name != **name))
     {
@@ -123,12 +134,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .filter(|scenario| if arguments.names.is_empty() { arguments.all || scenario.in_gate } else { named(scenario) })
         .collect();
+    let custody = Custody::begin(&lab)?;
     let (mut passed, mut failed) = (0, 0);
     for scenario in &chosen {
         let begun = Instant::now();
         eprintln!("e2e {}: {}", scenario.name, scenario.promise);
-        let lab = Lab::open(arguments.id)?;
-        lab.down().context("an earlier cluster of this lab cannot be removed")?;
         let result = (scenario.run)(&lab);
         let seconds = begun.elapsed().as_secs();
         match &result {
@@ -140,12 +150,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 failed += 1;
                 eprintln!("e2e {}: FAILED after {seconds} s: {error:#}", scenario.name);
                 if arguments.keep {
+                    custody.end();
                     bail!("{} failed; its cluster was left running", scenario.name);
                 }
             }
         }
-        lab.down()?;
+        custody::clean(&lab)?;
     }
+    custody.end();
     println!("{passed} passed, {failed} failed");
     if failed > 0 { bail!("{failed} of {} scenarios failed", chosen.len()) } else { Ok(()) }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::controls::until_step_begins;
+use super::credentials::{impostors_are_refused, old_generations_are_refused};
 use super::installation::{CLUSTER, Installation};
 use super::pools::{marked, mixed_cluster};
 use crate::lab::Lab;
@@ -96,6 +97,8 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
             == 2)
     })?;
 
+    impostors_are_refused(lab, &mut installation)?;
+
     // A node that was replaced by another machine of its name after the plan.
     let plan = installation.json(&["plan", CLUSTER, "--to", "1.36", "--node", "w2"])?;
     let plan = plan["plan"]["id"].as_str().context("a plan id")?.to_owned();
@@ -138,7 +141,8 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         }))
     })?;
     installation.ok(&["continue", &id])?;
-    until_step_begins(&mut installation, &id, "cordon", "w1")?;
+    until_step_begins(&mut installation, &id, "upgrade_container_runtime", "w1")?;
+    old_generations_are_refused(lab, &installation, &id)?;
     installation.until_state(&id, "succeeded", BOUND)?;
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
     Ok(())

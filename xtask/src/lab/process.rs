@@ -100,6 +100,11 @@ impl Recorded {
         Some(Self { pid, marker: marker.to_owned() }).filter(Self::runs)
     }
 
+    /// A process whose command line was just seen to contain the marker.
+    pub(crate) fn new(pid: i32, marker: &str) -> Self {
+        Self { pid, marker: marker.to_owned() }
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> i32 {
         self.pid

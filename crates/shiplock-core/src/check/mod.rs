@@ -18,6 +18,7 @@ use crate::step::{Action, Executor};
 
 /// One run of all checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CheckReport {
     /// The results, in the order of the checks.
     pub findings: Vec<Finding>,
@@ -25,6 +26,7 @@ pub struct CheckReport {
 
 /// One result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The id of the check, such as `NOD-001`.
     pub check: String,
@@ -41,6 +43,7 @@ pub struct Finding {
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckResult {
     /// All is well.

@@ -10,6 +10,7 @@ use super::Observed;
 /// The components of a control plane that kubeadm runs as static pods,
 /// see <https://kubernetes.io/docs/reference/setup-tools/kubeadm/implementation-details/>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlPlaneComponent {
     /// The store. First, since the others need it.
@@ -44,6 +45,7 @@ impl ControlPlaneComponent {
 
 /// The control plane on one master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ControlPlaneFacts {
     /// The static pods, in the order of [`ControlPlaneComponent::ALL`]; one without a manifest is left out.
     pub components: Vec<StaticPodFacts>,
@@ -62,6 +64,7 @@ pub struct ControlPlaneFacts {
 
 /// One static pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StaticPodFacts {
     /// The component.
     pub component: ControlPlaneComponent,
@@ -75,6 +78,7 @@ pub struct StaticPodFacts {
 
 /// A running container of a static pod, as the container runtime tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunningContainerFacts {
     /// The reference of its image.
     pub image: String,
@@ -86,6 +90,7 @@ pub struct RunningContainerFacts {
 
 /// An edit made by hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HandEdit {
     /// The file on the node.
     pub path: String,
@@ -95,6 +100,7 @@ pub struct HandEdit {
 
 /// What keeps the objects of the API servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "topology", rename_all = "snake_case")]
 pub enum EtcdFacts {
     /// A member on each master, run by kubeadm.
@@ -111,6 +117,7 @@ pub enum EtcdFacts {
 
 /// An etcd cluster, as one of its members sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EtcdClusterFacts {
     /// The member that was asked.
     pub own_id: u64,
@@ -124,6 +131,7 @@ pub struct EtcdClusterFacts {
 
 /// A member of etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EtcdMemberFacts {
     /// Its id.
     pub id: u64,
@@ -175,6 +183,7 @@ impl EtcdClusterFacts {
 
 /// The certificates of a master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CertificateFacts {
     /// The certificate that ends first, by its path.
     pub first_to_end: String,

@@ -20,6 +20,7 @@ use crate::version::KubernetesVersion;
 
 /// Something that was read, or why it could not be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Observed<T> {
     /// It was read.
@@ -48,6 +49,7 @@ pub struct Facts {
 
 /// A cluster at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterFacts {
     /// The UID of namespace `kube-system`.
     pub uid: ClusterUid,
@@ -73,6 +75,7 @@ pub struct ClusterFacts {
 
 /// One API server instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ApiServerFacts {
     /// Its own address, or the address of the endpoint where instances cannot be told apart.
     pub address: String,
@@ -100,6 +103,7 @@ pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
 
 /// A Node object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeFacts {
     /// Its UID, another one when the node was deleted and joined again.
     pub uid: ObjectUid,
@@ -127,6 +131,7 @@ pub struct NodeFacts {
 
 /// The Ready condition of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Readiness {
     /// Ready.
@@ -140,6 +145,7 @@ pub enum Readiness {
 
 /// The annotation `shiplock.dev/owner` on a node: whose cordon it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeOwner {
     /// The upgrade that cordoned the node.
     pub upgrade: UpgradeId,
@@ -169,6 +175,7 @@ impl NodeFacts {
 
 /// A pod that is not finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PodFacts {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -188,6 +195,7 @@ pub struct PodFacts {
 
 /// The mirror of a static pod of the control plane, in namespace `kube-system`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ControlPlanePodFacts {
     /// The master.
     pub node: NodeName,
@@ -203,6 +211,7 @@ pub struct ControlPlanePodFacts {
 
 /// An add-on that kubeadm puts into namespace `kube-system`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AddonFacts {
     /// `kube-proxy` (a DaemonSet) or `coredns` (a Deployment): also the role of its image.
     pub name: String,
@@ -214,6 +223,7 @@ pub struct AddonFacts {
 
 /// A PodDisruptionBudget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BudgetFacts {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -227,6 +237,7 @@ pub struct BudgetFacts {
 
 /// A Deployment, StatefulSet or DaemonSet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkloadFacts {
     /// `Deployment`, `StatefulSet` or `DaemonSet`.
     pub kind: String,
@@ -249,6 +260,7 @@ impl WorkloadFacts {
 
 /// What the server knows of an enrolled agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentFacts {
     /// When the server last heard of it, by the server's clock.
     pub last_heard_at: Timestamp,
@@ -258,6 +270,7 @@ pub struct AgentFacts {
 
 /// What an agent tells of its node and of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MachineFacts {
     /// The agent's own version.
     pub agent_version: String,
@@ -282,6 +295,7 @@ pub struct MachineFacts {
 
 /// One installed component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ComponentFacts {
     /// The path of the executable.
     pub path: String,
@@ -297,6 +311,7 @@ pub struct ComponentFacts {
 
 /// How a component came onto a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "method", rename_all = "snake_case")]
 pub enum InstallMethod {
     /// A file that belongs to no package.

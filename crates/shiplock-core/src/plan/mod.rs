@@ -21,6 +21,7 @@ use crate::version::KubernetesVersion;
 
 /// A plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Plan {
     /// Names the plan.
     pub id: PlanId,
@@ -54,6 +55,7 @@ pub struct Plan {
 
 /// What an upgrade covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The control plane, where it is not at the target yet, and then the chosen node pools.
@@ -67,6 +69,7 @@ pub enum Mode {
 
 /// One stage of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stage {
     /// What kind of stage it is.
     #[serde(flatten)]
@@ -86,6 +89,7 @@ impl Stage {
 
 /// The kinds of stages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum StageKind {
     /// The baseline is recorded and artefacts are fetched to all nodes, before anything is touched.
@@ -132,6 +136,7 @@ impl StageKind {
 
 /// What will be done to one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodePlan {
     /// The node.
     pub node: NodeName,
@@ -153,6 +158,7 @@ pub struct NodePlan {
 
 /// Whether a node is drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainDecision {
     /// It is drained.
@@ -167,6 +173,7 @@ pub enum DrainDecision {
 
 /// Something to know about a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "note", rename_all = "snake_case")]
 pub enum Note {
     /// The node runs the target already and is left out.
@@ -219,6 +226,7 @@ pub enum Note {
 
 /// The options of a plan. All have defaults that suit production.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanOptions {
     /// The most nodes in one batch, 1 to [`MAX_PARALLEL_LIMIT`].
@@ -332,6 +340,7 @@ impl PlanOptions {
 
 /// When nodes are drained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainPolicy {
     /// For a new minor yes, as <https://kubernetes.io/releases/version-skew-policy/#kubelet> asks; for a patch no.
@@ -345,6 +354,7 @@ pub enum DrainPolicy {
 
 /// When an upgrade pauses by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PausePolicy {
     /// It does not.
@@ -358,6 +368,7 @@ pub enum PausePolicy {
 
 /// Whether the container runtime is upgraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerRuntimePolicy {
     /// To the version that the mirror holds, where that is newer.
@@ -369,6 +380,7 @@ pub enum ContainerRuntimePolicy {
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     /// The target.

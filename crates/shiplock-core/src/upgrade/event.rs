@@ -13,6 +13,7 @@ use super::waiting::WaitingOn;
 
 /// One entry of an upgrade's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventRecord {
     /// The upgrade.
     pub upgrade: UpgradeId,
@@ -31,6 +32,7 @@ pub struct EventRecord {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", content = "data", rename_all = "snake_case")]
 pub enum Event {
     /// A plan was accepted. Always the first event.
@@ -170,6 +172,7 @@ pub enum Event {
 
 /// What a step found or did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum StepOutcome {
     /// It was done.
@@ -239,6 +242,7 @@ pub enum StepOutcome {
 
 /// Why an upgrade is paused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum PauseReason {
     /// A person asked.

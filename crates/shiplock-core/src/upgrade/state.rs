@@ -66,6 +66,7 @@ pub struct Upgrade {
 
 /// Where an upgrade stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
     /// Accepted, nothing done yet.
@@ -136,6 +137,7 @@ impl State {
 
 /// A batch of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Batch {
     /// Its ordinal in the pool, from 1.
     pub ordinal: u32,
@@ -192,6 +194,7 @@ pub enum StepStatus {
 
 /// Where a node of the plan stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NodeProgress {
     /// Not touched.

@@ -11,6 +11,7 @@ use super::event::PauseReason;
 
 /// One reason why something does not go on yet: what it is for, since when, until when, and who must act.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WaitingOn {
     /// What is waited for.
     #[serde(flatten)]
@@ -25,6 +26,7 @@ pub struct WaitingOn {
 
 /// How often something was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Retry {
     /// Attempts so far.
     pub attempts: u32,
@@ -34,6 +36,7 @@ pub struct Retry {
 
 /// Who must act before it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WhoActs {
     /// Nobody: it goes on by itself.
@@ -46,6 +49,7 @@ pub enum WhoActs {
 
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "waiting_on", rename_all = "snake_case")]
 pub enum Waiting {
     /// A step that is in work.

@@ -1,6 +1,7 @@
 //! Which certificate of which agent is in force, kept in memory beside the store.
 //!
-//! A certificate that was replaced by a later enrolment is not enrolled any more, though it is still valid in itself.
+//! A certificate that was replaced by a later enrolment is not enrolled any more, though it is still valid in itself. One
+//! that was renewed is replaced when its successor is first used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,13 @@ impl Enrolled {
         (record.serial == identity.serial).then(|| record.clone())
     }
 
-    /// Whether a certificate is the one in force. What is not known is looked up in the store.
+    /// The machine that a certificate in force was enrolled for.
+    pub(crate) fn machine_id(&self, identity: &AgentIdentity) -> Option<String> {
+        self.record(identity).map(|record| record.machine.machine_id)
+    }
+
+    /// Whether a certificate is the one in force. What is not known is looked up in the store. The successor of the one
+    /// in force takes its place now.
     pub(crate) async fn is_enrolled(&self, store: &dyn Store, identity: &AgentIdentity) -> Result<bool, StoreError> {
         if self.record(identity).is_some() {
             return Ok(true);
@@ -38,7 +45,16 @@ impl Enrolled {
         // No enrolment may slip in between reading and keeping.
         let _writing = self.writing.lock().await;
         let agents = store.agents(&identity.cluster).await?;
-        let agents = agents.into_iter().map(|agent| (agent.node.clone(), agent)).collect();
+        let mut agents: BTreeMap<_, _> = agents.into_iter().map(|agent| (agent.node.clone(), agent)).collect();
+        if let Some(record) = agents.get_mut(&identity.node)
+            && identity.succeeds.as_ref() == Some(&record.serial)
+        {
+            let renewed = AgentRecord { serial: identity.serial.clone(), ..record.clone() };
+            store.put_agent(&renewed).await?;
+            tracing::info!(cluster = %identity.cluster, node = %identity.node, before = record.serial,
+                serial = renewed.serial, "an agent's renewed certificate is in force");
+            *record = renewed;
+        }
         self.known().insert(identity.cluster.clone(), agents);
         Ok(self.record(identity).is_some())
     }

@@ -7,6 +7,7 @@ mod enrolled;
 mod entrance;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -17,15 +18,18 @@ use rustls::crypto::CryptoProvider;
 use serde::Deserialize;
 use shiplock_api::agent::{
     ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PROTOCOL, PermitRequest, PermitResponse,
-    PollRequest, PollResponse, REPORT_PATH, Report, ReportKind, ReportResponse,
+    PollRequest, PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report, ReportKind,
+    ReportResponse,
 };
-use shiplock_core::id::{NodeName, UpgradeId};
+use shiplock_core::facts::MachineFacts;
+use shiplock_core::id::{ClusterName, NodeName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use tokio::sync::watch;
 
 pub use self::enrolled::Enrolled;
 pub(crate) use self::entrance::{AgentEntrance, AgentPeer};
 use crate::authority::{AgentIdentity, AgentSigningRequest, Authority};
+use crate::clusters::Connector;
 use crate::http::access::token_hash;
 use crate::http::connection::closed;
 use crate::http::failure::{Failure, name_requests, nothing_for_method, nothing_here, unreadable};
@@ -36,6 +40,9 @@ use crate::store::{AgentRecord, Store, StoreError};
 
 /// The oldest protocol that is still spoken: the one before ours.
 const PROTOCOL_OLDEST: u32 = if PROTOCOL > 1 { PROTOCOL - 1 } else { 1 };
+
+/// How long an enrolment waits for the cluster's word on the node.
+const NODE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The cryptography of every TLS connection that the server takes.
 pub(crate) fn tls_provider() -> Arc<CryptoProvider> {
@@ -54,6 +61,8 @@ pub(crate) struct Gateway {
     pub(crate) hub: Arc<AgentHub>,
     pub(crate) enrolled: Arc<Enrolled>,
     pub(crate) authority: Arc<Authority>,
+    /// The connections to clusters: an enrolment asks which machine a node is.
+    pub(crate) clusters: Arc<dyn Connector>,
     /// Turns true when the server stops: polls are answered then.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -62,6 +71,7 @@ pub(crate) struct Gateway {
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route(ENROL_PATH, post(enrol))
+        .route(RENEW_PATH, post(renew))
         .route(POLL_PATH, post(poll))
         .route(PERMIT_PATH, post(permit))
         .route(REPORT_PATH, post(report))
@@ -102,6 +112,16 @@ impl Agent {
         Err(Problem::new(Code::WrongCertificate).with("certificate", &self.0.node).with("claimed", claimed))
     }
 
+    /// A certificate is good on the machine that it was enrolled for: a copy of it elsewhere is refused.
+    fn speaks_from(&self, gateway: &Gateway, machine: &MachineFacts) -> Result<(), Problem> {
+        match gateway.enrolled.machine_id(&self.0) {
+            Some(known) if known != machine.machine_id => {
+                Err(machine_differs(&self.0.node, &machine.machine_id, &known))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether an upgrade is one of the agent's cluster: nodes of two clusters may share a name.
     async fn takes_part(&self, gateway: &Gateway, upgrade: &UpgradeId) -> Result<bool, StoreError> {
         Ok(gateway.store.upgrade(upgrade).await?.is_some_and(|row| row.cluster == self.0.cluster))
@@ -135,6 +155,7 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     let now = Timestamp::now();
     let cluster = gateway.store.use_join_token(&token_hash(&asked.token), now).await?;
     let cluster = cluster.ok_or_else(|| Problem::new(Code::TokenRefused))?;
+    check_machine(&gateway, &cluster, &asked.node, &asked.machine).await?;
     let certificate = gateway.authority.sign_agent(&signing_request, &cluster, &asked.node, now)?;
     let record = AgentRecord {
         cluster: cluster.clone(),
@@ -149,6 +170,57 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     Ok(Json(EnrolResponse { cluster, certificate_pem: certificate.pem, ca_pem }))
 }
 
+/// Compares the machine with what the kubelet of the node has told its cluster. Where the cluster cannot be read, or the
+/// node has not joined yet, there is nothing to compare with: the check before each upgrade asks again.
+async fn check_machine(
+    gateway: &Gateway,
+    cluster: &ClusterName,
+    node: &NodeName,
+    machine: &MachineFacts,
+) -> Result<(), Problem> {
+    let asked = async { gateway.clusters.connect(cluster).await?.node(node).await };
+    match tokio::time::timeout(NODE_WITHIN, asked).await {
+        Ok(Ok(Some(known))) if known.machine_id != machine.machine_id => {
+            Err(machine_differs(node, &machine.machine_id, &known.machine_id))
+        }
+        Ok(Ok(Some(_))) => Ok(()),
+        Ok(Ok(None)) => {
+            tracing::warn!(%cluster, %node, "an agent enrols for a node that the cluster does not have");
+            Ok(())
+        }
+        Ok(Err(problem)) => {
+            tracing::warn!(%cluster, %node, %problem, "the machine of an enrolling agent was not compared");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!(%cluster, %node, "the machine of an enrolling agent was not compared: no answer");
+            Ok(())
+        }
+    }
+}
+
+fn machine_differs(node: &NodeName, claimed: &str, known: &str) -> Problem {
+    let claimed = claimed.chars().take(64).collect::<String>();
+    Problem::new(Code::MachineDiffers).with("node", node).with("claimed", claimed).with("known", known)
+}
+
+/// Signs a certificate that takes over from the one in force when it is first used.
+async fn renew(
+    State(gateway): State<Arc<Gateway>>,
+    agent: Agent,
+    request: Request,
+) -> Result<Json<RenewResponse>, Failure> {
+    let body = read_json(request).await?;
+    check_protocol(&body)?;
+    let asked: RenewRequest = parse(&body)?;
+    agent.speaks_for(&asked.node)?;
+    let signing_request = AgentSigningRequest::parse(&asked.csr_pem)?;
+    let certificate = gateway.authority.renew_agent(&signing_request, &agent.0, Timestamp::now())?;
+    tracing::info!(cluster = %agent.0.cluster, node = %agent.0.node, serial = certificate.serial,
+        "an agent's certificate was renewed");
+    Ok(Json(RenewResponse { certificate_pem: certificate.pem }))
+}
+
 async fn poll(
     State(gateway): State<Arc<Gateway>>,
     agent: Agent,
@@ -160,6 +232,7 @@ async fn poll(
     agent.speaks_for(&asked.node)?;
     let AgentIdentity { cluster, node, .. } = &agent.0;
     if let Some(machine) = &asked.machine {
+        agent.speaks_from(&gateway, machine)?;
         gateway.enrolled.keep_machine(&*gateway.store, &agent.0, machine).await?;
     }
     let send_machine = gateway.hub.heard(cluster, node, asked.machine, Timestamp::now());
@@ -198,6 +271,7 @@ async fn report(
         return Ok(Json(ReportResponse::NotWanted));
     }
     if let ReportKind::Succeeded { machine, .. } = &report.kind {
+        agent.speaks_from(&gateway, machine)?;
         gateway.enrolled.keep_machine(&*gateway.store, &agent.0, machine).await?;
     }
     let not_recorded = || Problem::new(Code::ReportNotRecorded);

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::KeyPair;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -40,6 +41,23 @@ struct Bench {
     serving: JoinHandle<()>,
 }
 
+/// Cluster `lab` has a node `known` whose machine is another one than every agent here; cluster `other` is away.
+struct Clusters;
+
+#[async_trait]
+impl Connector for Clusters {
+    async fn connect(&self, cluster: &ClusterName) -> Result<Arc<dyn shiplock_cluster::port::Cluster>, Problem> {
+        if cluster.as_str() != "lab" {
+            return Err(Problem::new(Code::ClusterUnreachable).with("server", "https://other:6443"));
+        }
+        let mut facts = sample::facts("uid-lab");
+        let (_, mut node) = facts.nodes.pop_first().unwrap();
+        node.machine_id = "another".to_owned();
+        facts.nodes = [("known".into(), node)].into();
+        Ok(Arc::new(sample::FakeCluster(facts)))
+    }
+}
+
 /// What an agent has after its enrolment.
 struct Enrolment {
     answer: EnrolResponse,
@@ -55,6 +73,10 @@ impl Bench {
     }
 
     async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, SignedDuration::from_hours(90 * 24)).await
+    }
+
+    async fn with(limits: Limits, agent_life: SignedDuration) -> Self {
         let store = Arc::new(MemoryStore::new());
         for name in ["lab", "other"] {
             let record = ClusterRecord {
@@ -67,7 +89,8 @@ impl Bench {
             };
             store.add_cluster(&record).await.unwrap();
         }
-        let authority = Arc::new(Authority::open(&*store, &Seal::ephemeral(), Timestamp::now()).await.unwrap());
+        let authority = Authority::open(&*store, &Seal::ephemeral(), Timestamp::now()).await.unwrap();
+        let authority = Arc::new(authority.with_agent_life(agent_life));
         let hub = Arc::new(AgentHub::default());
         let (closing, closed) = watch::channel(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,6 +101,7 @@ impl Bench {
             hub: hub.clone(),
             enrolled: Arc::new(Enrolled::default()),
             authority: authority.clone(),
+            clusters: Arc::new(Clusters),
             closing: closed.clone(),
         }));
         let serving = tokio::spawn(serve(entrance, router, limits, closed));
@@ -405,4 +429,123 @@ async fn a_held_poll_is_answered_when_the_server_stops() {
     assert!(answer.unwrap().assignment.is_none());
     bench.serving.await.unwrap();
     assert!(TcpStream::connect(bench.address).await.is_err(), "nobody listens any more");
+}
+
+/// Waits until something holds, looking at it again and again.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waited = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waited).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn an_agent_renews_its_certificate_in_time_and_the_old_one_is_retired() {
+    use shiplock_agent::gateway::{Gateway as _, HttpsGateway};
+    use shiplock_agent::identity::Identity;
+    use shiplock_agent::renewal::keep_certificate;
+    let bench = Bench::with(Limits::new(100), SignedDuration::from_secs(6)).await;
+    let first = bench.enrol("lab", "w1").await;
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity {
+        server: format!("https://{}", bench.address),
+        cluster: "lab".into(),
+        node: "w1".into(),
+        key_pem: first.key.serialize_pem(),
+        certificate_pem: first.answer.certificate_pem.clone(),
+        ca_pem: first.answer.ca_pem.clone(),
+    };
+    identity.store(folder.path()).unwrap();
+    let upgrade = bench.upgrade("lab").await;
+    let serial = async || bench.store.agents(&"lab".into()).await.unwrap().remove(0).serial;
+    let before = serial().await;
+
+    let agent = std::rc::Rc::new(HttpsGateway::enrolled(&identity).unwrap());
+    let renewing = keep_certificate(identity, agent.clone(), folder.path().to_owned());
+    let working = async {
+        let request: PermitRequest = serde_json::from_str(&permit_request(&upgrade, "w1")).unwrap();
+        // Longer than the first certificate lives; not one question of the agent is refused on the way.
+        until("the first renewal", async || {
+            agent.permit(&request).await.unwrap();
+            let stored = Identity::load(folder.path()).unwrap();
+            stored.certificate_pem != first.answer.certificate_pem && serial().await != before
+        })
+        .await;
+        let second = serial().await;
+        let retired = bench.poll(&bench.agent(&first), "w1").await;
+        assert_eq!(retired.unwrap_err(), (401, Code::CertificateUnknown));
+        until("a second renewal", async || {
+            agent.permit(&request).await.unwrap();
+            serial().await != second
+        })
+        .await;
+    };
+    tokio::select! {
+        never = renewing => match never {},
+        () = working => {}
+    }
+    let stored = Identity::load(folder.path()).unwrap();
+    let pem = CertificateDer::from_pem_slice(stored.certificate_pem.as_bytes()).unwrap();
+    assert_eq!(AgentIdentity::of(&pem).unwrap().serial, serial().await, "what is on disk is what is in force");
+}
+
+fn renew_request(node: &str, key: &KeyPair) -> String {
+    let csr = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+    json!({"protocol": 1, "node": node, "csr_pem": csr}).to_string()
+}
+
+#[tokio::test]
+async fn a_lost_renewal_locks_nobody_out_and_only_the_first_that_is_used_succeeds() {
+    let bench = Bench::new().await;
+    let first = bench.enrol("lab", "w1").await;
+    let old = bench.agent(&first);
+    let renew = async |client: &reqwest::Client, node: &str| {
+        let key = KeyPair::generate().unwrap();
+        let answer = bench.post::<RenewResponse>(client, RENEW_PATH, renew_request(node, &key)).await;
+        answer.map(|answer| bench.client(Some((&answer.certificate_pem, &key))))
+    };
+    let lost = renew(&old, "w1").await.unwrap();
+    let upgrade = bench.upgrade("lab").await;
+    let permit = async |client: &reqwest::Client| {
+        bench.post::<PermitResponse>(client, PERMIT_PATH, permit_request(&upgrade, "w1")).await.map(drop)
+    };
+    permit(&old).await.unwrap();
+    let used = renew(&old, "w1").await.unwrap();
+    let unknown = Err((401, Code::CertificateUnknown));
+    permit(&used).await.unwrap();
+    assert_eq!((permit(&old).await, permit(&lost).await), (unknown.clone(), unknown.clone()));
+    permit(&used).await.unwrap();
+
+    // Nobody renews for another node, without a certificate, or with one that an enrolment has replaced.
+    assert_eq!(renew(&used, "w2").await.unwrap_err(), (403, Code::WrongCertificate));
+    assert_eq!(renew(&bench.client(None), "w1").await.unwrap_err().1, Code::CertificateUnknown);
+    let pending = renew(&used, "w1").await.unwrap();
+    bench.enrol("lab", "w1").await;
+    assert_eq!((permit(&used).await, permit(&pending).await), (unknown, unknown));
+}
+
+#[tokio::test]
+async fn an_agent_on_another_machine_than_its_nodes_is_refused() {
+    let bench = Bench::new().await;
+    let enrol = async |cluster: &str, node: &str| {
+        let key = KeyPair::generate().unwrap();
+        let request = enrol_request(&bench.token(cluster).await, node, &key);
+        bench.post::<EnrolResponse>(&bench.client(None), ENROL_PATH, request.to_string()).await
+    };
+    assert_eq!(enrol("lab", "known").await.unwrap_err(), (403, Code::MachineDiffers));
+    assert!(bench.store.agents(&"lab".into()).await.unwrap().is_empty());
+    // Where there is nothing to compare with, it is enrolled: a cluster that is away, a node that is to join.
+    enrol("other", "known").await.unwrap();
+    enrol("lab", "to-join").await.unwrap();
+
+    // A copy of an agent's data on a second machine.
+    let agent = bench.agent(&bench.enrol("lab", "w1").await);
+    let mut request: Value = serde_json::from_str(&poll_request("w1", Some("v1")).to_string()).unwrap();
+    request["machine"]["machine_id"] = json!("a copy");
+    let copied = bench.post::<PollResponse>(&agent, POLL_PATH, request.to_string()).await;
+    assert_eq!(copied.unwrap_err(), (403, Code::MachineDiffers));
+    let kept = bench.store.agents(&"lab".into()).await.unwrap();
+    assert!(kept.iter().all(|agent| agent.machine.machine_id != "a copy"));
 }

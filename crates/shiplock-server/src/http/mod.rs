@@ -24,8 +24,9 @@ mod upgrade;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router, middleware};
+use shiplock_api::operation::{self, Method, Operation};
 use shiplock_api::rest::ServerView;
 use shiplock_core::catalogue::Catalogue;
 use shiplock_core::id::UpgradeId;
@@ -92,29 +93,47 @@ pub struct Site {
 
 /// The routes; `tokens` are let in over the network.
 pub(crate) fn router(site: Arc<Site>, tokens: &[ApiToken]) -> Router {
-    let api = Router::new()
-        .route("/server", get(server))
-        .route("/clusters", get(cluster::list).post(cluster::add))
-        .route("/clusters/{name}", get(cluster::show).delete(cluster::remove))
-        .route("/clusters/{name}/agents", get(agents::list))
-        .route("/clusters/{name}/join-tokens", post(agents::join_token))
-        .route("/clusters/{name}/plans", post(plan::make))
-        .route("/plans/{id}", get(plan::show))
-        .route("/upgrades", get(upgrade::list).post(upgrade::create))
-        .route("/upgrades/{id}", get(upgrade::show).patch(upgrade::change))
-        .route("/upgrades/{id}/pause", post(upgrade::pause))
-        .route("/upgrades/{id}/continue", post(upgrade::go_on))
-        .route("/upgrades/{id}/cancel", post(upgrade::cancel))
-        .route("/upgrades/{id}/events", get(event::of_upgrade))
-        .route("/events", get(event::of_all));
+    let api =
+        Operation::ALL.iter().fold(Router::new(), |api, operation| api.route(operation.path(), route(*operation)));
     let access = access::Access(tokens.into());
     Router::new()
-        .nest("/api/v1", api)
+        .nest(operation::ROOT, api)
         .fallback(failure::nothing_here)
         .method_not_allowed_fallback(failure::nothing_for_method)
         .layer(middleware::from_fn_with_state(access, access::admit))
         .layer(middleware::from_fn(failure::name_requests))
         .with_state(site)
+}
+
+/// What serves an operation. The list of operations is also that of the OpenAPI document, so nothing is served that is
+/// not in it, and nothing is in it that is not served.
+fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
+    let method = match operation.method() {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Patch => MethodFilter::PATCH,
+        Method::Delete => MethodFilter::DELETE,
+    };
+    match operation {
+        Operation::ShowServer => on(method, server),
+        Operation::ListClusters => on(method, cluster::list),
+        Operation::AddCluster => on(method, cluster::add),
+        Operation::ShowCluster => on(method, cluster::show),
+        Operation::RemoveCluster => on(method, cluster::remove),
+        Operation::ListAgents => on(method, agents::list),
+        Operation::MakeJoinToken => on(method, agents::join_token),
+        Operation::MakePlan => on(method, plan::make),
+        Operation::ShowPlan => on(method, plan::show),
+        Operation::ListUpgrades => on(method, upgrade::list),
+        Operation::CreateUpgrade => on(method, upgrade::create),
+        Operation::ShowUpgrade => on(method, upgrade::show),
+        Operation::ChangeUpgrade => on(method, upgrade::change),
+        Operation::PauseUpgrade => on(method, upgrade::pause),
+        Operation::ContinueUpgrade => on(method, upgrade::go_on),
+        Operation::CancelUpgrade => on(method, upgrade::cancel),
+        Operation::ListUpgradeEvents => on(method, event::of_upgrade),
+        Operation::ListEvents => on(method, event::of_all),
+    }
 }
 
 async fn server(State(site): State<Arc<Site>>) -> Json<ServerView> {

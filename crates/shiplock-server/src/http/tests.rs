@@ -462,3 +462,30 @@ async fn the_feed_of_all_upgrades_goes_by_position_and_ends_when_the_server_stop
     bench.closing.send(true).unwrap();
     assert_eq!(stream.rest().await, [0; 0]);
 }
+
+#[tokio::test]
+async fn every_route_is_in_the_openapi_document_and_everything_in_it_is_served() {
+    let document: Value = serde_json::from_str(include_str!("../../../../openapi/v1.json")).unwrap();
+    let mut documented = std::collections::BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        documented.extend(methods.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase())));
+    }
+    let bench = Bench::new().await;
+    let paths: std::collections::BTreeSet<_> = documented.iter().map(|(path, _)| path.clone()).collect();
+    for path in paths {
+        let asked = path.replace("{name}", "lab").replace("{id}", "u1");
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let answer = bench.ask(method.clone(), &asked, None).await;
+            // What is there may well not know the cluster or upgrade; only what is not there has this code.
+            let served = answer.status.is_success() || answer.code() != Code::NotFound;
+            let in_document = documented.contains(&(path.clone(), method.to_string()));
+            assert_eq!(served, in_document, "{method} {path}: served {served}, in the document {in_document}");
+        }
+    }
+    // A route can be added through the list of operations only; the document has all of it.
+    let operations = shiplock_api::operation::Operation::ALL.iter();
+    let listed = operations.map(|operation| {
+        (format!("{}{}", shiplock_api::operation::ROOT, operation.path()), operation.method().word().to_owned())
+    });
+    assert_eq!(documented, listed.collect());
+}

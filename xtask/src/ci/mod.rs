@@ -1,7 +1,10 @@
 //! `cargo xtask test` and `cargo xtask ci`: the hermetic gate, which needs neither root nor network beyond crates.
 
+mod dependencies;
+
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,22 +27,43 @@ pub(crate) fn cargo_command() -> Command {
 
 /// Runs the hermetic tests of the whole workspace.
 pub fn test() -> Result<()> {
-    cargo("tests", &["test", "--workspace"])
+    cargo("tests", &["test", "--workspace", "--features", GENERATED])
+}
+
+/// The features that only generate: tests of theirs hold the generated files against the code.
+const GENERATED: &str = "shiplock-api/schema";
+
+/// Writes the files that are generated from the code. A test fails when one is out of date.
+pub fn codegen() -> Result<()> {
+    let path = workspace().join("openapi/v1.json");
+    let mut command = cargo_command();
+    command.args(["run", "--quiet", "--package", "shiplock-api", "--features", "schema", "--example", "openapi"]);
+    let output = command.stderr(Stdio::inherit()).output().context("cargo cannot be started")?;
+    ensure!(output.status.success(), "the OpenAPI document is not made ({})", output.status);
+    std::fs::write(&path, output.stdout).with_context(|| format!("{} cannot be written", path.display()))?;
+    eprintln!("xtask: {} is written", path.display());
+    Ok(())
 }
 
 /// Runs everything that must hold before a change lands, but the end-to-end tests.
 pub fn ci() -> Result<()> {
     cargo("format", &["fmt", "--all", "--check"])?;
     dependency_direction()?;
-    cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    dependencies::check(&workspace())?;
+    cargo("clippy", &["clippy", "--workspace", "--all-targets", "--features", GENERATED, "--", "-D", "warnings"])?;
     test()?;
     documentation()
+}
+
+/// The root of the workspace.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace").to_owned()
 }
 
 fn documentation() -> Result<()> {
     let mut command = cargo_command();
     command
-        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--features", GENERATED])
         .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     run("docs", command)
 }
@@ -73,7 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that must not be anywhere in the tree of a crate.
 const MUST_NOT_REACH: &[(&str, &[&str])] = &[
     ("shiplock-core", &["tokio", "kube", "sqlx", "reqwest", "axum", "rand"]),
-    ("shiplock-agent", &["kube", "sqlx", "axum", "openssl-sys", "aws-lc-sys"]),
+    ("shiplock-agent", &["kube", "sqlx", "axum", "schemars", "openssl-sys", "aws-lc-sys"]),
     ("shiplock-cli", &["openssl-sys", "aws-lc-sys"]),
 ];
 
