@@ -1,5 +1,6 @@
 //! A small made-up cluster, its plan and a server around it, for tests.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -81,18 +82,22 @@ pub(crate) fn upgrade_in_work() -> Upgrade {
 }
 
 /// A cluster that answers with its facts and does nothing.
-pub(crate) struct FakeCluster(pub(crate) ClusterFacts);
+pub(crate) struct FakeCluster {
+    pub(crate) facts: ClusterFacts,
+    /// How often it was told to rest.
+    pub(crate) rests: Arc<AtomicU32>,
+}
 
 #[async_trait]
 impl Cluster for FakeCluster {
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
-        Ok(self.0.clone())
+        Ok(self.facts.clone())
     }
     async fn changed(&self) {
         std::future::pending().await
     }
     async fn node(&self, node: &NodeName) -> Result<Option<NodeFacts>, Problem> {
-        Ok(self.0.nodes.get(node).cloned())
+        Ok(self.facts.nodes.get(node).cloned())
     }
     async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
         Ok(Cordon::Done)
@@ -115,12 +120,17 @@ impl Cluster for FakeCluster {
     async fn release(&self, _: &UpgradeId) -> Result<(), Problem> {
         Ok(())
     }
+    fn rest(&self) {
+        self.rests.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Takes the text of a kubeconfig as the identity of the cluster. `down` is one that cannot be reached.
 #[derive(Debug, Default)]
 pub(crate) struct FakeDialer {
     pub(crate) dials: Mutex<Vec<String>>,
+    /// How often any of its clusters was told to rest.
+    pub(crate) rests: Arc<AtomicU32>,
 }
 
 #[async_trait]
@@ -131,7 +141,7 @@ impl Dialer for FakeDialer {
             return Err(Problem::new(Code::ClusterUnreachable).with("server", "https://down:6443"));
         }
         let server = format!("https://{kubeconfig}:6443");
-        Ok(Dialled { cluster: Arc::new(FakeCluster(facts(kubeconfig))), server })
+        Ok(Dialled { cluster: Arc::new(FakeCluster { facts: facts(kubeconfig), rests: self.rests.clone() }), server })
     }
 }
 
