@@ -22,7 +22,7 @@ use crate::clusters::{ClusterPool, Dialer, Dialled};
 use crate::gateway::Enrolled;
 use crate::hub::AgentHub;
 use crate::seal::Seal;
-use crate::store::{MemoryStore, Store};
+use crate::store::{ClusterRecord, MemoryStore, NewUpgrade, Store};
 
 /// A cluster with this identity: a control plane at v1.36.3 and two workers at v1.35.4.
 pub(crate) fn facts(uid: &str) -> ClusterFacts {
@@ -70,6 +70,35 @@ pub(crate) fn upgrade() -> Upgrade {
 pub(crate) fn events_to_running() -> Vec<Event> {
     let report = CheckReport { findings: Vec::new() };
     vec![Event::CheckStarted, Event::CheckFinished { report }, Event::Started]
+}
+
+/// A store with active upgrades, each of a cluster of its own that has the upgrade's name, whose logs go on with these
+/// events.
+pub(crate) async fn store_with(upgrades: &[(&str, Vec<Event>)]) -> MemoryStore {
+    let (store, now) = (MemoryStore::new(), Timestamp::now());
+    for (id, events) in upgrades {
+        let name = ClusterName::from(*id);
+        let cluster = ClusterRecord {
+            name: name.clone(),
+            uid: (*id).into(),
+            server: "https://192.0.2.10:6443".to_owned(),
+            sealed_kubeconfig: Vec::new(),
+            mirror: None,
+            added_at: now,
+        };
+        store.add_cluster(&cluster).await.unwrap();
+        let event = planned(&name);
+        let new = NewUpgrade { id: (*id).into(), cluster: name, event, now, idempotency_key: None };
+        store.create_upgrade(&new).await.unwrap();
+        store.append_request(&new.id, 1, now, events).await.unwrap();
+    }
+    store
+}
+
+/// The first event of an upgrade of this cluster.
+pub(crate) fn planned(cluster: &ClusterName) -> Event {
+    let plan = Plan { cluster: cluster.clone(), ..plan() };
+    Event::Planned { plan: Box::new(plan), by: "somebody".into() }
 }
 
 /// An upgrade with a node's step in flight.
