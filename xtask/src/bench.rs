@@ -2,12 +2,14 @@
 //!
 //! These are measurements, not tests: nothing here fails because a machine was slow.
 
+mod restart;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::e2e::custody::{self, Custody};
-use crate::e2e::installation::Installation;
+use crate::e2e::installation::{Installation, Programs};
 use crate::e2e::pools::{mixed_cluster, workers_are_upgraded};
 use crate::lab::Lab;
 
@@ -23,6 +25,9 @@ pub struct Arguments {
     /// The workers of the cluster
     #[arg(long, default_value_t = 3)]
     workers: u8,
+    /// The running upgrades in the store of a server that is started again
+    #[arg(long, default_value_t = 1000)]
+    upgrades: usize,
     /// How long something is left idle before it is measured, in seconds
     #[arg(long, default_value_t = 600)]
     idle_seconds: u64,
@@ -38,16 +43,20 @@ enum What {
     Pools,
     /// Memory and processor time of an idle agent and an idle server
     Idle,
+    /// A server that is started again with many running upgrades in its store; needs no lab
+    Restart,
 }
 
 /// Runs one benchmark.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let measure = match arguments.what {
+        What::Pools => pools,
+        What::Idle => idle,
+        What::Restart => return restart::run(arguments.runs, arguments.upgrades),
+    };
     let lab = Lab::open(arguments.id)?;
     let custody = Custody::begin(&lab)?;
-    let result = match arguments.what {
-        What::Pools => pools(&lab, arguments),
-        What::Idle => idle(&lab, arguments),
-    };
+    let result = measure(&lab, arguments);
     let cleaned = custody::clean(&lab);
     custody.end();
     result.and(cleaned)
@@ -56,6 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 const BOUND: Duration = Duration::from_secs(1800);
 
 fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
+    let programs = Programs::released()?;
     let workers: Vec<String> = (1..=arguments.workers).map(|index| format!("w{index}")).collect();
     let names: Vec<&str> = workers.iter().map(String::as_str).collect();
     for run in 1..=arguments.runs {
@@ -67,7 +77,7 @@ fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
 
         mixed_cluster(lab, arguments.workers, &[])?;
         lab.deploy_web()?;
-        let mut installation = Installation::ready(lab)?;
+        let mut installation = Installation::ready_with(lab, programs.clone())?;
         let begun = Instant::now();
         let id = installation.begin(&[])?;
         installation.until_state(&id, "succeeded", BOUND)?;
@@ -146,42 +156,77 @@ fn by_script(lab: &Lab, workers: &[&str]) -> Result<Duration> {
 }
 
 fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {
+    let programs = Programs::released()?;
+    let stripped = std::fs::metadata(programs.agent())?.len();
     mixed_cluster(lab, 1, &[])?;
-    let mut installation = Installation::ready(lab)?;
-    let agent = |lab: &Lab| -> Result<(u64, u64)> {
-        let pid = lab.exec_text("w1", &["systemctl", "show", "shiplock-agent", "-p", "MainPID", "--value"])?;
-        let pid = pid.trim();
-        let status = lab.exec_text("w1", &["cat", &format!("/proc/{pid}/status")])?;
-        let stat = lab.exec_text("w1", &["cat", &format!("/proc/{pid}/stat")])?;
-        usage(&status, &stat)
-    };
+    let mut installation = Installation::ready_with(lab, programs)?;
     let pid = installation.server_pid()?;
-    let server = || {
-        usage(
-            &std::fs::read_to_string(format!("/proc/{pid}/status"))?,
-            &std::fs::read_to_string(format!("/proc/{pid}/stat"))?,
-        )
+    let server = || -> Result<Usage> {
+        let text = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+        Ok(Usage { cpu_seconds: processor_seconds(&text("stat")?)?, ..Usage::of(&text("status")?)? })
     };
     let (agent_before, server_before) = (agent(lab)?, server()?);
     let seconds = arguments.idle_seconds;
-    installation.until("the idle time is over", Duration::from_secs(seconds + 60), {
-        let begun = Instant::now();
-        move |_| Ok(begun.elapsed() >= Duration::from_secs(seconds))
-    })?;
+    std::thread::sleep(Duration::from_secs(seconds));
     let (agent_after, server_after) = (agent(lab)?, server()?);
     #[expect(clippy::cast_precision_loss, reason = "small numbers for people")]
-    let share = |before: u64, after: u64| (after - before) as f64 / seconds as f64;
-    println!("idle for {seconds} s (ticks of 1/100 s, so the unit of the share is per cent of a core)");
-    println!("agent:  {} KiB resident, {:.3} % of a core", agent_after.0, share(agent_before.1, agent_after.1));
-    println!("server: {} KiB resident, {:.3} % of a core", server_after.0, share(server_before.1, server_after.1));
+    let share = |before: &Usage, after: &Usage| (after.cpu_seconds - before.cpu_seconds) / seconds as f64 * 100.0;
+    println!("idle for {seconds} s");
+    println!(
+        "agent:  {} KiB resident, {:.4} % of a core",
+        agent_after.resident_kib,
+        share(&agent_before, &agent_after)
+    );
+    println!(
+        "server: {} KiB resident, {:.4} % of a core",
+        server_after.resident_kib,
+        share(&server_before, &server_after)
+    );
+
+    // The same processes at work: fetching artefacts is the most that an agent ever holds.
+    let id = installation.begin(&[])?;
+    installation.until_state(&id, "succeeded", BOUND)?;
+    let (agent_worked, server_worked) = (agent(lab)?, server()?);
+    println!("agent:  {} KiB resident at most over a whole upgrade of its node", agent_worked.peak_kib);
+    println!("server: {} KiB resident at most over it", server_worked.peak_kib);
+    println!("agent:  {stripped} bytes, stripped");
     Ok(())
 }
 
-/// Resident KiB and processor ticks of a process, from `/proc`.
-fn usage(status: &str, stat: &str) -> Result<(u64, u64)> {
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let resident = resident.trim().trim_end_matches(" kB").parse()?;
+/// What a process has used.
+struct Usage {
+    resident_kib: u64,
+    peak_kib: u64,
+    cpu_seconds: f64,
+}
+
+impl Usage {
+    /// Memory from `/proc/PID/status`.
+    fn of(status: &str) -> Result<Self> {
+        let kib = |name: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of status")?;
+            Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
+        };
+        Ok(Self { resident_kib: kib("VmRSS")?, peak_kib: kib("VmHWM")?, cpu_seconds: 0.0 })
+    }
+}
+
+/// The agent of the first worker. Its processor time is that of its unit, counted by the kernel in nanoseconds, so that
+/// neither the load of others nor the length of a tick matters.
+fn agent(lab: &Lab) -> Result<Usage> {
+    let property = |name: &str| -> Result<String> {
+        let value = lab.exec_text("w1", &["systemctl", "show", "shiplock-agent", "-p", name, "--value"])?;
+        Ok(value.trim().to_owned())
+    };
+    let status = lab.exec_text("w1", &["cat", &format!("/proc/{}/status", property("MainPID")?)])?;
+    let used = property("CPUUsageNSec")?;
+    let nanoseconds: u64 = used.parse().with_context(|| format!("the processor time of the agent's unit: {used}"))?;
+    Ok(Usage { cpu_seconds: Duration::from_nanos(nanoseconds).as_secs_f64(), ..Usage::of(&status)? })
+}
+
+/// The processor time of a process from `/proc/PID/stat`, in ticks of 10 ms.
+fn processor_seconds(stat: &str) -> Result<f64> {
     let fields: Vec<&str> = stat.rsplit(") ").next().context("stat")?.split(' ').collect();
-    let tick = |index: usize| -> Result<u64> { Ok(fields.get(index).context("a field of stat")?.parse()?) };
-    Ok((resident, tick(11)? + tick(12)?))
+    let tick = |index: usize| -> Result<u32> { Ok(fields.get(index).context("a field of stat")?.parse()?) };
+    Ok(f64::from(tick(11)? + tick(12)?) / 100.0)
 }

@@ -241,6 +241,33 @@ pub struct UpgradeView {
     pub findings: Vec<shiplock_core::check::Finding>,
 }
 
+/// The upgrades, newest first: `GET /api/v1/upgrades`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpgradePage {
+    /// Those that can be read.
+    pub items: Vec<UpgradeView>,
+    /// Those of the same page whose logs this version cannot read. They stay as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<UnreadableUpgrade>,
+    /// Give this as `after` to get the next page; none at the end.
+    pub next: Option<String>,
+}
+
+/// An upgrade whose log this version cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableUpgrade {
+    /// Its id.
+    pub id: UpgradeId,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// How many events there are.
+    pub len: u64,
+    /// Why it cannot be read.
+    pub problem: Problem,
+}
+
 /// A stage of an upgrade.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,7 +1,7 @@
 //! What commands print with `-o json`: one object, its schema named, its keys nouns. Changed by addition only.
 
 use serde::{Deserialize, Serialize};
-use shiplock_api::rest::{AgentView, ClusterView, JoinToken, ServerView, UpgradeView};
+use shiplock_api::rest::{AgentView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView};
 use shiplock_core::id::{ClusterName, UpgradeId};
 use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
@@ -53,7 +53,7 @@ results! {
     /// `upgrade` and `watch`, left by Ctrl-C.
     Left { upgrade_id: UpgradeId, detached: bool }
     /// `upgrades list`.
-    Upgrades { upgrades: Vec<UpgradeView> }
+    Upgrades { upgrades: Vec<UpgradeView>, unreadable: Vec<UnreadableUpgrade> }
     /// `upgrades show --events`.
     UpgradeWithEvents { upgrade: UpgradeView, events: Vec<EventRecord> }
     /// One event of a feed.
@@ -119,7 +119,7 @@ mod tests {
             survives(OneUpgrade { upgrade, detached: false });
         }
         survives(Left { upgrade_id: "u1".into(), detached: true });
-        survives(Upgrades { upgrades: sample::upgrades() });
+        survives(Upgrades { upgrades: sample::upgrades(), unreadable: vec![sample::unreadable()] });
         survives(UpgradeWithEvents { upgrade: upgrade(), events: sample::events() });
         for event in sample::events() {
             survives(Event { event });

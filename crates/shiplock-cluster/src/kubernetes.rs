@@ -26,7 +26,7 @@ const CHANGED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes come in bursts: what follows the first within this time is told together with it.
 const CHANGES_GATHERED: Duration = Duration::from_millis(50);
 
-/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] and end with [`KubernetesCluster::rest`] or
+/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] and end with [`Cluster::rest`] or
 /// with the value.
 #[derive(Debug)]
 pub struct KubernetesCluster {
@@ -68,11 +68,6 @@ impl KubernetesCluster {
     /// The cluster by listing everything once: no watch is begun and nothing is kept.
     pub async fn snapshot(&self) -> Result<ClusterFacts, Problem> {
         snapshot(&self.connection).await
-    }
-
-    /// Ends the watches and drops what they hold, until facts are asked for again.
-    pub fn rest(&self) {
-        *self.slot() = None;
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<Watching>>> {
@@ -153,6 +148,10 @@ impl Cluster for KubernetesCluster {
 
     async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem> {
         lease::release(&self.connection, upgrade).await
+    }
+
+    fn rest(&self) {
+        *self.slot() = None;
     }
 }
 

@@ -49,6 +49,9 @@ pub trait Cluster: Send + Sync {
 
     /// Takes the claim of an upgrade off the Lease.
     async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem>;
+
+    /// Ends the watches and drops what they hold, until facts are asked for again. One without watches has none to end.
+    fn rest(&self) {}
 }
 
 /// How a cordon came out.

@@ -120,6 +120,9 @@ codes! {
     UPG0207 ClusterUnauthorized 401 {
         "the API server {server} does not accept the credentials" "API server {server} 不接受该凭据"
         fix "give a kubeconfig whose certificate or token is valid" "请提供证书或令牌有效的 kubeconfig" }
+    UPG0208 ClusterNotRead 503 {
+        "cluster {cluster} has not been read since {since}" "自 {since} 起尚未读取集群 {cluster}"
+        fix "nothing to do: it is read as soon as it answers; if this lasts, see `shiplock cluster show {cluster}`" "无需处理：集群一有应答就会读取；若持续如此，请查看 `shiplock cluster show {cluster}`" }
     UPG0301 ClusterUnknown 404 {
         "no cluster {cluster} is registered" "没有注册名为 {cluster} 的集群"
         fix "see `shiplock cluster list`, or register it with `shiplock cluster add {cluster}`" "请查看 `shiplock cluster list`，或用 `shiplock cluster add {cluster}` 注册" }
@@ -168,6 +171,9 @@ codes! {
     UPG0316 NotAbandonable 409 {
         "node {node} is not waited for, so it cannot be abandoned" "当前并未等待节点 {node}，不能放弃它"
         fix "see which nodes are waited for: shiplock upgrades show {upgrade}" "请查看等待中的节点：shiplock upgrades show {upgrade}" }
+    UPG0317 LeaseEnding 409 {
+        "the lease of upgrade {upgrade} (epoch {epoch}) may end before an act is done, so nothing more was sent" "升级 {upgrade} 的租约（epoch {epoch}）可能在操作完成前到期，因此未再发送任何请求"
+        fix "nothing to do: whoever holds the lease goes on" "无需处理：持有租约的服务端会继续" }
     UPG0401 TokenRefused 401 {
         "the join token is unknown, used or expired" "加入令牌不存在、已使用或已过期"
         fix "make a new one: shiplock agent join-command CLUSTER" "请生成新的：shiplock agent join-command CLUSTER" }

@@ -57,11 +57,12 @@ pub struct ClusterPool {
 }
 
 /// A connection and the registration that it belongs to.
-#[derive(Clone)]
 struct Connection {
     uid: ClusterUid,
     added_at: Timestamp,
     cluster: Arc<dyn Cluster>,
+    /// Whether nobody used it when [`ClusterPool::rest_unused`] looked last.
+    unused: bool,
 }
 
 /// What the store keeps of a kubeconfig, sealed.
@@ -99,20 +100,35 @@ impl ClusterPool {
         if let Some(other) = others.iter().find(|other| other.uid == uid) {
             return Err(Problem::new(Code::ClusterRegisteredTwice).with("other", &other.name));
         }
-        let access = Access { kubeconfig: asked.kubeconfig.clone(), allow: asked.allow.clone() };
-        let access = serde_json::to_vec(&access).expect("texts serialise");
         let record = ClusterRecord {
             name: name.clone(),
             uid: uid.clone(),
             server,
-            sealed_kubeconfig: self.seal.seal(&purpose(name), &access)?,
+            sealed_kubeconfig: sealed_access(&self.seal, name, &asked.kubeconfig, &asked.allow)?,
             mirror: asked.mirror.clone(),
             added_at: now,
         };
         self.store.add_cluster(&record).await.map_err(StoreError::into_problem)?;
-        let connection = Connection { uid, added_at: record.added_at, cluster };
+        let connection = Connection { uid, added_at: record.added_at, cluster, unused: false };
         self.places().insert(name.clone(), Arc::new(tokio::sync::Mutex::new(Some(connection))));
         Ok(record)
+    }
+
+    /// Lets clusters rest that nobody used since the last call: neither an upgrade nor a reader. Their watches end, which
+    /// frees memory here and connections there; the next who asks for facts begins them again.
+    pub fn rest_unused(&self) {
+        let places: Vec<_> = self.places().values().cloned().collect();
+        for place in places {
+            // Where the place is taken somebody connects just now.
+            let Ok(mut place) = place.try_lock() else { continue };
+            let Some(connection) = &mut *place else { continue };
+            // Whoever uses a connection holds a reference of its own.
+            let in_use = Arc::strong_count(&connection.cluster) > 1;
+            if connection.unused && !in_use {
+                connection.cluster.rest();
+            }
+            connection.unused = !in_use;
+        }
     }
 
     /// Drops the connection of a cluster that is not registered any more.
@@ -139,9 +155,10 @@ impl Connector for ClusterPool {
         let place = self.places().entry(name.clone()).or_default().clone();
         // One task connects, the others wait for it.
         let mut connection = place.lock().await;
-        if let Some(connection) = &*connection
+        if let Some(connection) = &mut *connection
             && (&connection.uid, connection.added_at) == (&record.uid, record.added_at)
         {
+            connection.unused = false;
             return Ok(connection.cluster.clone());
         }
         let access = self.seal.open_sealed(&purpose(name), &record.sealed_kubeconfig)?;
@@ -149,9 +166,21 @@ impl Connector for ClusterPool {
             Problem::new(Code::KubeconfigUnreadable).with("path", format!("of cluster {name}")).because(&error)
         })?;
         let cluster = self.dial(&access.kubeconfig, &access.allow).await?.cluster;
-        *connection = Some(Connection { uid: record.uid, added_at: record.added_at, cluster: cluster.clone() });
+        let (uid, added_at) = (record.uid, record.added_at);
+        *connection = Some(Connection { uid, added_at, cluster: cluster.clone(), unused: false });
         Ok(cluster)
     }
+}
+
+/// What the store keeps of the access to a cluster: the kubeconfig and what it is allowed to use.
+pub fn sealed_access(
+    seal: &Seal,
+    cluster: &ClusterName,
+    kubeconfig: &str,
+    allow: &[String],
+) -> Result<Vec<u8>, Problem> {
+    let access = Access { kubeconfig: kubeconfig.to_owned(), allow: allow.to_vec() };
+    seal.seal(&purpose(cluster), &serde_json::to_vec(&access).expect("texts serialise"))
 }
 
 fn purpose(cluster: &ClusterName) -> String {
@@ -194,5 +223,40 @@ impl Dialer for KubernetesDialer {
         let cluster = KubernetesCluster::connect(kubeconfig, allow).await?;
         let server = cluster.server().to_owned();
         Ok(Dialled { cluster: Arc::new(cluster), server })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::sample::FakeDialer;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn a_cluster_rests_when_nobody_has_used_it_for_a_while_and_not_before() {
+        let dialer = Arc::new(FakeDialer::default());
+        let pool = ClusterPool::new(Arc::new(MemoryStore::new()), Arc::new(Seal::ephemeral()), dialer.clone());
+        let name = ClusterName::from("lab");
+        let asked =
+            ClusterAdd { name: name.clone(), kubeconfig: "uid-lab".to_owned(), allow: Vec::new(), mirror: None };
+        pool.add(&asked, Timestamp::now()).await.unwrap();
+        let rests = || dialer.rests.load(std::sync::atomic::Ordering::SeqCst);
+
+        let used = pool.connect(&name).await.unwrap();
+        for _ in 0..3 {
+            pool.rest_unused();
+        }
+        assert_eq!(rests(), 0, "an upgrade or a reader uses it");
+        drop(used);
+        pool.rest_unused();
+        assert_eq!(rests(), 0, "it was used until just now");
+        drop(pool.connect(&name).await.unwrap());
+        pool.rest_unused();
+        assert_eq!(rests(), 0, "it was used since the last look");
+        pool.rest_unused();
+        assert_eq!(rests(), 1);
+        // The connection itself stays.
+        drop(pool.connect(&name).await.unwrap());
+        assert_eq!(dialer.dials.lock().unwrap().len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use shiplock_core::catalogue::Catalogue;
@@ -32,6 +33,8 @@ use crate::store::{MemoryStore, SqliteStore, Store, StoreError};
 const REST_CONNECTIONS_MAX: usize = 500;
 /// The most connections of agents.
 const AGENT_CONNECTIONS_MAX: usize = 2_000;
+/// A cluster that nobody used for this long, and at most twice as long, rests.
+const REST_AFTER: Duration = Duration::from_secs(30);
 /// The most bytes of a catalogue file.
 const CATALOGUE_BYTES_MAX: u64 = 1 << 20;
 
@@ -104,6 +107,7 @@ pub struct Server {
     ca_pin: String,
     closing: watch::Sender<bool>,
     supervisor: Arc<Supervisor>,
+    clusters: Arc<ClusterPool>,
     local: LocalEntrance,
     network: Option<NetworkEntrance>,
     agents: AgentEntrance,
@@ -164,7 +168,7 @@ impl Server {
         let site = Site {
             store,
             hub,
-            clusters,
+            clusters: clusters.clone(),
             drivers: Arc::new(supervisor.clone()),
             enrolled,
             authority,
@@ -184,6 +188,7 @@ impl Server {
             ca_pin,
             closing,
             supervisor,
+            clusters,
             local,
             network,
             agents,
@@ -219,7 +224,7 @@ impl Server {
 
     /// Answers and drives until `shutdown` is done, then lets requests in work end within some seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { closing, supervisor, local, network, agents, rest, gateway, .. } = self;
+        let Self { closing, supervisor, clusters, local, network, agents, rest, gateway, .. } = self;
         tracing::info!(
             socket = %self.socket.display(),
             rest = ?self.rest_address,
@@ -240,7 +245,7 @@ impl Server {
         }
         listeners.spawn(serve_connections(local, rest, people, closing.subscribe()));
         listeners.spawn(serve_connections(agents, gateway, machines, closing.subscribe()));
-        let driving = tokio::spawn(async move { supervisor.run().await });
+        let driving = tokio::spawn(async move { tokio::join!(supervisor.run(), rest_unused(&clusters)) });
         shutdown.await;
         tracing::info!("the server stops");
         let _ = closing.send(true);
@@ -248,6 +253,14 @@ impl Server {
         while listeners.join_next().await.is_some() {}
         driving.abort();
         let _ = driving.await;
+    }
+}
+
+/// Lets clusters rest that nobody uses, for as long as it is polled.
+async fn rest_unused(clusters: &ClusterPool) {
+    loop {
+        tokio::time::sleep(REST_AFTER).await;
+        clusters.rest_unused();
     }
 }
 
@@ -334,8 +347,6 @@ fn agent_names(url: &str, address: SocketAddr, further: &[String]) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use shiplock_api::rest::{ProblemBody, ServerView};
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;

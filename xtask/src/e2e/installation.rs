@@ -37,22 +37,47 @@ impl Programs {
             }
             return Ok(programs);
         }
-        let output = crate::ci::cargo_command()
-            .args(["build", "--package", "shiplock-cli", "--package", "shiplock-agent", "--message-format", "json"])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cargo build cannot be started")?;
-        ensure!(output.status.success(), "the programs under test do not build");
-        let text = String::from_utf8(output.stdout).context("cargo prints text")?;
-        let executable = |name: &str| {
-            text.lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .filter(|message| message["target"]["name"] == name)
-                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .with_context(|| format!("cargo built no {name}"))
-        };
-        Ok(Self { shiplock: executable("shiplock")?, agent: executable("shiplock-agent")? })
+        let built = built(&["--package", "shiplock-cli", "--package", "shiplock-agent"])?;
+        Ok(Self { shiplock: executable(&built, "shiplock")?, agent: executable(&built, "shiplock-agent")? })
     }
+
+    /// Builds both as they are released, for measurements.
+    pub(crate) fn released() -> Result<Self> {
+        let shiplock = built(&["--package", "shiplock-cli", "--release"])?;
+        let agent = built(&["--package", "shiplock-agent", "--profile", "agent"])?;
+        Ok(Self { shiplock: executable(&shiplock, "shiplock")?, agent: executable(&agent, "shiplock-agent")? })
+    }
+
+    /// `shiplock`.
+    pub(crate) fn shiplock(&self) -> &Path {
+        &self.shiplock
+    }
+
+    /// `shiplock-agent`.
+    pub(crate) fn agent(&self) -> &Path {
+        &self.agent
+    }
+}
+
+/// Runs `cargo build` and hands back what it tells of it.
+pub(crate) fn built(arguments: &[&str]) -> Result<String> {
+    let output = crate::ci::cargo_command()
+        .args([&["build", "--message-format", "json"], arguments].concat())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo build cannot be started")?;
+    ensure!(output.status.success(), "`cargo build {}` failed", arguments.join(" "));
+    String::from_utf8(output.stdout).context("cargo prints text")
+}
+
+/// Where an executable is that was built.
+pub(crate) fn executable(built: &str, name: &str) -> Result<PathBuf> {
+    built
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo built no {name}"))
 }
 
 /// A server, its data directory, and the lab that it works on.
@@ -68,21 +93,24 @@ pub(crate) struct Installation<'a> {
 impl<'a> Installation<'a> {
     /// An installation with an empty data directory; its server is not started yet.
     pub(crate) fn new(lab: &'a Lab, name: &str, agent_port_offset: u16) -> Result<Self> {
+        Self::with_programs(lab, name, agent_port_offset, Programs::find()?)
+    }
+
+    fn with_programs(lab: &'a Lab, name: &str, agent_port_offset: u16, programs: Programs) -> Result<Self> {
         let data_directory = lab.folder().join(name);
         let _ = fs::remove_dir_all(&data_directory);
         fs::create_dir_all(&data_directory).with_context(|| format!("{} cannot be made", data_directory.display()))?;
-        Ok(Self {
-            lab,
-            programs: Programs::find()?,
-            data_directory,
-            agent_port: AGENT_PORT + agent_port_offset,
-            server: None,
-        })
+        Ok(Self { lab, programs, data_directory, agent_port: AGENT_PORT + agent_port_offset, server: None })
     }
 
     /// A server with the lab's cluster registered and an agent on each node.
     pub(crate) fn ready(lab: &'a Lab) -> Result<Self> {
-        let mut installation = Self::new(lab, "shiplock", 0)?;
+        Self::ready_with(lab, Programs::find()?)
+    }
+
+    /// The same with programs that were built before.
+    pub(crate) fn ready_with(lab: &'a Lab, programs: Programs) -> Result<Self> {
+        let mut installation = Self::with_programs(lab, "shiplock", 0, programs)?;
         installation.start_server()?;
         installation.add_cluster(CLUSTER)?;
         let nodes = lab.node_names()?;

@@ -23,7 +23,7 @@ pub use self::endpoint::Endpoint;
 pub use self::feed::{EventFeed, FeedOptions};
 use crate::rest::{
     AgentView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ServerView,
-    UpgradeChange, UpgradeCreate, UpgradeView,
+    UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView,
 };
 
 /// How long the connect may take.
@@ -191,7 +191,7 @@ impl Client {
     }
 
     /// A page of upgrades, newest first.
-    pub async fn upgrades(&self, query: &UpgradeQuery) -> Result<Page<UpgradeView>, Problem> {
+    pub async fn upgrades(&self, query: &UpgradeQuery) -> Result<UpgradePage, Problem> {
         let mut request = self.request(Method::GET, &["upgrades"], ANSWER_WITHIN);
         let pairs = [
             ("cluster", query.cluster.as_ref().map(ToString::to_string)),
@@ -203,19 +203,21 @@ impl Client {
         self.send(request).await
     }
 
-    /// All upgrades that a query names, page after page, at most `most`.
-    pub async fn all_upgrades(&self, mut query: UpgradeQuery, most: usize) -> Result<Vec<UpgradeView>, Problem> {
-        let mut upgrades = Vec::new();
+    /// All upgrades that a query names, page after page as one, at most `most` of each kind.
+    pub async fn all_upgrades(&self, mut query: UpgradeQuery, most: usize) -> Result<UpgradePage, Problem> {
+        let mut all = UpgradePage { items: Vec::new(), unreadable: Vec::new(), next: None };
         for _ in 0..PAGES_MAX {
             let page = self.upgrades(&query).await?;
-            upgrades.extend(page.items);
+            all.items.extend(page.items);
+            all.unreadable.extend(page.unreadable);
             query.after = page.next;
-            if query.after.is_none() || upgrades.len() >= most {
+            if query.after.is_none() || all.items.len() + all.unreadable.len() >= most {
                 break;
             }
         }
-        upgrades.truncate(most);
-        Ok(upgrades)
+        all.items.truncate(most);
+        all.unreadable.truncate(most);
+        Ok(all)
     }
 
     /// One upgrade. Its `len` is what `seen` of the controls takes.

@@ -1,6 +1,7 @@
 //! `upgrades list` and `upgrades show`, and which upgrade is meant where none is named.
 
 use shiplock_api::client::UpgradeQuery;
+use shiplock_api::rest::UpgradePage;
 use shiplock_core::id::UpgradeId;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::Event;
@@ -20,9 +21,9 @@ pub(super) async fn meant(context: &Context<'_>, named: Option<&str>) -> Result<
         return Ok(named.into());
     }
     let query = UpgradeQuery { active: Some(true), ..UpgradeQuery::default() };
-    let active = context.client.all_upgrades(query, ACTIVE_MAX).await?;
+    let UpgradePage { items: active, unreadable, .. } = context.client.all_upgrades(query, ACTIVE_MAX).await?;
     match active.as_slice() {
-        [] => Err(Problem::new(Code::NoActiveUpgrade)),
+        [] => Err(unreadable.into_iter().next().map_or(Problem::new(Code::NoActiveUpgrade), |first| first.problem)),
         [only] => {
             context.output.remark(&format!(
                 "{} {} ({})",
@@ -47,10 +48,9 @@ pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Resu
             let page = u32::try_from(limit.min(100)).ok();
             let cluster = cluster.map(Into::into);
             let query = UpgradeQuery { cluster, active: active.then_some(true), after: None, limit: page };
-            let upgrades = context.client.all_upgrades(query, limit).await?;
-            context
-                .output
-                .result(result::Upgrades { upgrades: upgrades.clone() }, |style| upgrade::list(&upgrades, style));
+            let UpgradePage { items: upgrades, unreadable, .. } = context.client.all_upgrades(query, limit).await?;
+            let listed = result::Upgrades { upgrades: upgrades.clone(), unreadable: unreadable.clone() };
+            context.output.result(listed, |style| upgrade::list(&upgrades, &unreadable, style));
         }
         UpgradesCommand::Show { upgrade, events } => {
             let id = meant(context, upgrade.as_deref()).await?;

@@ -1,7 +1,7 @@
 //! Values for tests: one plan of five nodes, its upgrade in several states, and every kind of event.
 
 use jiff::{SignedDuration, Timestamp};
-use shiplock_api::rest::{AgentView, ClusterView, JoinToken, NodeView, PoolView, UpgradeView};
+use shiplock_api::rest::{AgentView, ClusterView, JoinToken, NodeView, PoolView, UnreadableUpgrade, UpgradeView};
 use shiplock_core::check::{CheckReport, CheckResult, Finding};
 use shiplock_core::facts::{ComponentFacts, InstallMethod, MachineFacts, Observed};
 use shiplock_core::id::{Actor, Epoch, StepNumber};
@@ -320,6 +320,18 @@ pub fn upgrade_cancelled() -> UpgradeView {
         Event::Cancelled,
     ]);
     view(events, vec![])
+}
+
+/// An upgrade whose log a newer version wrote.
+pub fn unreadable() -> UnreadableUpgrade {
+    let problem = Problem::new(Code::LogUnreadable).with("upgrade", "u-9").with("number", 31);
+    UnreadableUpgrade {
+        id: "u-9".into(),
+        cluster: "prod-sh".into(),
+        created_at: ago(7_200),
+        len: 40,
+        problem: problem.with("why", "unknown kind `node_replaced`"),
+    }
 }
 
 /// Upgrades in several states.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shiplock_api::rest::{NodeProgressView, StageView, UpgradeView};
+use shiplock_api::rest::{NodeProgressView, StageView, UnreadableUpgrade, UpgradeView};
 use shiplock_core::check::CheckResult;
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::Plan;
@@ -15,8 +15,8 @@ use super::{Style, Tone, table, time, words};
 const ROWS_MAX: usize = 8;
 
 /// The table of many upgrades.
-pub fn list(upgrades: &[UpgradeView], style: &Style) -> String {
-    if upgrades.is_empty() {
+pub fn list(upgrades: &[UpgradeView], unreadable: &[UnreadableUpgrade], style: &Style) -> String {
+    if upgrades.is_empty() && unreadable.is_empty() {
         return format!(
             "{}\n",
             style.pick(
@@ -46,6 +46,20 @@ pub fn list(upgrades: &[UpgradeView], style: &Style) -> String {
             style.date(upgrade.created_at),
             upgrade.by.to_string(),
             table::cut(&why(upgrade, style).unwrap_or_default(), 60),
+        ]);
+    }
+    for upgrade in unreadable {
+        let unknown = || "?".to_owned();
+        let why = format!("{} {}", upgrade.problem.code, upgrade.problem.sentence(style.language));
+        table.row([
+            upgrade.id.to_string(),
+            upgrade.cluster.to_string(),
+            unknown(),
+            style.pick("unreadable", "无法读取").to_owned(),
+            unknown(),
+            style.date(upgrade.created_at),
+            unknown(),
+            table::cut(&why, 60),
         ]);
     }
     table.render()
@@ -379,7 +393,7 @@ mod tests {
         for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
             let style = sample::style(language);
             let upgrades = sample::upgrades();
-            let mut text = vec![list(&upgrades, &style)];
+            let mut text = vec![list(&upgrades, &[sample::unreadable()], &style)];
             text.extend(upgrades.iter().map(|upgrade| show(upgrade, &style)));
             insta::assert_snapshot!(format!("upgrade_{name}"), text.join("=====\n"));
         }

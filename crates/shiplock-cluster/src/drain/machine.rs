@@ -245,8 +245,9 @@ impl DrainMachine {
         }
         match (self.on_timeout, self.forced_until) {
             (OnDrainTimeout::Skip, _) => Some(Ok(StepOutcome::DrainSkipped { blockers: self.blockers() })),
-            // Force begins with the next acts; while the node cannot be seen it waits its time out all the same.
-            (OnDrainTimeout::Force, None) if now < self.timeout + FORCE_MARGIN => None,
+            // Force begins with the next acts, also where the time was over before this process looked; while the node
+            // cannot be seen it waits its time out all the same.
+            (OnDrainTimeout::Force, None) if self.blind.is_none() || now < self.timeout + FORCE_MARGIN => None,
             (OnDrainTimeout::Force, Some(until)) if now < until => None,
             _ => Some(Err((self.timed_out(now), false))),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use shiplock_core::id::{NodeName, ObjectUid};
-use shiplock_core::problem::{Code, Problem};
+use shiplock_core::problem::Problem;
 use shiplock_core::step::OnDrainTimeout;
 use shiplock_core::upgrade::{StepOutcome, WaitingOn};
 use tokio::time::Instant;
@@ -27,18 +27,20 @@ const EVICTIONS_AT_ONCE: usize = 16;
 
 /// Empties a node of the pods that are found there at the begin.
 ///
-/// `may_act` is asked right before each eviction; `progress` is told what is waited for. The error says whether a
-/// further attempt may help without a person.
+/// The time counts from `began_at`, when it was begun for the first time: one that goes on after a crash gets no new
+/// time. `fence` is asked right before each eviction and says why none may be sent; `progress` is told what is waited
+/// for. The error says whether a further attempt may help without a person.
 pub async fn drain(
     cluster: &dyn Cluster,
     node: &NodeName,
-    timeout: Duration,
-    on_timeout: OnDrainTimeout,
-    may_act: &(dyn Fn() -> bool + Send + Sync),
+    began_at: Timestamp,
+    (timeout, on_timeout): (Duration, OnDrainTimeout),
+    fence: &(dyn Fn() -> Result<(), Problem> + Send + Sync),
     progress: &(dyn Fn(Vec<WaitingOn>) + Send + Sync),
 ) -> Result<StepOutcome, (Problem, bool)> {
-    let begun = Instant::now();
-    let mut machine = DrainMachine::new(node.clone(), Timestamp::now(), timeout, on_timeout);
+    let before = Duration::try_from(Timestamp::now().duration_since(began_at)).unwrap_or_default();
+    let begun = Begun { here: Instant::now(), before };
+    let mut machine = DrainMachine::new(node.clone(), began_at, timeout, on_timeout);
     loop {
         if machine.wants_look(begun.elapsed()) {
             match cluster.pods_on(node).await {
@@ -50,8 +52,8 @@ pub async fn drain(
             return verdict;
         }
         let acts = machine.acts(begun.elapsed(), &|budget| cluster.budget_allows(budget));
-        if !carry_out(cluster, &mut machine, acts, may_act, begun).await {
-            return Err((Problem::new(Code::LeaseLost), false));
+        if let Err(problem) = carry_out(cluster, &mut machine, acts, fence, begun).await {
+            return Err((problem, true));
         }
         progress(machine.waits(begun.elapsed()));
         tokio::time::sleep(LOOK_AGAIN[0]).await;
@@ -62,20 +64,31 @@ pub async fn drain(
     }
 }
 
-/// Sends what the machine wants; false as soon as one of them may not be sent.
+/// When a drain was begun: on the clock of this process, and how long before that for the first time.
+#[derive(Clone, Copy)]
+struct Begun {
+    here: Instant,
+    before: Duration,
+}
+
+impl Begun {
+    fn elapsed(self) -> Duration {
+        self.before + self.here.elapsed()
+    }
+}
+
+/// Sends what the machine wants; an error as soon as one of them may not be sent.
 async fn carry_out(
     cluster: &dyn Cluster,
     machine: &mut DrainMachine,
     acts: Vec<Act>,
-    may_act: &(dyn Fn() -> bool + Send + Sync),
-    begun: Instant,
-) -> bool {
-    let answers: Vec<Option<(ObjectUid, Result<Eviction, Problem>)>> = stream::iter(acts)
+    fence: &(dyn Fn() -> Result<(), Problem> + Send + Sync),
+    begun: Begun,
+) -> Result<(), Problem> {
+    let answers: Vec<Result<(ObjectUid, Result<Eviction, Problem>), Problem>> = stream::iter(acts)
         .map(|act| async move {
-            if !may_act() {
-                return None;
-            }
-            Some(match act {
+            fence()?;
+            Ok(match act {
                 Act::Evict(pod) => (pod.uid.clone(), cluster.evict(&pod).await),
                 Act::Delete(pod) => (pod.uid.clone(), cluster.delete_pod(&pod).await),
             })
@@ -83,11 +96,14 @@ async fn carry_out(
         .buffer_unordered(EVICTIONS_AT_ONCE)
         .collect()
         .await;
-    let all_sent = answers.iter().all(Option::is_some);
-    for (uid, answer) in answers.into_iter().flatten() {
-        machine.answered(&uid, answer, begun.elapsed());
+    let mut held_back = Ok(());
+    for sent in answers {
+        match sent {
+            Ok((uid, answer)) => machine.answered(&uid, answer, begun.elapsed()),
+            Err(problem) => held_back = Err(problem),
+        }
     }
-    all_sent
+    held_back
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::UpgradeId;
+use shiplock_core::problem::Code;
 use shiplock_core::upgrade::Waiting;
 
 use super::*;
@@ -106,7 +107,19 @@ impl Cluster for FakeCluster {
 }
 
 async fn run(cluster: &FakeCluster, on_timeout: OnDrainTimeout, may_act: bool) -> Result<StepOutcome, (Problem, bool)> {
-    drain(cluster, &NodeName::from("w1"), Duration::from_secs(60), on_timeout, &|| may_act, &|_| {}).await
+    go_on(cluster, Timestamp::now(), on_timeout, may_act).await
+}
+
+/// A drain with 60 seconds from `began_at` on.
+async fn go_on(
+    cluster: &FakeCluster,
+    began_at: Timestamp,
+    on_timeout: OnDrainTimeout,
+    may_act: bool,
+) -> Result<StepOutcome, (Problem, bool)> {
+    let fence = || if may_act { Ok(()) } else { Err(Problem::new(Code::LeaseEnding).with("epoch", 7)) };
+    let limit = (Duration::from_secs(60), on_timeout);
+    drain(cluster, &NodeName::from("w1"), began_at, limit, &fence, &|_| {}).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,8 +140,36 @@ async fn a_drain_ends_soon_after_the_last_pod() {
 async fn without_the_lease_nothing_is_sent() {
     let cluster = FakeCluster::new(&["a"], Duration::ZERO);
     let (problem, retryable) = run(&cluster, OnDrainTimeout::Force, false).await.unwrap_err();
-    assert_eq!((problem.code, retryable), (Code::LeaseLost, false));
+    assert_eq!((problem, retryable), (Problem::new(Code::LeaseEnding).with("epoch", 7), true));
     assert!(cluster.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_goes_on_after_a_crash_gets_no_new_time() {
+    // Since the first begin so many seconds have passed, and so many are left of 60.
+    for (passed, left) in [(0, 60), (50, 10), (600, 0)] {
+        let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+        cluster.budget_open.store(false, Ordering::SeqCst);
+        let began_at = Timestamp::now() - jiff::SignedDuration::from_secs(passed);
+        let begun = Instant::now();
+        let (problem, _) = go_on(&cluster, began_at, OnDrainTimeout::Pause, true).await.unwrap_err();
+        assert_eq!((problem.code, problem.parameters["limit"].as_str()), (Code::DrainTimedOut, "60 s"));
+        let took = begun.elapsed().as_secs();
+        assert!(took <= left && took + 1 >= left, "{passed} s after the begin it took {took} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_whose_time_passed_during_a_crash_ends_well_where_the_pods_are_gone_and_forces_where_that_was_chosen() {
+    let began_at = Timestamp::now() - jiff::SignedDuration::from_secs(600);
+    let empty = FakeCluster::new(&[], Duration::ZERO);
+    let outcome = go_on(&empty, began_at, OnDrainTimeout::Pause, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 0, relanded: Vec::new() }));
+    let blocked = FakeCluster::new(&["a"], Duration::from_secs(2));
+    blocked.budget_open.store(false, Ordering::SeqCst);
+    let outcome = go_on(&blocked, began_at, OnDrainTimeout::Force, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert_eq!(blocked.sent(), ["delete a"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,9 +185,8 @@ async fn a_closed_budget_is_shown_until_it_opens() {
             }
         }
     };
-    let outcome =
-        drain(&cluster, &NodeName::from("w1"), Duration::from_secs(60), OnDrainTimeout::Pause, &|| true, &progress)
-            .await;
+    let limit = (Duration::from_secs(60), OnDrainTimeout::Pause);
+    let outcome = drain(&cluster, &NodeName::from("w1"), Timestamp::now(), limit, &|| Ok(()), &progress).await;
     assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
     assert!(*shown.lock().unwrap() >= 20 && cluster.sent().len() <= 6);
 }

@@ -557,7 +557,8 @@ impl View<'_> {
                 problem => problem,
             }
         };
-        let unseen = || Problem::new(Code::ClusterAnswer).with("verb", "list").with("resource", "nodes and workloads");
+        let unseen =
+            || Problem::new(Code::ClusterNotRead).with("cluster", &self.upgrade.plan.cluster).with("since", since);
         let problem = problem.unwrap_or_else(unseen);
         if self.now >= deadline && !self.continued_since(deadline) {
             return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));

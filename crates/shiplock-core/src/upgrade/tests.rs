@@ -403,8 +403,8 @@ fn a_lower_bound_acts_from_the_next_batch() {
     assert!(world.batches(1).iter().all(|batch| batch.len() == 1));
 }
 
-#[test]
-fn a_workload_that_is_worse_than_before_holds_the_next_batch_and_then_pauses() {
+/// Right after the first batch, with a workload that is worse than before.
+fn held_by_a_gate() -> World {
     let mut world = World::new(&[("blue", 4)], options());
     while world.upgrade.batch_finished_at.is_none() {
         let _ = world.settle();
@@ -415,6 +415,28 @@ fn a_workload_that_is_worse_than_before_holds_the_next_batch_and_then_pauses() {
             world.cluster.workloads[0].ready = 1;
         }
     }
+    world
+}
+
+#[test]
+fn a_gate_that_has_only_older_facts_says_since_when_it_waits_for_newer_ones() {
+    let mut world = held_by_a_gate();
+    world.cluster.workloads[0].ready = 2;
+    let finished_at = world.upgrade.batch_finished_at.unwrap();
+    let mut facts = world.facts();
+    let Observed::Known(cluster) = &mut facts.cluster else { panic!("it is known") };
+    cluster.observed_at = finished_at - jiff::SignedDuration::from_millis(1);
+    let Decision::Wait { on, .. } = decide(&world.upgrade, &facts, &Policy::default(), at(world.now)) else {
+        panic!("the gate holds");
+    };
+    let problem = Problem::new(Code::ClusterNotRead).with("cluster", "prod").with("since", finished_at);
+    assert_eq!(on[0].what, Waiting::Gate { problem });
+    assert_eq!(on[0].since, finished_at);
+}
+
+#[test]
+fn a_workload_that_is_worse_than_before_holds_the_next_batch_and_then_pauses() {
+    let mut world = held_by_a_gate();
     let Decision::Wait { on, .. } = world.settle() else { panic!("the gate holds") };
     assert!(matches!(on[0].what, Waiting::Gate { .. }));
     world.now += i64::from(PlanOptions::default().gate_timeout_seconds);

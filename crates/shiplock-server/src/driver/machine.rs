@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use shiplock_api::agent::{Assignment, AssignmentId, PermitResponse, ReportKind, ReportResponse};
-use shiplock_core::facts::Facts;
+use shiplock_core::facts::{Facts, Observed};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Executor, Step};
@@ -87,6 +87,8 @@ pub enum Output {
         step: Box<Step>,
         /// The attempt.
         attempt: u32,
+        /// When its intent was recorded.
+        since: Timestamp,
     },
     /// Offer a step to an agent.
     Offer(Box<Assignment>),
@@ -299,6 +301,21 @@ impl Machine {
         self.append(vec![event], Some(origin), outputs);
     }
 
+    /// Decides before the cluster has said whether it accepts us: what is waited for is told, nothing is begun. What
+    /// would be begun waits for the cluster too.
+    fn look(&self, now: Timestamp, outputs: &mut Vec<Output>) {
+        let Some(facts) = &self.facts else { return };
+        match (decide(&self.upgrade, facts, &self.policy, now), &facts.cluster) {
+            (Decision::Wait { on, .. }, _) => outputs.push(Output::Waits(on)),
+            (Decision::Issue(_) | Decision::Finish(_), Observed::Unknown { problem, since }) => {
+                let wait = WaitingOn::new(Waiting::ClusterFacts { problem: problem.clone() }, *since);
+                outputs.push(Output::Waits(vec![wait]));
+            }
+            // The answer is on its way.
+            (Decision::Issue(_) | Decision::Finish(_), Observed::Known(_)) => {}
+        }
+    }
+
     /// Has what is in flight worked on, then decides.
     fn proceed(&mut self, now: Timestamp, outputs: &mut Vec<Output>) {
         self.dispatch(outputs);
@@ -308,7 +325,7 @@ impl Machine {
             return;
         }
         match &self.claim {
-            None => return,
+            None => return self.look(now, outputs),
             Some(Some(problem)) => {
                 let wait = WaitingOn::new(Waiting::Gate { problem: problem.clone() }, self.upgrade.updated_at);
                 outputs.push(Output::Waits(vec![wait]));
@@ -382,13 +399,13 @@ impl Machine {
     /// of what is not in flight any more.
     fn dispatch(&mut self, outputs: &mut Vec<Output>) {
         let acts = self.acts();
-        let wanted: Vec<(Step, u32, u64)> = if acts {
+        let wanted: Vec<(Step, u32, u64, Timestamp)> = if acts {
             let abandoned = |step: &Step| step.target.node().is_some_and(|node| self.upgrade.abandoned.contains(node));
             self.upgrade
                 .in_flight()
                 .filter(|(step, ..)| step.action.executor() == Executor::Server || !abandoned(step))
-                .filter_map(|(step, intent, _)| {
-                    Some((step.clone(), self.upgrade.steps.get(&step.number)?.attempts, intent))
+                .filter_map(|(step, intent, since)| {
+                    Some((step.clone(), self.upgrade.steps.get(&step.number)?.attempts, intent, since))
                 })
                 .collect()
         } else {
@@ -416,7 +433,7 @@ impl Machine {
             self.phases.remove(&number);
             self.dispatched.remove(&number);
         }
-        for (step, attempt, intent) in wanted {
+        for (step, attempt, intent, since) in wanted {
             if self.dispatched.get(&step.number) == Some(&attempt) {
                 continue;
             }
@@ -433,7 +450,7 @@ impl Machine {
                     timeout_seconds: step.timeout_seconds,
                     action: step.action,
                 }))),
-                _ => outputs.push(Output::RunStep { step: Box::new(step), attempt }),
+                _ => outputs.push(Output::RunStep { step: Box::new(step), attempt, since }),
             }
         }
     }

@@ -5,58 +5,32 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use shiplock_api::agent::{PermitResponse, ReportResponse};
 use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster};
 use shiplock_core::facts::{Facts, NodeOwner, Observed};
-use shiplock_core::id::{ClusterName, Epoch, UpgradeId};
+use shiplock_core::id::{ClusterName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::upgrade::{Event, EventRecord, Upgrade, WaitingOn};
+use shiplock_core::upgrade::{Event, EventRecord};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::lease::HeldLease;
 use super::machine::{Input, Machine, Output, StepResult, Ticket};
 use super::steps::{Progress, StepContext};
 use super::supervisor::{Handle, Shared};
+use super::takeover::{self, Taken, load, unreadable};
 use crate::hub::AgentMessage;
 use crate::store::StoreError;
 
-/// A lease lasts this long unless renewed; a server that is gone is replaced after it.
-pub(super) const LEASE_SECONDS: u32 = 15;
-/// A lease is renewed this often.
-const LEASE_RENEWAL: Duration = Duration::from_secs(4);
-/// Nothing is sent when the lease ends sooner than a request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The Lease in the cluster is refreshed this often at least.
 const CLAIM_RENEWAL: Duration = Duration::from_secs(10);
 /// Events read at once.
 const EVENTS_PAGE: u32 = 1000;
 /// After a failure of store or cluster the shell waits this long before it tries again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Until when the lease holds, on the monotonic clock, as milliseconds since `origin`.
-#[derive(Debug)]
-struct LeaseClock {
-    origin: Instant,
-    until_milliseconds: AtomicU64,
-}
-
-impl LeaseClock {
-    /// `asked_at` is when the request for the lease was sent: the store's clock cannot have been earlier.
-    fn extend(&self, asked_at: Instant) {
-        let until = asked_at.duration_since(self.origin) + Duration::from_secs(u64::from(LEASE_SECONDS));
-        self.until_milliseconds.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-    }
-
-    /// Whether a request sent now is answered before the lease may end.
-    fn may_act(&self) -> bool {
-        let now = self.origin.elapsed() + REQUEST_TIMEOUT;
-        now.as_millis() < u128::from(self.until_milliseconds.load(Ordering::SeqCst))
-    }
-}
 
 /// Why driving ended.
 #[derive(Debug)]
@@ -69,46 +43,31 @@ pub(super) enum Ended {
     Unreadable(Problem),
 }
 
-/// Drives one upgrade until it ends or the lease is lost.
+/// Drives one upgrade until it ends or the lease is lost. `taken` is what was taken over before, if it was.
 pub(super) async fn drive(
     shared: &Arc<Shared>,
     handle: &Arc<Handle>,
     id: &UpgradeId,
     cluster_name: &ClusterName,
+    taken: Option<Box<Taken>>,
 ) -> Ended {
-    let clock = Arc::new(LeaseClock { origin: Instant::now(), until_milliseconds: AtomicU64::new(0) });
-    let asked_at = Instant::now();
-    let lease = match shared.store.take_lease(id, &shared.settings.holder, Timestamp::now(), LEASE_SECONDS).await {
-        Ok(Some(lease)) => lease,
-        Ok(None) => return Ended::Later,
-        Err(error) => return later(id, &error),
+    let taken = match taken {
+        Some(taken) => taken,
+        None => match take_one(shared, id).await {
+            Ok(taken) => taken,
+            Err(ended) => return ended,
+        },
     };
-    clock.extend(asked_at);
-    let upgrade = match load(shared, id).await {
-        Ok(upgrade) => upgrade,
-        Err(StoreError::Refused(problem)) => return Ended::Unreadable(problem),
-        Err(error) => return later(id, &error),
-    };
-    let taken = Event::LeaseTaken { epoch: lease.epoch, holder: shared.settings.holder.clone() };
-    let upgrade = match shared.store.append(id, upgrade.len, lease.epoch, Timestamp::now(), &[taken]).await {
-        Ok(records) => {
-            shared.note_appended(&records);
-            match records.iter().try_fold(upgrade, Upgrade::apply) {
-                Ok(upgrade) => upgrade,
-                Err(illegal) => return Ended::Unreadable(unreadable(id, &illegal)),
-            }
-        }
-        Err(error) => return later(id, &error),
-    };
+    let Taken { lease, machine, waits } = *taken;
+    handle.set_waits(waits);
     let messages = shared.hub.attach(id, cluster_name);
     let driver = Shell {
         shared: shared.clone(),
         handle: handle.clone(),
         id: id.clone(),
         cluster_name: cluster_name.clone(),
-        epoch: lease.epoch,
-        clock,
-        machine: Machine::new(upgrade, shared.settings.policy),
+        lease: lease.clone(),
+        machine,
         progress: Arc::new(Progress::default()),
         answers: HashMap::new(),
         tickets: 0,
@@ -125,34 +84,18 @@ pub(super) async fn drive(
     ended
 }
 
-fn later(id: &UpgradeId, error: &StoreError) -> Ended {
+async fn take_one(shared: &Shared, id: &UpgradeId) -> Result<Box<Taken>, Ended> {
+    let upgrade = match load(shared, id).await {
+        Ok(upgrade) => upgrade,
+        Err(StoreError::Refused(problem)) => return Err(Ended::Unreadable(problem)),
+        Err(error) => return Err(later(id, &error)),
+    };
+    takeover::take(shared, vec![upgrade]).await.pop().unwrap_or(Err(Ended::Later))
+}
+
+pub(super) fn later(id: &UpgradeId, error: &StoreError) -> Ended {
     tracing::warn!(upgrade = %id, error = %Problem::new(Code::StoreFailed).with("operation", "drive").because(error), "the upgrade is not driven now");
     Ended::Later
-}
-
-fn unreadable(id: &UpgradeId, illegal: &shiplock_core::upgrade::IllegalEvent) -> Problem {
-    Problem::new(Code::LogUnreadable).with("upgrade", id).with("number", illegal.number).with("why", &illegal.why)
-}
-
-/// Folds the whole log.
-pub(super) async fn load(shared: &Shared, id: &UpgradeId) -> Result<Upgrade, StoreError> {
-    let mut upgrade: Option<Upgrade> = None;
-    loop {
-        let after = upgrade.as_ref().map_or(0, |upgrade| upgrade.len);
-        let page = shared.store.events(id, after, EVENTS_PAGE).await?;
-        let full = page.len() == EVENTS_PAGE as usize;
-        for record in &page {
-            let folded = match upgrade.take() {
-                None => Upgrade::begin(record),
-                Some(upgrade) => upgrade.apply(record),
-            };
-            upgrade = Some(folded.map_err(|illegal| unreadable(id, &illegal))?);
-        }
-        if !full {
-            let missing = || StoreError::Refused(Problem::new(Code::UpgradeUnknown).with("upgrade", id));
-            return upgrade.ok_or_else(missing);
-        }
-    }
 }
 
 struct Shell {
@@ -160,8 +103,7 @@ struct Shell {
     handle: Arc<Handle>,
     id: UpgradeId,
     cluster_name: ClusterName,
-    epoch: Epoch,
-    clock: Arc<LeaseClock>,
+    lease: Arc<HeldLease>,
     machine: Machine,
     progress: Arc<Progress>,
     answers: HashMap<Ticket, Answer>,
@@ -178,22 +120,20 @@ enum Answer {
 
 impl Shell {
     async fn run(mut self, mut messages: mpsc::Receiver<AgentMessage>) -> Ended {
-        let mut renewal = tokio::time::interval(LEASE_RENEWAL);
-        renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        renewal.reset();
-        // Until the cluster answers there is nothing to decide, but people must see why, and the lease is kept.
+        // Until the cluster answers nothing can be begun, but people must see why.
         let cluster = loop {
             tokio::select! {
+                biased;
+                () = self.lease.ended() => return Ended::Later,
                 connected = self.shared.clusters.connect(&self.cluster_name) => match connected {
                     Ok(cluster) => break cluster,
                     Err(problem) => {
-                        self.handle.set_waits(vec![held(problem)]);
-                        tokio::time::sleep(FAILURE_PAUSE).await;
-                        if let Some(ended) = self.renew().await { return ended; }
+                        let facts = self.facts(Err(problem));
+                        self.handle.set_waits(takeover::tell(&mut self.machine, facts));
                     }
                 },
-                _ = renewal.tick() => if let Some(ended) = self.renew().await { return ended; },
             }
+            tokio::time::sleep(FAILURE_PAUSE).await;
         };
         let (facts_sender, mut facts) =
             watch::channel::<Option<Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>>>(None);
@@ -209,13 +149,15 @@ impl Shell {
             claim_sender,
         ));
         loop {
+            if !self.lease.may_act() {
+                // This process stood still, or the store does not renew: what it still sends would fail its fence.
+                tracing::warn!(upgrade = %self.id, "the lease is about to end; this server begins anew");
+                return Ended::Later;
+            }
             let sleep = self.sleep();
             let input = tokio::select! {
                 biased;
-                _ = renewal.tick() => {
-                    if let Some(ended) = self.renew().await { return ended; }
-                    continue;
-                }
+                () = self.lease.ended() => return Ended::Later,
                 Some(joined) = self.steps.join_next() => match joined {
                     Ok((step, attempt, result)) => Input::StepEnded { step, attempt, result },
                     Err(error) => {
@@ -279,31 +221,6 @@ impl Shell {
         tokio::time::sleep(wait.clamp(Duration::from_millis(10), Duration::from_secs(30)))
     }
 
-    async fn renew(&self) -> Option<Ended> {
-        if !self.clock.may_act() {
-            // This process stood still for longer than its lease. What it knows is old: it begins anew, and asks the
-            // cluster before it does anything.
-            tracing::warn!(upgrade = %self.id, "the lease ended before it was renewed; this server begins anew");
-            return Some(Ended::Later);
-        }
-        let asked_at = Instant::now();
-        match self.shared.store.renew_lease(&self.id, self.epoch, Timestamp::now(), LEASE_SECONDS).await {
-            Ok(_) => {
-                self.clock.extend(asked_at);
-                None
-            }
-            Err(StoreError::LeaseLost { epoch, .. }) => {
-                tracing::warn!(upgrade = %self.id, ours = %self.epoch, theirs = %epoch, "the lease was taken by another server; this one stops");
-                Some(Ended::Later)
-            }
-            Err(error) => {
-                tracing::warn!(upgrade = %self.id, %error, "the lease was not renewed");
-                // Without the store nothing can be recorded, so nothing may act for longer than the lease holds.
-                (!self.clock.may_act()).then_some(Ended::Later)
-            }
-        }
-    }
-
     fn facts(&mut self, observed: Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>) -> Facts {
         let cluster = match observed {
             Ok(facts) => {
@@ -330,7 +247,7 @@ impl Shell {
             AgentMessage::Contact => Input::Tick,
             AgentMessage::Permit { request, answer } => {
                 self.answers.insert(ticket, Answer::Permit(answer));
-                Input::Permit { id: request.id, lease_holds: self.clock.may_act(), ticket }
+                Input::Permit { id: request.id, lease_holds: self.lease.may_act(), ticket }
             }
             AgentMessage::Report { report, answer } => {
                 self.answers.insert(ticket, Answer::Report(answer));
@@ -378,7 +295,7 @@ impl Shell {
                         Ok(input) => inputs.push_back(input),
                         Err(ended) => return Some(ended),
                     },
-                    Output::RunStep { step, attempt } => self.run_step(&step, attempt, cluster),
+                    Output::RunStep { step, attempt, since } => self.run_step(&step, attempt, since, cluster),
                     Output::Offer(assignment) => self.shared.hub.offer(&self.cluster_name, *assignment),
                     Output::Withdraw(node) => self.shared.hub.withdraw(&self.cluster_name, &node),
                     Output::AnswerPermit(ticket, response) => {
@@ -405,7 +322,7 @@ impl Shell {
     }
 
     async fn append(&self, expected_len: u64, events: &[Event]) -> Result<Input, Ended> {
-        match self.shared.store.append(&self.id, expected_len, self.epoch, Timestamp::now(), events).await {
+        match self.shared.store.append(&self.id, expected_len, self.lease.epoch, Timestamp::now(), events).await {
             Ok(records) => {
                 self.shared.note_appended(&records);
                 Ok(Input::Appended(records))
@@ -414,7 +331,7 @@ impl Shell {
             Err(error @ StoreError::LeaseLost { .. }) => Err(later(&self.id, &error)),
             Err(error) => {
                 tracing::error!(upgrade = %self.id, %error, "nothing could be recorded, so nothing is done");
-                if !self.clock.may_act() {
+                if !self.lease.may_act() {
                     return Err(Ended::Later);
                 }
                 tokio::time::sleep(FAILURE_PAUSE).await;
@@ -423,28 +340,30 @@ impl Shell {
         }
     }
 
-    fn run_step(&mut self, step: &shiplock_core::step::Step, attempt: u32, cluster: &Arc<dyn Cluster>) {
+    fn run_step(
+        &mut self,
+        step: &shiplock_core::step::Step,
+        attempt: u32,
+        since: Timestamp,
+        cluster: &Arc<dyn Cluster>,
+    ) {
         let upgrade = self.machine.upgrade();
-        let clock = self.clock.clone();
+        let lease = self.lease.clone();
         let context = StepContext {
             cluster: cluster.clone(),
             cluster_name: self.cluster_name.clone(),
             hub: self.shared.hub.clone(),
             plan: Arc::new((*upgrade.plan).clone()),
-            owner: NodeOwner { upgrade: self.id.clone(), epoch: self.epoch },
+            owner: NodeOwner { upgrade: self.id.clone(), epoch: self.lease.epoch },
             progress: self.progress.clone(),
             baseline: upgrade.baseline.clone().unwrap_or_default(),
             left_out: upgrade.skipped.keys().chain(&upgrade.abandoned).cloned().collect(),
-            may_act: Arc::new(move || clock.may_act()),
+            may_act: Arc::new(move || lease.may_act()),
         };
         let step = step.clone();
         // The set ends its tasks when it is dropped: with the lease everything that acts under it ends.
-        self.steps.spawn(async move { (step.number, attempt, context.run(&step).await) });
+        self.steps.spawn(async move { (step.number, attempt, context.run(&step, since).await) });
     }
-}
-
-fn held(problem: Problem) -> WaitingOn {
-    WaitingOn::new(shiplock_core::upgrade::Waiting::ClusterFacts { problem }, Timestamp::now())
 }
 
 /// Reads the cluster's facts whenever they change.

@@ -66,20 +66,20 @@ pub(super) struct StepContext {
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 impl StepContext {
-    /// Does a step to its end.
-    pub(super) async fn run(&self, step: &Step) -> StepResult {
+    /// Does a step to its end. `since` is when its intent was recorded.
+    pub(super) async fn run(&self, step: &Step, since: Timestamp) -> StepResult {
         let result = match (&step.action, step.target.node().and_then(|node| self.plan.node(node))) {
             (Action::CaptureBaseline, _) => self.capture_baseline(step).await,
             (Action::Cordon, Some(node)) => self.cordon(node).await,
             (Action::Drain { timeout_seconds, on_timeout }, Some(node)) => {
-                let timeout = Duration::from_secs(u64::from(*timeout_seconds));
+                let limit = (Duration::from_secs(u64::from(*timeout_seconds)), *on_timeout);
                 let progress = |waits: Vec<WaitingOn>| self.progress.set(step.number, waits);
                 shiplock_cluster::drain::drain(
                     self.cluster.as_ref(),
                     &node.node,
-                    timeout,
-                    *on_timeout,
-                    &*self.may_act,
+                    since,
+                    limit,
+                    &|| self.fence(),
                     &progress,
                 )
                 .await
@@ -97,12 +97,12 @@ impl StepContext {
         result
     }
 
-    fn fence(&self) -> Result<(), (Problem, bool)> {
+    fn fence(&self) -> Result<(), Problem> {
         if (self.may_act)() {
             return Ok(());
         }
-        let problem = Problem::new(Code::LeaseLost).with("upgrade", &self.owner.upgrade).with("epoch", "?");
-        Err((problem, true))
+        let NodeOwner { upgrade, epoch } = &self.owner;
+        Err(Problem::new(Code::LeaseEnding).with("upgrade", upgrade).with("epoch", epoch))
     }
 
     async fn capture_baseline(&self, step: &Step) -> StepResult {
@@ -116,7 +116,7 @@ impl StepContext {
     }
 
     async fn cordon(&self, node: &NodePlan) -> StepResult {
-        self.fence()?;
+        self.fence().map_err(|problem| (problem, true))?;
         match self.cluster.cordon(&node.node, &node.uid, &self.owner).await.map_err(retryable)? {
             Cordon::Done | Cordon::AlreadyOurs => Ok(StepOutcome::Cordoned { ours: true }),
             Cordon::CordonedByOthers => Ok(StepOutcome::Cordoned { ours: false }),
@@ -129,7 +129,7 @@ impl StepContext {
     }
 
     async fn uncordon(&self, node: &NodePlan) -> StepResult {
-        self.fence()?;
+        self.fence().map_err(|problem| (problem, true))?;
         match self.cluster.uncordon(&node.node, &node.uid, &self.owner).await.map_err(retryable)? {
             Uncordon::Done => Ok(StepOutcome::Done),
             // Somebody else's cordon stays; a node that is gone carries nothing of ours.

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shiplock_core::id::UpgradeId;
-use shiplock_core::upgrade::{EventRecord, Policy, Waiting, WaitingOn};
+use shiplock_core::id::{ClusterName, UpgradeId};
+use shiplock_core::upgrade::{EventRecord, Policy, Upgrade, Waiting, WaitingOn};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
+use super::lease::Leases;
 use super::shell::{Ended, drive};
+use super::takeover::{Taken, fold_on, take};
 use crate::clusters::Connector;
 use crate::hub::AgentHub;
-use crate::store::{Store, UpgradeFilter, UpgradeRow};
+use crate::store::{LEASES_AT_ONCE_MAX, Store, StoreError, UpgradeFilter, UpgradeLog, UpgradeRow};
 
 /// What every driver of a server shares.
 #[derive(Clone, Debug)]
@@ -42,6 +45,7 @@ pub(super) struct Shared {
     pub(super) clusters: Arc<dyn Connector>,
     pub(super) settings: DriverSettings,
     pub(super) started_at: Instant,
+    pub(super) leases: Leases,
     appended: watch::Sender<u64>,
 }
 
@@ -79,8 +83,15 @@ impl Supervisor {
         clusters: Arc<dyn Connector>,
         settings: DriverSettings,
     ) -> Arc<Self> {
-        let shared =
-            Shared { store, hub, clusters, settings, started_at: Instant::now(), appended: watch::Sender::new(0) };
+        let shared = Shared {
+            store,
+            hub,
+            clusters,
+            settings,
+            started_at: Instant::now(),
+            leases: Leases::default(),
+            appended: watch::Sender::new(0),
+        };
         Arc::new(Self { shared: Arc::new(shared), drivers: Mutex::default(), changed: Notify::new() })
     }
 
@@ -90,12 +101,19 @@ impl Supervisor {
 
     /// Drives every active upgrade for as long as it is polled.
     pub async fn run(self: &Arc<Self>) {
-        let mut tasks = tokio::task::JoinSet::new();
+        tokio::join!(self.shared.leases.keep(&*self.shared.store), self.supervise());
+    }
+
+    async fn supervise(self: &Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        if let Err(error) = self.take_over(&mut tasks).await {
+            tracing::error!(%error, "active upgrades cannot be read");
+        }
         loop {
             match self.active().await {
                 Ok(rows) => {
                     for row in rows {
-                        self.start(&mut tasks, row);
+                        self.start(&mut tasks, row.id, row.cluster, None);
                     }
                 }
                 Err(error) => tracing::error!(%error, "active upgrades cannot be listed"),
@@ -108,7 +126,35 @@ impl Supervisor {
         }
     }
 
-    async fn active(&self) -> Result<Vec<UpgradeRow>, crate::store::StoreError> {
+    /// Begins to drive all that is active, at the start of the server: each log is read once, and all leases are taken
+    /// together. What cannot be taken over now is left to the next look.
+    async fn take_over(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let logs = self.shared.store.active_logs().await?;
+        let (mut folded, mut driven) = (Vec::new(), 0_usize);
+        for UpgradeLog { upgrade, events } in logs {
+            // One that is unreadable is read again by its own driver, which says why.
+            let fold = events.and_then(|events| fold_on(&upgrade.id, None, &events));
+            folded.extend(fold.ok().flatten());
+        }
+        while !folded.is_empty() {
+            let some: Vec<Upgrade> = folded.drain(..folded.len().min(LEASES_AT_ONCE_MAX)).collect();
+            for taken in take(&self.shared, some).await.into_iter().flatten() {
+                let upgrade = taken.machine.upgrade();
+                let (id, cluster) = (upgrade.id.clone(), upgrade.plan.cluster.clone());
+                driven += usize::from(self.start(tasks, id, cluster, Some(taken)));
+            }
+        }
+        let milliseconds = begun.elapsed().as_millis();
+        tracing::info!(
+            upgrades = driven,
+            milliseconds,
+            "active upgrades were taken over: leases held, first decisions made"
+        );
+        Ok(())
+    }
+
+    async fn active(&self) -> Result<Vec<UpgradeRow>, StoreError> {
         let mut rows: Vec<UpgradeRow> = Vec::new();
         loop {
             let after = rows.last().map(|row| row.id.clone());
@@ -122,25 +168,35 @@ impl Supervisor {
         }
     }
 
-    fn start(self: &Arc<Self>, tasks: &mut tokio::task::JoinSet<()>, row: UpgradeRow) {
+    /// Starts a driver unless there is one. Returns whether it did.
+    fn start(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        id: UpgradeId,
+        cluster: ClusterName,
+        taken: Option<Box<Taken>>,
+    ) -> bool {
         let handle = {
             let mut drivers = self.drivers();
-            if drivers.contains_key(&row.id) {
-                return;
+            if drivers.contains_key(&id) {
+                return false;
             }
             let handle = Arc::new(Handle::default());
-            drivers.insert(row.id.clone(), handle.clone());
+            if let Some(taken) = &taken {
+                handle.set_waits(taken.waits.clone());
+            }
+            drivers.insert(id.clone(), handle.clone());
             handle
         };
         let supervisor = self.clone();
         tasks.spawn(async move {
-            let guard = DriverGuard { supervisor: &supervisor, id: &row.id };
-            match drive(&supervisor.shared, &handle, &row.id, &row.cluster).await {
+            let guard = DriverGuard { supervisor: &supervisor, id: &id };
+            match drive(&supervisor.shared, &handle, &id, &cluster, taken).await {
                 Ended::Finished => {}
                 // The lease of another server is looked at again after a while.
                 Ended::Later => tokio::time::sleep(LOOK_AGAIN / 2).await,
                 Ended::Unreadable(problem) => {
-                    tracing::error!(upgrade = %row.id, %problem, "the log cannot be read; the upgrade stays as it is");
+                    tracing::error!(upgrade = %id, %problem, "the log cannot be read; the upgrade stays as it is");
                     let wait = WaitingOn::new(Waiting::Gate { problem }, jiff::Timestamp::now());
                     handle.set_waits(vec![wait]);
                     // Only another version of the server helps; the task keeps the place so that it is shown.
@@ -149,6 +205,7 @@ impl Supervisor {
             }
             drop(guard);
         });
+        true
     }
 
     /// Looks at an upgrade at once: a request was appended to it, or it was created.
@@ -185,5 +242,62 @@ struct DriverGuard<'a> {
 impl Drop for DriverGuard<'_> {
     fn drop(&mut self) {
         self.supervisor.drivers().remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use shiplock_cluster::port::Cluster;
+    use shiplock_core::problem::Problem;
+    use shiplock_core::upgrade::{Event, PauseReason};
+
+    use super::*;
+    use crate::http::sample::{events_to_running, planned, store_with};
+
+    /// Clusters that do not answer for as long as anybody waits.
+    struct Away;
+
+    #[async_trait]
+    impl Connector for Away {
+        async fn connect(&self, _: &ClusterName) -> Result<Arc<dyn Cluster>, Problem> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_started_server_takes_over_what_is_active_and_says_what_each_upgrade_waits_for() {
+        let running = events_to_running();
+        let pause = vec![Event::PauseRequested { reason: PauseReason::Operator, by: "t".into() }, Event::Paused];
+        let paused = [running.clone(), pause].concat();
+        // No version can fold a second begin.
+        let unreadable = vec![planned(&"unreadable".into())];
+        let store = store_with(&[("running", running), ("paused", paused), ("unreadable", unreadable)]).await;
+        let store = Arc::new(store);
+        let settings =
+            DriverSettings { holder: "one".to_owned(), installation: "one".to_owned(), policy: Policy::default() };
+        let supervisor = Supervisor::new(store.clone(), Arc::default(), Arc::new(Away), settings);
+        let waits = async {
+            loop {
+                let keys = ["running", "paused", "unreadable"].map(|id| {
+                    let waits = supervisor.waiting_on(&id.into());
+                    waits.into_iter().map(|wait| wait.key()).collect::<Vec<_>>()
+                });
+                if keys.iter().all(|keys| !keys.is_empty()) {
+                    return keys;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let keys = tokio::select! {
+            () = supervisor.run() => unreachable!("it drives for as long as it is polled"),
+            keys = waits => keys,
+        };
+        assert_eq!(keys.map(|keys| keys.join(" ")), ["facts UPG0208", "continue operator", "gate UPG0314"]);
+        for (id, len, held) in [("running", 5, true), ("paused", 7, true), ("unreadable", 2, false)] {
+            let id = UpgradeId::from(id);
+            assert_eq!(store.lease(&id).await.unwrap().is_some(), held, "{id}");
+            assert_eq!(store.upgrade(&id).await.unwrap().unwrap().len, len, "{id}: what is unreadable stays as it is");
+        }
     }
 }

@@ -104,7 +104,7 @@ impl World {
                         let records = self.append(Some(Epoch(self.epoch)), events);
                         inputs.push_back(Input::Appended(records));
                     }
-                    Output::RunStep { step, attempt } => {
+                    Output::RunStep { step, attempt, .. } => {
                         let result = Ok(self.reach_goal(step.number, &step.action));
                         inputs.push_back(Input::StepEnded { step: step.number, attempt, result });
                     }
@@ -262,4 +262,59 @@ fn while_the_cluster_is_not_ours_nothing_is_begun_and_the_reason_shows() {
     let outputs = machine.on(Input::Claim(Some(problem)), at(0));
     assert!(matches!(&outputs[..], [Output::Waits(waits)] if waits.len() == 1));
     assert!(!machine.on(Input::Tick, at(1)).iter().any(|output| matches!(output, Output::Append { .. })));
+}
+
+#[test]
+fn before_the_cluster_was_read_what_is_waited_for_shows_and_nothing_is_begun() {
+    let problem = Problem::new(Code::ClusterNotRead);
+    let unseen = || {
+        let cluster = Observed::Unknown { problem: problem.clone(), since: at(0) };
+        Input::Facts(Box::new(Facts { cluster, agents: BTreeMap::new(), progress: BTreeMap::new(), uptime_seconds: 1 }))
+    };
+    let waits = |outputs: Vec<Output>| match <[Output; 1]>::try_from(outputs) {
+        Ok([Output::Waits(waits)]) => waits.into_iter().map(|wait| wait.key()).collect::<Vec<_>>(),
+        other => panic!("waits and nothing else were expected: {other:?}"),
+    };
+    // It would begin its pre-check.
+    let mut machine = World::new(&[("blue", 3)]).machine();
+    assert_eq!(waits(machine.on(unseen(), at(0))), ["facts UPG0208"]);
+    // It is in the middle of a step of an agent, whose outcome it can take without the cluster.
+    let (mut world, _, _) = until_offer();
+    let mut machine = world.machine();
+    assert!(waits(machine.on(unseen(), at(0)))[0].starts_with("step "));
+    // It waits for a person, whatever the cluster says.
+    let by = "tester";
+    let events = vec![Event::PauseRequested { reason: PauseReason::Operator, by: by.into() }, Event::Paused];
+    world.append(None, events);
+    let mut machine = world.machine();
+    assert_eq!(waits(machine.on(unseen(), at(0))), ["continue operator"]);
+}
+
+#[test]
+fn a_step_of_the_server_that_goes_on_after_a_crash_keeps_the_time_of_its_intent() {
+    let mut world = World::new(&[("blue", 3)]);
+    let mut since = Vec::new();
+    for now in [0, 500] {
+        world.now = now;
+        let mut machine = world.machine();
+        let mut inputs = std::collections::VecDeque::from([Input::Claim(None), world.facts()]);
+        'until_a_step: while let Some(input) = inputs.pop_front() {
+            for output in machine.on(input, at(now)) {
+                match output {
+                    Output::Append { events, .. } => {
+                        let records = world.append(Some(Epoch(world.epoch)), events);
+                        inputs.push_back(Input::Appended(records));
+                    }
+                    Output::RunStep { step, attempt, since: begun } => {
+                        since.push((step.number, attempt, begun));
+                        break 'until_a_step;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert_eq!(since.len(), 2);
+    assert_eq!(since[0], since[1]);
+    assert_eq!(since[0].2, at(0));
 }

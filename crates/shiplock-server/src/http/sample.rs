@@ -1,5 +1,6 @@
 //! A small made-up cluster, its plan and a server around it, for tests.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use crate::clusters::{ClusterPool, Dialer, Dialled};
 use crate::gateway::Enrolled;
 use crate::hub::AgentHub;
 use crate::seal::Seal;
-use crate::store::{MemoryStore, Store};
+use crate::store::{ClusterRecord, MemoryStore, NewUpgrade, Store};
 
 /// A cluster with this identity: a control plane at v1.36.3 and two workers at v1.35.4.
 pub(crate) fn facts(uid: &str) -> ClusterFacts {
@@ -71,6 +72,35 @@ pub(crate) fn events_to_running() -> Vec<Event> {
     vec![Event::CheckStarted, Event::CheckFinished { report }, Event::Started]
 }
 
+/// A store with active upgrades, each of a cluster of its own that has the upgrade's name, whose logs go on with these
+/// events.
+pub(crate) async fn store_with(upgrades: &[(&str, Vec<Event>)]) -> MemoryStore {
+    let (store, now) = (MemoryStore::new(), Timestamp::now());
+    for (id, events) in upgrades {
+        let name = ClusterName::from(*id);
+        let cluster = ClusterRecord {
+            name: name.clone(),
+            uid: (*id).into(),
+            server: "https://192.0.2.10:6443".to_owned(),
+            sealed_kubeconfig: Vec::new(),
+            mirror: None,
+            added_at: now,
+        };
+        store.add_cluster(&cluster).await.unwrap();
+        let event = planned(&name);
+        let new = NewUpgrade { id: (*id).into(), cluster: name, event, now, idempotency_key: None };
+        store.create_upgrade(&new).await.unwrap();
+        store.append_request(&new.id, 1, now, events).await.unwrap();
+    }
+    store
+}
+
+/// The first event of an upgrade of this cluster.
+pub(crate) fn planned(cluster: &ClusterName) -> Event {
+    let plan = Plan { cluster: cluster.clone(), ..plan() };
+    Event::Planned { plan: Box::new(plan), by: "somebody".into() }
+}
+
 /// An upgrade with a node's step in flight.
 pub(crate) fn upgrade_in_work() -> Upgrade {
     let plan = plan();
@@ -81,18 +111,22 @@ pub(crate) fn upgrade_in_work() -> Upgrade {
 }
 
 /// A cluster that answers with its facts and does nothing.
-pub(crate) struct FakeCluster(pub(crate) ClusterFacts);
+pub(crate) struct FakeCluster {
+    pub(crate) facts: ClusterFacts,
+    /// How often it was told to rest.
+    pub(crate) rests: Arc<AtomicU32>,
+}
 
 #[async_trait]
 impl Cluster for FakeCluster {
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
-        Ok(self.0.clone())
+        Ok(self.facts.clone())
     }
     async fn changed(&self) {
         std::future::pending().await
     }
     async fn node(&self, node: &NodeName) -> Result<Option<NodeFacts>, Problem> {
-        Ok(self.0.nodes.get(node).cloned())
+        Ok(self.facts.nodes.get(node).cloned())
     }
     async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
         Ok(Cordon::Done)
@@ -115,12 +149,17 @@ impl Cluster for FakeCluster {
     async fn release(&self, _: &UpgradeId) -> Result<(), Problem> {
         Ok(())
     }
+    fn rest(&self) {
+        self.rests.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Takes the text of a kubeconfig as the identity of the cluster. `down` is one that cannot be reached.
 #[derive(Debug, Default)]
 pub(crate) struct FakeDialer {
     pub(crate) dials: Mutex<Vec<String>>,
+    /// How often any of its clusters was told to rest.
+    pub(crate) rests: Arc<AtomicU32>,
 }
 
 #[async_trait]
@@ -131,7 +170,7 @@ impl Dialer for FakeDialer {
             return Err(Problem::new(Code::ClusterUnreachable).with("server", "https://down:6443"));
         }
         let server = format!("https://{kubeconfig}:6443");
-        Ok(Dialled { cluster: Arc::new(FakeCluster(facts(kubeconfig))), server })
+        Ok(Dialled { cluster: Arc::new(FakeCluster { facts: facts(kubeconfig), rests: self.rests.clone() }), server })
     }
 }
 

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use shiplock_api::rest::{ClusterView, JoinToken, Page, ProblemBody, UpgradeView};
+use shiplock_api::rest::{ClusterView, JoinToken, Page, ProblemBody, UpgradePage, UpgradeView};
 use shiplock_core::id::UpgradeId;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::Code;
@@ -382,7 +382,7 @@ async fn upgrades_are_listed_newest_first_in_pages() {
     let plan = bench.plan().await;
     let second = bench.create(&plan, &plan.hash, "second").await.read::<UpgradeView>().id;
     let list = async |query: &str| {
-        let page: Page<UpgradeView> = bench.get(&format!("/api/v1/upgrades{query}")).await.read();
+        let page: UpgradePage = bench.get(&format!("/api/v1/upgrades{query}")).await.read();
         (page.items.into_iter().map(|view| view.id).collect::<Vec<_>>(), page.next)
     };
     assert_eq!(list("").await, (vec![second.clone(), first.clone()], None));
@@ -392,6 +392,23 @@ async fn upgrades_are_listed_newest_first_in_pages() {
     let (page, next) = list("?limit=1").await;
     assert_eq!((page, next.as_deref()), (vec![second.clone()], Some(second.as_str())));
     assert_eq!(list(&format!("?limit=1&after={second}")).await.0, [first]);
+}
+
+#[tokio::test]
+async fn an_unreadable_log_is_listed_with_its_code_and_hides_no_other() {
+    let bench = Bench::new().await;
+    let broken = bench.running().await;
+    // No version can fold a second begin; what a newer version wrote is refused by the store with the same code.
+    let plan = bench.plan().await;
+    let again = Event::Planned { plan: Box::new(plan.clone()), by: "somebody".into() };
+    bench.append(&broken, &[again, Event::Succeeded]).await;
+    let good = bench.create(&plan, &plan.hash, "second").await.read::<UpgradeView>().id;
+    let page: UpgradePage = bench.get("/api/v1/upgrades").await.read();
+    assert_eq!(page.items.iter().map(|view| &view.id).collect::<Vec<_>>(), [&good]);
+    let [unreadable] = &page.unreadable[..] else { panic!("{:?}", page.unreadable) };
+    assert_eq!((&unreadable.id, &unreadable.cluster), (&broken, &bench.cluster()));
+    assert_eq!((unreadable.problem.code, unreadable.len), (Code::LogUnreadable, 6));
+    assert_eq!(bench.get(&format!("/api/v1/upgrades/{broken}")).await.code(), Code::LogUnreadable);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Deserialize;
-use shiplock_api::rest::{CancelRequest, Page, UpgradeChange, UpgradeCreate, UpgradeView};
+use shiplock_api::rest::{CancelRequest, UnreadableUpgrade, UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView};
 use shiplock_core::id::{Actor, ClusterName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, Upgrade};
@@ -23,7 +23,7 @@ use super::failure::{Failure, unreadable};
 use super::input::{Asked, Input, Named, header};
 use super::name::random_name;
 use super::plan::kept;
-use crate::store::{NewUpgrade, StoreError, UpgradeFilter};
+use crate::store::{NewUpgrade, StoreError, UpgradeFilter, UpgradeRow};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The most characters of an idempotency key.
@@ -95,7 +95,7 @@ pub(super) struct UpgradeQuery {
 pub(super) async fn list(
     State(site): State<Arc<Site>>,
     Asked(query): Asked<UpgradeQuery>,
-) -> Result<Json<Page<UpgradeView>>, Failure> {
+) -> Result<Json<UpgradePage>, Failure> {
     let limit = query.limit.unwrap_or(ROWS).clamp(1, ROWS_MAX);
     let filter =
         UpgradeFilter { cluster: query.cluster, active: query.active == Some(true), after: query.after, limit };
@@ -105,12 +105,24 @@ pub(super) async fn list(
     let site = &site;
     let views = futures::stream::iter(rows.into_iter().filter(|row| query.active != Some(false) || !row.active))
         .map(async |row| {
-            let upgrade = site.folds.upgrade(&*site.store, &row.id).await?;
-            Ok::<_, Problem>(UpgradeView::new(&upgrade, site.drivers.waiting_on(&row.id)))
+            let upgrade = site.folds.upgrade(&*site.store, &row.id).await;
+            let view = upgrade.map(|upgrade| UpgradeView::new(&upgrade, site.drivers.waiting_on(&row.id)));
+            (row, view)
         })
         .buffered(FOLDS_AT_ONCE);
-    let items = views.collect::<Vec<_>>().await.into_iter().collect::<Result<_, _>>()?;
-    Ok(Json(Page { items, next }))
+    let mut page = UpgradePage { items: Vec::new(), unreadable: Vec::new(), next };
+    for (row, view) in views.collect::<Vec<_>>().await {
+        match view {
+            Ok(view) => page.items.push(view),
+            // One log that a newer version wrote hides no other upgrade.
+            Err(problem) if problem.code == Code::LogUnreadable => {
+                let UpgradeRow { id, cluster, created_at, len, .. } = row;
+                page.unreadable.push(UnreadableUpgrade { id, cluster, created_at, len, problem });
+            }
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+    Ok(Json(page))
 }
 
 /// `GET /api/v1/upgrades/{id}`.

@@ -13,7 +13,10 @@ use shiplock_core::plan::Plan;
 use shiplock_core::upgrade::{Event, EventRecord};
 
 use super::rule::{self, Author, LeaseRow, LogHead};
-use super::{AgentRecord, ClusterRecord, Lease, NewUpgrade, Store, StoreError, UpgradeFilter, UpgradeRow};
+use super::{
+    AgentRecord, ClusterRecord, Lease, LeaseTaken, LeaseWanted, NewUpgrade, Store, StoreError, UpgradeFilter,
+    UpgradeRow,
+};
 
 /// A store that lives as long as the process.
 #[derive(Debug, Default)]
@@ -128,6 +131,26 @@ impl Tables {
             active: log.ended_as.is_none(),
             created_at: log.created_at,
         })
+    }
+
+    fn take_lease(
+        &mut self,
+        wanted: &LeaseWanted,
+        holder: &str,
+        now: Timestamp,
+        seconds: u32,
+    ) -> Result<Option<LeaseTaken>, StoreError> {
+        let head = self.head(&wanted.upgrade)?;
+        if !head.may_take(holder, wanted.expected_len, now) {
+            return Ok(None);
+        }
+        let newest = self.epochs.entry(head.cluster_uid).or_default();
+        *newest = Epoch(newest.0 + 1);
+        let lease = Lease { holder: holder.to_owned(), epoch: *newest, expires_at: rule::lease_end(now, seconds) };
+        self.put_lease(&wanted.upgrade, LeaseRow { lease: lease.clone(), released: false });
+        let taken = [Event::LeaseTaken { epoch: lease.epoch, holder: holder.to_owned() }];
+        let records = self.append(&wanted.upgrade, Author::Driver(lease.epoch), wanted.expected_len, now, &taken)?;
+        Ok(records.into_iter().next().map(|record| LeaseTaken { lease, record }))
     }
 
     fn put_lease(&mut self, upgrade: &UpgradeId, row: LeaseRow) {
@@ -282,36 +305,39 @@ impl Store for MemoryStore {
         self.tables().append(upgrade, Author::Driver(epoch), expected_len, now, events)
     }
 
-    async fn take_lease(
+    async fn take_leases(
         &self,
-        upgrade: &UpgradeId,
+        wanted: &[LeaseWanted],
         holder: &str,
         now: Timestamp,
         seconds: u32,
-    ) -> Result<Option<Lease>, StoreError> {
+    ) -> Result<Vec<Option<LeaseTaken>>, StoreError> {
+        rule::check_leases_at_once(wanted.len())?;
         let mut tables = self.tables();
-        let head = tables.head(upgrade)?;
-        if !head.may_take(holder, now) {
-            return Ok(None);
+        // Looked at before anything is changed: all or nothing.
+        for LeaseWanted { upgrade, .. } in wanted {
+            tables.head(upgrade)?;
         }
-        let newest = tables.epochs.entry(head.cluster_uid).or_default();
-        *newest = Epoch(newest.0 + 1);
-        let lease = Lease { holder: holder.to_owned(), epoch: *newest, expires_at: rule::lease_end(now, seconds) };
-        tables.put_lease(upgrade, LeaseRow { lease: lease.clone(), released: false });
-        Ok(Some(lease))
+        wanted.iter().map(|wanted| tables.take_lease(wanted, holder, now, seconds)).collect()
     }
 
-    async fn renew_lease(
+    async fn renew_leases(
         &self,
-        upgrade: &UpgradeId,
-        epoch: Epoch,
+        held: &[(UpgradeId, Epoch)],
         now: Timestamp,
         seconds: u32,
-    ) -> Result<Lease, StoreError> {
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError> {
+        rule::check_leases_at_once(held.len())?;
         let mut tables = self.tables();
-        let lease = tables.head(upgrade)?.renewed(epoch, now, seconds)?;
-        tables.put_lease(upgrade, LeaseRow { lease: lease.clone(), released: false });
-        Ok(lease)
+        for (upgrade, _) in held {
+            tables.head(upgrade)?;
+        }
+        let mut renew = |(upgrade, epoch): &(UpgradeId, Epoch)| {
+            let lease = tables.head(upgrade)?.renewed(*epoch, now, seconds)?;
+            tables.put_lease(upgrade, LeaseRow { lease: lease.clone(), released: false });
+            Ok(lease)
+        };
+        Ok(held.iter().map(&mut renew).collect())
     }
 
     async fn release_lease(&self, upgrade: &UpgradeId, epoch: Epoch) -> Result<(), StoreError> {

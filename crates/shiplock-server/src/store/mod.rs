@@ -27,7 +27,7 @@ use shiplock_core::problem::Problem;
 use shiplock_core::upgrade::{Event, EventRecord};
 
 pub use self::memory::MemoryStore;
-pub use self::rule::{EVENTS_PER_APPEND_MAX, PAGE_MAX};
+pub use self::rule::{EVENTS_PER_APPEND_MAX, LEASES_AT_ONCE_MAX, PAGE_MAX};
 pub use self::sqlite::SqliteStore;
 
 /// A store. All methods are safe to call from many tasks at once.
@@ -100,23 +100,27 @@ pub trait Store: Send + Sync {
         events: &[Event],
     ) -> Result<Vec<EventRecord>, StoreError>;
 
-    /// Takes the lease of an upgrade when it is free or over, with an epoch higher than every one that any upgrade of
-    /// the cluster ever had. None while another holder has it.
-    async fn take_lease(
+    /// Takes the leases of upgrades, at most [`LEASES_AT_ONCE_MAX`], and records each in its log: all in one change,
+    /// so that a server that begins with many upgrades waits for the disk once. Answers in the order asked.
+    ///
+    /// A lease is given when it is free or over and the log has the length that was folded, with an epoch higher than
+    /// every one that any upgrade of the cluster ever had. None while another holder has it, when the upgrade has ended
+    /// or when its log has moved on: fold again, then ask again.
+    async fn take_leases(
         &self,
-        upgrade: &UpgradeId,
+        wanted: &[LeaseWanted],
         holder: &str,
         now: Timestamp,
         seconds: u32,
-    ) -> Result<Option<Lease>, StoreError>;
-    /// Makes the lease last longer; an error when the epoch is not in force any more.
-    async fn renew_lease(
+    ) -> Result<Vec<Option<LeaseTaken>>, StoreError>;
+    /// Makes leases last longer, at most [`LEASES_AT_ONCE_MAX`], all in one change. Answers in the order asked; one
+    /// whose epoch is not in force any more does not keep the others from being renewed.
+    async fn renew_leases(
         &self,
-        upgrade: &UpgradeId,
-        epoch: Epoch,
+        held: &[(UpgradeId, Epoch)],
         now: Timestamp,
         seconds: u32,
-    ) -> Result<Lease, StoreError>;
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError>;
     /// Gives the lease back.
     async fn release_lease(&self, upgrade: &UpgradeId, epoch: Epoch) -> Result<(), StoreError>;
     /// The lease in force or last in force.
@@ -199,6 +203,24 @@ pub struct UpgradeLog {
     pub upgrade: UpgradeRow,
     /// All its events in order, or why this version cannot read them.
     pub events: Result<Vec<EventRecord>, Problem>,
+}
+
+/// A lease to take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseWanted {
+    /// The upgrade.
+    pub upgrade: UpgradeId,
+    /// How many events of its log were folded.
+    pub expected_len: u64,
+}
+
+/// A lease that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseTaken {
+    /// The lease.
+    pub lease: Lease,
+    /// The event in the log that tells of it.
+    pub record: EventRecord,
 }
 
 /// Who may drive an upgrade.

@@ -15,6 +15,16 @@ use super::{Lease, NewUpgrade, Store, StoreError};
 pub const PAGE_MAX: u32 = 1_000;
 /// The most events of one append.
 pub const EVENTS_PER_APPEND_MAX: usize = 1_000;
+/// The most leases that are taken or renewed at once.
+pub const LEASES_AT_ONCE_MAX: usize = 1_000;
+
+/// Refuses to take or renew more leases at once than fit in one change.
+pub(super) fn check_leases_at_once(count: usize) -> Result<(), Problem> {
+    if count > LEASES_AT_ONCE_MAX {
+        return Err(Problem::new(Code::TooLarge).with("limit", format!("{LEASES_AT_ONCE_MAX} leases")));
+    }
+    Ok(())
+}
 
 /// The length of a page that was asked for.
 pub(super) fn page(limit: u32) -> u32 {
@@ -110,13 +120,14 @@ impl LogHead {
         StoreError::LeaseLost { upgrade: self.upgrade.clone(), epoch }
     }
 
-    /// Whether a holder may take the lease. Nobody may where the upgrade has ended: there is nothing to drive.
-    pub(super) fn may_take(&self, holder: &str, now: Timestamp) -> bool {
+    /// Whether a holder who has folded so many events may take the lease. Nobody may where the upgrade has ended: there
+    /// is nothing to drive.
+    pub(super) fn may_take(&self, holder: &str, expected_len: u64, now: Timestamp) -> bool {
         let free = self
             .lease
             .as_ref()
             .is_none_or(|row| row.released || row.lease.holder == holder || row.lease.expires_at <= now);
-        free && self.ended_as.is_none()
+        free && self.ended_as.is_none() && self.len == expected_len
     }
 
     /// The lease renewed.

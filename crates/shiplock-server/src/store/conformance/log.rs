@@ -5,8 +5,8 @@ use shiplock_core::problem::Code;
 use shiplock_core::upgrade::{Event, Upgrade};
 
 use super::super::sample::{at, cluster, new_upgrade, planned};
-use super::super::{EVENTS_PER_APPEND_MAX, NewUpgrade, UpgradeFilter};
-use super::{Fixture, begin, conflict, end, feed, id, refused};
+use super::super::{EVENTS_PER_APPEND_MAX, LeaseWanted, NewUpgrade, UpgradeFilter};
+use super::{Fixture, begin, conflict, end, feed, id, refused, renew, take};
 
 pub(in crate::store) async fn an_upgrade_begins_with_its_first_event(store: Fixture) {
     let first = begin(&*store).await;
@@ -178,12 +178,12 @@ pub(in crate::store) async fn an_event_is_never_older_than_the_one_ahead_of_it(s
 
 pub(in crate::store) async fn a_person_appends_without_a_lease(store: Fixture) {
     begin(&*store).await;
-    let lease = store.take_lease(&id("u1"), "one", at(0), 30).await.unwrap().unwrap();
-    let records = store.append_request(&id("u1"), 1, at(1), &[Event::Paused]).await.unwrap();
+    let lease = take(&*store, &id("u1"), "one", at(0), 30).await.unwrap();
+    let records = store.append_request(&id("u1"), 2, at(1), &[Event::Paused]).await.unwrap();
     assert_eq!(records[0].epoch, None);
     // The driver is overtaken, not fenced: it folds again and goes on under its epoch.
-    assert_eq!(conflict(store.append(&id("u1"), 1, lease.epoch, at(1), &[Event::Started]).await), (1, 2));
-    store.append(&id("u1"), 2, lease.epoch, at(1), &[Event::Started]).await.unwrap();
+    assert_eq!(conflict(store.append(&id("u1"), 2, lease.epoch, at(1), &[Event::Started]).await), (2, 3));
+    store.append(&id("u1"), 3, lease.epoch, at(1), &[Event::Started]).await.unwrap();
 }
 
 pub(in crate::store) async fn an_upgrade_that_ended_is_inactive_and_closed(store: Fixture) {
@@ -196,16 +196,16 @@ pub(in crate::store) async fn an_upgrade_that_ended_is_inactive_and_closed(store
     for (upgrade, event, state) in cases {
         let upgrade = id(upgrade);
         store.create_upgrade(&new_upgrade(upgrade.as_str(), "prod")).await.unwrap();
-        let lease = store.take_lease(&upgrade, "one", at(0), 30).await.unwrap().unwrap();
-        store.append(&upgrade, 1, lease.epoch, at(1), &[Event::Started, event]).await.unwrap();
+        let lease = take(&*store, &upgrade, "one", at(0), 30).await.unwrap();
+        store.append(&upgrade, 2, lease.epoch, at(1), &[Event::Started, event]).await.unwrap();
         assert!(!store.upgrade(&upgrade).await.unwrap().unwrap().active);
-        let (code, parameters) = refused(store.append_request(&upgrade, 3, at(2), &[Event::Started]).await);
+        let (code, parameters) = refused(store.append_request(&upgrade, 4, at(2), &[Event::Started]).await);
         assert_eq!(code, Code::ControlNotAllowed);
         assert!(parameters.contains(&state.to_owned()), "{parameters:?}");
-        let (code, _) = refused(store.append(&upgrade, 3, lease.epoch, at(2), &[Event::Started]).await);
+        let (code, _) = refused(store.append(&upgrade, 4, lease.epoch, at(2), &[Event::Started]).await);
         assert_eq!(code, Code::ControlNotAllowed);
-        assert_eq!(conflict(store.append_request(&upgrade, 2, at(2), &[Event::Started]).await), (2, 3));
-        assert_eq!(store.upgrade(&upgrade).await.unwrap().unwrap().len, 3);
+        assert_eq!(conflict(store.append_request(&upgrade, 3, at(2), &[Event::Started]).await), (3, 4));
+        assert_eq!(store.upgrade(&upgrade).await.unwrap().unwrap().len, 4);
     }
 }
 
@@ -213,8 +213,9 @@ pub(in crate::store) async fn nothing_can_be_appended_to_what_does_not_exist(sto
     let nobody = id("nobody");
     assert_eq!(refused(store.append_request(&nobody, 0, at(0), &[Event::Started]).await).0, Code::UpgradeUnknown);
     assert_eq!(refused(store.append(&nobody, 0, Epoch(1), at(0), &[Event::Started]).await).0, Code::UpgradeUnknown);
-    assert_eq!(refused(store.take_lease(&nobody, "one", at(0), 30).await).0, Code::UpgradeUnknown);
-    assert_eq!(refused(store.renew_lease(&nobody, Epoch(1), at(0), 30).await).0, Code::UpgradeUnknown);
+    let wanted = [LeaseWanted { upgrade: nobody.clone(), expected_len: 0 }];
+    assert_eq!(refused(store.take_leases(&wanted, "one", at(0), 30).await).0, Code::UpgradeUnknown);
+    assert_eq!(refused(renew(&*store, &nobody, Epoch(1), at(0), 30).await).0, Code::UpgradeUnknown);
     assert_eq!(refused(store.release_lease(&nobody, Epoch(1)).await).0, Code::UpgradeUnknown);
     assert_eq!(store.lease(&nobody).await.unwrap(), None);
     assert_eq!(store.events(&nobody, 0, 10).await.unwrap(), []);

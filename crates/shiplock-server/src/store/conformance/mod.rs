@@ -12,6 +12,7 @@ use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use shiplock_core::id::{Epoch, UpgradeId};
 use shiplock_core::problem::Code;
 use shiplock_core::upgrade::{Event, EventRecord};
@@ -21,7 +22,7 @@ pub(super) use self::log::*;
 pub(super) use self::race::*;
 pub(super) use self::registry::*;
 use super::sample::{at, cluster, new_upgrade};
-use super::{Store, StoreError};
+use super::{Lease, LeaseTaken, LeaseWanted, Store, StoreError};
 
 /// A store with what must live as long as it, such as its directory.
 pub(super) struct Fixture {
@@ -79,6 +80,10 @@ macro_rules! suite {
             a_renewed_lease_lasts_longer_under_its_epoch
             a_lease_that_was_given_back_is_free_and_fences_its_epoch
             a_lease_of_an_ended_upgrade_is_not_given
+            many_leases_are_taken_at_once_and_each_log_tells_of_its_own
+            a_lease_is_not_given_to_who_folded_another_log
+            many_leases_are_taken_all_or_none
+            a_lost_lease_does_not_keep_others_from_being_renewed
             an_epoch_never_goes_back_over_upgrades_and_registrations_of_a_cluster
             clusters_have_epochs_of_their_own
             a_join_token_is_used_once_and_in_time
@@ -129,6 +134,33 @@ fn lost<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Epoch {
 async fn begin(store: &dyn Store) -> EventRecord {
     store.add_cluster(&cluster("prod", "uid-prod")).await.unwrap();
     store.create_upgrade(&new_upgrade("u1", "prod")).await.unwrap()
+}
+
+/// Takes the lease of one upgrade as a holder that has folded its whole log.
+pub(super) async fn take(
+    store: &dyn Store,
+    upgrade: &UpgradeId,
+    holder: &str,
+    now: Timestamp,
+    seconds: u32,
+) -> Option<Lease> {
+    let expected_len = store.upgrade(upgrade).await.unwrap().unwrap().len;
+    let wanted = [LeaseWanted { upgrade: upgrade.clone(), expected_len }];
+    let answers: [_; 1] = store.take_leases(&wanted, holder, now, seconds).await.unwrap().try_into().unwrap();
+    answers.into_iter().flatten().map(|taken: LeaseTaken| taken.lease).next()
+}
+
+/// Renews one lease.
+async fn renew(
+    store: &dyn Store,
+    upgrade: &UpgradeId,
+    epoch: Epoch,
+    now: Timestamp,
+    seconds: u32,
+) -> Result<Lease, StoreError> {
+    let answers = store.renew_leases(&[(upgrade.clone(), epoch)], now, seconds).await?;
+    let [answer] = answers.try_into().unwrap();
+    answer
 }
 
 async fn end(store: &dyn Store, upgrade: &str) {

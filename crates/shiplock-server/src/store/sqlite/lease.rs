@@ -1,52 +1,73 @@
 //! Leases: who drives an upgrade, and under which epoch.
 
 use jiff::Timestamp;
-use shiplock_core::id::{Epoch, UpgradeId};
+use shiplock_core::id::{ClusterUid, Epoch, UpgradeId};
+use shiplock_core::upgrade::Event;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
-use super::super::Lease;
-use super::super::rule::{self, LeaseRow};
+use super::super::rule::{self, Author, LeaseRow};
+use super::super::{Lease, LeaseTaken, LeaseWanted, StoreError};
 use super::file::Database;
 use super::{Fault, log, stored_number, stored_time};
 
 pub(super) async fn take(
     database: &Database,
-    upgrade: &UpgradeId,
+    wanted: &[LeaseWanted],
     holder: &str,
     now: Timestamp,
     seconds: u32,
-) -> Result<Option<Lease>, Fault> {
+) -> Result<Vec<Option<LeaseTaken>>, Fault> {
+    rule::check_leases_at_once(wanted.len())?;
     let mut change = database.change().await?;
-    let head = log::head(&mut change, upgrade).await?;
-    if !head.may_take(holder, now) {
-        return Ok(None);
+    let mut answers = Vec::with_capacity(wanted.len());
+    for LeaseWanted { upgrade, expected_len } in wanted {
+        let mut head = log::head(&mut change, upgrade).await?;
+        if !head.may_take(holder, *expected_len, now) {
+            answers.push(None);
+            continue;
+        }
+        let epoch = next_epoch(&mut change, &head.cluster_uid).await?;
+        let lease = Lease { holder: holder.to_owned(), epoch, expires_at: rule::lease_end(now, seconds) };
+        let row = LeaseRow { lease: lease.clone(), released: false };
+        write(&mut change, upgrade, &row).await?;
+        head.lease = Some(row);
+        let taken = [Event::LeaseTaken { epoch, holder: holder.to_owned() }];
+        let records = log::append_in(&mut change, &head, Author::Driver(epoch), *expected_len, now, &taken).await?;
+        answers.push(records.into_iter().next().map(|record| LeaseTaken { lease, record }));
     }
+    change.commit().await?;
+    Ok(answers)
+}
+
+async fn next_epoch(change: &mut SqliteConnection, cluster_uid: &ClusterUid) -> Result<Epoch, Fault> {
     let epoch: i64 = sqlx::query_scalar(
         "INSERT INTO epochs (cluster_uid, epoch) VALUES ($1, 1) \
          ON CONFLICT (cluster_uid) DO UPDATE SET epoch = epochs.epoch + 1 RETURNING epoch",
     )
-    .bind(head.cluster_uid.as_str())
-    .fetch_one(&mut *change)
+    .bind(cluster_uid.as_str())
+    .fetch_one(change)
     .await?;
-    let epoch = Epoch(u64::try_from(epoch)?);
-    let lease = Lease { holder: holder.to_owned(), epoch, expires_at: rule::lease_end(now, seconds) };
-    write(&mut change, upgrade, &LeaseRow { lease: lease.clone(), released: false }).await?;
-    change.commit().await?;
-    Ok(Some(lease))
+    Ok(Epoch(u64::try_from(epoch)?))
 }
 
 pub(super) async fn renew(
     database: &Database,
-    upgrade: &UpgradeId,
-    epoch: Epoch,
+    held: &[(UpgradeId, Epoch)],
     now: Timestamp,
     seconds: u32,
-) -> Result<Lease, Fault> {
+) -> Result<Vec<Result<Lease, StoreError>>, Fault> {
+    rule::check_leases_at_once(held.len())?;
     let mut change = database.change().await?;
-    let lease = log::head(&mut change, upgrade).await?.renewed(epoch, now, seconds)?;
-    write(&mut change, upgrade, &LeaseRow { lease: lease.clone(), released: false }).await?;
+    let mut answers = Vec::with_capacity(held.len());
+    for (upgrade, epoch) in held {
+        let renewed = log::head(&mut change, upgrade).await?.renewed(*epoch, now, seconds);
+        if let Ok(lease) = &renewed {
+            write(&mut change, upgrade, &LeaseRow { lease: lease.clone(), released: false }).await?;
+        }
+        answers.push(renewed);
+    }
     change.commit().await?;
-    Ok(lease)
+    Ok(answers)
 }
 
 pub(super) async fn release(database: &Database, upgrade: &UpgradeId, epoch: Epoch) -> Result<(), Fault> {

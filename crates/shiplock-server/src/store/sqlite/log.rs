@@ -80,14 +80,28 @@ pub(super) async fn append(
 ) -> Result<Vec<EventRecord>, Fault> {
     let mut change = database.change().await?;
     let head = head(&mut change, upgrade).await?;
+    let records = append_in(&mut change, &head, author, expected_len, now, events).await?;
+    change.commit().await?;
+    Ok(records)
+}
+
+/// Appends inside a change that has read the head of the log.
+pub(super) async fn append_in(
+    change: &mut SqliteConnection,
+    head: &LogHead,
+    author: Author,
+    expected_len: u64,
+    now: Timestamp,
+    events: &[Event],
+) -> Result<Vec<EventRecord>, Fault> {
     head.admit(author, expected_len, events)?;
     let Some(newest) = events.last() else { return Ok(Vec::new()) };
     let at = head.event_time(now);
-    let first_position = next_position(&mut change, events.len() as u64).await?;
+    let first_position = next_position(change, events.len() as u64).await?;
     let records: Vec<EventRecord> = (0u64..)
         .zip(events)
         .map(|(index, event)| EventRecord {
-            upgrade: upgrade.clone(),
+            upgrade: head.upgrade.clone(),
             number: head.len + 1 + index,
             position: first_position + index,
             at,
@@ -96,20 +110,19 @@ pub(super) async fn append(
         })
         .collect();
     for record in &records {
-        insert(&mut change, record).await?;
+        insert(change, record).await?;
     }
     let swapped = sqlx::query("UPDATE upgrades SET len = $1, newest_at = $2, ended_as = $3 WHERE id = $4 AND len = $5")
         .bind(stored_number(head.len + records.len() as u64))
         .bind(stored_time(at))
         .bind(rule::ending(newest))
-        .bind(upgrade.as_str())
+        .bind(head.upgrade.as_str())
         .bind(stored_number(head.len))
         .execute(&mut *change)
         .await?;
     if swapped.rows_affected() != 1 {
         return Err(head.conflict(expected_len).into());
     }
-    change.commit().await?;
     Ok(records)
 }
 

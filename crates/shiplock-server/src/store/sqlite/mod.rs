@@ -10,7 +10,7 @@
 //!
 //! Where PostgreSQL will differ, since the statements are kept plain otherwise:
 //! - It has many writers: each change must first lock the rows that it decides on (`SELECT … FOR UPDATE` on the
-//!   upgrade or cluster). The counter of positions is a row and no sequence on purpose: its row lock, held until the
+//!   upgrade or cluster; where a change decides on many, always in the order of their ids). The counter of positions is a row and no sequence on purpose: its row lock, held until the
 //!   commit, makes positions become visible in order, so that a reader that resumes loses nothing.
 //! - Two writers may both find nothing and both insert: a violated unique index is then the refusal.
 //! - `STRICT`, `BLOB` and `INTEGER` are `BYTEA` and `BIGINT` there; texts that are compared or sorted need
@@ -36,7 +36,10 @@ use shiplock_core::upgrade::{Event, EventRecord};
 
 use self::file::Database;
 use super::rule::Author;
-use super::{AgentRecord, ClusterRecord, Lease, NewUpgrade, Store, StoreError, UpgradeFilter, UpgradeLog, UpgradeRow};
+use super::{
+    AgentRecord, ClusterRecord, Lease, LeaseTaken, LeaseWanted, NewUpgrade, Store, StoreError, UpgradeFilter,
+    UpgradeLog, UpgradeRow,
+};
 
 /// A store in one SQLite file.
 #[derive(Debug)]
@@ -195,26 +198,25 @@ impl Store for SqliteStore {
         appended.map_err(|fault| fault.during("append to a log"))
     }
 
-    async fn take_lease(
+    async fn take_leases(
         &self,
-        upgrade: &UpgradeId,
+        wanted: &[LeaseWanted],
         holder: &str,
         now: Timestamp,
         seconds: u32,
-    ) -> Result<Option<Lease>, StoreError> {
-        let taken = lease::take(&self.database, upgrade, holder, now, seconds).await;
-        taken.map_err(|fault| fault.during("take a lease"))
+    ) -> Result<Vec<Option<LeaseTaken>>, StoreError> {
+        let taken = lease::take(&self.database, wanted, holder, now, seconds).await;
+        taken.map_err(|fault| fault.during("take leases"))
     }
 
-    async fn renew_lease(
+    async fn renew_leases(
         &self,
-        upgrade: &UpgradeId,
-        epoch: Epoch,
+        held: &[(UpgradeId, Epoch)],
         now: Timestamp,
         seconds: u32,
-    ) -> Result<Lease, StoreError> {
-        let renewed = lease::renew(&self.database, upgrade, epoch, now, seconds).await;
-        renewed.map_err(|fault| fault.during("renew a lease"))
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError> {
+        let renewed = lease::renew(&self.database, held, now, seconds).await;
+        renewed.map_err(|fault| fault.during("renew leases"))
     }
 
     async fn release_lease(&self, upgrade: &UpgradeId, epoch: Epoch) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use shiplock_core::problem::Code;
 use shiplock_core::upgrade::Event;
 use tempfile::TempDir;
 
-use super::super::conformance::{Fixture, suite};
+use super::super::conformance::{Fixture, suite, take};
 use super::super::sample::{at, cluster, new_upgrade};
 use super::*;
 
@@ -51,8 +51,8 @@ async fn change(store: &SqliteStore, statement: &'static str) {
 async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let (directory, path) = place();
     let store = begun(&path).await;
-    let lease = store.take_lease(&u1(), "one", at(0), 30).await.unwrap().unwrap();
-    for len in 1..=20u64 {
+    let lease = take(&store, &u1(), "one", at(0), 30).await.unwrap();
+    for len in 2..=21u64 {
         let acknowledged = store.append(&u1(), len, lease.epoch, at(1), &[Event::Started]).await.unwrap();
         // What a kill right after the answer leaves behind: the file and its log, with the store still open.
         let killed = directory.path().join(format!("killed-{len}.db"));
@@ -63,7 +63,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         let restarted = SqliteStore::open(&killed).await.unwrap();
         assert_eq!(restarted.events(&u1(), len, 10).await.unwrap(), acknowledged);
         assert_eq!(restarted.upgrade(&u1()).await.unwrap().unwrap().len, len + 1);
-        let taken = restarted.take_lease(&u1(), "two", at(60), 30).await.unwrap().unwrap();
+        let taken = take(&restarted, &u1(), "two", at(60), 30).await.unwrap();
         assert!(taken.epoch > lease.epoch);
     }
 }
