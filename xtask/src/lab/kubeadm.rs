@@ -168,7 +168,7 @@ mod tests {
         let network = Network::of(2);
         assert!(join_configuration(network, "m2", "ab").unwrap().contains("certificateKey"));
         let worker = join_configuration(network, "w1", "ab").unwrap();
-        assert!(!worker.contains("certificateKey") && worker.contains("10.92.0.1:6443"));
+        assert!(!worker.contains("certificateKey") && worker.contains("10.102.0.1:6443"));
     }
 
     #[test]

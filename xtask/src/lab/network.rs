@@ -46,9 +46,14 @@ impl Network {
         format!("slab{}", self.lab)
     }
 
+    /// The first three parts of its addresses; no lab has those of Services (10.96) or pods (10.244).
+    fn net(self) -> String {
+        format!("10.{}.0", 100 + self.lab)
+    }
+
     /// The machine's address on the bridge.
     pub(crate) fn gateway(self) -> String {
-        format!("10.9{}.0.1", self.lab)
+        format!("{}.1", self.net())
     }
 
     /// Name of a node for systemd-nspawn, unique on this machine.
@@ -73,7 +78,7 @@ impl Network {
 
     /// A node's address.
     pub(crate) fn address(self, node: &str) -> Result<String> {
-        Ok(format!("10.9{}.0.{}", self.lab, Self::index(node)?))
+        Ok(format!("{}.{}", self.net(), Self::index(node)?))
     }
 
     /// A node's pod network.
@@ -235,8 +240,8 @@ mod tests {
 
     #[test]
     fn two_labs_share_no_address() {
-        assert_eq!(Network::of(0).address("m1").unwrap(), "10.90.0.11");
-        assert_eq!(Network::of(1).address("w9").unwrap(), "10.91.0.29");
+        assert_eq!(Network::of(0).address("m1").unwrap(), "10.100.0.11");
+        assert_eq!(Network::of(1).address("w9").unwrap(), "10.101.0.29");
         assert_eq!(Network::pod_net("w1").unwrap(), "10.244.21.0/24");
     }
 
@@ -250,7 +255,7 @@ mod tests {
     #[test]
     fn a_node_has_a_route_to_every_other_and_none_to_itself() {
         let text = Network::of(3).node_settings("w2").unwrap();
-        assert!(text.contains("10.244.11.0/24=10.93.0.11") && !text.contains("10.244.22.0/24="));
+        assert!(text.contains("10.244.11.0/24=10.103.0.11") && !text.contains("10.244.22.0/24="));
         assert_eq!(text.matches('=').count(), 4 + usize::from(MASTERS + WORKERS) - 1);
     }
 }
