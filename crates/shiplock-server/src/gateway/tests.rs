@@ -54,7 +54,7 @@ impl Connector for Clusters {
         let (_, mut node) = facts.nodes.pop_first().unwrap();
         node.machine_id = "another".to_owned();
         facts.nodes = [("known".into(), node)].into();
-        Ok(Arc::new(sample::FakeCluster(facts)))
+        Ok(Arc::new(sample::FakeCluster { facts, rests: Arc::default() }))
     }
 }
 
