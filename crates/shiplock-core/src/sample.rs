@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use crate::artefact::{ArtefactFile, ArtefactImage, ArtefactIndex, ReleaseArtefacts, SCHEMA};
 use crate::catalogue::{Catalogue, VersionRequest};
 use crate::facts::{
-    AgentFacts, ApiServerFacts, ClusterFacts, ComponentFacts, InstallMethod, MachineFacts, NodeFacts, Observed,
-    POOL_LABEL, Readiness, WorkloadFacts,
+    AddonFacts, AgentFacts, ApiServerFacts, CONTROL_PLANE_LABEL, CertificateFacts, ClusterFacts, ComponentFacts,
+    ControlPlaneComponent, ControlPlaneFacts, ControlPlanePodFacts, EtcdClusterFacts, EtcdFacts, EtcdMemberFacts,
+    InstallMethod, MachineFacts, NodeFacts, Observed, POOL_LABEL, Readiness, RunningContainerFacts, StaticPodFacts,
+    WorkloadFacts,
 };
 use crate::id::{Actor, ClusterName, NodeName, PlanId};
 use crate::plan::{Mode, Plan, PlanInput, PlanOptions, PlanRequest, make_plan};
@@ -68,6 +70,81 @@ pub fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
     }
 }
 
+/// A 1.35 cluster with masters `m1`, `m2` … and a pool `blue` of workers, all at v1.35.4.
+pub fn cluster_with_masters(masters: u64, workers: usize) -> ClusterFacts {
+    let mut cluster = cluster(&[("blue", workers)]);
+    cluster.api_servers.clear();
+    for index in 1..=masters {
+        let name = format!("m{index}");
+        let mut master = node(&name, "masters", "v1.35.4");
+        master.labels = BTreeMap::from([(CONTROL_PLANE_LABEL.to_owned(), String::new())]);
+        master.taints.push(CONTROL_PLANE_LABEL.to_owned());
+        cluster.nodes.insert(NodeName::from(name.as_str()), master);
+        let version = "v1.35.4".parse().expect("samples are well formed");
+        cluster.api_servers.push(ApiServerFacts { address: format!("10.0.0.{index}:6443"), version });
+        for component in ControlPlaneComponent::ALL {
+            cluster.control_plane_pods.push(ControlPlanePodFacts {
+                node: NodeName::from(name.as_str()),
+                component,
+                image: old_image(component),
+                ready: true,
+                restarts: 0,
+            });
+        }
+    }
+    let addon =
+        |name: &str, image: &str| AddonFacts { name: name.to_owned(), image: image.to_owned(), rolled_out: true };
+    cluster.addons = vec![
+        addon("kube-proxy", "registry.k8s.io/kube-proxy:v1.35.4"),
+        addon("coredns", "registry.k8s.io/coredns/coredns:v1.13.1"),
+    ];
+    cluster
+}
+
+fn old_image(component: ControlPlaneComponent) -> String {
+    let tag = if component == ControlPlaneComponent::Etcd { "3.6.6-0" } else { "v1.35.4" };
+    format!("registry.k8s.io/{}:{tag}", component.name())
+}
+
+/// What the agent on a master tells: etcd of as many members as there are masters, all well, led by `m1`.
+fn control_plane(masters: u64, own_id: u64) -> ControlPlaneFacts {
+    let member = |id: u64| EtcdMemberFacts {
+        id,
+        name: format!("m{id}"),
+        is_learner: false,
+        healthy_version: Some("3.6.6".to_owned()),
+    };
+    let pod = |component: ControlPlaneComponent| StaticPodFacts {
+        component,
+        image: old_image(component),
+        running: Some(RunningContainerFacts {
+            image: old_image(component),
+            image_id: format!("sha256:{}", "6".repeat(64)),
+            started_at: at(-1_000),
+        }),
+        healthy: true,
+    };
+    ControlPlaneFacts {
+        components: ControlPlaneComponent::ALL.into_iter().map(pod).collect(),
+        etcd: EtcdFacts::Stacked {
+            cluster: Observed::Known(EtcdClusterFacts {
+                own_id,
+                leader_id: 1,
+                members: (1..=masters).map(member).collect(),
+                alarms: Vec::new(),
+            }),
+        },
+        hand_edits: Observed::Known(Vec::new()),
+        certificates: CertificateFacts {
+            first_to_end: "/etc/kubernetes/pki/apiserver.crt".to_owned(),
+            ends_at: at(100 * 86_400),
+            external_ca: false,
+        },
+        kubelet_server: format!("https://10.0.0.{own_id}:6443"),
+        kubelet_server_is_local: true,
+    }
+}
+
 /// A live agent for each node.
 pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, AgentFacts> {
     let component = |version: &str| {
@@ -79,23 +156,36 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
             running_sha256: Some("1".repeat(64)),
         })
     };
-    let agent = |node: &NodeFacts| AgentFacts {
+    let masters = cluster.nodes.values().filter(|node| node.is_control_plane()).count() as u64;
+    let agent = |name: &NodeName, node: &NodeFacts| AgentFacts {
         last_heard_at: now,
         machine: MachineFacts {
             agent_version: "0.1.0".to_owned(),
-            step_kinds: ["prefetch", "upgrade_container_runtime", "upgrade_kubelet", "collect_logs"]
-                .map(str::to_owned)
-                .to_vec(),
+            step_kinds: [
+                "prefetch",
+                "upgrade_container_runtime",
+                "upgrade_kubelet",
+                "collect_logs",
+                "backup_etcd",
+                "upgrade_control_plane",
+                "upload_configuration",
+                "upgrade_addons",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             machine_id: node.machine_id.clone(),
             boot_id: node.boot_id.clone(),
             architecture: node.architecture.clone(),
             kubelet: component("v1.35.4"),
             container_runtime: component("v1.6.20"),
             staging_free_bytes: 1 << 40,
-            control_plane: None,
+            control_plane: node.is_control_plane().then(|| {
+                let id = name.as_str().trim_start_matches('m').parse().expect("samples are well formed");
+                Box::new(control_plane(masters, id))
+            }),
         },
     };
-    cluster.nodes.iter().map(|(name, node)| (name.clone(), agent(node))).collect()
+    cluster.nodes.iter().map(|(name, node)| (name.clone(), agent(name, node))).collect()
 }
 
 /// A mirror's index for 1.36.3.
@@ -123,9 +213,21 @@ pub fn artefacts() -> ArtefactIndex {
         files: ["kubeadm", "kubelet", "kubectl"]
             .iter()
             .map(|role| file(role, version))
+            .chain(["etcdctl", "etcdutl"].iter().map(|role| file(role, "v3.6.8")))
             .chain(["containerd", "containerd-shim-runc-v2", "ctr"].iter().map(|role| file(role, "v2.2.9")))
             .collect(),
-        images: vec![image("kube-proxy", version), image("pause", "3.10.2")],
+        images: vec![
+            image("kube-proxy", version),
+            image("pause", "3.10.2"),
+            image("kube-apiserver", version),
+            image("kube-controller-manager", version),
+            image("kube-scheduler", version),
+            image("etcd", "3.6.8-0"),
+            ArtefactImage {
+                reference: "registry.k8s.io/coredns/coredns:v1.14.2".to_owned(),
+                ..image("coredns", "v1.14.2")
+            },
+        ],
     };
     ArtefactIndex { schema: SCHEMA.to_owned(), releases: vec![release("v1.36.3")] }
 }
@@ -142,8 +244,22 @@ pub fn request(to: &str, options: PlanOptions) -> PlanRequest {
     }
 }
 
-/// A plan for a cluster `prod`.
+/// A request for the control plane and all pools.
+pub fn request_for_all(to: &str, options: PlanOptions) -> PlanRequest {
+    PlanRequest { mode: Mode::Cluster, ..request(to, options) }
+}
+
+/// A plan for a cluster `prod`, with an agent on each node.
 pub fn plan_of(cluster: &ClusterFacts, request: &PlanRequest) -> Result<Plan, Problem> {
+    plan_with(cluster, &agents(cluster, at(0)), request)
+}
+
+/// A plan for a cluster `prod` with these agents.
+pub fn plan_with(
+    cluster: &ClusterFacts,
+    agents: &BTreeMap<NodeName, AgentFacts>,
+    request: &PlanRequest,
+) -> Result<Plan, Problem> {
     make_plan(&PlanInput {
         id: &PlanId::from("p1"),
         now: at(0),
@@ -152,7 +268,7 @@ pub fn plan_of(cluster: &ClusterFacts, request: &PlanRequest) -> Result<Plan, Pr
         request,
         catalogue: &Catalogue::shipped(),
         facts: cluster,
-        agents: &agents(cluster, at(0)),
+        agents,
         mirror: "http://mirror",
         artefacts: &artefacts(),
     })

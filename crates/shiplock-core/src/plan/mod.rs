@@ -2,6 +2,8 @@
 //! and never changed afterwards; only its steps may run.
 
 mod control_plane;
+#[cfg(test)]
+mod control_plane_tests;
 mod make;
 #[cfg(test)]
 mod tests;
