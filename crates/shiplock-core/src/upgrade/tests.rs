@@ -11,11 +11,11 @@ use super::{
     Command, Decision, Event, EventRecord, Outcome, PauseReason, Policy, State, StepOutcome, StepStatus, Upgrade,
     Waiting, decide,
 };
-use crate::facts::{ClusterFacts, Facts, Observed, Readiness};
+use crate::facts::{ClusterFacts, EtcdFacts, EtcdMemberFacts, Facts, Observed, Readiness};
 use crate::id::{Epoch, NodeName, StepNumber};
-use crate::plan::{PausePolicy, PlanOptions};
+use crate::plan::{PausePolicy, PlanOptions, PlanRequest, StageKind};
 use crate::problem::{Code, Problem};
-use crate::sample::{agents, at, cluster, plan_of, request};
+use crate::sample::{agents, at, cluster, cluster_with_masters, plan_of, request, request_for_all};
 use crate::step::{Action, Executor};
 
 /// A log with its fold, a clock and the facts.
@@ -25,14 +25,25 @@ struct World {
     now: i64,
     cluster: ClusterFacts,
     silent: BTreeSet<NodeName>,
+    /// Members of etcd that are not healthy, by the node's name.
+    ill_members: BTreeSet<NodeName>,
     cluster_known: bool,
     uptime_seconds: u64,
 }
 
 impl World {
     fn new(pools: &[(&str, usize)], options: PlanOptions) -> Self {
-        let facts = cluster(pools);
-        let plan = Box::new(plan_of(&facts, &request("1.36", options)).unwrap());
+        Self::of(cluster(pools), &request("1.36", options))
+    }
+
+    /// Masters and a pool of workers, all of which are upgraded.
+    fn with_masters(masters: u64, workers: usize, options: PlanOptions) -> Self {
+        let accept = vec!["CP-003".to_owned()];
+        Self::of(cluster_with_masters(masters, workers), &request_for_all("1.36", PlanOptions { accept, ..options }))
+    }
+
+    fn of(facts: ClusterFacts, request: &PlanRequest) -> Self {
+        let plan = Box::new(plan_of(&facts, request).unwrap());
         let first = record(1, 0, Event::Planned { plan, by: "tester".into() });
         let upgrade = Upgrade::begin(&first).unwrap();
         Self {
@@ -41,6 +52,7 @@ impl World {
             now: 0,
             cluster: facts,
             silent: BTreeSet::new(),
+            ill_members: BTreeSet::new(),
             cluster_known: true,
             uptime_seconds: 0,
         }
@@ -59,6 +71,14 @@ impl World {
         let mut agents = agents(&cluster, at(self.now));
         for node in &self.silent {
             agents.get_mut(node).unwrap().last_heard_at = at(0);
+        }
+        for agent in agents.values_mut() {
+            let facts = agent.machine.control_plane.as_deref_mut();
+            if let Some(EtcdFacts::Stacked { cluster: Observed::Known(etcd) }) = facts.map(|facts| &mut facts.etcd) {
+                let ill =
+                    |member: &&mut EtcdMemberFacts| self.ill_members.iter().any(|node| node.as_str() == member.name);
+                etcd.members.iter_mut().filter(ill).for_each(|member| member.healthy_version = None);
+            }
         }
         let cluster = if self.cluster_known {
             Observed::Known(cluster)
@@ -159,7 +179,8 @@ impl World {
             let count = upgrade.plan.stages[stage].nodes.iter().filter(at_work).count();
             assert!(count <= limit, "nodes in work are of the open batch");
             for batch in upgrade.batches.get(&stage).into_iter().flatten() {
-                let most = super::batch::size_limit(batch.ordinal, 100);
+                let masters = upgrade.plan.stages[stage].kind == StageKind::ControlPlane;
+                let most = if masters { 1 } else { super::batch::size_limit(batch.ordinal, 100) };
                 assert!(batch.nodes.len() <= most as usize, "the batch law");
             }
         }
@@ -567,6 +588,54 @@ fn a_give_back_that_fails_pauses_only_when_nothing_is_in_flight_and_continue_goe
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
 }
 
+#[test]
+fn masters_go_one_by_one_whatever_the_bound_for_pools_is_and_the_pools_follow() {
+    let mut world = World::with_masters(3, 3, options());
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert_eq!(world.batches(2), [["m2"], ["m3"], ["m1"]]);
+    assert_eq!(world.batches(5).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+    let begun = |kind: &str| {
+        world.log.iter().position(|record| match &record.event {
+            Event::StepStarted { step, .. } => world.upgrade.plan.step(*step).unwrap().action.kind() == kind,
+            _ => false,
+        })
+    };
+    let order: Vec<_> =
+        ["backup_etcd", "upgrade_control_plane", "upload_configuration", "upgrade_addons", "upgrade_kubelet"]
+            .iter()
+            .map(|kind| begun(kind).unwrap())
+            .collect();
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+#[test]
+fn a_master_is_not_begun_with_while_etcd_could_lose_its_quorum_and_the_wait_names_the_member() {
+    let mut world = World::with_masters(3, 0, options());
+    while world.batches(2).len() < 2 {
+        let _ = world.settle();
+        if world.upgrade.batches.get(&2).is_some_and(|batches| batches[0].finished) {
+            break;
+        }
+        world.ill_members.extend((world.batches(2).len() == 1).then(|| NodeName::from("m1")));
+        let number = world.in_flight()[0];
+        world.succeed(number);
+    }
+    let waits = world.settle();
+    assert_eq!(world.started_nodes().len(), 1, "the second master is not touched");
+    let Decision::Wait { on, .. } = waits else { panic!("it waits") };
+    let Waiting::Gate { problem } = &on[0].what else { panic!("a gate: {on:?}") };
+    assert_eq!(problem.code, Code::EtcdNotWell);
+    assert!(problem.parameters["why"].contains("m1"), "{problem}");
+    world.now += 16 * 60;
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Gate { .. }, .. }));
+    world.append(Event::Continued { by: "tester".into() });
+    let _ = world.settle();
+    assert_eq!(world.started_nodes().len(), 1, "to continue does not make etcd well");
+    world.ill_members.clear();
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
 #[derive(Clone, Debug)]
 enum Chance {
     Succeed(usize),
@@ -577,6 +646,7 @@ enum Chance {
     Later(i64),
     Silence(usize),
     NotReady(usize),
+    IllMember(usize),
     Heal,
     Bound(u32),
 }
@@ -596,6 +666,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         2 => (1..400i64).prop_map(Chance::Later),
         1 => any::<usize>().prop_map(Chance::Silence),
         1 => any::<usize>().prop_map(Chance::NotReady),
+        1 => any::<usize>().prop_map(Chance::IllMember),
         2 => Just(Chance::Heal),
         1 => (1..6u32).prop_map(Chance::Bound),
     ]
@@ -606,9 +677,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, rng_seed: seed(), ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_rules_hold_and_a_healed_world_comes_to_an_end(
-        blue in 1usize..8, green in 0usize..4, max_parallel in 1u32..6, chances in proptest::collection::vec(chance(), 0..160),
+        masters in prop_oneof![Just(0), Just(1), Just(3)], blue in 1usize..8, green in 0usize..4, max_parallel in 1u32..6, chances in proptest::collection::vec(chance(), 0..160),
     ) {
-        let mut world = World::new(&[("blue", blue), ("green", green)], PlanOptions { max_parallel, ..PlanOptions::default() });
+        let options = PlanOptions { max_parallel, ..PlanOptions::default() };
+        let mut world = match masters {
+            0 => World::new(&[("blue", blue), ("green", green)], options),
+            masters => World::with_masters(masters, blue, options),
+        };
         for chance in chances {
             let _ = world.settle();
             if world.upgrade.state.is_terminal() { break; }
@@ -632,12 +707,20 @@ proptest! {
                 Chance::Silence(which) => { world.silent.insert(names[which % names.len()].clone()); }
                 Chance::NotReady(which) =>
                     world.cluster.nodes.get_mut(&names[which % names.len()]).unwrap().ready = Readiness::NotReady { why: "drawn".into() },
+                Chance::IllMember(which) if masters > 0 => {
+                    world.ill_members.insert(format!("m{}", which as u64 % masters + 1).as_str().into());
+                }
                 Chance::Heal => heal(&mut world),
                 Chance::Bound(max_parallel) if matches!(world.upgrade.state, State::Running | State::Paused { .. }) =>
                     world.append(Event::MaxParallelChanged { max_parallel, by: "p".into() }),
                 _ => {}
             }
             let _ = world.settle();
+            if masters > 0 && !world.ill_members.is_empty() {
+                let begun: Vec<_> = world.started_nodes().difference(&started_before).cloned().collect();
+                let is_master = |node: &NodeName| node.as_str().starts_with('m');
+                prop_assert!(!begun.iter().any(is_master), "{begun:?} begun while etcd is ill");
+            }
             if holds_back && !continued {
                 prop_assert_eq!(world.started_nodes(), started_before, "no node starts after a pause or cancel");
             }
@@ -655,6 +738,7 @@ proptest! {
 
 fn heal(world: &mut World) {
     world.silent.clear();
+    world.ill_members.clear();
     for node in world.cluster.nodes.values_mut() {
         node.ready = Readiness::Ready;
     }
