@@ -239,6 +239,9 @@ pub struct UpgradeView {
     pub abandoned: Vec<NodeName>,
     /// What the pre-check found.
     pub findings: Vec<shiplock_core::check::Finding>,
+    /// How long it will still take while nothing blocks it; none when it is paused or has ended.
+    #[serde(default)]
+    pub remaining: Option<shiplock_core::estimate::Remaining>,
 }
 
 /// The upgrades, newest first: `GET /api/v1/upgrades`.
@@ -309,8 +312,8 @@ pub struct SkippedView {
 }
 
 impl UpgradeView {
-    /// The view of a folded upgrade and of what it waits for.
-    pub fn new(upgrade: &Upgrade, waiting_on: Vec<WaitingOn>) -> Self {
+    /// The view of a folded upgrade, of what it waits for, and of what is left at this moment.
+    pub fn new(upgrade: &Upgrade, waiting_on: Vec<WaitingOn>, now: Timestamp) -> Self {
         let (nodes_done, nodes_total) = upgrade.node_counts();
         let stages = upgrade.plan.stages.iter().enumerate();
         Self {
@@ -334,6 +337,7 @@ impl UpgradeView {
                 .collect(),
             abandoned: upgrade.abandoned.iter().cloned().collect(),
             findings: upgrade.report.iter().flat_map(|report| report.blocking().cloned()).collect(),
+            remaining: shiplock_core::estimate::remaining(upgrade, now),
         }
     }
 }

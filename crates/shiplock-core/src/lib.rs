@@ -21,6 +21,7 @@
 pub mod artefact;
 pub mod catalogue;
 pub mod check;
+pub mod estimate;
 pub mod facts;
 pub mod id;
 pub mod language;

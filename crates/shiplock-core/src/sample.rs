@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::artefact::{ArtefactFile, ArtefactImage, ArtefactIndex, ReleaseArtefacts, SCHEMA};
 use crate::catalogue::{Catalogue, VersionRequest};
+use crate::estimate::MeasuredTimes;
 use crate::facts::{
     AddonFacts, AgentFacts, ApiServerFacts, CONTROL_PLANE_LABEL, CertificateFacts, ClusterFacts, ComponentFacts,
     ControlPlaneComponent, ControlPlaneFacts, ControlPlanePodFacts, EtcdClusterFacts, EtcdFacts, EtcdMemberFacts,
@@ -271,5 +272,6 @@ pub fn plan_with(
         agents,
         mirror: "http://mirror",
         artefacts: &artefacts(),
+        measured: &MeasuredTimes::default(),
     })
 }

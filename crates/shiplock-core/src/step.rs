@@ -153,6 +153,7 @@ pub enum Action {
 /// What is done to the control plane on one master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the plan, each named on the wire")]
 pub struct ControlPlaneUpgrade {
     /// The target version.
     pub version: KubernetesVersion,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use shiplock_core::estimate::estimate;
 use shiplock_core::plan::{DrainDecision, NodePlan, Note, Plan, Stage, StageKind};
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::batch::size_limit;
@@ -58,7 +59,8 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
             text.push_str(&nodes(plan, &stage.nodes, style));
         }
     }
-    text.push_str(&format!("\n{}\n", options(plan, style)));
+    text.push_str(&format!("\n{}\n", expected(plan, style)));
+    text.push_str(&format!("{}\n", options(plan, style)));
     if !plan.notes.is_empty() {
         text.push_str(&format!(
             "\n{}\n",
@@ -82,6 +84,24 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
         format!("\nNothing is touched yet; {nodes} would be.\n")
     });
     text
+}
+
+fn expected(plan: &Plan, style: &Style) -> String {
+    let range = time::range(estimate(plan), style.language);
+    match (style.zh(), plan.measured.is_empty()) {
+        (true, true) => {
+            format!("预计 {range}（默认值：该集群尚无测量记录）；不含等待人员或 PodDisruptionBudget 的时间")
+        }
+        (true, false) => format!("预计 {range}（依据该集群以往的升级）；不含等待人员或 PodDisruptionBudget 的时间"),
+        (false, true) => {
+            format!(
+                "Expected {range} (defaults: nothing was measured on this cluster yet), waits for people and budgets not counted"
+            )
+        }
+        (false, false) => {
+            format!("Expected {range} (from this cluster's earlier upgrades), waits for people and budgets not counted")
+        }
+    }
 }
 
 /// The first digits of a hash, enough to compare by eye.

@@ -112,6 +112,7 @@ pub fn plan() -> Plan {
             Note::BudgetAllowsNothing { budget: "pay/api".to_owned() },
             Note::DrainSkipped { node: "w-4".into() },
         ],
+        measured: std::collections::BTreeMap::new(),
     }
 }
 
@@ -268,7 +269,7 @@ fn log_in_work() -> Vec<Event> {
 }
 
 fn view(events: Vec<Event>, waits: Vec<WaitingOn>) -> UpgradeView {
-    UpgradeView::new(&Upgrade::fold(&numbered(events)).unwrap(), waits)
+    UpgradeView::new(&Upgrade::fold(&numbered(events)).unwrap(), waits, now())
 }
 
 /// An upgrade at work on its second batch.

@@ -1,6 +1,7 @@
 //! Times and durations for people. Durations are said with two units at most, since nobody reads a third.
 
 use jiff::Timestamp;
+use shiplock_core::estimate::Estimate;
 use shiplock_core::language::Language;
 
 use super::Style;
@@ -25,6 +26,26 @@ pub fn duration(seconds: i64, language: Language) -> String {
         (d, h, _, _, Language::En) => format!("{d}d{h}h"),
         (d, h, _, _, Language::Zh) => format!("{d} 天 {h} 小时"),
     }
+}
+
+/// `2m to 5m`. Bounds over a minute are told in whole minutes: more would claim to know more than it does.
+pub fn range(estimate: Estimate, language: Language) -> String {
+    let rounded = |milliseconds: u64, up: bool| {
+        let seconds = i64::try_from(milliseconds.div_ceil(1_000)).unwrap_or(i64::MAX);
+        if seconds <= 60 {
+            seconds
+        } else if up {
+            (seconds + 59) / 60 * 60
+        } else {
+            seconds / 60 * 60
+        }
+    };
+    let lower = duration(rounded(estimate.lower_milliseconds, false), language);
+    let upper = duration(rounded(estimate.upper_milliseconds, true), language);
+    if lower == upper {
+        return upper;
+    }
+    language.pick("LOWER to UPPER", "LOWER 至 UPPER").replace("LOWER", &lower).replace("UPPER", &upper)
 }
 
 impl Style {

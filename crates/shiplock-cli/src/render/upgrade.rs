@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use shiplock_api::rest::{NodeProgressView, StageView, UnreadableUpgrade, UpgradeView};
 use shiplock_core::check::CheckResult;
+use shiplock_core::estimate::Pace;
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::Plan;
 use shiplock_core::upgrade::waiting::{WaitingOn, WhoActs, step_name};
@@ -98,6 +99,18 @@ pub fn headline(upgrade: &UpgradeView, style: &Style) -> String {
         style.tone(words::state_tone(&upgrade.state), &state),
         if style.zh() { format!("{done}/{total} 个节点") } else { format!("{done}/{total} nodes") },
     );
+    if let Some(remaining) = &upgrade.remaining {
+        let range = time::range(remaining.estimate, style.language);
+        line.push_str(&if style.zh() { format!("   剩余 {range}") } else { format!("   {range} left") });
+        let pace = match remaining.pace {
+            Pace::Expected => None,
+            Pace::Slow => Some(style.pick("slow", "偏慢")),
+            Pace::Stalled => Some(style.pick("stalled", "停滞")),
+        };
+        if let Some(pace) = pace {
+            line.push_str(&format!("   {}", style.tone(Tone::Notice, pace)));
+        }
+    }
     if !upgrade.state.is_terminal() {
         let act = if style.zh() { format!("   最近事件 {last}前") } else { format!("   last event {last} ago") };
         line.push_str(&style.tone(Tone::Faint, &act));

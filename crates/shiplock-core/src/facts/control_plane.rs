@@ -212,9 +212,12 @@ mod tests {
         }
     }
 
+    /// Members (name, healthy, learner), leader, alarms, and the words of the reason against it.
+    type Case<'a> = (&'a [(&'a str, bool, bool)], u64, &'a [&'a str], Option<&'a str>);
+
     #[test]
     fn a_member_is_touched_only_where_the_others_keep_the_quorum() {
-        let cases: &[(&[(&str, bool, bool)], u64, &[&str], Option<&str>)] = &[
+        let cases: &[Case] = &[
             (&[("m1", true, false)], 1, &[], None),
             (&[("m1", true, false), ("m2", true, false), ("m3", true, false)], 2, &[], None),
             (&[("m1", true, false), ("m2", false, false), ("m3", true, false)], 3, &[], Some("2 of 3 members")),

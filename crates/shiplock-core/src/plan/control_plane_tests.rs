@@ -88,12 +88,13 @@ fn what_is_at_the_target_already_is_left_out() {
     assert_eq!(masters, ["m3", "m1"]);
 }
 
+type Change = fn(&mut ControlPlaneFacts);
+
 #[test]
 fn what_cannot_be_upgraded_in_place_is_refused_by_name() {
     let facts = cluster_with_masters(3, 1);
     let unknown =
         || Observed::Unknown { problem: Problem::new(Code::Internal).with("what", "no answer"), since: at(0) };
-    type Change = fn(&mut ControlPlaneFacts);
     let cases: [(&str, Change); 4] = [
         ("external", |facts| facts.etcd = EtcdFacts::External { endpoints: vec!["https://10.9.9.9:2379".to_owned()] }),
         ("comes from", |facts| facts.components[1].image = "mirror.example/k8s/kube-apiserver:v1.35.4".to_owned()),

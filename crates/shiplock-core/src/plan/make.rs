@@ -10,6 +10,7 @@ use super::{
 };
 use crate::artefact::{ArtefactFile, ArtefactIndex};
 use crate::catalogue::{Catalogue, Hop, VersionRequest};
+use crate::estimate::MeasuredTimes;
 use crate::facts::{AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod, NodeFacts, Observed, Readiness};
 use crate::id::{Actor, ClusterName, NodeName, PlanId, PoolName, StepNumber};
 use crate::problem::{Code, Problem};
@@ -39,6 +40,8 @@ pub struct PlanInput<'a> {
     pub mirror: &'a str,
     /// What the mirror holds.
     pub artefacts: &'a ArtefactIndex,
+    /// How long steps took in this cluster's earlier upgrades.
+    pub measured: &'a MeasuredTimes,
 }
 
 /// Executables that go onto a node with a kubelet.
@@ -112,6 +115,7 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
         stages,
         options: request.options.clone(),
         notes,
+        measured: input.measured.ranges(),
     };
     plan.hash = plan.content_hash();
     Ok(plan)
@@ -149,15 +153,13 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
     }
     if to > control_plane {
         let hops = catalogue.hops(control_plane, to)?;
-        if to.release != control_plane.release {
-            if hops.len() > 1 {
-                let path = std::iter::once(control_plane.to_string()).chain(hops.iter().map(|hop| hop.to.to_string()));
-                return Err(Problem::new(Code::NoEdge)
-                    .with("from", control_plane)
-                    .with("to", to)
-                    .with("path", path.collect::<Vec<_>>().join(" → "))
-                    .with("next", hops[0].to.release));
-            }
+        if to.release != control_plane.release && hops.len() > 1 {
+            let path = std::iter::once(control_plane.to_string()).chain(hops.iter().map(|hop| hop.to.to_string()));
+            return Err(Problem::new(Code::NoEdge)
+                .with("from", control_plane)
+                .with("to", to)
+                .with("path", path.collect::<Vec<_>>().join(" → "))
+                .with("next", hops[0].to.release));
         }
         if input.request.mode != Mode::NodePools {
             return Ok(to);

@@ -8,6 +8,7 @@ mod make;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::make::{PlanInput, make_plan};
 use crate::catalogue::{Hop, VersionRequest};
+use crate::estimate::Estimate;
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber};
 use crate::problem::{Code, Problem};
 use crate::step::{ControlPlaneMethod, OnDrainTimeout, Step};
@@ -27,7 +29,7 @@ use crate::version::KubernetesVersion;
 pub struct Plan {
     /// Names the plan.
     pub id: PlanId,
-    /// The SHA-256 over all of the plan but `id`, `created_at` and `created_by`: equal plans have equal hashes.
+    /// The SHA-256 over all of the plan but `id`, `created_at`, `created_by` and `measured`: equal plans have equal hashes.
     pub hash: String,
     /// When it was made.
     pub created_at: Timestamp,
@@ -53,6 +55,9 @@ pub struct Plan {
     pub options: PlanOptions,
     /// What a person should know before accepting.
     pub notes: Vec<Note>,
+    /// How long steps took on this cluster before, by kind; the estimate is made of it. Not part of the hash.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measured: BTreeMap<String, Estimate>,
 }
 
 /// What an upgrade covers.
@@ -432,6 +437,7 @@ impl Plan {
             hash: _,
             created_at: _,
             created_by: _,
+            measured: _,
             cluster,
             cluster_uid,
             catalogue,

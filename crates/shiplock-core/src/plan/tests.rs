@@ -134,6 +134,7 @@ fn an_artefact_that_the_mirror_lacks_stops_the_plan() {
         agents: &std::collections::BTreeMap::new(),
         mirror: "http://mirror",
         artefacts: &index,
+        measured: &crate::estimate::MeasuredTimes::default(),
     };
     assert_eq!(super::make_plan(&input).unwrap_err().code, Code::ArtefactMissing);
 }

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use shiplock_api::rest::PlanCreate;
+use shiplock_core::estimate::MeasuredTimes;
 use shiplock_core::facts::AgentFacts;
 use shiplock_core::id::{ClusterName, NodeName, PlanId};
 use shiplock_core::plan::{Plan, PlanInput, make_plan};
@@ -21,7 +22,7 @@ use super::failure::Failure;
 use super::input::{Input, Named};
 use super::name::random_name;
 use crate::clusters::{Connector, facts_within};
-use crate::store::StoreError;
+use crate::store::{StoreError, UpgradeFilter};
 
 /// How long the facts of the cluster may take.
 const FACTS_WITHIN: Duration = Duration::from_secs(15);
@@ -50,6 +51,7 @@ pub(super) async fn make(
         return Err(Failure(changed(&record, &facts)));
     }
     let agents = agents(&site, &name).await?;
+    let measured = measured(&site, &name).await?;
     let id = PlanId::new(random_name("p", 8));
     let plan = make_plan(&PlanInput {
         id: &id,
@@ -62,6 +64,7 @@ pub(super) async fn make(
         agents: &agents,
         mirror,
         artefacts: &artefacts,
+        measured: &measured,
     })?;
     if asked.dry_run {
         return Ok((StatusCode::OK, Json(plan)));
@@ -69,6 +72,21 @@ pub(super) async fn make(
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, to = %plan.to, %by, "a plan was made");
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// How many of a cluster's newest upgrades tell how long its steps take.
+const MEASURED_UPGRADES: u32 = 5;
+
+/// What the cluster's own upgrades measured. One whose log cannot be read tells nothing.
+async fn measured(site: &Site, name: &ClusterName) -> Result<MeasuredTimes, StoreError> {
+    let filter = UpgradeFilter { cluster: Some(name.clone()), active: false, after: None, limit: MEASURED_UPGRADES };
+    let mut times = MeasuredTimes::default();
+    for row in site.store.upgrades(&filter).await? {
+        if let Ok(upgrade) = site.folds.upgrade(&*site.store, &row.id).await {
+            times.add(&upgrade);
+        }
+    }
+    Ok(times)
 }
 
 /// The enrolled agents. One that was not heard of since the server was started is as it was when it was recorded.

@@ -106,7 +106,8 @@ pub(super) async fn list(
     let views = futures::stream::iter(rows.into_iter().filter(|row| query.active != Some(false) || !row.active))
         .map(async |row| {
             let upgrade = site.folds.upgrade(&*site.store, &row.id).await;
-            let view = upgrade.map(|upgrade| UpgradeView::new(&upgrade, site.drivers.waiting_on(&row.id)));
+            let view =
+                upgrade.map(|upgrade| UpgradeView::new(&upgrade, site.drivers.waiting_on(&row.id), Timestamp::now()));
             (row, view)
         })
         .buffered(FOLDS_AT_ONCE);
@@ -216,7 +217,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
 }
 
 fn shown(site: &Site, upgrade: &Upgrade) -> Response {
-    let view = UpgradeView::new(upgrade, site.drivers.waiting_on(&upgrade.id));
+    let view = UpgradeView::new(upgrade, site.drivers.waiting_on(&upgrade.id), Timestamp::now());
     ([(ETAG, format!("\"{}\"", upgrade.len))], Json(view)).into_response()
 }
 

@@ -123,6 +123,7 @@ pub(super) fn plan(id: &str) -> Plan {
             node: "node-c".into(),
             why: "Kubelet stopped posting node status.".to_owned(),
         }],
+        measured: std::collections::BTreeMap::new(),
     };
     plan.hash = plan.content_hash();
     plan
