@@ -79,7 +79,7 @@ fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
         lab.deploy_web()?;
         let mut installation = Installation::ready_with(lab, programs.clone())?;
         let begun = Instant::now();
-        let id = installation.begin(&[])?;
+        let id = installation.begin_pools(&[])?;
         installation.until_state(&id, "succeeded", BOUND)?;
         let shiplock = begun.elapsed();
         workers_are_upgraded(lab, &names)?;
@@ -184,7 +184,7 @@ fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {
     );
 
     // The same processes at work: fetching artefacts is the most that an agent ever holds.
-    let id = installation.begin(&[])?;
+    let id = installation.begin_pools(&[])?;
     installation.until_state(&id, "succeeded", BOUND)?;
     let (agent_worked, server_worked) = (agent(lab)?, server()?);
     println!("agent:  {} KiB resident at most over a whole upgrade of its node", agent_worked.peak_kib);

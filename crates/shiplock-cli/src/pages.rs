@@ -1,31 +1,37 @@
-//! The pages of `docs/errors`, built in, so that `explain` works without a network.
+//! The pages of `docs/errors` and `docs/checks`, built in, so that `explain` works without a network.
 //!
-//! Each page has two parts, English then Chinese, with a line `---` between. A test holds pages and codes together.
+//! Each page has two parts, English then Chinese, with a line `---` between. A test holds pages, codes and checks together.
 
+use shiplock_core::check::CHECKS;
 use shiplock_core::language::Language;
 use shiplock_core::problem::Code;
 
 use crate::render::{Style, Tone, table};
 
 macro_rules! pages {
-    ($($code:ident)*) => {
-        const PAGES: &[(&str, &str)] = &[$((
-            stringify!($code),
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors/", stringify!($code), ".md")),
+    ($name:ident $folder:literal $($id:literal)*) => {
+        const $name: &[(&str, &str)] = &[$((
+            $id,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/", $folder, "/", $id, ".md")),
         ),)*];
     };
 }
 
-pages! {
-    UPG0101 UPG0102 UPG0103 UPG0104 UPG0105 UPG0106 UPG0107 UPG0108 UPG0109 UPG0110
-    UPG0111 UPG0112 UPG0113 UPG0114 UPG0115 UPG0116 UPG0117 UPG0201 UPG0202 UPG0203
-    UPG0204 UPG0205 UPG0206 UPG0207 UPG0208 UPG0301 UPG0302 UPG0303 UPG0304 UPG0305
-    UPG0306 UPG0307 UPG0308 UPG0309 UPG0310 UPG0311 UPG0312 UPG0313 UPG0314 UPG0315
-    UPG0316 UPG0317 UPG0401 UPG0402 UPG0403 UPG0404 UPG0405 UPG0406 UPG0407 UPG0408
-    UPG0409 UPG0410 UPG0411 UPG0412 UPG0501 UPG0502 UPG0503 UPG0504 UPG0505 UPG0506
-    UPG0507 UPG0508 UPG0509 UPG0510 UPG0511 UPG0512 UPG0513 UPG0514 UPG0515 UPG0516
-    UPG0517 UPG0518 UPG0519 UPG0520 UPG0601 UPG0602 UPG0603 UPG0701 UPG0702 UPG0703
-    UPG0704 UPG0705 UPG0706 UPG0801 UPG0802 UPG0803 UPG0804 UPG0805 UPG0806
+pages! { PAGES "errors"
+    "UPG0101" "UPG0102" "UPG0103" "UPG0104" "UPG0105" "UPG0106" "UPG0107" "UPG0108" "UPG0109"
+    "UPG0110" "UPG0111" "UPG0112" "UPG0113" "UPG0114" "UPG0115" "UPG0116" "UPG0117" "UPG0201"
+    "UPG0202" "UPG0203" "UPG0204" "UPG0205" "UPG0206" "UPG0207" "UPG0208" "UPG0301" "UPG0302"
+    "UPG0303" "UPG0304" "UPG0305" "UPG0306" "UPG0307" "UPG0308" "UPG0309" "UPG0310" "UPG0311"
+    "UPG0312" "UPG0313" "UPG0314" "UPG0315" "UPG0316" "UPG0317" "UPG0401" "UPG0402" "UPG0403"
+    "UPG0404" "UPG0405" "UPG0406" "UPG0407" "UPG0408" "UPG0409" "UPG0410" "UPG0411" "UPG0412"
+    "UPG0501" "UPG0502" "UPG0503" "UPG0504" "UPG0505" "UPG0506" "UPG0507" "UPG0508" "UPG0509"
+    "UPG0510" "UPG0511" "UPG0512" "UPG0513" "UPG0514" "UPG0515" "UPG0516" "UPG0517" "UPG0518"
+    "UPG0519" "UPG0520" "UPG0601" "UPG0602" "UPG0603" "UPG0701" "UPG0702" "UPG0703" "UPG0704"
+    "UPG0705" "UPG0706" "UPG0801" "UPG0802" "UPG0803" "UPG0804" "UPG0805" "UPG0806"
+}
+
+pages! { CHECK_PAGES "checks"
+    "AGT-001" "AGT-002" "CLU-001" "CP-002" "CP-003" "CP-004" "CP-008" "NOD-001" "VER-001"
 }
 
 /// What parts the languages of a page.
@@ -33,7 +39,28 @@ const PARTING: &str = "\n---\n\n";
 
 /// The page of a code in a language.
 pub(crate) fn page(code: Code, language: Language) -> &'static str {
-    let whole = PAGES.iter().find(|(id, _)| *id == code.id()).map_or("", |(_, text)| *text);
+    part(PAGES, code.id(), language)
+}
+
+/// A check as people look it up: its id, what it promises, its page.
+pub(crate) struct CheckPage {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) page: &'static str,
+}
+
+/// The pages of all checks in a language.
+pub(crate) fn checks(language: Language) -> impl Iterator<Item = CheckPage> {
+    CHECKS.iter().map(move |id| {
+        let page = part(CHECK_PAGES, id, language);
+        let heading = page.lines().next().unwrap_or_default();
+        let title = heading.split_once([':', '：']).map_or(heading, |(_, title)| title.trim());
+        CheckPage { id, title, page }
+    })
+}
+
+fn part(pages: &'static [(&str, &str)], id: &str, language: Language) -> &'static str {
+    let whole = pages.iter().find(|(named, _)| *named == id).map_or("", |(_, text)| *text);
     let (english, chinese) = whole.split_once(PARTING).unwrap_or((whole, whole));
     language.pick(english, chinese)
 }
@@ -65,19 +92,40 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn directory() -> std::path::PathBuf {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors")
+    fn files(folder: &str) -> BTreeSet<String> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(folder);
+        let names = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).collect()
+    }
+
+    fn built_in(pages: &[(&str, &str)]) -> BTreeSet<String> {
+        pages.iter().map(|(id, _)| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn every_check_has_a_page_and_every_page_a_check() {
+        let checks: BTreeSet<String> = CHECKS.iter().map(|id| (*id).to_owned()).collect();
+        assert_eq!(checks, built_in(CHECK_PAGES), "write docs/checks/ID.md and name the check in pages!");
+        assert_eq!(checks, files("checks"), "docs/checks and the checks differ");
+        for (language, parts) in [
+            (Language::En, ["## When it stops the start\n", "## What to do\n", "## Related\n"]),
+            (Language::Zh, ["## 何时阻止开始\n", "## 如何处理\n", "## 相关\n"]),
+        ] {
+            for check in super::checks(language) {
+                assert!(check.page.starts_with(&format!("# {}", check.id)), "{} {language:?}", check.id);
+                assert!(!check.title.is_empty() && !check.title.contains(check.id), "{}: {}", check.id, check.title);
+                for part in parts {
+                    assert_eq!(check.page.matches(part).count(), 1, "{} {language:?} {part}", check.id);
+                }
+            }
+        }
     }
 
     #[test]
     fn every_code_has_a_page_and_every_page_a_code() {
         let codes: BTreeSet<String> = Code::ALL.iter().map(|code| code.id().to_owned()).collect();
-        let built_in: BTreeSet<String> = PAGES.iter().map(|(id, _)| (*id).to_owned()).collect();
-        let files =
-            std::fs::read_dir(directory()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-        let files: BTreeSet<String> = files.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).collect();
-        assert_eq!(codes, built_in, "write docs/errors/CODE.md and name the code in pages!");
-        assert_eq!(codes, files, "docs/errors and the codes differ");
+        assert_eq!(codes, built_in(PAGES), "write docs/errors/CODE.md and name the code in pages!");
+        assert_eq!(codes, files("errors"), "docs/errors and the codes differ");
     }
 
     #[test]
@@ -102,7 +150,7 @@ mod tests {
 
     #[test]
     fn codes_that_a_page_names_exist() {
-        for (id, text) in PAGES {
+        for (id, text) in PAGES.iter().chain(CHECK_PAGES) {
             for (position, _) in text.match_indices("UPG") {
                 let named: String = text[position..].chars().take(7).collect();
                 assert!(Code::from_id(&named).is_some(), "{id} names {named}");
@@ -112,7 +160,7 @@ mod tests {
 
     #[test]
     fn commands_that_pages_name_can_be_typed() {
-        for (id, text) in PAGES {
+        for (id, text) in PAGES.iter().chain(CHECK_PAGES) {
             for line in text.lines().map(str::trim).filter(|line| line.starts_with("shiplock ")) {
                 let typed = line.split('#').next().unwrap_or_default().split('|').next().unwrap_or_default();
                 let typed = typed.replace("VERSION", "1.36").replace("ADDRESS:PORT", "127.0.0.1:1");

@@ -60,6 +60,8 @@ results! {
     Event { event: EventRecord }
     /// `explain CODE`.
     Explained { code: String, http_status: u16, sentence: String, fix: String, page: String }
+    /// `explain NOD-001`.
+    ExplainedCheck { check: String, title: String, page: String }
     /// `explain`.
     Codes { codes: Vec<CodeLine> }
     /// One line of `explain`.
@@ -128,6 +130,8 @@ mod tests {
         survives(Versions { version: "0".to_owned(), server: None, endpoint: "unix:///x".to_owned() });
         survives(Completions { shell: "bash".to_owned(), script: "x".to_owned() });
         survives(Refused::new(&Problem::new(Code::ServerUnreachable).with("server", "unix:///x").cause("gone")));
+        let text = "x".to_owned();
+        survives(ExplainedCheck { check: "NOD-001".to_owned(), title: text.clone(), page: text });
         let page = String::new();
         survives(Explained {
             code: "UPG0101".to_owned(),

@@ -1,5 +1,7 @@
 //! The languages that people read. Codes, ids and JSON never change with the language.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// A language of user text.
@@ -19,6 +21,37 @@ impl Language {
         match self {
             Self::En => english,
             Self::Zh => chinese,
+        }
+    }
+
+    /// A subject as people read it. Subjects are kept as `node NAME`, `cluster NAME`, `pool NAME` or a bare `cluster`.
+    pub fn subject(self, subject: &str) -> Cow<'_, str> {
+        let words = [("node", "节点"), ("cluster", "集群"), ("pool", "节点池")];
+        let (kind, name) = subject.split_once(' ').unwrap_or((subject, ""));
+        match words.iter().find(|(english, _)| *english == kind) {
+            Some((_, chinese)) if self == Self::Zh && name.is_empty() => Cow::Borrowed(chinese),
+            Some((_, chinese)) if self == Self::Zh => Cow::Owned(format!("{chinese} {name}")),
+            _ => Cow::Borrowed(subject),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_said_in_the_readers_words() {
+        for (subject, chinese) in [
+            ("node w-2", "节点 w-2"),
+            ("cluster prod", "集群 prod"),
+            ("pool blue", "节点池 blue"),
+            ("cluster", "集群"),
+            ("nodes", "nodes"),
+            ("", ""),
+        ] {
+            assert_eq!(Language::Zh.subject(subject), chinese);
+            assert_eq!(Language::En.subject(subject), subject);
         }
     }
 }

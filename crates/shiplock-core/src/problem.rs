@@ -406,18 +406,18 @@ impl Problem {
     /// The sentence in a language.
     pub fn sentence(&self, language: Language) -> String {
         let [english, chinese] = self.code.text().sentence;
-        fill(language.pick(english, chinese), &self.parameters)
+        fill(language, language.pick(english, chinese), &self.parameters)
     }
 
     /// What to do next, in a language.
     pub fn fix(&self, language: Language) -> String {
         let [english, chinese] = self.code.text().fix;
-        fill(language.pick(english, chinese), &self.parameters)
+        fill(language, language.pick(english, chinese), &self.parameters)
     }
 }
 
 /// Puts parameters into a template; one that was not given is shown as `?`.
-fn fill(template: &str, parameters: &BTreeMap<String, String>) -> String {
+fn fill(language: Language, template: &str, parameters: &BTreeMap<String, String>) -> String {
     let mut text = String::with_capacity(template.len() + 32);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -427,7 +427,8 @@ fn fill(template: &str, parameters: &BTreeMap<String, String>) -> String {
             rest = after;
             continue;
         };
-        text.push_str(parameters.get(name).map_or("?", String::as_str));
+        let value = parameters.get(name).map_or("?", String::as_str);
+        text.push_str(&if name == "subject" { language.subject(value) } else { value.into() });
         rest = behind;
     }
     text.push_str(rest);
@@ -481,7 +482,14 @@ mod tests {
             problem.sentence(Language::En),
             "the upgrade graph has no edge from v1.34.4 to v1.37.2; the way is ?"
         );
-        assert_eq!(fill("a { b", &BTreeMap::new()), "a { b");
+        assert_eq!(fill(Language::En, "a { b", &BTreeMap::new()), "a { b");
+    }
+
+    #[test]
+    fn a_subject_is_said_in_the_language_of_its_sentence() {
+        let problem = Problem::new(Code::DiskFull).with("path", "/x").with("subject", "node w-2");
+        assert!(problem.sentence(Language::En).contains("node w-2"), "{problem}");
+        assert!(problem.sentence(Language::Zh).contains("节点 w-2"), "{}", problem.sentence(Language::Zh));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     lab.deploy_stubborn()?;
     lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#])?;
     let mut installation = Installation::ready(lab)?;
-    let id = installation.begin(&["--max-parallel", "1"])?;
+    let id = installation.begin_pools(&["--max-parallel", "1"])?;
     let waits_for = |installation: &Installation<'_>, what: &str| -> Result<Option<Value>> {
         let upgrade = installation.upgrade(&id)?;
         Ok(upgrade["waiting_on"].as_array().into_iter().flatten().find(|wait| wait["waiting_on"] == what).cloned())

@@ -63,7 +63,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     let mut installation = Installation::ready(lab)?;
 
     // The plan's pause policy stops it after the first batch; cancel leaves everything else as it is.
-    let id = installation.begin(&["--pause-policy", "after-first-batch"])?;
+    let id = installation.begin_pools(&["--pause-policy", "after-first-batch"])?;
     let paused = installation.until_state(&id, "paused", BOUND)?;
     ensure!(paused["because"]["reason"] == "pause_policy", "{paused}");
     eprintln!("{}", installation.ok(&["cancel", &id, "--yes"])?);
@@ -72,7 +72,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     ensure!(marked(lab)? == ["w4"], "marked: {:?}", marked(lab)?);
 
     // A pause in the middle of the second batch: its nodes finish, nothing new starts.
-    let id = installation.begin(&[])?;
+    let id = installation.begin_pools(&[])?;
     until_step_begins(&mut installation, &id, "drain", "w3")?;
     installation.ok(&["pause", &id])?;
     let paused = installation.until_state(&id, "paused", BOUND)?;

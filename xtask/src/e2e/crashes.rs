@@ -56,7 +56,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     let runtime_before: Vec<usize> =
         ["w1", "w2"].iter().map(|node| starts(lab, node, "containerd")).collect::<Result<_>>()?;
     let mut pods = evictable_pods(lab)?;
-    let id = installation.begin(&["--max-parallel", "1"])?;
+    let id = installation.begin_pools(&["--max-parallel", "1"])?;
 
     // The server is killed once for each intent and each outcome of w1 that the log shows, one after the other.
     let mut seen = 0;
@@ -113,7 +113,7 @@ pub(crate) fn agent_lost(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 2, &[])?;
     let mut installation = Installation::ready(lab)?;
     let paused_by_silence = |installation: &mut Installation<'_>, node: &str| -> Result<String> {
-        let id = installation.begin(&["--node", node, "--contact-timeout", "15s"])?;
+        let id = installation.begin_pools(&["--node", node, "--contact-timeout", "15s"])?;
         until_step_begins(installation, &id, "cordon", node)?;
         lab.exec_text(node, &["systemctl", "stop", "shiplock-agent"])?;
         let paused = installation.until_state(&id, "paused", BOUND)?;

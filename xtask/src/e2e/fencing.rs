@@ -58,7 +58,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 2, &[])?;
     lab.deploy_web()?;
     let mut first = Installation::ready(lab)?;
-    let id = first.begin(&["--max-parallel", "1"])?;
+    let id = first.begin_pools(&["--max-parallel", "1"])?;
     until_step_begins(&mut first, &id, "cordon", "w1")?;
     let older = lab.folder().join("older-copy");
     copy(first.data_directory(), &older)?;

@@ -256,6 +256,11 @@ impl<'a> Installation<'a> {
         output.status.code().context("an exit code")
     }
 
+    /// Starts an upgrade of the node pools alone, see [`Self::begin`].
+    pub(crate) fn begin_pools(&self, options: &[&str]) -> Result<String> {
+        self.begin(&[&["--node-pools-only"], options].concat())
+    }
+
     /// Starts an upgrade without staying attached, and hands back its id.
     pub(crate) fn begin(&self, options: &[&str]) -> Result<String> {
         let started = self.json(&[&["upgrade", CLUSTER, "--to", "1.36", "--yes", "--detach"], options].concat())?;

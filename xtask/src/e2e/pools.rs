@@ -96,10 +96,10 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 4, &[("blue", &["w1", "w2", "w3"]), ("green", &["w4"])])?;
     lab.deploy_web()?;
     let mut installation = Installation::ready(lab)?;
-    eprintln!("{}", installation.ok(&["plan", "lab", "--to", "1.36", "--dry-run"])?);
+    eprintln!("{}", installation.ok(&["plan", "lab", "--to", "1.36", "--node-pools-only", "--dry-run"])?);
     let url = format!("http://{}/", lab.service_address("web")?);
     lab.start_probe("m1", "pools", &url, 20)?;
-    let id = installation.begin(&[])?;
+    let id = installation.begin_pools(&[])?;
     let view = installation.watch(&id)?;
     installation.until_state(&id, "succeeded", Duration::from_secs(600))?;
     view.ended()?;

@@ -27,7 +27,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     };
 
     let plan = |to: &str, more: &[&str], code: &str| {
-        installation.refused(&[&["plan", CLUSTER, "--to", to], more].concat(), code).map(drop)
+        installation.refused(&[&["plan", CLUSTER, "--to", to, "--node-pools-only"], more].concat(), code).map(drop)
     };
     plan("1.99", &[], "UPG0102")?;
     plan("v1.36.99", &[], "UPG0102")?;
@@ -83,9 +83,9 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         "--mirror",
         &mirror.to_string_lossy(),
     ])?;
-    installation.refused(&["plan", "broken", "--to", "1.36"], "UPG0502")?;
+    installation.refused(&["plan", "broken", "--to", "1.36", "--node-pools-only"], "UPG0502")?;
     fs::write(mirror.join("artefacts.json"), "{")?;
-    installation.refused(&["plan", "broken", "--to", "1.36"], "UPG0501")?;
+    installation.refused(&["plan", "broken", "--to", "1.36", "--node-pools-only"], "UPG0501")?;
     installation.ok(&["cluster", "remove", "broken", "--yes"])?;
     installation.add_cluster(CLUSTER)?;
     for node in ["w1", "w2"] {
@@ -100,7 +100,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     impostors_are_refused(lab, &mut installation)?;
 
     // A node that was replaced by another machine of its name after the plan.
-    let plan = installation.json(&["plan", CLUSTER, "--to", "1.36", "--node", "w2"])?;
+    let plan = installation.json(&["plan", CLUSTER, "--to", "1.36", "--node-pools-only", "--node", "w2"])?;
     let plan = plan["plan"]["id"].as_str().context("a plan id")?.to_owned();
     lab.kubectl(&["delete", "node", "w2"])?;
     lab.replace_disk("w2", "1.35")?;
@@ -118,14 +118,17 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         .context("an id")?
         .to_owned();
     // A second upgrade on the same cluster.
-    installation.refused(&["upgrade", CLUSTER, "--to", "1.36", "--node", "w1", "--yes", "--detach"], "UPG0304")?;
+    installation.refused(
+        &["upgrade", CLUSTER, "--to", "1.36", "--node-pools-only", "--node", "w1", "--yes", "--detach"],
+        "UPG0304",
+    )?;
     installation.ok(&["cancel", &blocked, "--yes"])?;
     installation.until_state(&blocked, "cancelled", BOUND)?;
 
     // A disk that fills up stops the fetch, names it, and after the remedy it goes on.
     installation.join("w2")?;
     lab.exec_text("w1", &["sh", "-c", "mkdir -p /var/lib/shiplock-agent/staging && mount -t tmpfs -o size=300m tmpfs /var/lib/shiplock-agent/staging"])?;
-    let id = installation.begin(&["--node", "w1"])?;
+    let id = installation.begin_pools(&["--node", "w1"])?;
     let mut stopped = serde_json::Value::Null;
     installation.until("the full disk is named", BOUND, |installation| {
         stopped = installation.upgrade(&id)?;

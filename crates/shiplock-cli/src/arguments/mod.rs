@@ -140,9 +140,9 @@ Examples:
     /// List and show upgrades.
     #[command(subcommand)]
     Upgrades(UpgradesCommand),
-    /// Explain a code such as UPG0407, offline.
+    /// Explain a code such as UPG0407 or a check such as NOD-001, offline.
     Explain {
-        /// The code; all codes are listed without one.
+        /// The code or check; all are listed without one.
         code: Option<String>,
     },
     /// Show the versions of this command and of the server.

@@ -1,6 +1,7 @@
 //! `explain`, `version` and `completions`: what this command knows by itself.
 
 use clap::CommandFactory as _;
+use shiplock_core::language::Language;
 use shiplock_core::problem::{Code, Problem};
 
 use super::Context;
@@ -11,7 +12,7 @@ use crate::pages;
 use crate::render::{Style, table};
 use crate::result;
 
-/// Shows the page of a code, or all codes.
+/// Shows the page of a code or of a check, or lists all of both.
 pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Problem> {
     let sentence = |code: &Code, style: &Style| {
         let [english, chinese] = code.text().sentence;
@@ -19,14 +20,25 @@ pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Probl
     };
     let Some(asked) = code else {
         let english = |code: &Code| code.text().sentence[0].to_owned();
-        let codes =
-            Code::ALL.iter().map(|code| result::CodeLine { code: code.id().to_owned(), sentence: english(code) });
-        output.result(result::Codes { codes: codes.collect() }, |style| {
-            let lines = Code::ALL.iter().map(|code| format!("{code}  {}\n", sentence(code, style)));
-            lines.collect()
+        let line = |code: &str, sentence: String| result::CodeLine { code: code.to_owned(), sentence };
+        let codes = Code::ALL.iter().map(|code| line(code.id(), english(code)));
+        let checks = pages::checks(Language::En).map(|check| line(check.id, check.title.to_owned()));
+        output.result(result::Codes { codes: codes.chain(checks).collect() }, |style| {
+            let codes = Code::ALL.iter().map(|code| format!("{code}  {}\n", sentence(code, style)));
+            let checks = pages::checks(style.language).map(|check| format!("{}  {}\n", check.id, check.title));
+            codes.chain(checks).collect()
         });
         return Ok(Exit::Done);
     };
+    if let Some(check) = pages::checks(output.language()).find(|check| check.id.eq_ignore_ascii_case(asked)) {
+        let explained = result::ExplainedCheck {
+            check: check.id.to_owned(),
+            title: check.title.to_owned(),
+            page: check.page.to_owned(),
+        };
+        output.result(explained, |style| pages::for_terminal(check.page, output.reading_width(), style));
+        return Ok(Exit::Done);
+    }
     let Some(code) = Code::from_id(asked) else {
         let asked = table::one_line(&asked.chars().take(40).collect::<String>());
         let why = "there is no such code; `shiplock explain` lists all";

@@ -269,9 +269,12 @@ impl Teller<'_> {
                 match (zh, relanded.is_empty()) {
                     (true, true) => format!("已排空，驱逐 {evicted} 个 Pod"),
                     (true, false) => format!("已排空，驱逐 {evicted} 个 Pod；因容忍不可调度而又回来的：{back}"),
-                    (false, true) => format!("drained, {evicted} pods evicted"),
+                    (false, true) => format!("drained, {}", words::pods_evicted(*evicted)),
                     (false, false) => {
-                        format!("drained, {evicted} pods evicted; came back, since they tolerate a cordon: {back}")
+                        format!(
+                            "drained, {}; came back, since they tolerate a cordon: {back}",
+                            words::pods_evicted(*evicted)
+                        )
                     }
                 }
             }

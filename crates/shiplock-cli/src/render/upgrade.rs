@@ -300,7 +300,13 @@ fn findings(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
         let word = style.tone(tone, &table::pad(words::result(finding.result, style.language), 7));
         let problem = finding.problem.as_ref();
         let sentence = problem.map(|problem| problem.sentence(style.language)).unwrap_or_default();
-        lines.push(format!("  {word}  {}  {}: {}", finding.check, finding.subject, table::one_line(&sentence)));
+        lines.push(format!(
+            "  {word}  {}  {}{}{}",
+            finding.check,
+            style.language.subject(&finding.subject),
+            style.pick(": ", "："),
+            table::one_line(&sentence)
+        ));
         if let Some(problem) = problem {
             let fix = problem.fix(style.language).replace("UPGRADE", upgrade.id.as_str());
             lines.push(format!("           {}  {}", style.pick("fix", "处理"), table::one_line(&fix)));

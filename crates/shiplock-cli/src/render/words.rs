@@ -109,6 +109,11 @@ pub fn nodes(count: usize, language: Language) -> String {
     }
 }
 
+/// `1 pod`, `5 pods`, evicted; English, where the number changes the word.
+pub fn pods_evicted(count: u32) -> String {
+    if count == 1 { "1 pod evicted".to_owned() } else { format!("{count} pods evicted") }
+}
+
 /// How many names of a list are shown.
 const NAMES_MAX: usize = 12;
 

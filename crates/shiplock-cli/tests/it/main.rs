@@ -6,6 +6,7 @@
 mod standing;
 
 use serde_json::Value;
+use shiplock_core::check::{CheckReport, CheckResult, Finding};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, PauseReason};
 
@@ -129,6 +130,34 @@ fn ctrl_c_leaves_says_so_and_the_upgrade_goes_on() {
 }
 
 #[test]
+fn what_could_not_be_seen_before_a_start_ends_an_attached_command_with_4_and_a_failure_beside_it_with_3() {
+    run(async {
+        for (results, code) in
+            [(&[CheckResult::Pass, CheckResult::Unknown][..], 4), (&[CheckResult::Unknown, CheckResult::Fail], 3)]
+        {
+            let mut standing = Standing::start().await;
+            standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
+            let finding = |result: &CheckResult| Finding {
+                check: "AGT-001".to_owned(),
+                result: *result,
+                subject: "node blue-01".to_owned(),
+                problem: (*result != CheckResult::Pass)
+                    .then(|| Problem::new(Code::AgentMissing).with("node", "blue-01").with("cluster", "prod")),
+                accepted: false,
+            };
+            let report = CheckReport { findings: results.iter().map(finding).collect() };
+            standing.restart_with_upgrade(vec![Event::CheckStarted, Event::CheckFinished { report }]).await;
+            let watched = standing.shiplock("watch").await;
+            assert_eq!(watched.code, code, "{watched:?}");
+            assert!(watched.stdout.contains("UNKNOWN  AGT-001  node blue-01: "), "{watched:?}");
+            let chinese = standing.shiplock("watch --lang zh").await;
+            assert!(chinese.stdout.contains("AGT-001  节点 blue-01："), "{chinese:?}");
+            standing.stop().await;
+        }
+    });
+}
+
+#[test]
 fn a_paused_upgrade_ends_an_attached_command_with_5_the_reason_and_the_fix() {
     run(async {
         let mut standing = Standing::start().await;
@@ -139,7 +168,7 @@ fn a_paused_upgrade_ends_an_attached_command_with_5_the_reason_and_the_fix() {
         standing
             .restart_with_upgrade(vec![
                 Event::CheckStarted,
-                Event::CheckFinished { report: shiplock_core::check::CheckReport { findings: Vec::new() } },
+                Event::CheckFinished { report: CheckReport { findings: Vec::new() } },
                 Event::Started,
                 Event::PauseRequested { reason, by: "shiplock".into() },
                 Event::Paused,
@@ -164,6 +193,9 @@ fn what_needs_no_server_works_without_one_and_the_rest_says_that_none_answers() 
         let explained = standing.shiplock("explain upg0407").await;
         assert!(explained.code == 0 && explained.stdout.contains("systemctl restart shiplock-agent"), "{explained:?}");
         assert!(standing.shiplock("explain UPG0407 --lang zh").await.stdout.contains("agent 无响应"));
+        let check = standing.shiplock("explain nod-001 -o json").await;
+        assert_eq!((check.code, &json(&check)["check"]), (0, &Value::from("NOD-001")));
+        assert!(standing.shiplock("explain NOD-001 --lang zh").await.stdout.starts_with("NOD-001：每个节点"));
         assert_eq!(standing.shiplock("explain UPG9999").await.code, 2);
         assert!(standing.shiplock("explain").await.stdout.lines().count() > 70);
         assert!(standing.shiplock("completions bash").await.stdout.contains("complete"));

@@ -93,7 +93,12 @@ pub fn check_plan(
     CheckReport { findings }
 }
 
+/// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
+pub const CHECKS: &[&str] =
+    &["AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "NOD-001", "VER-001"];
+
 fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Problem)>) -> Finding {
+    debug_assert!(CHECKS.contains(&check), "{check} is not in the list of checks");
     let (result, problem) = match outcome {
         Ok(()) => (CheckResult::Pass, None),
         Err((result, problem)) => (result, Some(problem)),

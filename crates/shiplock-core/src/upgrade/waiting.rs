@@ -182,8 +182,14 @@ impl WaitingOn {
         match &self.what {
             Waiting::Step { kind, subject, phase, .. } => {
                 let name = step_name(kind, language);
-                let phase = phase.as_ref().map(|phase| format!(" ({phase})")).unwrap_or_default();
-                format!("{subject}: {name}{phase}")
+                let (subject, phase) =
+                    (language.subject(subject), phase.as_deref().map(|phase| phase_name(phase, language)));
+                match (phase, zh) {
+                    (None, true) => format!("{subject}：{name}"),
+                    (Some(phase), true) => format!("{subject}：{name}（{phase}）"),
+                    (None, false) => format!("{subject}: {name}"),
+                    (Some(phase), false) => format!("{subject}: {name} ({phase})"),
+                }
             }
             Waiting::PodDisruptionBudget { node, pod, budgets, owner } => {
                 let owner = owner_text(owner.as_deref(), language);
@@ -223,7 +229,7 @@ impl WaitingOn {
                 }
             }
             Waiting::StepRetry { subject, problem, .. } => {
-                let sentence = problem.sentence(language);
+                let (subject, sentence) = (language.subject(subject), problem.sentence(language));
                 if zh {
                     format!("{subject}：将重试：{sentence}")
                 } else {
@@ -234,6 +240,8 @@ impl WaitingOn {
             Waiting::Findings { blocking } => {
                 if zh {
                     format!("有 {blocking} 项检查结果必须先处理")
+                } else if *blocking == 1 {
+                    "1 finding must be handled first".to_owned()
                 } else {
                     format!("{blocking} findings must be handled first")
                 }
@@ -327,6 +335,20 @@ fn owner_text(owner: Option<&str>, language: Language) -> String {
     }
 }
 
+/// The words for what an executor says of its progress. A word of a newer agent is shown as it is.
+fn phase_name(phase: &str, language: Language) -> &str {
+    match phase {
+        "preparing" => language.pick("preparing", "准备"),
+        "downloading" => language.pick("downloading", "下载"),
+        "importing" => language.pick("importing images", "导入镜像"),
+        "configuring" => language.pick("writing the configuration", "写入配置"),
+        "restarting" => language.pick("restarting", "重启"),
+        "verifying" => language.pick("verifying", "验证"),
+        "rolling_back" => language.pick("rolling back", "回滚"),
+        other => other,
+    }
+}
+
 /// The words for a kind of step.
 pub fn step_name(kind: &str, language: Language) -> &str {
     match kind {
@@ -341,5 +363,31 @@ pub fn step_name(kind: &str, language: Language) -> &str {
         "verify_cluster" => language.pick("verifying the cluster", "验证集群"),
         "collect_logs" => language.pick("collecting logs", "收集日志"),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_said_in_the_readers_words_and_number() {
+        let step = |phase: Option<&str>| Waiting::Step {
+            step: StepNumber(1),
+            kind: "prefetch".to_owned(),
+            subject: "node w-2".to_owned(),
+            phase: phase.map(str::to_owned),
+        };
+        for (what, english, chinese) in [
+            (step(None), "node w-2: fetching artefacts", "节点 w-2：预取制品"),
+            (step(Some("downloading")), "node w-2: fetching artefacts (downloading)", "节点 w-2：预取制品（下载）"),
+            (step(Some("new")), "node w-2: fetching artefacts (new)", "节点 w-2：预取制品（new）"),
+            (Waiting::Findings { blocking: 1 }, "1 finding must be handled first", "有 1 项检查结果必须先处理"),
+            (Waiting::Findings { blocking: 2 }, "2 findings must be handled first", "有 2 项检查结果必须先处理"),
+        ] {
+            let wait = WaitingOn::new(what, Timestamp::UNIX_EPOCH);
+            assert_eq!(wait.sentence(Language::En), english);
+            assert_eq!(wait.sentence(Language::Zh), chinese);
+        }
     }
 }
