@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use crate::enrolment::{Join, join};
 use crate::facts::FactsReader;
 use crate::files;
-use crate::gateway::{HttpsGateway, parse_pin};
+use crate::gateway::{GatewayError, HttpsGateway, parse_pin};
 use crate::identity::{DEFAULT_DATA_FOLDER, Identity, journal_path};
 use crate::journal::Journal;
 use crate::machine::Machine;
 use crate::node_loop::NodeLoop;
 use crate::renewal::keep_certificate;
-use crate::steps::{Step, StepEvent};
+use crate::steps::backup_etcd::{self, BackupMessage};
+use crate::steps::{Step, StepEvent, unit_prefix};
 use crate::system::System;
 
 /// The node agent of Shiplock.
@@ -170,7 +171,7 @@ async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
     std::fs::create_dir_all(data_folder).map_err(unreadable)?;
     let (events, mut received) = mpsc::unbounded_channel();
     let host = Rc::new(System::default());
-    let prefix = crate::steps::unit_prefix(&assignment.id);
+    let (id, node) = (assignment.id.clone(), assignment.node.clone());
     let step = Step { host: host.clone(), assignment, data_folder: data_folder.to_owned(), events, rolling_back: None };
     let permits = async {
         while let Some(event) = received.recv().await {
@@ -183,6 +184,15 @@ async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
                     eprintln!("rolling back: {problem}");
                     let _ = go.send(());
                 }
+                StepEvent::Backup { message: BackupMessage::Find { .. }, answer } => {
+                    let _ = answer.send(Ok(None));
+                }
+                StepEvent::Backup { message: BackupMessage::Send { snapshot, .. }, answer } => {
+                    eprintln!("there is no server to take {snapshot:?}");
+                    let nobody = Problem::new(Code::BackupFailed).with("node", &node);
+                    let nobody = nobody.with("why", "it was saved and checked, and there is no server to take it");
+                    let _ = answer.send(Err(GatewayError::Refused(Box::new(nobody))));
+                }
                 StepEvent::Progress(phase) => eprintln!("{phase}"),
             }
         }
@@ -192,7 +202,9 @@ async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
         result = step.run() => result,
         () = permits => return Ok(ExitCode::FAILURE),
     };
-    crate::host::Host::clear_units(&*host, &prefix).await?;
+    crate::host::Host::clear_units(&*host, &unit_prefix(&id)).await?;
+    backup_etcd::remove(data_folder, &id)
+        .map_err(|error| files::unusable(data_folder, "this node", "cleaned", &error))?;
     match result {
         Ok(outcome) => print_json(&outcome),
         Err(failure) => Err(*failure.problem),

@@ -2,7 +2,7 @@
 //! written to, and a crash must leave the old or the new, never half of one.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -33,16 +33,17 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// The SHA-256 of a file, read piece by piece.
-pub fn sha256(mut file: File) -> io::Result<String> {
+pub fn sha256(file: File) -> io::Result<String> {
     let mut digest = Sha256::new();
-    copy(&mut file, |piece| {
+    copy(file, |piece| {
         digest.update(piece);
         Ok(())
     })?;
     Ok(hexadecimal(&digest.finalize()))
 }
 
-fn copy(from: &mut File, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+/// Reads to the end, piece by piece.
+pub(crate) fn copy(mut from: impl io::Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
     loop {
         match from.read(&mut buffer) {
@@ -67,9 +68,9 @@ pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut from = File::open(source)?;
+    let from = File::open(source)?;
     let mut to = File::create(&place)?;
-    copy(&mut from, |piece| to.write_all(piece))?;
+    copy(from, |piece| to.write_all(piece))?;
     dress(&to, target, 0o755)?;
     to.sync_all()?;
     Ok(place)

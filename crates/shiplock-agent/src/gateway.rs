@@ -5,6 +5,7 @@
 //! trust store is never asked, and no proxy is used.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,14 +19,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use shiplock_api::agent::{
-    ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PermitRequest, PermitResponse, PollRequest,
-    PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report, ReportResponse,
+    BACKUP_HEADER, BACKUP_PATH, BackupAnswer, BackupOffer, BackupQuestion, ENROL_PATH, EnrolRequest, EnrolResponse,
+    KeptBackup, PERMIT_PATH, POLL_PATH, PermitRequest, PermitResponse, PollRequest, PollResponse, RENEW_PATH,
+    REPORT_PATH, RenewRequest, RenewResponse, Report, ReportResponse,
 };
 use shiplock_api::rest::ProblemBody;
 use shiplock_core::problem::{Code, Problem};
 
-use crate::files::hexadecimal;
+use crate::files::{self, hexadecimal};
 use crate::identity::Identity;
+use crate::upload::{self, UploadError};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The server holds a poll for 10 s and an answer of its driver for 20 s.
@@ -49,6 +52,10 @@ pub trait Gateway {
     async fn permit(&self, request: &PermitRequest) -> Result<PermitResponse, GatewayError>;
     /// Reports.
     async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError>;
+    /// Asks about the backup of an attempt.
+    async fn find_backup(&self, question: &BackupQuestion) -> Result<BackupAnswer, GatewayError>;
+    /// Hands a backup over: the file at the path.
+    async fn send_backup(&self, offer: &BackupOffer, path: &Path) -> Result<KeptBackup, GatewayError>;
 }
 
 /// The server over HTTPS.
@@ -180,26 +187,36 @@ impl HttpsGateway {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, GatewayError> {
-        let lost = |error: reqwest::Error| GatewayError::Unreachable(in_full(&error.without_url()));
-        let mut response = client.post(format!("{}{path}", self.server)).json(body).send().await.map_err(lost)?;
-        let status = response.status();
-        let mut bytes = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(lost)? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(GatewayError::Unreachable("the answer is too long".to_owned()));
-            }
+        let request = client.post(format!("{}{path}", self.server)).json(body);
+        read_answer(request.send().await.map_err(lost)?).await
+    }
+}
+
+fn lost(error: reqwest::Error) -> GatewayError {
+    GatewayError::Unreachable(in_full(&error.without_url()))
+}
+
+async fn read_answer<T: DeserializeOwned>(mut response: reqwest::Response) -> Result<T, GatewayError> {
+    let status = response.status();
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(lost)? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > ANSWER_BYTES_MAX {
+            return Err(GatewayError::Unreachable("the answer is too long".to_owned()));
         }
-        if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| GatewayError::Unreachable(format!("the answer cannot be read: {error}")));
+    }
+    if status.is_success() {
+        return serde_json::from_slice(&bytes)
+            .map_err(|error| GatewayError::Unreachable(format!("the answer cannot be read: {error}")));
+    }
+    let body: Option<ProblemBody> = serde_json::from_slice(&bytes).ok();
+    match body {
+        // A full disk and content that is not what was announced do not pass by asking again.
+        Some(body) if status.is_client_error() || matches!(body.code, Code::DiskFull | Code::DigestMismatch) => {
+            Err(GatewayError::Refused(Box::new(body.problem)))
         }
-        let body: Option<ProblemBody> = serde_json::from_slice(&bytes).ok();
-        match body {
-            Some(body) if status.is_client_error() => Err(GatewayError::Refused(Box::new(body.problem))),
-            Some(body) => Err(GatewayError::Unreachable(body.problem.to_string())),
-            None => Err(GatewayError::Unreachable(format!("the server answers {status}"))),
-        }
+        Some(body) => Err(GatewayError::Unreachable(body.problem.to_string())),
+        None => Err(GatewayError::Unreachable(format!("the server answers {status}"))),
     }
 }
 
@@ -214,6 +231,25 @@ impl Gateway for HttpsGateway {
 
     async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError> {
         self.post(REPORT_PATH, report).await
+    }
+
+    async fn find_backup(&self, question: &BackupQuestion) -> Result<BackupAnswer, GatewayError> {
+        self.post(BACKUP_PATH, question).await
+    }
+
+    async fn send_backup(&self, offer: &BackupOffer, path: &Path) -> Result<KeptBackup, GatewayError> {
+        let refused = |problem| GatewayError::Refused(Box::new(problem));
+        let description = serde_json::to_string(offer).map_err(|error| refused(unusable("the snapshot", error)))?;
+        let link = self.link.borrow().clone();
+        let request = link.client.put(format!("{}{BACKUP_PATH}", self.server)).header(BACKUP_HEADER, description);
+        match upload::send(request, path).await {
+            Ok(response) => read_answer(response).await,
+            Err(UploadError::Way(error)) => Err(lost(error)),
+            Err(UploadError::File(error)) => Err(refused(files::unusable(path, "this node", "read", &error))),
+            Err(UploadError::Silence(time)) => {
+                Err(GatewayError::Unreachable(format!("the server took nothing for {} s", time.as_secs())))
+            }
+        }
     }
 }
 

@@ -24,3 +24,4 @@ pub mod node_loop;
 pub mod renewal;
 pub mod steps;
 pub mod system;
+mod upload;

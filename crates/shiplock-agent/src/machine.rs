@@ -211,6 +211,11 @@ impl Machine {
         accepted.map(|assignment| &assignment.id).or(self.unreported.last().map(|other| &other.report.id))
     }
 
+    /// The id that the attempt in work has now; a server that took over gave it another one.
+    pub fn attempt(&self) -> Option<&AssignmentId> {
+        self.work.as_ref().map(|work| &work.assignment.id)
+    }
+
     /// When a [`Input::Tick`] is wanted.
     pub fn wake_at(&self) -> Option<Monotonic> {
         let work = self.work.as_ref().filter(|work| work.phase != Phase::Acting)?;

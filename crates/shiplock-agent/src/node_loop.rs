@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use shiplock_api::agent::{
-    Assignment, AssignmentId, PROTOCOL, PermitRequest, PermitResponse, PollRequest, PollResponse, Report,
-    ReportResponse,
+    Assignment, AssignmentId, BackupOffer, BackupQuestion, PROTOCOL, PermitRequest, PermitResponse, PollRequest,
+    PollResponse, Report, ReportResponse,
 };
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::NodeName;
@@ -24,6 +24,7 @@ use crate::gateway::{Gateway, GatewayError};
 use crate::host::Host;
 use crate::journal::RecordLog;
 use crate::machine::{Input, Machine, Monotonic, Output};
+use crate::steps::backup_etcd::{self, BackupMessage, BackupReply};
 use crate::steps::{Failure, Step, StepEvent, unit_prefix};
 
 /// Facts are read again after so long without work.
@@ -70,6 +71,8 @@ pub struct NodeLoop<H, G, L> {
     report: Slot<(AssignmentId, ReportResponse)>,
     reports: Vec<Report>,
     tell: Slot<()>,
+    /// The answer goes to the step from here.
+    backup: Slot<()>,
     step: Slot<Result<StepOutcome, Failure>>,
     events: Option<mpsc::UnboundedReceiver<StepEvent>>,
     /// The step waits for this.
@@ -118,6 +121,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
             report: None,
             reports: Vec::new(),
             tell: None,
+            backup: None,
             step: None,
             events: None,
             go: None,
@@ -166,6 +170,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                 self.input(Input::ReportAnswered { id, response }).await
             }
             () = next(&mut self.tell) => Ok(()),
+            () = next(&mut self.backup) => Ok(()),
             (told, answer) = next(&mut self.poll) => self.polled(told, answer).await,
             () = tokio::time::sleep_until(poll_at), if poll_is_idle => Ok(()),
             () = async { match wake { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
@@ -263,6 +268,10 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
 
     async fn step_event(&mut self, event: StepEvent) -> Result<(), Problem> {
         let input = match event {
+            StepEvent::Backup { message, answer } => {
+                self.ask_about_backup(message, answer);
+                return Ok(());
+            }
             StepEvent::PermitWanted { phase, go } => {
                 self.go = Some(go);
                 Input::PermitWanted { phase: phase.to_owned() }
@@ -295,10 +304,15 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                 self.events = None;
                 self.go = None;
                 self.permit = None;
+                self.backup = None;
             }
             Output::Clean(id) => {
                 if let Err(problem) = self.host.clear_units(&unit_prefix(&id)).await {
                     note(problem);
+                }
+                // After its programs, which would write it anew.
+                if let Err(error) = backup_etcd::remove(&self.data_folder, &id) {
+                    note(format!("the snapshot of etcd of step {} cannot be removed: {error}", id.step));
                 }
             }
             Output::AskPermit(request) => self.ask_permit(request),
@@ -341,6 +355,33 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
         let step = Step { host, assignment, data_folder: self.data_folder.clone(), events, rolling_back };
         self.events = Some(received);
         self.step = Some(Box::pin(step.run()));
+    }
+
+    fn ask_about_backup(&mut self, message: BackupMessage, answer: oneshot::Sender<BackupReply>) {
+        // Without an attempt in work nobody waits for an answer.
+        let Some(id) = self.machine.attempt().cloned() else { return };
+        let (gateway, node) = (self.gateway.clone(), self.node.clone());
+        self.backup = Some(Box::pin(async move {
+            let size_bytes = match &message {
+                BackupMessage::Find { size_bytes } => *size_bytes,
+                BackupMessage::Send { snapshot, .. } => snapshot.size_bytes,
+            };
+            // Asked before it is sent, too: a refusal is heard before gigabytes go out, and an answer that was lost
+            // costs no second way.
+            let question = BackupQuestion { id: id.clone(), node: node.clone(), size_bytes };
+            let found = gateway.find_backup(&question).await.map(|answer| answer.kept);
+            let reply = match (found, message) {
+                (Ok(None), BackupMessage::Send { snapshot, path }) => {
+                    gateway.send_backup(&BackupOffer { id, node, snapshot }, &path).await.map(Some)
+                }
+                (found, _) => found,
+            };
+            if let Err(GatewayError::Unreachable(why)) = &reply {
+                note(format!("the server does not take the backup yet: {why}"));
+            }
+            // The step may have been dropped meanwhile.
+            let _ = answer.send(reply);
+        }));
     }
 
     fn ask_permit(&mut self, request: PermitRequest) {

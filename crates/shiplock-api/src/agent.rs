@@ -29,6 +29,11 @@ pub const POLL_PATH: &str = "/agent/v1/poll";
 pub const PERMIT_PATH: &str = "/agent/v1/permit";
 /// `POST` here to report.
 pub const REPORT_PATH: &str = "/agent/v1/report";
+/// `POST` here to ask about the backup of an attempt ([`BackupQuestion`]), `PUT` here to hand it over: the snapshot as
+/// the body, with its length, and a [`BackupOffer`] as JSON in the header [`BACKUP_HEADER`].
+pub const BACKUP_PATH: &str = "/agent/v1/backup";
+/// The header that describes the body of a `PUT` to [`BACKUP_PATH`].
+pub const BACKUP_HEADER: &str = "shiplock-backup";
 
 /// Enrols an agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -195,4 +200,71 @@ pub enum ReportResponse {
     Taken,
     /// The server does not wait for this attempt (any more): the agent may forget it.
     NotWanted,
+}
+
+/// Asks whether the server keeps the backup of an attempt already, and whether it would take one. A server without
+/// room refuses here, before a snapshot is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupQuestion {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub id: AssignmentId,
+    /// The node that the agent speaks for.
+    pub node: NodeName,
+    /// About how large the snapshot will be, in bytes; 0 while that is not known.
+    pub size_bytes: u64,
+}
+
+/// The answer to [`BackupQuestion`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupAnswer {
+    /// What is kept of this attempt already; none: it is wanted.
+    pub kept: Option<KeptBackup>,
+}
+
+/// Describes the snapshot that is handed over with it. The answer is a [`KeptBackup`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupOffer {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub id: AssignmentId,
+    /// The node that the agent speaks for.
+    pub node: NodeName,
+    /// The snapshot.
+    pub snapshot: EtcdSnapshot,
+}
+
+/// A backup that the server keeps: its file is whole and on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptBackup {
+    /// The name under which the server keeps it.
+    pub backup: String,
+    /// The snapshot.
+    pub snapshot: EtcdSnapshot,
+}
+
+/// A snapshot of etcd, as `etcdutl snapshot status` and a look at the file itself describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct EtcdSnapshot {
+    /// The SHA-256 of the file.
+    pub sha256: String,
+    /// The size of the file in bytes.
+    pub size_bytes: u64,
+    /// etcd's own hash over all keys and values.
+    pub hash: u32,
+    /// The revision that it holds.
+    pub revision: u64,
+    /// How many keys it holds, as etcd counts them: every revision of a key that is not compacted away yet.
+    pub keys: u64,
+    /// The version of the member that it was taken from, such as `3.6.4`.
+    pub etcd_version: String,
+}
+
+impl From<KeptBackup> for StepOutcome {
+    fn from(kept: KeptBackup) -> Self {
+        let KeptBackup { backup, snapshot } = kept;
+        let EtcdSnapshot { sha256, size_bytes, revision, keys, .. } = snapshot;
+        Self::BackedUp { backup, sha256, revision, keys, size_bytes }
+    }
 }

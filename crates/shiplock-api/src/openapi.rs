@@ -10,8 +10,8 @@ use shiplock_core::upgrade::EventRecord;
 
 use crate::operation::{Operation, ROOT};
 use crate::rest::{
-    AgentView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ProblemBody, ServerView,
-    UpgradeChange, UpgradeCreate, UpgradeView,
+    AgentView, BackupView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ProblemBody,
+    ServerView, UpgradeChange, UpgradeCreate, UpgradeView,
 };
 
 /// Where components lie in the document, as a JSON pointer.
@@ -143,6 +143,13 @@ impl Schemas {
             Operation::RemoveCluster => json!({ "204": { "description": "It is forgotten." } }),
             Operation::ListAgents => json!({ "200": good("All agents.", self.answer::<Page<AgentView>>()) }),
             Operation::MakeJoinToken => json!({ "201": good("The token, shown once.", self.answer::<JoinToken>()) }),
+            Operation::ListBackups => json!({ "200": good("The backups.", self.answer::<Page<BackupView>>()) }),
+            Operation::ShowBackup => json!({ "200": good("The backup.", self.answer::<BackupView>()) }),
+            Operation::VerifyBackup => json!({ "200": good("It is whole.", self.answer::<BackupView>()) }),
+            Operation::ReadBackup => json!({ "200": {
+                "description": "The snapshot. Compare it with the SHA-256 of the backup.",
+                "content": { "application/octet-stream": {} },
+            } }),
             Operation::MakePlan => json!({
                 "200": good("The plan, not kept (dry_run).", self.answer::<Plan>()),
                 "201": good("The plan, kept.", self.answer::<Plan>()),
@@ -186,6 +193,9 @@ fn parameters(operation: Operation) -> Vec<Value> {
             parameter("query", "after", text(), "`next` of the page before."),
             parameter("query", "limit", count(), "The most rows."),
         ]),
+        Operation::ListBackups => {
+            parameters.push(parameter("query", "cluster", text(), "Only those of this cluster."));
+        }
         Operation::CreateUpgrade => {
             parameters.push(parameter("header", "Idempotency-Key", text(), "Makes a repeat harmless."));
         }

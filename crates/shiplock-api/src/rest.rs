@@ -10,6 +10,8 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Batch, EventRecord, NodeProgress, State, Upgrade, WaitingOn};
 use shiplock_core::version::KubernetesVersion;
 
+use crate::agent::EtcdSnapshot;
+
 /// The body of every answer that is an error.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -161,6 +163,25 @@ pub struct JoinToken {
     pub expires_at: Timestamp,
     /// The whole command for the node.
     pub command: String,
+}
+
+/// A backup of etcd that the server keeps: `GET /api/v1/backups/{id}`. `POST …/verify` reads it back and answers the
+/// same where nothing is wrong; `GET …/content` is the snapshot itself, for `etcdutl snapshot restore`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BackupView {
+    /// Names it: upgrade, step and attempt that made it.
+    pub id: String,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The upgrade that made it.
+    pub upgrade: UpgradeId,
+    /// The master that it was taken on.
+    pub node: NodeName,
+    /// When the server began to take it.
+    pub created_at: Timestamp,
+    /// The snapshot.
+    pub snapshot: EtcdSnapshot,
 }
 
 /// Makes a plan: `POST /api/v1/clusters/{name}/plans`. With `dry_run` it is not kept.

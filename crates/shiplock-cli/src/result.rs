@@ -1,7 +1,7 @@
 //! What commands print with `-o json`: one object, its schema named, its keys nouns. Changed by addition only.
 
 use serde::{Deserialize, Serialize};
-use shiplock_api::rest::{AgentView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView};
+use shiplock_api::rest::{AgentView, BackupView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView};
 use shiplock_core::id::{ClusterName, UpgradeId};
 use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
@@ -58,6 +58,12 @@ results! {
     UpgradeWithEvents { upgrade: UpgradeView, events: Vec<EventRecord> }
     /// One event of a feed.
     Event { event: EventRecord }
+    /// `backup list`.
+    Backups { backups: Vec<BackupView> }
+    /// `backup verify`: it was read back whole.
+    BackupVerified { verified: BackupView }
+    /// `backup export`: the snapshot is in the file.
+    BackupExported { exported: BackupView, path: String }
     /// `explain CODE`.
     Explained { code: String, http_status: u16, sentence: String, fix: String, page: String }
     /// `explain NOD-001`.
@@ -126,6 +132,9 @@ mod tests {
         for event in sample::events() {
             survives(Event { event });
         }
+        survives(Backups { backups: sample::backups() });
+        survives(BackupVerified { verified: sample::backups().remove(0) });
+        survives(BackupExported { exported: sample::backups().remove(0), path: "etcd.db".to_owned() });
         survives(Codes { codes: vec![CodeLine { code: "UPG0101".to_owned(), sentence: "x".to_owned() }] });
         survives(Versions { version: "0".to_owned(), server: None, endpoint: "unix:///x".to_owned() });
         survives(Completions { shell: "bash".to_owned(), script: "x".to_owned() });

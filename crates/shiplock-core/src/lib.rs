@@ -27,6 +27,7 @@ pub mod id;
 pub mod language;
 pub mod plan;
 pub mod problem;
+pub mod size;
 pub mod step;
 pub mod upgrade;
 pub mod version;

@@ -270,6 +270,12 @@ codes! {
     UPG0520 NoOtherApiServer 409 {
         "no API server but the one on master {node} is ready" "除控制面节点 {node} 外没有就绪的 API server"
         fix "mend the other masters; the upgrade goes on when one is ready" "请修复其他控制面节点；有一个就绪后升级会继续" }
+    UPG0521 BackupUnknown 404 {
+        "there is no backup {backup}" "没有备份 {backup}"
+        fix "see `shiplock backup list`; three are kept for each cluster" "请查看 `shiplock backup list`；每个集群保留三份" }
+    UPG0522 BackupDamaged 500 {
+        "backup {backup} cannot be read back: {why}" "备份 {backup} 无法读回：{why}"
+        fix "use another one (`shiplock backup list`); look after the disk of the server, and whether its seal.key was replaced" "请使用另一份备份（`shiplock backup list`）；检查服务端的磁盘，以及 seal.key 是否被更换" }
     UPG0601 StoreInUse 500 {
         "{path} is open in another process" "{path} 已被另一进程打开"
         fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }

@@ -175,6 +175,11 @@ impl AgentHub {
         seat.changed.notify_waiters();
     }
 
+    /// The work that a node is offered: what its agent does or is about to do.
+    pub fn offered(&self, cluster: &ClusterName, node: &NodeName) -> Option<Assignment> {
+        self.state().seats.get(cluster)?.get(node)?.offer.clone()
+    }
+
     /// Takes an offer back.
     pub fn withdraw(&self, cluster: &ClusterName, node: &NodeName) {
         if let Some(seat) = self.state().seats.get_mut(cluster).and_then(|seats| seats.get_mut(node)) {

@@ -5,6 +5,7 @@
 //! the store, nor on a lease that it may have lost.
 
 pub mod authority;
+pub mod backup;
 pub mod clusters;
 pub mod driver;
 pub mod gateway;

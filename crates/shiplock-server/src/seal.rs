@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Prk};
 use ring::rand::{SecureRandom, SystemRandom};
 use shiplock_core::problem::{Code, Problem};
 
@@ -21,6 +22,8 @@ const FORM: u8 = 1;
 /// Seals and opens. What is sealed for one purpose does not open for another.
 pub struct Seal {
     key: LessSafeKey,
+    /// The same key, from which others are derived.
+    root: Prk,
     random: SystemRandom,
 }
 
@@ -67,8 +70,19 @@ impl Seal {
     }
 
     fn with_key(key: &[u8; KEY_LENGTH]) -> Self {
+        // The key is uniformly random, so it needs no extraction (RFC 5869, section 3.3).
+        let root = Prk::new_less_safe(HKDF_SHA256, key);
         let key = UnboundKey::new(&AES_256_GCM, key).expect("the key has the cipher's length");
-        Self { key: LessSafeKey::new(key), random: SystemRandom::new() }
+        Self { key: LessSafeKey::new(key), root, random: SystemRandom::new() }
+    }
+
+    /// A key for a purpose and a salt, by HKDF-SHA-256; it tells nothing of this one.
+    pub(crate) fn derive_key(&self, purpose: &str, salt: &[u8]) -> [u8; KEY_LENGTH] {
+        let mut key = [0; KEY_LENGTH];
+        let information = [b"shiplock ", purpose.as_bytes(), b"\0", salt];
+        let derived = self.root.expand(&information, HKDF_SHA256).and_then(|derived| derived.fill(&mut key));
+        derived.expect("HKDF gives a key of its hash's length");
+        key
     }
 
     /// Seals a secret for a purpose.
@@ -160,6 +174,21 @@ mod tests {
             changed[index] ^= 1;
             assert!(seal.open_sealed("kubeconfig of lab", &changed).is_err(), "byte {index}");
             assert!(seal.open_sealed("kubeconfig of lab", &sealed[..index]).is_err(), "cut at {index}");
+        }
+    }
+
+    #[test]
+    fn a_derived_key_belongs_to_its_key_file_its_purpose_and_its_salt() {
+        let seal = Seal::with_key(&[7; KEY_LENGTH]);
+        let key = seal.derive_key("backup", b"salt");
+        assert_eq!(Seal::with_key(&[7; KEY_LENGTH]).derive_key("backup", b"salt"), key);
+        assert_ne!(key, [7; KEY_LENGTH]);
+        for other in [
+            seal.derive_key("backup", b"other"),
+            seal.derive_key("other", b"salt"),
+            Seal::ephemeral().derive_key("backup", b"salt"),
+        ] {
+            assert_ne!(other, key);
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
+use crate::backup::Backups;
 use crate::clusters::{ClusterPool, Dialer, KubernetesDialer};
 use crate::driver::{DriverSettings, Supervisor};
 use crate::gateway::{AgentEntrance, Enrolled, Gateway};
@@ -124,6 +125,11 @@ impl Server {
         make_data_directory(&options.data_dir)?;
         let (store, seal) = open_store(&options).await?;
         let authority = Arc::new(Authority::open(&*store, &seal, now).await?);
+        let seal = Arc::new(seal);
+        let backups = Arc::new(match options.store {
+            StoreChoice::Sqlite => Backups::open(options.data_dir.join("backups"), seal.clone())?,
+            StoreChoice::Memory => Backups::temporary(&options.data_dir, seal.clone())?,
+        });
         let fresh = uuid::Uuid::new_v4().to_string().into_bytes();
         let installation = store.setting("installation", fresh).await.map_err(StoreError::into_problem)?;
 
@@ -146,7 +152,7 @@ impl Server {
         let (closing, closed) = watch::channel(false);
         let hub = Arc::new(AgentHub::default());
         let enrolled = Arc::new(Enrolled::default());
-        let clusters = Arc::new(ClusterPool::new(store.clone(), Arc::new(seal), dialer));
+        let clusters = Arc::new(ClusterPool::new(store.clone(), seal, dialer));
         let installation = String::from_utf8_lossy(&installation).into_owned();
         let settings = DriverSettings {
             // A file store lets one process in at a time, so whoever has it open is the one holder there is: after a
@@ -162,6 +168,7 @@ impl Server {
             enrolled: enrolled.clone(),
             authority: authority.clone(),
             clusters: clusters.clone(),
+            backups: backups.clone(),
             closing: closed.clone(),
         }));
         let ca_pin = authority.ca_pin().to_owned();
@@ -172,6 +179,7 @@ impl Server {
             drivers: Arc::new(supervisor.clone()),
             enrolled,
             authority,
+            backups,
             catalogue,
             holder: options.holder,
             agent_url: agent_url.clone(),

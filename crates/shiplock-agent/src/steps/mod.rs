@@ -2,6 +2,7 @@
 //!
 //! A step must never act without a permit for the phase, and must be safe to begin again at any point.
 
+pub mod backup_etcd;
 pub mod kubelet;
 pub mod logs;
 pub mod prefetch;
@@ -15,16 +16,18 @@ use std::time::Duration;
 use shiplock_api::agent::Assignment;
 use shiplock_core::artefact::ArtefactFile;
 use shiplock_core::problem::{Code, Problem};
+use shiplock_core::size::readable_bytes;
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::StepOutcome;
 use tokio::sync::{mpsc, oneshot};
 
+use self::backup_etcd::{BackupMessage, BackupReply};
 use crate::backup::Backup;
 use crate::files;
 use crate::host::{Host, UnitState};
 
 /// The kinds of steps that this agent can do.
-pub const KINDS: &[&str] = &["prefetch", "upgrade_container_runtime", "upgrade_kubelet", "collect_logs"];
+pub const KINDS: &[&str] = &["prefetch", "upgrade_container_runtime", "upgrade_kubelet", "backup_etcd", "collect_logs"];
 
 /// Why a step ended without its goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,13 @@ pub enum StepEvent {
         problem: Problem,
         /// Where the answer goes.
         go: oneshot::Sender<()>,
+    },
+    /// It asks the server about its backup, or hands it over, and waits for the answer.
+    Backup {
+        /// What it asks.
+        message: BackupMessage,
+        /// Where the answer goes.
+        answer: oneshot::Sender<BackupReply>,
     },
     /// It goes on.
     Progress(&'static str),
@@ -105,6 +115,7 @@ impl<H: Host> Step<H> {
                 runtime::run(&self, &version, &files, sandbox_image.as_deref()).await
             }
             Action::UpgradeKubelet { version, files } => kubelet::run(&self, &version.to_string(), &files).await,
+            Action::BackupEtcd { files } => backup_etcd::run(&self, &files).await,
             Action::CollectLogs => logs::run(&self).await,
             other => Err(Problem::new(Code::StepKindMissing)
                 .with("node", &self.assignment.node)
@@ -290,17 +301,6 @@ pub(crate) fn with_role<'a>(files: &'a [ArtefactFile], role: &str) -> Result<&'a
 /// The problem of content that is not what was planned.
 pub(crate) fn mismatch(path: &str, found: &str, expected: &str) -> Problem {
     Problem::new(Code::DigestMismatch).with("path", path).with("found", found).with("expected", expected)
-}
-
-/// `1.5 GiB`.
-pub(crate) fn readable_bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    for (unit, name) in UNITS {
-        if bytes >= unit {
-            return format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit);
-        }
-    }
-    format!("{bytes} bytes")
 }
 
 /// Whether two spellings name one version: `v2.2.9` and `2.2.9`.

@@ -7,6 +7,7 @@ use shiplock_api::agent::ReportKind;
 use shiplock_core::step::Action;
 use shiplock_core::version::KubernetesVersion;
 
+use crate::etcd::{backup, left_over, master};
 use crate::fake::{FakeNode, FakeServer, Life, file, image, live};
 
 const KUBELET: &str = "kubelet v1.36.3";
@@ -32,7 +33,7 @@ fn containerd() -> Action {
 
 /// A node with everything staged, and a mirror folder.
 fn node() -> Rc<FakeNode> {
-    let node = FakeNode::new();
+    let node = master();
     for content in [KUBELET, KUBEADM, CONTAINERD, SHIM] {
         node.stage(content);
     }
@@ -57,12 +58,14 @@ fn check(kind: &str, node: &FakeNode, server: &FakeServer, when: &str) {
     let expected: &[&str] = match kind {
         "kubelet" => &["configure", "restart kubelet"],
         "containerd" => &["restart containerd"],
+        "backup" => &["save"],
         _ => &["import"],
     };
     assert_eq!(acts, expected, "{when}: each act once");
     match kind {
         "kubelet" => assert_eq!(node.running("kubelet"), KUBELET, "{when}"),
         "containerd" => assert_eq!(node.running("containerd"), CONTAINERD, "{when}"),
+        "backup" => assert_eq!((server.vault.sent.get(), left_over(node)), (1, 0), "{when}: sent once, nothing stays"),
         _ => assert!(node.path(&format!("/data/staging/{}", file("kubelet", KUBELET).sha256)).exists(), "{when}"),
     }
     assert_eq!(node.units(), [""; 0], "{when}: no unit is left");
@@ -76,13 +79,14 @@ fn action(kind: &str, node: &FakeNode) -> Action {
     match kind {
         "kubelet" => kubelet(),
         "containerd" => containerd(),
+        "backup" => backup(),
         _ => prefetch(node),
     }
 }
 
 #[test]
 fn a_crash_at_any_journal_write_or_node_call_repeats_no_act() {
-    for kind in ["kubelet", "containerd", "prefetch"] {
+    for kind in ["kubelet", "containerd", "prefetch", "backup"] {
         runtime().block_on(async {
             // Without a crash first: how many moments there are.
             let (node_, none) = (node(), Rc::new(Cell::new(None)));

@@ -17,14 +17,16 @@ use shiplock_agent::journal::{Journal, Record, RecordLog};
 use shiplock_agent::machine::Machine;
 use shiplock_agent::node_loop::NodeLoop;
 use shiplock_api::agent::{
-    Assignment, AssignmentId, PermitRequest, PermitResponse, PollRequest, PollResponse, Report, ReportKind,
-    ReportResponse,
+    Assignment, AssignmentId, BackupAnswer, BackupOffer, BackupQuestion, KeptBackup, PermitRequest, PermitResponse,
+    PollRequest, PollResponse, Report, ReportKind, ReportResponse,
 };
 use shiplock_core::artefact::{ArtefactFile, ArtefactImage};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
 use tokio::sync::Notify;
+
+use crate::etcd::{FakeEtcd, FakeVault};
 
 pub(crate) const OLD_CONFIGURATION: &str =
     "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"registry.k8s.io/pause:3.9\"\n";
@@ -84,6 +86,7 @@ pub(crate) struct FakeNode {
     /// How often a broken service ended.
     ended: Cell<u32>,
     pub(crate) crashed: Notify,
+    pub(crate) etcd: FakeEtcd,
 }
 
 impl FakeNode {
@@ -102,6 +105,7 @@ impl FakeNode {
             calls: Cell::new(0),
             ended: Cell::new(0),
             crashed: Notify::new(),
+            etcd: FakeEtcd::default(),
         };
         for (path, content) in [
             ("/usr/bin/kubelet", "kubelet v1.35.4"),
@@ -204,6 +208,11 @@ impl FakeNode {
                 self.images.borrow_mut().insert(reference, manifest);
                 UnitState::Succeeded
             }
+            (_, [_, _, _, _, "snapshot", "save", path]) => {
+                self.acts.borrow_mut().push("save".to_owned());
+                self.etcd.save(&self.path(path));
+                UnitState::Succeeded
+            }
             other => panic!("the node does not know {other:?}"),
         }
     }
@@ -246,7 +255,9 @@ impl Host for FakeNode {
                     .collect();
                 said(&rows.join("\n"))
             }
-            other => panic!("the node does not know {program} {other:?}"),
+            other => {
+                Ok(self.etcd.output(other).unwrap_or_else(|| panic!("the node does not know {program} {other:?}")))
+            }
         }
     }
 
@@ -343,6 +354,7 @@ pub(crate) struct FakeServer {
     pub(crate) refuse: Cell<bool>,
     pub(crate) permits: RefCell<Vec<String>>,
     pub(crate) reports: RefCell<Vec<Report>>,
+    pub(crate) vault: FakeVault,
     pub(crate) changed: Notify,
 }
 
@@ -354,6 +366,7 @@ impl FakeServer {
             refuse: Cell::new(false),
             permits: RefCell::default(),
             reports: RefCell::default(),
+            vault: FakeVault::default(),
             changed: Notify::new(),
         })
     }
@@ -408,6 +421,14 @@ impl Gateway for FakeServer {
         self.reports.borrow_mut().push(report.clone());
         self.changed.notify_waiters();
         Ok(ReportResponse::Taken)
+    }
+
+    async fn find_backup(&self, question: &BackupQuestion) -> Result<BackupAnswer, GatewayError> {
+        self.vault.find(question)
+    }
+
+    async fn send_backup(&self, offer: &BackupOffer, path: &Path) -> Result<KeptBackup, GatewayError> {
+        self.vault.take(offer, path)
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod crash;
+mod etcd;
 mod fake;
 mod faults;
 mod mirror;

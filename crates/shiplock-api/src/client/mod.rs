@@ -5,6 +5,7 @@
 //! the start of an upgrade, which carries an idempotency key.
 
 mod answer;
+mod backup;
 mod endpoint;
 mod feed;
 mod sse;
@@ -19,6 +20,7 @@ use shiplock_core::id::{ClusterName, PlanId, UpgradeId};
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
 
+pub use self::backup::BackupContent;
 pub use self::endpoint::Endpoint;
 pub use self::feed::{EventFeed, FeedOptions};
 use crate::rest::{

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the help that teaches it.
 
+mod backup;
 mod cluster;
 mod plan;
 mod serve;
@@ -9,6 +10,7 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use shiplock_core::language::Language;
 
+pub use self::backup::{BackupCommand, BackupExportArguments};
 pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand};
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
 pub use self::serve::ServeArguments;
@@ -140,6 +142,9 @@ Examples:
     /// List and show upgrades.
     #[command(subcommand)]
     Upgrades(UpgradesCommand),
+    /// List, verify and export the backups of etcd that upgrades made.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Explain a code such as UPG0407 or a check such as NOD-001, offline.
     Explain {
         /// The code or check; all are listed without one.
@@ -296,6 +301,12 @@ mod tests {
             ("shiplock set", false),
             ("shiplock upgrades list --active --cluster prod", true),
             ("shiplock upgrades show --events", true),
+            ("shiplock backup list", true),
+            ("shiplock backup list prod -o json", true),
+            ("shiplock backup verify u1-2-3", true),
+            ("shiplock backup verify", false),
+            ("shiplock backup export u1-2-3 --file etcd.db --force -o json", true),
+            ("shiplock backup export u1-2-3", false),
             ("shiplock explain UPG0407", true),
             ("shiplock explain", true),
             ("shiplock completions zsh", true),

@@ -1,5 +1,6 @@
 //! The commands: each asks the server and hands the answer to the output.
 
+mod backup;
 mod cluster;
 mod confirm;
 mod control;
@@ -44,6 +45,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Cancel(options) => control::cancel(options, &context()?).await,
         Command::Set(options) => control::set(options, &context()?).await,
         Command::Upgrades(command) => upgrades::run(command, &context()?).await,
+        Command::Backup(command) => backup::run(command, &context()?).await,
         Command::Explain { code } => explain::explain(code.as_deref(), output),
         Command::Version => explain::version(&context()?).await,
         Command::Completions { shell } => Ok(explain::completions(shell, output)),

@@ -2,6 +2,7 @@
 //!
 //! Everything here comes from codes, kinds and parameters. It must never read meaning out of a sentence.
 
+pub mod backup;
 pub mod cluster;
 pub mod consequence;
 pub mod event;

@@ -1,7 +1,10 @@
 //! Values for tests: one plan of five nodes, its upgrade in several states, and every kind of event.
 
 use jiff::{SignedDuration, Timestamp};
-use shiplock_api::rest::{AgentView, ClusterView, JoinToken, NodeView, PoolView, UnreadableUpgrade, UpgradeView};
+use shiplock_api::agent::EtcdSnapshot;
+use shiplock_api::rest::{
+    AgentView, BackupView, ClusterView, JoinToken, NodeView, PoolView, UnreadableUpgrade, UpgradeView,
+};
 use shiplock_core::check::{CheckReport, CheckResult, Finding};
 use shiplock_core::facts::{ComponentFacts, InstallMethod, MachineFacts, Observed};
 use shiplock_core::id::{Actor, Epoch, StepNumber};
@@ -56,6 +59,26 @@ fn steps(node: &str, first: u32) -> Vec<Step> {
 /// Steps: 1 baseline, 2 to 6 prefetch, then six of each node, at last the verification.
 fn first_step(node: usize) -> u32 {
     7 + u32::try_from(node).unwrap() * STEPS_OF_NODE
+}
+
+/// Backups of two clusters.
+pub fn backups() -> Vec<BackupView> {
+    let backup = |id: &str, cluster: &str, seconds, size_bytes| BackupView {
+        id: id.to_owned(),
+        cluster: cluster.into(),
+        upgrade: id.split('-').next().unwrap().into(),
+        node: "m-1".into(),
+        created_at: ago(seconds),
+        snapshot: EtcdSnapshot {
+            sha256: "5b2e8a41".repeat(8),
+            size_bytes,
+            hash: 4_037_281_481,
+            revision: 1_840_213,
+            keys: 9_120,
+            etcd_version: "3.6.8".to_owned(),
+        },
+    };
+    vec![backup("u3fx9-4-17", "prod-hz", 3_000, 1_610_612_768), backup("u7a2c-4-12", "staging", 86_400, 20_512)]
 }
 
 /// A plan of one pool with five nodes.

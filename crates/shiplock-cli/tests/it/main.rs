@@ -214,3 +214,49 @@ fn what_needs_no_server_works_without_one_and_the_rest_says_that_none_answers() 
         }
     });
 }
+
+#[test]
+fn a_backup_is_listed_verified_and_exported_for_its_owner_alone_and_never_over_another_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    run(async {
+        let standing = Standing::start().await;
+        let none = standing.shiplock("backup list").await;
+        assert!(none.code == 0 && none.stdout.contains("No backup is kept"), "{none:?}");
+        let content: &[u8] = &[9; 200_000];
+        standing.keep_backup("u1-4-17", content).await;
+        let list = standing.shiplock("backup list prod").await;
+        assert!(list.stdout.contains("u1-4-17") && list.stdout.contains("195.3 KiB"), "{list:?}");
+        let elsewhere = standing.shiplock("backup list other -o json").await;
+        assert_eq!(json(&elsewhere)["backups"], Value::Array(Vec::new()));
+        let verified = standing.shiplock("backup verify u1-4-17 -o json").await;
+        assert_eq!(json(&verified)["verified"]["snapshot"]["revision"], 42, "{verified:?}");
+
+        let exported = standing.shiplock("backup export u1-4-17 --file FOLDER/etcd.db").await;
+        assert!(exported.code == 0 && exported.stdout.contains("etcdutl snapshot restore"), "{exported:?}");
+        let file = standing.path("etcd.db");
+        assert!(std::fs::read(&file).unwrap() == content);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&file, "precious").unwrap();
+        let refused = standing.shiplock("backup export u1-4-17 --file FOLDER/etcd.db -o json").await;
+        assert_eq!((refused.code, &json(&refused)["error"]["code"]), (2, &Value::from("UPG0114")), "{refused:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+        let forced = standing.shiplock("backup export u1-4-17 --file FOLDER/etcd.db --force -o json").await;
+        assert_eq!(json(&forced)["exported"]["id"], "u1-4-17", "{forced:?}");
+        assert!(std::fs::read(&file).unwrap() == content);
+
+        let unknown = standing.shiplock("backup verify u9-9-9 -o json").await;
+        assert_eq!((unknown.code, &json(&unknown)["error"]["code"]), (1, &Value::from("UPG0521")));
+        let sealed = standing.path("data/backups/u1-4-17.backup");
+        let mut damaged = std::fs::read(&sealed).unwrap();
+        *damaged.last_mut().unwrap() ^= 1;
+        std::fs::write(&sealed, damaged).unwrap();
+        let verified = standing.shiplock("backup verify u1-4-17 --lang zh").await;
+        assert!(verified.code == 1 && verified.stderr.contains("备份 u1-4-17 无法读回"), "{verified:?}");
+        let names = || std::fs::read_dir(standing.path("")).unwrap().count();
+        let before = names();
+        let broken = standing.shiplock("backup export u1-4-17 --file FOLDER/broken.db").await;
+        assert_eq!(broken.code, 1, "{broken:?}");
+        assert_eq!(names(), before, "nothing is left of an export that broke off");
+        standing.stop().await;
+    });
+}

@@ -7,14 +7,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use shiplock_api::agent::EtcdSnapshot;
+use shiplock_api::rest::BackupView;
 use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
-use shiplock_core::plan::PlanOptions;
+use shiplock_core::plan::{PlanOptions, hexadecimal};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::sample;
 use shiplock_core::upgrade::Event;
+use shiplock_server::backup::Backups;
 use shiplock_server::clusters::{Dialer, Dialled};
+use shiplock_server::seal::Seal;
 use shiplock_server::serve::{ServeOptions, Server};
 use shiplock_server::store::{NewUpgrade, SqliteStore, Store as _, StoreError};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -106,12 +111,42 @@ impl Standing {
         self.serve().await;
     }
 
+    /// Has the server keep a backup, as if an upgrade had made it.
+    pub(crate) async fn keep_backup(&self, id: &str, content: &'static [u8]) {
+        let seal = Seal::open_or_create(&self.data().join("seal.key")).unwrap();
+        let backups = Arc::new(Backups::open(self.data().join("backups"), Arc::new(seal)).unwrap());
+        let snapshot = EtcdSnapshot {
+            sha256: hexadecimal(&Sha256::digest(content)),
+            size_bytes: content.len() as u64,
+            hash: 5,
+            revision: 42,
+            keys: 7,
+            etcd_version: "3.6.8".to_owned(),
+        };
+        let view = BackupView {
+            id: id.to_owned(),
+            cluster: "prod".into(),
+            upgrade: "u1".into(),
+            node: "m1".into(),
+            created_at: Timestamp::now(),
+            snapshot,
+        };
+        let pieces = futures::stream::iter([Ok(content.into())]);
+        backups.receive(view, pieces).await.unwrap().keep().await.unwrap();
+    }
+
+    /// A path in the folder of this test.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
     fn command(&self, line: &str) -> Command {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let line = line.replace("FOLDER", &self.folder.path().display().to_string());
         let line = line.replace("KUBECONFIG", &path("kubeconfig")).replace("MIRROR", &path("mirror"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_shiplock"));
         command.args(line.split_whitespace()).env_clear().env("TZ", "UTC").env("HOME", self.folder.path());

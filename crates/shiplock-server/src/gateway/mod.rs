@@ -1,8 +1,9 @@
-//! The gateway for agents: mutual TLS on a port of its own, and the four questions of the agent protocol.
+//! The gateway for agents: mutual TLS on a port of its own, and the questions of the agent protocol.
 //!
 //! An agent is who its certificate says, and only while that certificate is the enrolled one; what a request says
 //! of itself must agree with it. Nothing here decides: permits and reports are answered by the driver.
 
+mod backup;
 mod enrolled;
 mod entrance;
 
@@ -17,9 +18,9 @@ use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
 use serde::Deserialize;
 use shiplock_api::agent::{
-    ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PROTOCOL, PermitRequest, PermitResponse,
-    PollRequest, PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report, ReportKind,
-    ReportResponse,
+    BACKUP_PATH, ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PROTOCOL, PermitRequest,
+    PermitResponse, PollRequest, PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report,
+    ReportKind, ReportResponse,
 };
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{ClusterName, NodeName, UpgradeId};
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 pub use self::enrolled::Enrolled;
 pub(crate) use self::entrance::{AgentEntrance, AgentPeer};
 use crate::authority::{AgentIdentity, AgentSigningRequest, Authority};
+use crate::backup::Backups;
 use crate::clusters::Connector;
 use crate::http::access::token_hash;
 use crate::http::connection::closed;
@@ -63,6 +65,7 @@ pub(crate) struct Gateway {
     pub(crate) authority: Arc<Authority>,
     /// The connections to clusters: an enrolment asks which machine a node is.
     pub(crate) clusters: Arc<dyn Connector>,
+    pub(crate) backups: Arc<Backups>,
     /// Turns true when the server stops: polls are answered then.
     pub(crate) closing: watch::Receiver<bool>,
 }
@@ -75,6 +78,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route(POLL_PATH, post(poll))
         .route(PERMIT_PATH, post(permit))
         .route(REPORT_PATH, post(report))
+        .route(BACKUP_PATH, post(backup::ask).put(backup::take))
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_for_method)
         .layer(middleware::from_fn(name_requests))

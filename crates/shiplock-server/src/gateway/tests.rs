@@ -1,5 +1,7 @@
 //! The gateway as agents meet it: real TLS over loopback.
 
+mod backup;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,7 @@ struct Bench {
     store: Arc<MemoryStore>,
     hub: Arc<AgentHub>,
     authority: Arc<Authority>,
+    backups: Arc<Backups>,
     closing: watch::Sender<bool>,
     serving: JoinHandle<()>,
 }
@@ -89,8 +92,10 @@ impl Bench {
             };
             store.add_cluster(&record).await.unwrap();
         }
-        let authority = Authority::open(&*store, &Seal::ephemeral(), Timestamp::now()).await.unwrap();
+        let seal = Arc::new(Seal::ephemeral());
+        let authority = Authority::open(&*store, &seal, Timestamp::now()).await.unwrap();
         let authority = Arc::new(authority.with_agent_life(agent_life));
+        let backups = Arc::new(Backups::temporary(&std::env::temp_dir(), seal).unwrap());
         let hub = Arc::new(AgentHub::default());
         let (closing, closed) = watch::channel(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -102,10 +107,11 @@ impl Bench {
             enrolled: Arc::new(Enrolled::default()),
             authority: authority.clone(),
             clusters: Arc::new(Clusters),
+            backups: backups.clone(),
             closing: closed.clone(),
         }));
         let serving = tokio::spawn(serve(entrance, router, limits, closed));
-        Self { address, store, hub, authority, closing, serving }
+        Self { address, store, hub, authority, backups, closing, serving }
     }
 
     fn client(&self, identity: Option<(&str, &KeyPair)>) -> reqwest::Client {

@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 mod agents;
+mod backup;
 mod cluster;
 pub(crate) mod connection;
 pub mod control;
@@ -37,6 +38,7 @@ pub use self::access::ApiToken;
 pub use self::entrance::NetworkOptions;
 pub use self::fold::Folds;
 use crate::authority::Authority;
+use crate::backup::Backups;
 use crate::clusters::ClusterPool;
 use crate::gateway::Enrolled;
 use crate::hub::AgentHub;
@@ -79,6 +81,8 @@ pub struct Site {
     pub enrolled: Arc<Enrolled>,
     /// The certificate authority.
     pub authority: Arc<Authority>,
+    /// The backups of etcd.
+    pub backups: Arc<Backups>,
     /// The version catalogue.
     pub catalogue: Catalogue,
     /// Names this server process.
@@ -122,6 +126,10 @@ fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
         Operation::RemoveCluster => on(method, cluster::remove),
         Operation::ListAgents => on(method, agents::list),
         Operation::MakeJoinToken => on(method, agents::join_token),
+        Operation::ListBackups => on(method, backup::list),
+        Operation::ShowBackup => on(method, backup::show),
+        Operation::VerifyBackup => on(method, backup::verify),
+        Operation::ReadBackup => on(method, backup::content),
         Operation::MakePlan => on(method, plan::make),
         Operation::ShowPlan => on(method, plan::show),
         Operation::ListUpgrades => on(method, upgrade::list),

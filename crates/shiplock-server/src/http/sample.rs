@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::{ApiToken, Drivers, Folds, Site, router};
 use crate::authority::Authority;
+use crate::backup::Backups;
 use crate::clusters::{ClusterPool, Dialer, Dialled};
 use crate::gateway::Enrolled;
 use crate::hub::AgentHub;
@@ -208,19 +209,20 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn new() -> Self {
         let store = Arc::new(MemoryStore::new());
-        let seal = Seal::ephemeral();
+        let seal = Arc::new(Seal::ephemeral());
         let authority = Arc::new(Authority::open(&*store, &seal, Timestamp::now()).await.unwrap());
         let (closing, closed) = watch::channel(false);
         let drivers = Arc::new(FakeDrivers { woken: Mutex::default(), appended: watch::Sender::new(0) });
         let dialer = Arc::new(FakeDialer::default());
         let shared: Arc<dyn Store> = store.clone();
         let site = Arc::new(Site {
-            clusters: Arc::new(ClusterPool::new(shared.clone(), Arc::new(seal), dialer.clone())),
+            clusters: Arc::new(ClusterPool::new(shared.clone(), seal.clone(), dialer.clone())),
             store: shared,
             hub: Arc::new(AgentHub::default()),
             drivers: drivers.clone(),
             enrolled: Arc::new(Enrolled::default()),
             authority,
+            backups: Arc::new(Backups::temporary(&std::env::temp_dir(), seal).unwrap()),
             catalogue: Catalogue::shipped(),
             holder: "bench".to_owned(),
             agent_url: "https://shiplock.example:7443".to_owned(),
