@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use shiplock_core::facts::{ComponentFacts, InstallMethod, MachineFacts, Observed};
+use shiplock_core::facts::{ComponentFacts, ControlPlaneFacts, InstallMethod, MachineFacts, Observed};
 use shiplock_core::problem::{Code, Problem};
 
+use crate::control_plane::ControlPlaneReader;
 use crate::host::Host;
 use crate::steps::runtime::containerd_version;
 use crate::steps::{KINDS, READ_LIMIT};
@@ -37,11 +38,36 @@ impl FileKey {
     }
 }
 
+/// Since when what is unknown has been so.
+#[derive(Debug, Default)]
+pub struct Since(HashMap<&'static str, (Problem, Timestamp)>);
+
+impl Since {
+    /// What was read of a subject, or since when it cannot be. The same trouble keeps its begin, or every poll would
+    /// carry news.
+    pub fn observed<T>(&mut self, subject: &'static str, read: Result<T, Problem>) -> Observed<T> {
+        match read {
+            Ok(known) => {
+                self.0.remove(subject);
+                Observed::Known(known)
+            }
+            Err(problem) => {
+                let entry = self.0.entry(subject).or_insert_with(|| (problem.clone(), Timestamp::now()));
+                if entry.0 != problem {
+                    *entry = (problem, Timestamp::now());
+                }
+                Observed::Unknown { problem: entry.0.clone(), since: entry.1 }
+            }
+        }
+    }
+}
+
 /// Reads the facts, and remembers versions and install methods by file.
 #[derive(Debug, Default)]
 pub struct FactsReader {
     known: HashMap<PathBuf, (FileKey, InstallMethod, String)>,
-    since: HashMap<&'static str, (Problem, Timestamp)>,
+    since: Since,
+    control_plane: ControlPlaneReader,
 }
 
 impl FactsReader {
@@ -58,25 +84,22 @@ impl FactsReader {
             kubelet: self.component(host, "kubelet").await,
             container_runtime: self.component(host, "containerd").await,
             staging_free_bytes: free - free % FREE_STEP_BYTES,
-            control_plane: None,
+            control_plane: self.read_control_plane(host, data_folder).await,
         }
     }
 
+    /// The part of the facts that may change while nobody works on the node: the control plane's.
+    pub async fn read_control_plane<H: Host>(
+        &mut self,
+        host: &H,
+        data_folder: &Path,
+    ) -> Option<Box<ControlPlaneFacts>> {
+        self.control_plane.read(host, data_folder, &mut self.since).await.map(Box::new)
+    }
+
     async fn component<H: Host>(&mut self, host: &H, service: &'static str) -> Observed<ComponentFacts> {
-        match self.look(host, service).await {
-            Ok(facts) => {
-                self.since.remove(service);
-                Observed::Known(facts)
-            }
-            Err(problem) => {
-                // The same trouble keeps its begin, or every poll would carry news.
-                let entry = self.since.entry(service).or_insert_with(|| (problem.clone(), Timestamp::now()));
-                if entry.0 != problem {
-                    *entry = (problem, Timestamp::now());
-                }
-                Observed::Unknown { problem: entry.0.clone(), since: entry.1 }
-            }
-        }
+        let read = self.look(host, service).await;
+        self.since.observed(service, read)
     }
 
     async fn look<H: Host>(&mut self, host: &H, name: &'static str) -> Result<ComponentFacts, Problem> {

@@ -253,7 +253,7 @@ impl Gateway for HttpsGateway {
     }
 }
 
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

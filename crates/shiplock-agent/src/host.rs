@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use shiplock_core::problem::Problem;
 
+use crate::cri::{Container, ContainerDetails};
+use crate::endpoint::{Answer, Question};
+
 /// The folders in which programs are looked for, as systemd has them.
 pub const PROGRAM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -75,6 +78,16 @@ pub trait Host {
     async fn running_digest(&self, pid: u32) -> Result<Option<String>, Problem>;
     /// The version that the container runtime answers over CRI; an error while it does not answer.
     async fn runtime_version(&self) -> Result<String, Problem>;
+    /// The containers of pods in namespace `kube-system`, as the container runtime tells them.
+    async fn containers(&self) -> Result<Vec<Container>, Problem>;
+    /// What there is to know of one container.
+    async fn container_details(&self, id: &str) -> Result<ContainerDetails, Problem>;
+    /// Ends a container: asks it to, and kills it after `grace`.
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Problem>;
+    /// The digest of the configuration of the image with a reference; none where the runtime does not have it.
+    async fn image_id(&self, reference: &str) -> Result<Option<String>, Problem>;
+    /// Asks over HTTP. The error is in words.
+    async fn ask(&self, question: &Question<'_>) -> Result<Answer, String>;
     /// Whether `http://127.0.0.1:PORT/healthz` answers `ok`.
     async fn is_healthy(&self, port: u16) -> bool;
     /// Free bytes for us on the file system of a path that has the root in it.

@@ -10,8 +10,10 @@
 pub mod backup;
 pub mod commands;
 pub mod containerd_config;
+pub mod control_plane;
 pub mod cri;
 pub mod download;
+pub mod endpoint;
 pub mod enrolment;
 pub mod facts;
 pub mod files;

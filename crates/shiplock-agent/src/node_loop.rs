@@ -29,6 +29,8 @@ use crate::steps::{Failure, Step, StepEvent, unit_prefix};
 
 /// Facts are read again after so long without work.
 const FACTS_EVERY: Duration = Duration::from_secs(60);
+/// On a master, health and etcd are read again ahead of each poll, but not sooner than this.
+const CONTROL_PLANE_EVERY: Duration = Duration::from_secs(2);
 /// A server that refuses is asked again after so long: a person has to act first.
 const ASK_REFUSING_AGAIN: Duration = Duration::from_secs(30);
 /// An answer that changed nothing is not asked for again at once.
@@ -61,6 +63,7 @@ pub struct NodeLoop<H, G, L> {
     facts: FactsReader,
     known: Option<MachineFacts>,
     facts_read_at: Option<Instant>,
+    control_plane_read_at: Instant,
     /// What the server has been told.
     told: Option<MachineFacts>,
     poll: Slot<(Option<MachineFacts>, Result<PollResponse, GatewayError>)>,
@@ -113,6 +116,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
             facts: FactsReader::default(),
             known: None,
             facts_read_at: None,
+            control_plane_read_at: now,
             told: None,
             poll: None,
             poll_at: now,
@@ -145,6 +149,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
         if self.step.is_none() && self.facts_read_at.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
             self.read_facts().await;
         }
+        self.refresh_control_plane().await;
         self.begin_poll();
         self.begin_report();
         let wake = self.machine.wake_at().map(|at| self.began + at.0);
@@ -182,6 +187,16 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
     async fn read_facts(&mut self) {
         self.known = Some(self.facts.read(&*self.host, &self.data_folder).await);
         self.facts_read_at = Some(Instant::now());
+        self.control_plane_read_at = Instant::now();
+    }
+
+    async fn refresh_control_plane(&mut self) {
+        let due =
+            self.step.is_none() && self.poll.is_none() && self.control_plane_read_at.elapsed() >= CONTROL_PLANE_EVERY;
+        if let Some(known) = self.known.as_mut().filter(|known| due && known.control_plane.is_some()) {
+            known.control_plane = self.facts.read_control_plane(&*self.host, &self.data_folder).await;
+            self.control_plane_read_at = Instant::now();
+        }
     }
 
     fn begin_poll(&mut self) {

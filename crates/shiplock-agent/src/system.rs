@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::cri;
+use crate::cri::{self, Container, ContainerDetails};
+use crate::endpoint::{Answer, Clients, Question};
 use crate::facts::FileKey;
 use crate::files;
 use crate::host::{Host, PROGRAM_FOLDERS, ProgramOutput, Service, UnitState};
@@ -37,6 +38,7 @@ const DIGESTS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct System {
     digests: Mutex<HashMap<FileKey, String>>,
+    clients: Clients,
 }
 
 impl System {
@@ -190,6 +192,29 @@ impl Host for System {
 
     async fn runtime_version(&self) -> Result<String, Problem> {
         cri::runtime_version(Path::new(cri::SOCKET)).await.map_err(|why| failed("CRI Version", "an error", &why))
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>, Problem> {
+        cri::containers(Path::new(cri::SOCKET)).await.map_err(|why| failed("CRI ListContainers", "an error", &why))
+    }
+
+    async fn container_details(&self, id: &str) -> Result<ContainerDetails, Problem> {
+        let details = cri::container_details(Path::new(cri::SOCKET), id).await;
+        details.map_err(|why| failed("CRI ContainerStatus", "an error", &why))
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Problem> {
+        let stopped = cri::stop_container(Path::new(cri::SOCKET), id, grace).await;
+        stopped.map_err(|why| failed("CRI StopContainer", "an error", &why))
+    }
+
+    async fn image_id(&self, reference: &str) -> Result<Option<String>, Problem> {
+        let image = cri::image_id(Path::new(cri::SOCKET), reference).await;
+        image.map_err(|why| failed("CRI ImageStatus", "an error", &why))
+    }
+
+    async fn ask(&self, question: &Question<'_>) -> Result<Answer, String> {
+        self.clients.ask(question).await
     }
 
     async fn is_healthy(&self, port: u16) -> bool {

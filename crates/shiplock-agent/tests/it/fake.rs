@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use shiplock_agent::cri::{Container, ContainerDetails};
+use shiplock_agent::endpoint::{Answer, Question};
 use shiplock_agent::files::{hexadecimal, sha256};
 use shiplock_agent::gateway::{Gateway, GatewayError};
 use shiplock_agent::host::{Host, ProgramOutput, Service, UnitState};
@@ -327,6 +329,26 @@ impl Host for FakeNode {
     async fn runtime_version(&self) -> Result<String, Problem> {
         self.moment().await;
         Ok(self.running("containerd").split(' ').nth(1).unwrap_or_default().to_owned())
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>, Problem> {
+        Ok(Vec::new())
+    }
+
+    async fn container_details(&self, _: &str) -> Result<ContainerDetails, Problem> {
+        Ok(ContainerDetails::default())
+    }
+
+    async fn stop_container(&self, _: &str, _: Duration) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    async fn image_id(&self, _: &str) -> Result<Option<String>, Problem> {
+        Ok(None)
+    }
+
+    async fn ask(&self, _: &Question<'_>) -> Result<Answer, String> {
+        Err("nobody answers".to_owned())
     }
 
     async fn is_healthy(&self, _: u16) -> bool {
