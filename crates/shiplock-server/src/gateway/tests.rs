@@ -521,7 +521,7 @@ async fn a_lost_renewal_locks_nobody_out_and_only_the_first_that_is_used_succeed
     let used = renew(&old, "w1").await.unwrap();
     let unknown = Err((401, Code::CertificateUnknown));
     permit(&used).await.unwrap();
-    assert_eq!((permit(&old).await, permit(&lost).await), (unknown.clone(), unknown.clone()));
+    assert_eq!((permit(&old).await, permit(&lost).await), (unknown, unknown));
     permit(&used).await.unwrap();
 
     // Nobody renews for another node, without a certificate, or with one that an enrolment has replaced.
