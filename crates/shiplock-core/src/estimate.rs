@@ -135,9 +135,9 @@ fn table(action: &Action) -> Estimate {
             Estimate::seconds((files + images) / 200_000_000, (files + images) / 10_000_000 + 10)
         }
         Action::Cordon | Action::Uncordon => Estimate::seconds(0, 2),
-        Action::Drain { .. } => Estimate::seconds(1, 120),
+        Action::Drain { .. } | Action::VerifyAddons { .. } => Estimate::seconds(1, 120),
         Action::UpgradeContainerRuntime { .. } => Estimate::seconds(1, 20),
-        Action::UpgradeKubelet { .. } => Estimate::seconds(1, 30),
+        Action::UpgradeKubelet { .. } | Action::UpgradeAddons { .. } => Estimate::seconds(1, 30),
         Action::VerifyNode { control_plane_images, .. } if !control_plane_images.is_empty() => Estimate::seconds(1, 60),
         Action::VerifyNode { .. } => Estimate::seconds(1, 45),
         Action::VerifyCluster { .. } => Estimate::seconds(0, 30),
@@ -148,8 +148,6 @@ fn table(action: &Action) -> Estimate {
             crate::step::ControlPlaneMethod::Kubeadm => Estimate::seconds(90, 300),
         },
         Action::UploadConfiguration { .. } => Estimate::seconds(0, 15),
-        Action::UpgradeAddons { .. } => Estimate::seconds(1, 30),
-        Action::VerifyAddons { .. } => Estimate::seconds(1, 120),
     }
 }
 

@@ -77,6 +77,9 @@ impl Begun {
     }
 }
 
+/// How the eviction or deletion of a pod came out.
+type Answer = (ObjectUid, Result<Eviction, Problem>);
+
 /// Sends what the machine wants; an error as soon as one of them may not be sent.
 async fn carry_out(
     cluster: &dyn Cluster,
@@ -85,7 +88,7 @@ async fn carry_out(
     fence: &(dyn Fn() -> Result<(), Problem> + Send + Sync),
     begun: Begun,
 ) -> Result<(), Problem> {
-    let answers: Vec<Result<(ObjectUid, Result<Eviction, Problem>), Problem>> = stream::iter(acts)
+    let answers: Vec<Result<Answer, Problem>> = stream::iter(acts)
         .map(|act| async move {
             fence()?;
             Ok(match act {

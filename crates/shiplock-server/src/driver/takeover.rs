@@ -70,7 +70,7 @@ fn unseen(shared: &Shared, upgrade: &Upgrade) -> Facts {
 pub(super) fn tell(machine: &mut Machine, facts: Facts) -> Vec<WaitingOn> {
     let outputs = machine.on(Input::Facts(Box::new(facts)), Timestamp::now());
     let waits = |output| if let Output::Waits(waits) = output { Some(waits) } else { None };
-    outputs.into_iter().filter_map(waits).last().unwrap_or_default()
+    outputs.into_iter().rev().find_map(waits).unwrap_or_default()
 }
 
 /// Folds the whole log.
