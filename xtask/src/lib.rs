@@ -4,3 +4,4 @@ pub mod bench;
 pub mod ci;
 pub mod e2e;
 pub mod lab;
+pub mod lifecycle;
