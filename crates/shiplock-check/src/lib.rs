@@ -9,9 +9,12 @@
 
 pub mod api;
 pub mod catalogue;
+pub mod cluster;
 pub mod lifecycle;
 pub mod manifest;
+pub mod object;
 pub mod question;
 pub mod render;
 pub mod report;
 pub mod run;
+pub mod snapshot;

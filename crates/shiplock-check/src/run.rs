@@ -130,7 +130,6 @@ impl Assembly<'_> {
     pub fn report(self, findings: Vec<Finding>) -> Report {
         let mut ran = Vec::new();
         let mut skipped = BTreeMap::new();
-        let mut missing: BTreeSet<&str> = BTreeSet::new();
         for check in catalogue::all() {
             if !self.selection.wants(check) {
                 continue;
@@ -141,7 +140,6 @@ impl Assembly<'_> {
                 ran.push(check.id.to_owned());
             } else {
                 skipped.insert(check.id.to_owned(), format!("scope:{}", check.scope.word()));
-                missing.insert(check.scope.word());
             }
         }
         let today = self.now.to_zoned(TimeZone::UTC).date();
@@ -165,7 +163,7 @@ impl Assembly<'_> {
             (place(finding), finding.sentence.clone(), finding.subject.clone(), finding.place.clone(), finding.key())
         });
         let mut verdict = Report::verdict_of(findings.iter(), self.blocks_on);
-        let is_missing = self.required.iter().any(|scope| missing.contains(scope.as_str()));
+        let is_missing = self.required.iter().any(|scope| !self.scopes.contains(scope.as_str()));
         if is_missing && verdict == crate::report::Verdict::Ready {
             verdict = crate::report::Verdict::Undecided;
         }

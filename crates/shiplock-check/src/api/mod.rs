@@ -8,6 +8,7 @@ pub mod authorship;
 pub mod constraint;
 pub mod files;
 pub mod helm;
+pub mod live;
 pub mod metrics;
 
 use std::collections::BTreeMap;

@@ -349,4 +349,20 @@ pub(super) const CHECKS: &[Check] = &[
         source: "the product's own rule: unknown is not OK",
         not_built: None,
     },
+    Check {
+        id: "API-015",
+        name: "deprecated-fields",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "Services",
+        title: ["Fields that are deprecated", "已弃用的字段"],
+        why: [
+            "externalIPs of Services are deprecated since 1.36: whoever may write Services can take over traffic with them.",
+            "Service 的 externalIPs 自 1.36 起弃用：能写 Service 的人可借此劫持流量。",
+        ],
+        fix: ["use a load balancer or Gateway API in their place", "请改用负载均衡或 Gateway API"],
+        sentences: &[says("external-ips", "it uses externalIPs", "使用了 externalIPs")],
+        source: "https://kubernetes.io/docs/concepts/services-networking/service/#external-ips",
+        not_built: None,
+    },
 ];

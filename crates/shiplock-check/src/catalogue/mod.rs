@@ -2,7 +2,13 @@
 //!
 //! A check that is not built says so and why, and is never answered.
 
+mod addon;
 mod api;
+mod network;
+mod node;
+mod version;
+mod webhook;
+mod workload;
 
 use std::sync::LazyLock;
 
@@ -172,6 +178,31 @@ const fn says(name: &'static str, english: &'static str, chinese: &'static str) 
     Sentence { name, text: [english, chinese], fix: None }
 }
 
+/// A check that is not built, with the reason and what stands in.
+const fn not_built(
+    id: &'static str,
+    name: &'static str,
+    severity: Severity,
+    scope: Scope,
+    title: [&'static str; 2],
+    reason: [&'static str; 2],
+) -> Check {
+    let source = "the catalogue of checks";
+    Check {
+        id,
+        name,
+        severity,
+        scope,
+        reads: "-",
+        title,
+        why: reason,
+        fix: reason,
+        sentences: &[],
+        source,
+        not_built: Some(reason),
+    }
+}
+
 /// The sentence that every check has for what could not be seen.
 pub const NOT_SEEN: &str = "not-seen";
 const NOT_SEEN_TEXT: [&str; 2] = ["this could not be seen: {why}", "无法得知：{why}"];
@@ -202,7 +233,13 @@ impl Check {
     }
 }
 
-static ALL: LazyLock<Vec<&'static Check>> = LazyLock::new(|| api::CHECKS.iter().collect());
+static ALL: LazyLock<Vec<&'static Check>> = LazyLock::new(|| {
+    let parts =
+        [api::CHECKS, webhook::CHECKS, version::CHECKS, node::CHECKS, workload::CHECKS, network::CHECKS, addon::CHECKS];
+    let mut all: Vec<&'static Check> = parts.into_iter().flatten().collect();
+    all.sort_by_key(|check| (check.category(), check.id));
+    all
+});
 
 /// Every check, in the order in which they are shown.
 pub fn all() -> &'static [&'static Check] {

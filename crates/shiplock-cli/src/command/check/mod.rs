@@ -12,11 +12,15 @@ use shiplock_check::question::{Profile, Question};
 use shiplock_check::render as forms;
 use shiplock_check::report::{Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
+use shiplock_check::snapshot::{SNAPSHOT_SCHEMA, Snapshot};
+use shiplock_cluster::collect::{Collection, collect};
+use shiplock_cluster::{Kubeconfig, KubeconfigSource};
 use shiplock_core::problem::{Code, Problem};
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
 use crate::arguments::{CheckArguments, FailOn, Format, Policy};
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Output, Progress};
 use crate::render;
 use crate::settings::read_bounded;
 
@@ -30,14 +34,26 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     let acceptances = acceptances(&options)?;
     let baseline = options.baseline.as_deref().map(read_json::<Baseline>).transpose()?;
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
-    let Some(target) = options.to else {
+    let asks_cluster = !asks_files || options.kubeconfig.is_some() || options.context.is_some();
+    let snapshot = match &options.snapshot {
+        Some(path) => Some(read_snapshot(path)?),
+        None if asks_cluster => Some(live(&options, &selection, output).await?),
+        None => None,
+    };
+    if let (Some(path), Some(snapshot)) = (&options.save_snapshot, &snapshot) {
+        write_json(path, snapshot)?;
+    }
+    let current = snapshot.as_ref().map(|snapshot| snapshot.version.clone());
+    let minor = current.as_deref().and_then(|text| KubernetesVersion::parse_reported(text).ok());
+    let minor = minor.map(|version| version.release);
+    let Some(target) = options.to.or(minor.map(MinorVersion::next)) else {
         return Err(bad_option("--to", "", "give the minor to upgrade to, such as 1.37"));
     };
-    let now = Timestamp::now();
+    let now = snapshot.as_ref().map_or_else(Timestamp::now, |snapshot| snapshot.taken_at);
     let profile = if options.policy == Policy::Strict { Profile::Strict } else { Profile::Default };
-    let question = Question { target, current: None, profile, now };
+    let question = Question { target, current: minor, profile, now };
 
-    let mut findings = Vec::new();
+    let (mut findings, mut usages) = (Vec::new(), Vec::new());
     let mut scopes = BTreeSet::new();
     let mut read = BTreeMap::new();
     findings.extend(api::horizon(&question));
@@ -46,16 +62,31 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         let found = files::read(&options, &question)?;
         read.extend([("files", found.files), ("objects", found.objects), ("other_documents", found.others)]);
         findings.extend(found.findings);
-        findings.extend(api::judge(found.usages, &question));
+        usages.extend(found.usages);
         for path in &options.audit_log {
             let (log, name) = files::read_audit_log(path, &question)?;
             read.insert("audit_lines", log.lines());
             findings.extend(log.judge(&name, &question));
         }
     }
+    if let Some(snapshot) = &snapshot {
+        scopes.extend(shiplock_cluster::collect::scopes(snapshot));
+        let effort = &snapshot.effort;
+        read.extend([
+            ("requests", effort.requests),
+            ("bytes", effort.bytes),
+            ("in_flight_max", effort.in_flight_max),
+            ("milliseconds", effort.milliseconds),
+        ]);
+        let (more_usages, more_findings) = api::live::judge(snapshot, &question);
+        usages.extend(more_usages);
+        findings.extend(more_findings);
+        findings.extend(shiplock_check::cluster::judge(snapshot, &question));
+    }
+    findings.extend(api::judge(usages, &question));
     let assembly = Assembly {
         target,
-        current: None,
+        current,
         selection: &selection,
         scopes: &scopes,
         required: &options.require,
@@ -75,6 +106,37 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         Verdict::Blocked => Exit::Blocked,
         Verdict::Undecided => Exit::Undecided,
     })
+}
+
+/// Reads the cluster of the kubeconfig.
+async fn live(options: &CheckArguments, selection: &Selection, output: &Output) -> Result<Snapshot, Problem> {
+    let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::home_dir());
+    let source = KubeconfigSource::choose(options.kubeconfig.as_deref(), variable.as_deref(), home.as_deref());
+    let kubeconfig = Kubeconfig::inline(&source, options.context.as_deref(), &options.allow)?;
+    let context = (kubeconfig.context.clone(), kubeconfig.server.clone());
+    let reading = output.pick("reading", "正在读取");
+    output.remark(&format!("{reading} {} ({})", context.0, context.1));
+    let on_terminal = output.progress() == Progress::Tty;
+    let progress = |what: &str| {
+        if on_terminal {
+            eprint!("\r\u{1b}[2K{reading} {what}");
+        }
+    };
+    let collection = Collection { target: options.to, selection };
+    let snapshot = collect(&kubeconfig, &collection, &progress).await;
+    if on_terminal {
+        eprint!("\r\u{1b}[2K");
+    }
+    snapshot
+}
+
+fn read_snapshot(path: &Path) -> Result<Snapshot, Problem> {
+    let snapshot: Snapshot = read_json(path)?;
+    if snapshot.schema != SNAPSHOT_SCHEMA {
+        let why = format!("its schema is {}, this build reads {SNAPSHOT_SCHEMA}", snapshot.schema);
+        return Err(bad_option("--snapshot", &path.to_string_lossy(), &why));
+    }
+    Ok(snapshot)
 }
 
 fn show(report: &Report, output: &Output) -> Result<(), Problem> {
