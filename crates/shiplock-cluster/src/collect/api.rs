@@ -1,7 +1,6 @@
 //! Who writes objects of versions that go away, and what Helm keeps.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
@@ -16,7 +15,7 @@ use shiplock_check::snapshot::{Read, ServedResource, WrittenKind};
 use shiplock_core::version::MinorVersion;
 
 use super::Progress;
-use super::request::{List, Requests};
+use super::request::{List, Requests, items};
 
 /// Helm's own label.
 const OF_HELM: &str = "labelSelector=owner%3Dhelm";
@@ -24,7 +23,7 @@ const OF_HELM: &str = "labelSelector=owner%3Dhelm";
 const OF_HELM_NOT_PAST: &str =
     "labelSelector=owner%3Dhelm%2Cstatus%21%3Dsuperseded%2Cstatus%21%3Duninstalled%2Cstatus%21%3Duninstalling";
 /// Releases are large: few on a page keep the memory small.
-const RELEASES_ON_A_PAGE: u32 = 40;
+const RELEASES_ON_A_PAGE: u32 = 100;
 /// So few releases are got one by one.
 const RELEASES_ONE_BY_ONE_MAX: usize = 8;
 /// Where kubectl and kapp keep what they applied.
@@ -177,16 +176,27 @@ async fn all_at_once(
 ) -> Result<Vec<Release>, String> {
     let list = List { query: OF_HELM_NOT_PAST, page: RELEASES_ON_A_PAGE, ..List::of(path) };
     for attempt in 0..2 {
-        let read = RefCell::new((Vec::new(), Reader::default()));
-        let take = |stored: Stored| {
-            let id = identify(&stored.metadata.namespace, &stored.metadata.labels);
-            if let Some(id) = id.filter(|id| wanted.contains(id)) {
-                let (releases, reader) = &mut *read.borrow_mut();
-                releases.push(unpack(reader, id, &stored.data.release, is_secret));
+        // One page is unpacked while the next one is fetched; no more are held.
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+        let wanted = wanted.clone();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let mut reader = Reader::default();
+            let mut releases = Vec::new();
+            while let Some(body) = receiver.blocking_recv() {
+                for stored in items::<Stored>(&body)? {
+                    let id = identify(&stored.metadata.namespace, &stored.metadata.labels);
+                    if let Some(id) = id.filter(|id| wanted.contains(id)) {
+                        releases.push(unpack(&mut reader, id, &stored.data.release, is_secret));
+                    }
+                }
             }
-        };
-        match requests.each(list, take).await {
-            Ok(()) => return Ok(read.into_inner().0),
+            Ok::<_, String>(releases)
+        });
+        let fetched = requests.pages(list, async |body| sender.send(body).await.is_ok()).await;
+        drop(sender);
+        let unpacked = unpacking.await.map_err(|error| format!("a release could not be unpacked: {error}"))??;
+        match fetched {
+            Ok(()) => return Ok(unpacked),
             Err(failure) if failure.status == 410 && attempt == 0 => {}
             Err(failure) => return Err(failure.why),
         }

@@ -62,8 +62,6 @@ impl<'a> List<'a> {
 #[derive(Deserialize)]
 struct Page<T> {
     #[serde(default)]
-    metadata: PageMetadata,
-    #[serde(default)]
     kind: String,
     // An empty list of metadata has none.
     items: Option<Vec<T>>,
@@ -73,6 +71,16 @@ struct Page<T> {
 struct PageMetadata {
     #[serde(default, rename = "continue")]
     token: Option<String>,
+}
+
+/// The objects of a page.
+pub(super) fn items<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, String> {
+    let page: Page<T> = serde_json::from_slice(body)
+        .map_err(|error| format!("the answer is no list: line {}, column {}", error.line(), error.column()))?;
+    if !page.kind.ends_with("List") {
+        return Err("the answer is no list: its kind says so".to_owned());
+    }
+    Ok(page.items.unwrap_or_default())
 }
 
 /// Why something was not seen.
@@ -175,8 +183,41 @@ impl<'a> Requests<'a> {
         list: List<'_>,
         mut take: impl FnMut(T),
     ) -> Result<(), NotSeen> {
+        let mut count = 0_usize;
+        let mut failure = None;
+        self.pages(list, async |body| {
+            match items::<T>(&body) {
+                Ok(items) => {
+                    count += items.len();
+                    items.into_iter().for_each(&mut take);
+                }
+                Err(why) => failure = Some(why),
+            }
+            count <= OBJECTS_MAX && failure.is_none()
+        })
+        .await?;
+        match failure {
+            Some(why) => Err(NotSeen { status: 0, why }),
+            None if count > OBJECTS_MAX => {
+                Err(NotSeen { status: 0, why: format!("there are more than {OBJECTS_MAX} objects") })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gets a list and hands on each page as it came, until there are no more or the taker wants none.
+    pub(super) async fn pages(
+        &self,
+        list: List<'_>,
+        mut take: impl AsyncFnMut(Vec<u8>) -> bool,
+    ) -> Result<(), NotSeen> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default)]
+            metadata: PageMetadata,
+        }
         let accept = if list.metadata_only { METADATA } else { JSON };
-        let (mut token, mut count) = (String::new(), 0_usize);
+        let mut token = String::new();
         loop {
             let mut path = format!("{}?limit={}", list.path, list.page);
             if !list.query.is_empty() {
@@ -186,22 +227,16 @@ impl<'a> Requests<'a> {
                 path = format!("{path}&continue={}", escape(&token));
             }
             let body = self.get(&path, accept).await?;
-            let unreadable = |why: &str| NotSeen { status: 0, why: format!("the answer is no list: {why}") };
-            let page: Page<T> = serde_json::from_slice(&body)
-                .map_err(|error| unreadable(&format!("line {}, column {}", error.line(), error.column())))?;
-            if !page.kind.ends_with("List") {
-                return Err(unreadable("its kind says so"));
+            let unreadable = |why: String| NotSeen { status: 0, why: format!("the answer is no list: {why}") };
+            let head: Head = serde_json::from_slice(&body)
+                .map_err(|error| unreadable(format!("line {}, column {}", error.line(), error.column())))?;
+            if !take(body).await {
+                return Ok(());
             }
-            let items = page.items.unwrap_or_default();
-            count += items.len();
-            if count > OBJECTS_MAX {
-                return Err(NotSeen { status: 0, why: format!("there are more than {OBJECTS_MAX} objects") });
-            }
-            items.into_iter().for_each(&mut take);
-            match page.metadata.token.filter(|token| !token.is_empty()) {
+            match head.metadata.token.filter(|token| !token.is_empty()) {
                 // The same token again would never end.
                 Some(next) if next != token => token = next,
-                Some(_) => return Err(unreadable("its pages do not end")),
+                Some(_) => return Err(unreadable("its pages do not end".to_owned())),
                 None => return Ok(()),
             }
         }
