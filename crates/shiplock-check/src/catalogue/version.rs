@@ -4,7 +4,7 @@ use super::{Check, Scope, Sentence, Severity, not_built, says};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
-        id: "VER-001",
+        id: "VER-013",
         name: "upgrade-path",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
