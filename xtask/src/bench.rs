@@ -34,6 +34,8 @@ pub struct Arguments {
     /// The lab to use
     #[arg(long, default_value_t = 0, env = "SHIPLOCK_LAB_ID")]
     id: u8,
+    #[command(flatten)]
+    precheck: crate::bench_precheck::PrecheckArguments,
 }
 
 /// What to measure.
@@ -45,6 +47,8 @@ enum What {
     Idle,
     /// A server that is started again with many running upgrades in its store; needs no lab
     Restart,
+    /// What the pre-check finds of what is there, and how fast it is on files; needs no cluster
+    Precheck,
 }
 
 /// Runs one benchmark.
@@ -53,6 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::Pools => pools,
         What::Idle => idle,
         What::Restart => return restart::run(arguments.runs, arguments.upgrades),
+        What::Precheck => return crate::bench_precheck::run(&arguments.precheck, arguments.runs),
     };
     let lab = Lab::open(arguments.id)?;
     let custody = Custody::begin(&lab)?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, e2e, lab};
+use xtask::{bench, ci, e2e, lab, lifecycle};
 
 /// Developer tasks of Shiplock.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ enum Task {
     Codegen,
     /// The end-to-end tests, on real clusters
     E2e(e2e::Arguments),
+    /// The table of API lifecycles, from Kubernetes' own sources
+    Lifecycle(lifecycle::Arguments),
     /// Measurements, with a peer or a limit beside them
     Bench(bench::Arguments),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::ci().map(|()| ExitCode::SUCCESS),
         Task::Codegen => ci::codegen().map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Lifecycle(arguments) => lifecycle::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::E2e(arguments) => e2e::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match result {

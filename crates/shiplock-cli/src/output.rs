@@ -92,10 +92,16 @@ impl Output {
     /// Prints a result.
     pub(crate) fn result<T: Serialize>(&self, data: T, text: impl FnOnce(&Style) -> String) {
         match self.format {
-            Format::Text => print(&text(&self.style())),
             Format::Json => print_json(&data),
             Format::Ndjson => print_line(&data),
+            // The other forms are printed by `check` itself.
+            _ => print(&text(&self.style())),
         }
+    }
+
+    /// Prints a result that has its form already.
+    pub(crate) fn raw(&self, text: &str) {
+        print(text);
     }
 
     /// Prints an event of a feed, where each has its line.
@@ -128,9 +134,9 @@ impl Output {
     /// Says what went wrong: for people on stderr, for programs on stdout.
     pub(crate) fn problem(&self, occurrence: &Problem) -> Exit {
         match self.format {
-            Format::Text => {}
             Format::Json => print_json(&Refused::new(occurrence)),
             Format::Ndjson => print_line(&Refused::new(occurrence)),
+            _ => {}
         }
         self.say(&problem::problem(occurrence, &self.progress_style()));
         Exit::of_problem(occurrence)

@@ -2,6 +2,7 @@
 //!
 //! Each page has two parts, English then Chinese, with a line `---` between. A test holds pages, codes and checks together.
 
+use shiplock_check::catalogue;
 use shiplock_core::check::CHECKS;
 use shiplock_core::language::Language;
 use shiplock_core::problem::Code;
@@ -46,18 +47,30 @@ pub(crate) fn page(code: Code, language: Language) -> &'static str {
 /// A check as people look it up: its id, what it promises, its page.
 pub(crate) struct CheckPage {
     pub(crate) id: &'static str,
-    pub(crate) title: &'static str,
-    pub(crate) page: &'static str,
+    pub(crate) title: String,
+    pub(crate) page: String,
 }
 
-/// The pages of all checks in a language.
-pub(crate) fn checks(language: Language) -> impl Iterator<Item = CheckPage> {
-    CHECKS.iter().map(move |id| {
-        let page = part(CHECK_PAGES, id, language);
-        let heading = page.lines().next().unwrap_or_default();
-        let title = heading.split_once([':', '：']).map_or(heading, |(_, title)| title.trim());
-        CheckPage { id, title, page }
-    })
+/// The pages of all checks in a language, by id: those that guard a plan, and those of the pre-check's catalogue. Where
+/// both ask the same the page is the one of the plan's check, which says more.
+pub(crate) fn checks(language: Language) -> Vec<CheckPage> {
+    let of_plans = CHECKS.iter().map(|id| (*id, part(CHECK_PAGES, id, language).to_owned()));
+    let others = catalogue::all().iter().filter(|check| !CHECKS.contains(&check.id));
+    let of_catalogue = others.map(|check| {
+        let whole = shiplock_check::render::page(check);
+        let (english, chinese) = whole.split_once(PARTING).unwrap_or((&whole, &whole));
+        (check.id, language.pick(english, chinese).to_owned())
+    });
+    let mut pages: Vec<CheckPage> = of_plans
+        .chain(of_catalogue)
+        .map(|(id, page)| {
+            let heading = page.lines().next().unwrap_or_default();
+            let title = heading.split_once([':', '：']).map_or(heading, |(_, title)| title.trim()).to_owned();
+            CheckPage { id, title, page }
+        })
+        .collect();
+    pages.sort_by_key(|page| page.id);
+    pages
 }
 
 fn part(pages: &'static [(&str, &str)], id: &str, language: Language) -> &'static str {
@@ -107,12 +120,13 @@ mod tests {
     fn every_check_has_a_page_and_every_page_a_check() {
         let checks: BTreeSet<String> = CHECKS.iter().map(|id| (*id).to_owned()).collect();
         assert_eq!(checks, built_in(CHECK_PAGES), "write docs/checks/ID.md and name the check in pages!");
-        assert_eq!(checks, files("checks"), "docs/checks and the checks differ");
+        let all: BTreeSet<String> = checks.into_iter().chain(catalogue::all().iter().map(|check| check.id.to_owned())).collect();
+        assert_eq!(all, files("checks"), "docs/checks and the checks differ");
         for (language, parts) in [
             (Language::En, ["## When it stops the start\n", "## What to do\n", "## Related\n"]),
             (Language::Zh, ["## 何时阻止开始\n", "## 如何处理\n", "## 相关\n"]),
         ] {
-            for check in super::checks(language) {
+            for check in super::checks(language).into_iter().filter(|check| CHECKS.contains(&check.id)) {
                 assert!(check.page.starts_with(&format!("# {}", check.id)), "{} {language:?}", check.id);
                 assert!(!check.title.is_empty() && !check.title.contains(check.id), "{}: {}", check.id, check.title);
                 for part in parts {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod cache;
+pub mod collect;
 mod connection;
 pub mod drain;
 pub mod kubeconfig;

@@ -32,7 +32,7 @@ const HEARTBEAT_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// How old versions may get.
 const VERSIONS_AGE_MAX: Duration = Duration::from_secs(30);
 /// No cluster has more instances of its API server.
-const INSTANCES_MAX: usize = 32;
+pub(crate) const INSTANCES_MAX: usize = 32;
 
 /// What a survey found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ async fn version(connection: &Connection) -> Result<KubernetesVersion, Problem> 
 }
 
 /// `address:port` of each instance, from the EndpointSlices of the Service `kubernetes`.
-async fn instance_addresses(connection: &Connection) -> Result<BTreeSet<String>, Problem> {
+pub(crate) async fn instance_addresses(connection: &Connection) -> Result<BTreeSet<String>, Problem> {
     let slices: Api<EndpointSlice> = Api::namespaced(connection.client.clone(), "default");
     let parameters = ListParams::default().labels("kubernetes.io/service-name=kubernetes").limit(100);
     let ask = Ask::new("list", "endpointslices.discovery.k8s.io");

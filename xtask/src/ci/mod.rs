@@ -87,10 +87,11 @@ fn run(what: &str, mut command: Command) -> Result<()> {
 const MAY_USE: &[(&str, &[&str])] = &[
     ("shiplock-core", &[]),
     ("shiplock-api", &["shiplock-core"]),
-    ("shiplock-cluster", &["shiplock-core"]),
+    ("shiplock-check", &["shiplock-core"]),
+    ("shiplock-cluster", &["shiplock-check", "shiplock-core"]),
     ("shiplock-agent", &["shiplock-api", "shiplock-core"]),
-    ("shiplock-server", &["shiplock-api", "shiplock-cluster", "shiplock-core"]),
-    ("shiplock-cli", &["shiplock-api", "shiplock-cluster", "shiplock-core", "shiplock-server"]),
+    ("shiplock-server", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core"]),
+    ("shiplock-cli", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core", "shiplock-server"]),
     ("xtask", &[]),
 ];
 
@@ -98,6 +99,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const MUST_NOT_REACH: &[(&str, &[&str])] = &[
     ("shiplock-core", &["tokio", "kube", "sqlx", "reqwest", "axum", "rand"]),
     ("shiplock-agent", &["kube", "sqlx", "axum", "schemars", "openssl-sys", "aws-lc-sys"]),
+    ("shiplock-check", &["tokio", "kube", "sqlx", "reqwest", "axum", "rand"]),
     ("shiplock-cli", &["openssl-sys", "aws-lc-sys"]),
 ];
 

@@ -14,6 +14,7 @@ pub(crate) mod custody;
 mod fencing;
 pub(crate) mod installation;
 pub(crate) mod pools;
+mod precheck;
 mod refusals;
 mod samples;
 
@@ -104,6 +105,12 @@ const SCENARIOS: &[Scenario] = &[
         promise: "three masters are upgraded one by one: never two away, the API answers, no request is lost",
         in_gate: false,
         run: control_plane::three_masters,
+    },
+    Scenario {
+        name: "precheck",
+        promise: "who writes through a version that goes away is found, and nothing else is",
+        in_gate: true,
+        run: precheck::run,
     },
     Scenario {
         name: "refusals",

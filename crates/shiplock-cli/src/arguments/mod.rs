@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and the help that teaches it.
 
 mod backup;
+mod check;
 mod cluster;
 mod plan;
 mod serve;
@@ -11,6 +12,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use shiplock_core::language::Language;
 
 pub use self::backup::{BackupCommand, BackupExportArguments};
+pub use self::check::{CheckArguments, FailOn, Policy};
 pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand};
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
 pub use self::serve::ServeArguments;
@@ -86,6 +88,23 @@ pub enum Format {
     Json,
     /// One object in each line, for programs that read feeds.
     Ndjson,
+    /// Of `check` only: YAML.
+    Yaml,
+    /// Of `check` only: Markdown.
+    Markdown,
+    /// Of `check` only: one HTML file.
+    Html,
+    /// Of `check` only: SARIF for code scanners.
+    Sarif,
+    /// Of `check` only: JUnit for CI systems.
+    Junit,
+}
+
+impl Format {
+    /// Whether only `check` has this form.
+    fn is_of_check(self) -> bool {
+        matches!(self, Self::Yaml | Self::Markdown | Self::Html | Self::Sarif | Self::Junit)
+    }
 }
 
 /// The form of progress.
@@ -114,6 +133,8 @@ pub enum Command {
     /// Enrol and list the agents of nodes.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Find what an upgrade will break, in a cluster or in files. Changes nothing; needs no server.
+    Check(CheckArguments),
     /// Make a plan and show it. Nothing is touched.
     Plan(PlanArguments),
     /// Upgrade: make a plan or take one, show it, ask, start, stay attached.
@@ -247,7 +268,12 @@ pub enum UpgradesCommand {
 /// Reads a command line.
 pub fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
     let matches = Arguments::command().try_get_matches_from(given)?;
-    Arguments::from_arg_matches(&matches)
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    if arguments.global.output.is_of_check() && !matches!(arguments.command, Command::Check(_)) {
+        let what = "this command prints text, json or ndjson; the other forms are of `check`";
+        return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, what));
+    }
+    Ok(arguments)
 }
 
 #[cfg(test)]
@@ -291,6 +317,11 @@ mod tests {
             ("shiplock upgrade prod --plan p1", false),
             ("shiplock upgrade prod", false),
             ("shiplock upgrade", false),
+            ("shiplock check", true),
+            ("shiplock check -f a b - --to v1.37.2 -o sarif --only API,WHK-001 --fail-on warn", true),
+            ("shiplock check --to 1", false),
+            ("shiplock check --require moon", false),
+            ("shiplock plan prod --to 1.36 -o html", false),
             ("shiplock watch", true),
             ("shiplock watch u1 --after 7 --progress json --lang zh", true),
             ("shiplock watch u1 --lang fr", false),

@@ -22,21 +22,22 @@ pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Probl
         let english = |code: &Code| code.text().sentence[0].to_owned();
         let line = |code: &str, sentence: String| result::CodeLine { code: code.to_owned(), sentence };
         let codes = Code::ALL.iter().map(|code| line(code.id(), english(code)));
-        let checks = pages::checks(Language::En).map(|check| line(check.id, check.title.to_owned()));
+        let checks = pages::checks(Language::En).into_iter().map(|check| line(check.id, check.title));
         output.result(result::Codes { codes: codes.chain(checks).collect() }, |style| {
             let codes = Code::ALL.iter().map(|code| format!("{code}  {}\n", sentence(code, style)));
-            let checks = pages::checks(style.language).map(|check| format!("{}  {}\n", check.id, check.title));
+            let checks = pages::checks(style.language);
+            let checks = checks.iter().map(|check| format!("{:<8} {}\n", check.id, check.title));
             codes.chain(checks).collect()
         });
         return Ok(Exit::Done);
     };
-    if let Some(check) = pages::checks(output.language()).find(|check| check.id.eq_ignore_ascii_case(asked)) {
+    if let Some(check) = pages::checks(output.language()).into_iter().find(|check| check.id.eq_ignore_ascii_case(asked)) {
         let explained = result::ExplainedCheck {
             check: check.id.to_owned(),
-            title: check.title.to_owned(),
-            page: check.page.to_owned(),
+            title: check.title,
+            page: check.page.clone(),
         };
-        output.result(explained, |style| pages::for_terminal(check.page, output.reading_width(), style));
+        output.result(explained, |style| pages::for_terminal(&check.page, output.reading_width(), style));
         return Ok(Exit::Done);
     }
     let Some(code) = Code::from_id(asked) else {

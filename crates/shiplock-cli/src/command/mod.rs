@@ -1,6 +1,7 @@
 //! The commands: each asks the server and hands the answer to the output.
 
 mod backup;
+mod check;
 mod cluster;
 mod confirm;
 mod control;
@@ -32,6 +33,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Serve(options) => serve::serve(options, &environment, output).await,
         Command::Cluster(command) => cluster::run(command, context, output).await,
         Command::Agent(command) => cluster::agent(command, &context()?).await,
+        Command::Check(options) => check::check(options, output).await,
         Command::Plan(options) => plan::plan(options, &context()?).await,
         Command::Upgrade(options) => plan::upgrade(options, &context()?).await,
         Command::Watch(options) => {

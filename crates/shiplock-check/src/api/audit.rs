@@ -1,0 +1,172 @@
+//! The audit log: the only source that names the caller.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::lifecycle::{Standing, Table};
+use crate::question::{Profile, Question};
+use crate::report::{Finding, Outcome, Subject};
+
+/// Kubernetes' own controllers that touch every version that is served; they follow the cluster by themselves.
+const OWN_USERS: &[&str] = &[
+    "system:apiserver",
+    "system:kube-controller-manager",
+    "system:kube-scheduler",
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccount:kube-system:namespace-controller",
+    "system:serviceaccount:kube-system:resourcequota-controller",
+    "system:serviceaccount:openshift-kube-controller-manager:cluster-policy-controller",
+];
+/// No log names more callers that must be told apart.
+const CALLERS_MAX: usize = 10_000;
+/// A caller that was last seen so long before the check does not block under the strict profile.
+const RECENT_SECONDS: i64 = 24 * 3600;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    stage: Cow<'a, str>,
+    #[serde(borrow, default)]
+    verb: Cow<'a, str>,
+    #[serde(borrow, default)]
+    user: User<'a>,
+    #[serde(borrow, default, rename = "sourceIPs")]
+    source_ips: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default)]
+    user_agent: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    object_ref: Option<ObjectReference<'a>>,
+    #[serde(default)]
+    request_received_timestamp: Option<Timestamp>,
+}
+
+#[derive(Default, Deserialize)]
+struct User<'a> {
+    #[serde(borrow, default)]
+    username: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ObjectReference<'a> {
+    #[serde(borrow, default)]
+    resource: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api_group: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    count: u64,
+    verbs: BTreeSet<String>,
+    last: Option<Timestamp>,
+    address: String,
+}
+
+/// What a log says, line by line.
+#[derive(Debug, Default)]
+pub struct AuditLog {
+    /// Position of the kind in the table, user, user agent.
+    callers: BTreeMap<(usize, String, String), Calls>,
+    lines: u64,
+    bad: Option<(u64, String)>,
+}
+
+impl AuditLog {
+    /// How many lines were read.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Takes a line.
+    pub fn take(&mut self, line: &[u8], question: &Question) {
+        self.lines += 1;
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return;
+        }
+        if line.first() != Some(&b'{') || line.last() != Some(&b'}') {
+            self.note_bad("it is not a JSON object");
+            return;
+        }
+        // Most lines are of versions that stay.
+        let may_matter = ["beta", "alpha", "k8s.io/deprecated"];
+        if !may_matter.iter().any(|word| memchr::memmem::find(line, word.as_bytes()).is_some()) {
+            return;
+        }
+        match serde_json::from_slice::<Event<'_>>(line) {
+            Ok(event) => self.count(&event, question),
+            Err(error) => self.note_bad(&format!("column {} is not as an audit event has it", error.column())),
+        }
+    }
+
+    fn note_bad(&mut self, why: &str) {
+        self.bad.get_or_insert((self.lines, why.to_owned()));
+    }
+
+    fn count(&mut self, event: &Event<'_>, question: &Question) {
+        let Some(reference) = &event.object_ref else { return };
+        // A request has several stages; this one is there once, and only when it was served.
+        if event.stage != "ResponseComplete" || OWN_USERS.contains(&event.user.username.as_ref()) {
+            return;
+        }
+        let table = Table::shipped();
+        let same = |life: &crate::lifecycle::KindLifecycle<'_>| {
+            life.group == reference.api_group
+                && life.version == reference.api_version
+                && life.resource == Some(&*reference.resource)
+        };
+        let Some(position) = table.kinds().iter().position(same) else { return };
+        if !matches!(table.kinds()[position].standing(question.target), Standing::Removed { .. }) {
+            return;
+        }
+        let agent = event.user_agent.as_deref().unwrap_or("no user agent").to_owned();
+        let key = (position, event.user.username.clone().into_owned(), agent);
+        if self.callers.len() >= CALLERS_MAX && !self.callers.contains_key(&key) {
+            return;
+        }
+        let calls = self.callers.entry(key).or_default();
+        calls.count += 1;
+        calls.verbs.insert(event.verb.clone().into_owned());
+        if calls.last <= event.request_received_timestamp {
+            calls.last = event.request_received_timestamp;
+            calls.address = event.source_ips.iter().flatten().next().cloned().unwrap_or_default().into_owned();
+        }
+    }
+
+    /// What the log means at the target.
+    pub fn judge(&self, file: &str, question: &Question) -> Vec<Finding> {
+        let table = Table::shipped();
+        let mut findings = Vec::new();
+        for ((position, user, agent), calls) in &self.callers {
+            let life = &table.kinds()[*position];
+            let Standing::Removed { since } = life.standing(question.target) else { continue };
+            let is_recent =
+                calls.last.is_some_and(|last| question.now.as_second() - last.as_second() <= RECENT_SECONDS);
+            let outcome = if question.profile == Profile::Strict && is_recent { Outcome::Fail } else { Outcome::Warn };
+            let successor = table.successor(life, question.target);
+            let finding = Finding::new("API-009", "called", outcome, Subject::new("Client", "", user))
+                .with("api", format!("{} {}", life.api_version(), life.kind))
+                .with("user", user)
+                .with("agent", agent)
+                .with("count", calls.count)
+                .with("last", calls.last.map_or_else(|| "-".to_owned(), |last| last.to_string()))
+                .with("address", &calls.address)
+                .with("verbs", calls.verbs.iter().cloned().collect::<Vec<_>>().join(", "))
+                .with("removed", since)
+                .with("successor", successor.map_or_else(|| "-".to_owned(), |found| found.api_version));
+            findings.push(finding.seen("API-009", file));
+        }
+        if let Some((line, why)) = &self.bad {
+            let finding = Finding::new("API-009", "unreadable", Outcome::Unknown, Subject::new("File", "", file));
+            findings.push(finding.with("line", line).with("why", why));
+        }
+        findings
+    }
+}

@@ -1,0 +1,255 @@
+//! Helm releases: what the stored manifests hold, and what that means.
+//!
+//! Helm keeps each revision in a Secret or ConfigMap: JSON, packed with gzip, in base64. Only what identifies objects
+//! is kept of it: values and rendered Secrets never leave this module.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::bufread::GzDecoder;
+use serde::{Deserialize, Serialize};
+
+use super::{Usage, constraint, flagged, judge_one};
+use crate::lifecycle::Table;
+use crate::manifest::{self, Object, Sink, Trouble};
+use crate::question::Question;
+use crate::report::{Evidence, Finding, Outcome, Subject};
+
+/// No release unpacks to more; what does is no release that Helm could load.
+const UNPACKED_BYTES_MAX: u64 = 128 << 20;
+/// No release has more objects of flagged kinds.
+const OBJECTS_MAX: usize = 20_000;
+
+/// A revision, by the labels of its Secret or ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revision {
+    /// The namespace.
+    pub namespace: String,
+    /// The name of the release.
+    pub release: String,
+    /// The number of the revision.
+    pub revision: u64,
+    /// Such as `deployed` or `failed`.
+    pub status: String,
+}
+
+/// What is kept of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Which one.
+    #[serde(flatten)]
+    pub id: Revision,
+    /// The chart and its version.
+    pub chart: String,
+    /// The versions of Kubernetes that the chart asks for.
+    pub kube_version: Option<String>,
+    /// The objects whose version some release of Kubernetes deprecates or removes.
+    pub objects: Vec<ReleaseObject>,
+    /// Why it cannot be read, if it cannot.
+    pub unreadable: Option<String>,
+}
+
+/// An object in a release's manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReleaseObject {
+    /// The version.
+    pub api_version: String,
+    /// The kind.
+    pub kind: String,
+    /// The namespace; empty where the manifest leaves it to the release.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+#[derive(Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow, default)]
+    manifest: Cow<'a, str>,
+    #[serde(borrow, default)]
+    hooks: Option<Vec<Hook<'a>>>,
+    #[serde(borrow)]
+    chart: Option<Chart<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Hook<'a> {
+    #[serde(borrow, default)]
+    manifest: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Chart<'a> {
+    #[serde(borrow)]
+    metadata: Option<ChartMetadata<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ChartMetadata<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    version: Cow<'a, str>,
+    #[serde(borrow, default, rename = "kubeVersion")]
+    kube_version: Option<Cow<'a, str>>,
+}
+
+/// Reads releases one after the other, with buffers that are used again.
+#[derive(Debug, Default)]
+pub struct Reader {
+    packed: Vec<u8>,
+    unpacked: Vec<u8>,
+}
+
+impl Reader {
+    /// Reads what Helm stored: `payload` is the text of a ConfigMap, or of a Secret after one base64 is taken off.
+    pub fn read(&mut self, id: Revision, payload: &[u8]) -> Release {
+        let outcome = self.unpack(payload).and_then(|()| interpret(&self.unpacked));
+        // One large release must not keep its memory for all that follow.
+        for buffer in [&mut self.packed, &mut self.unpacked] {
+            buffer.clear();
+            buffer.shrink_to(4 << 20);
+        }
+        match outcome {
+            Ok((chart, kube_version, objects)) => Release { id, chart, kube_version, objects, unreadable: None },
+            Err(why) => {
+                Release { id, chart: String::new(), kube_version: None, objects: Vec::new(), unreadable: Some(why) }
+            }
+        }
+    }
+
+    fn unpack(&mut self, payload: &[u8]) -> Result<(), String> {
+        self.packed.clear();
+        self.unpacked.clear();
+        STANDARD.decode_vec(payload.trim_ascii(), &mut self.packed).map_err(|_| "it is not base64".to_owned())?;
+        if !self.packed.starts_with(&[0x1F, 0x8B]) {
+            // Helm reads plain JSON too.
+            std::mem::swap(&mut self.packed, &mut self.unpacked);
+            return Ok(());
+        }
+        let mut decoder = GzDecoder::new(self.packed.as_slice()).take(UNPACKED_BYTES_MAX + 1);
+        decoder.read_to_end(&mut self.unpacked).map_err(|error| format!("it cannot be unpacked: {error}"))?;
+        if self.unpacked.len() as u64 > UNPACKED_BYTES_MAX {
+            return Err(format!("it unpacks to more than {UNPACKED_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+}
+
+type Interpreted = (String, Option<String>, Vec<ReleaseObject>);
+
+fn interpret(json: &[u8]) -> Result<Interpreted, String> {
+    // The parser's message could quote what is secret; its place does not.
+    let stored: Stored<'_> = serde_json::from_slice(json)
+        .map_err(|error| format!("it is not a release: line {}, column {}", error.line(), error.column()))?;
+    let mut kept = Kept::default();
+    manifest::read_text(&stored.manifest, &mut kept);
+    for hook in stored.hooks.iter().flatten() {
+        manifest::read_text(&hook.manifest, &mut kept);
+    }
+    if let Some(trouble) = kept.trouble {
+        return Err(format!("line {} of its manifest cannot be read", trouble.line));
+    }
+    let metadata = stored.chart.and_then(|chart| chart.metadata);
+    let (chart, kube_version) = metadata.map_or_else(Default::default, |metadata| {
+        let kube_version = metadata.kube_version.filter(|text| !text.is_empty()).map(Cow::into_owned);
+        (format!("{} {}", metadata.name, metadata.version).trim().to_owned(), kube_version)
+    });
+    Ok((chart, kube_version, kept.objects.into_iter().collect()))
+}
+
+#[derive(Default)]
+struct Kept {
+    objects: BTreeSet<ReleaseObject>,
+    trouble: Option<Trouble>,
+}
+
+impl Sink for Kept {
+    fn object(&mut self, object: Object<'_>) {
+        let life = Table::shipped().find(object.api_version, object.kind);
+        let is_of_interest = life.is_some_and(|life| life.deprecated.is_some() || life.removed.is_some());
+        if is_of_interest && self.objects.len() < OBJECTS_MAX {
+            self.objects.insert(ReleaseObject {
+                api_version: object.api_version.to_owned(),
+                kind: object.kind.to_owned(),
+                namespace: object.namespace.to_owned(),
+                name: object.name.to_owned(),
+            });
+        }
+    }
+    fn trouble(&mut self, trouble: Trouble) {
+        self.trouble.get_or_insert(trouble);
+    }
+}
+
+/// Whether a status means that Helm works from this revision.
+fn is_deployed(status: &str) -> bool {
+    status == "deployed"
+}
+
+/// Whether a status means that the revision has no say any more.
+fn is_past(status: &str) -> bool {
+    matches!(status, "superseded" | "uninstalled" | "uninstalling")
+}
+
+/// Of all revisions, those that must be read: the newest deployed one of each release, and the newest one where it
+/// failed or is pending.
+pub fn wanted(revisions: &[Revision]) -> BTreeSet<&Revision> {
+    let mut releases: BTreeMap<(&str, &str), Vec<&Revision>> = BTreeMap::new();
+    for revision in revisions {
+        releases.entry((&revision.namespace, &revision.release)).or_default().push(revision);
+    }
+    let mut wanted = BTreeSet::new();
+    for revisions in releases.values() {
+        let newest = revisions.iter().max_by_key(|revision| revision.revision);
+        let deployed = revisions.iter().filter(|one| is_deployed(&one.status)).max_by_key(|one| one.revision);
+        wanted.extend(deployed);
+        wanted.extend(newest.filter(|newest| !is_past(&newest.status)));
+    }
+    wanted
+}
+
+/// What the releases that were read mean.
+pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Finding>) {
+    let (mut usages, mut findings) = (Vec::new(), Vec::new());
+    for release in releases {
+        let Revision { namespace, release: name, revision, status } = &release.id;
+        let subject = || Subject::new("HelmRelease", namespace, name);
+        let identified = |finding: Finding| {
+            finding.with("revision", revision).with("status", status).with("release", name).with("namespace", namespace)
+        };
+        if let Some(why) = &release.unreadable {
+            let finding = Finding::new("API-005", "unreadable", Outcome::Unknown, subject()).with("why", why);
+            findings.push(identified(finding));
+        }
+        for object in &release.objects {
+            let Some(life) = flagged(&object.api_version, &object.kind, question.target) else { continue };
+            let seen = format!("release {namespace}/{name} revision {revision} ({}), status {status}", release.chart);
+            let evidence = Evidence { source: "API-005".to_owned(), seen };
+            if is_deployed(status) {
+                let home = if object.namespace.is_empty() && life.namespaced == Some(true) {
+                    namespace
+                } else {
+                    &object.namespace
+                };
+                let subject = Subject::new(&object.kind, home, &object.name);
+                usages.push(Usage { life, subject, place: None, evidence });
+            } else if let Some(judged) = judge_one(life, subject(), question) {
+                let mut finding = Finding::new("API-005", "not-deployed", Outcome::Warn, subject());
+                finding.parameters = judged.parameters;
+                findings.push(Finding { evidence: vec![evidence], ..identified(finding) });
+            }
+        }
+        let constraint = release.kube_version.as_deref().filter(|_| is_deployed(status));
+        let excluded = constraint.filter(|text| constraint::admits(text, question.target.minor) == Some(false));
+        if let Some(constraint) = excluded {
+            let finding = Finding::new("API-006", "excluded", Outcome::Warn, subject());
+            let finding = finding.with("chart", &release.chart).with("constraint", constraint);
+            findings.push(identified(finding.with("target", question.target)));
+        }
+    }
+    (usages, findings)
+}

@@ -1,0 +1,146 @@
+//! What an API server counts of itself, as far as checks ask for it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shiplock_core::version::MinorVersion;
+
+use crate::lifecycle::Table;
+use crate::question::Question;
+use crate::report::{Finding, Outcome, Subject};
+
+/// The metrics that are kept; every other line is passed over.
+const KEPT: &[&str] = &[
+    "apiserver_requested_deprecated_apis",
+    "apiserver_webhooks_x509_missing_san_total",
+    "apiserver_webhooks_x509_insecure_sha1_total",
+    "apiserver_kube_aggregator_x509_missing_san_total",
+    "apiserver_kube_aggregator_x509_insecure_sha1_total",
+    "apiserver_flowcontrol_rejected_requests_total",
+    "apiserver_storage_objects",
+    "apiserver_resource_objects",
+    "apiserver_storage_size_bytes",
+    "process_start_time_seconds",
+];
+/// No API server has more lines of the metrics that are kept.
+const SAMPLES_MAX: usize = 20_000;
+
+/// The metrics of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The address of the instance.
+    pub address: String,
+    /// Name, labels, value.
+    pub samples: Vec<Sample>,
+}
+
+/// One value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The name of the metric.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The value.
+    pub value: f64,
+}
+
+impl Metrics {
+    /// Takes a line of the text format if a check asks for it.
+    pub fn take(&mut self, line: &str) {
+        let end = line.find(['{', ' ']).unwrap_or(line.len());
+        if !KEPT.contains(&&line[..end]) || self.samples.len() >= SAMPLES_MAX {
+            return;
+        }
+        let (labels, rest) = match line[end..].strip_prefix('{').and_then(|rest| rest.rsplit_once('}')) {
+            Some((labels, rest)) => (read_labels(labels), rest),
+            None => (BTreeMap::new(), &line[end..]),
+        };
+        if let Some(Ok(value)) = rest.split_whitespace().next().map(str::parse) {
+            self.samples.push(Sample { name: line[..end].to_owned(), labels, value });
+        }
+    }
+
+    /// The values of a metric.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
+        self.samples.iter().filter(move |sample| sample.name == name)
+    }
+
+    /// When the process started.
+    pub fn started(&self) -> Option<Timestamp> {
+        #[expect(clippy::cast_possible_truncation, reason = "a time in seconds")]
+        let second = |sample: &Sample| Timestamp::from_second(sample.value as i64).ok();
+        self.all("process_start_time_seconds").find_map(second)
+    }
+}
+
+/// `a="b",c="d"`; what is escaped is of no interest here and stays so.
+fn read_labels(text: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once("=\"") {
+        let Some((value, after)) = after.split_once('"') else { break };
+        labels.insert(name.trim_start_matches(',').to_owned(), value.to_owned());
+        rest = after;
+    }
+    labels
+}
+
+/// Requests to versions that are gone at the target or one release later.
+pub fn judge(metrics: &Metrics, question: &Question) -> Vec<Finding> {
+    let table = Table::shipped();
+    let since = metrics.started().map_or_else(|| "its start".to_owned(), |time| time.to_string());
+    let mut findings = Vec::new();
+    for sample in metrics.all("apiserver_requested_deprecated_apis").filter(|sample| sample.value > 0.0) {
+        let label = |name: &str| sample.labels.get(name).map_or("", String::as_str);
+        let Ok(removed) = label("removed_release").parse::<MinorVersion>() else { continue };
+        if removed > question.target.next() {
+            continue;
+        }
+        let (group, version, resource) = (label("group"), label("version"), label("resource"));
+        let life = table.find_resource(group, version, resource);
+        let successor = life.and_then(|life| table.successor(life, question.target.max(removed)));
+        let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let subject = Subject::new("Client", "", &format!("of {group_version} {resource}"));
+        let finding = Finding::new("API-008", "requested", Outcome::Warn, subject)
+            .with("api", format!("{group_version} {resource}"))
+            .with("since", &since)
+            .with("removed", removed)
+            .with("successor", successor.map_or_else(|| "-".to_owned(), |found| found.api_version));
+        findings.push(finding.seen("API-008", format!("API server {}", metrics.address)));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_that_checks_ask_for_are_kept() {
+        let mut metrics = Metrics::default();
+        for line in [
+            "# HELP apiserver_requested_deprecated_apis x",
+            "apiserver_requested_deprecated_apis{group=\"storage.k8s.io\",removed_release=\"1.37\",resource=\"volumeattributesclasses\",subresource=\"\",version=\"v1beta1\"} 1",
+            "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"\",resource=\"endpoints\",subresource=\"\",version=\"v1\"} 1",
+            "apiserver_requested_deprecated_apis_other 1",
+            "process_start_time_seconds 1.7e+09",
+            "apiserver_storage_objects{resource=\"x",
+            "",
+        ] {
+            metrics.take(line);
+        }
+        assert_eq!(metrics.samples.len(), 3);
+        assert_eq!(metrics.started().unwrap().as_second(), 1_700_000_000);
+        let question = |minor| Question {
+            target: MinorVersion { major: 1, minor },
+            current: None,
+            profile: crate::question::Profile::Default,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(judge(&metrics, &question(37)).len(), 1);
+        assert_eq!(judge(&metrics, &question(36)).len(), 1);
+        assert_eq!(judge(&metrics, &question(35)).len(), 0);
+    }
+}

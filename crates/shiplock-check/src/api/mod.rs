@@ -1,0 +1,101 @@
+//! Deprecated and removed APIs, from five sources, merged for each object and caller.
+//!
+//! Sources say what they saw as [`Usage`]; [`judge`] says what it means at the target. A version in an answer of the
+//! API server is never taken for the version that somebody writes.
+
+pub mod audit;
+pub mod authorship;
+pub mod constraint;
+pub mod files;
+pub mod helm;
+pub mod live;
+pub mod metrics;
+
+use std::collections::BTreeMap;
+
+use shiplock_core::version::MinorVersion;
+
+use crate::lifecycle::{KindLifecycle, Standing, Table};
+use crate::question::{Profile, Question};
+use crate::report::{Evidence, Finding, Outcome, Place, Subject};
+
+/// Where the reasons and ways out of removals are told.
+const GUIDE: &str = "https://kubernetes.io/docs/reference/using-api/deprecation-guide/";
+
+/// One use of a version of a kind that some release deprecates or removes.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// The life of that version.
+    pub life: &'static KindLifecycle<'static>,
+    /// The object.
+    pub subject: Subject,
+    /// Where it is written, if in a file.
+    pub place: Option<Place>,
+    /// What was seen, by which source.
+    pub evidence: Evidence,
+}
+
+/// The life of a kind that the target deprecates or removes.
+pub fn flagged(api_version: &str, kind: &str, target: MinorVersion) -> Option<&'static KindLifecycle<'static>> {
+    let life = Table::shipped().find(api_version, kind)?;
+    (life.standing(target) != Standing::Served).then_some(life)
+}
+
+/// What the uses mean at the target: one finding for each object, with all that supports it.
+pub fn judge(usages: Vec<Usage>, question: &Question) -> Vec<Finding> {
+    let mut merged: BTreeMap<(String, Subject, Option<Place>), Finding> = BTreeMap::new();
+    for Usage { life, subject, place, evidence } in usages {
+        let key = (life.api_version(), subject.clone(), place.clone());
+        if let Some(known) = merged.get_mut(&key) {
+            if !known.evidence.contains(&evidence) {
+                known.evidence.push(evidence);
+            }
+        } else if let Some(mut finding) = judge_one(life, subject, question) {
+            finding.place = place;
+            finding.evidence.push(evidence);
+            merged.insert(key, finding);
+        }
+    }
+    merged.into_values().collect()
+}
+
+/// What the use of a version means at the target; none where it is served and not deprecated.
+pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question) -> Option<Finding> {
+    let target = question.target;
+    let successor = Table::shipped().successor(life, target);
+    let named = successor.as_ref().map(|found| format!("{} {}", found.api_version, found.kind));
+    let api = format!("{} {}", life.api_version(), life.kind);
+    let finding = match life.standing(target) {
+        Standing::Served => return None,
+        Standing::Deprecated { since, removed } => {
+            let sentence = if removed.is_some() { "deprecated" } else { "deprecated-for-good" };
+            let finding = Finding::new("API-001", sentence, Outcome::Warn, subject).with("since", since);
+            removed.into_iter().fold(finding, |finding, removed| finding.with("removed", removed))
+        }
+        Standing::Removed { since } => {
+            let outcome = if question.profile == Profile::Strict { Outcome::Fail } else { Outcome::Warn };
+            // The cluster that runs may be too old for the successor: then there is a version where both are served.
+            let served_from = successor.as_ref().and_then(|found| found.served_from);
+            let too_early = served_from.filter(|from| question.current.is_some_and(|current| *from > current));
+            match (&named, too_early) {
+                (None, _) => Finding::new("API-002", "removed-for-good", outcome, subject).with("guide", GUIDE),
+                (_, Some(from)) => {
+                    Finding::new("API-002", "removed-too-early", outcome, subject).with("served_from", from)
+                }
+                _ => Finding::new("API-002", "removed", outcome, subject),
+            }
+            .with("since", since)
+        }
+    };
+    Some(finding.with("api", api).with("target", target).with("successor", named.unwrap_or_else(|| "-".to_owned())))
+}
+
+/// A finding if the target is beyond what the table knows.
+pub fn horizon(question: &Question) -> Option<Finding> {
+    let newest = Table::shipped().newest_release;
+    (question.target > newest).then(|| {
+        Finding::new("API-014", "beyond", Outcome::Unknown, Subject::cluster())
+            .with("newest", newest)
+            .with("target", question.target)
+    })
+}

@@ -1,0 +1,368 @@
+//! Deprecated and removed APIs.
+
+use super::{Check, Scope, Sentence, Severity, says};
+
+const MOVE: [&str; 2] = [
+    "have it written as {successor}; the evidence names the file, release or manager to change",
+    "请改为以 {successor} 写入；证据中列出了需修改的文件、release 或写入者",
+];
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        id: "API-001",
+        name: "deprecated-api",
+        severity: Severity::Advice,
+        scope: Scope::Any,
+        reads: "files, live objects, Helm releases",
+        title: ["APIs that the target calls deprecated", "目标版本中已弃用的 API"],
+        why: [
+            "A deprecated version still works at the target and goes away in a later release. It is advice and never stops an upgrade.",
+            "已弃用的版本在目标版本中仍可使用，但会在之后的版本中移除。此项仅为建议，不会阻止升级。",
+        ],
+        fix: MOVE,
+        sentences: &[
+            says(
+                "deprecated",
+                "{api} is deprecated since {since}; its removal is declared for {removed}",
+                "{api} 自 {since} 起弃用；声明将于 {removed} 移除",
+            ),
+            Sentence {
+                name: "deprecated-for-good",
+                text: [
+                    "{api} is deprecated since {since}; no release is named that removes it",
+                    "{api} 自 {since} 起弃用；尚未声明移除版本",
+                ],
+                fix: Some(["use {successor} when you change it next", "下次修改时请改用 {successor}"]),
+            },
+        ],
+        source: "https://kubernetes.io/docs/reference/using-api/deprecation-guide/",
+        not_built: None,
+    },
+    Check {
+        id: "API-002",
+        name: "removed-at-target",
+        severity: Severity::AdviceUnlessStrict,
+        scope: Scope::Any,
+        reads: "files, live objects, Helm releases",
+        title: ["APIs that the target does not serve", "目标版本不再提供的 API"],
+        why: [
+            "Whoever writes through a version that the API server does not serve gets `no matches for kind`. Stored objects stay; their writers break. The profile `strict` stops the upgrade.",
+            "通过 API server 不再提供的版本写入时会得到 `no matches for kind`。已存储的对象保留，但写入方会失败。strict 策略会阻止升级。",
+        ],
+        fix: MOVE,
+        sentences: &[
+            says("removed", "{api} is not served from {since} on", "{api} 自 {since} 起不再提供"),
+            Sentence {
+                name: "removed-too-early",
+                text: [
+                    "{api} is not served from {since} on, and {successor} is served only from {served_from} on",
+                    "{api} 自 {since} 起不再提供，而 {successor} 从 {served_from} 起才提供",
+                ],
+                fix: Some([
+                    "upgrade to {served_from} first, write it as {successor} there, then go on",
+                    "请先升级到 {served_from}，在该版本改写为 {successor}，再继续升级",
+                ]),
+            },
+            Sentence {
+                name: "removed-for-good",
+                text: [
+                    "{api} is not served from {since} on, and nothing takes its place",
+                    "{api} 自 {since} 起不再提供，且没有替代",
+                ],
+                fix: Some(["do without it before the upgrade: {guide}", "请在升级前去除对它的依赖：{guide}"]),
+            },
+        ],
+        source: "https://kubernetes.io/docs/reference/using-api/deprecation-guide/",
+        not_built: None,
+    },
+    Check {
+        id: "API-003",
+        name: "live-authorship",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "metadata of the objects of flagged kinds, through a version that stays",
+        title: ["Who writes live objects, and through which version", "谁在通过哪个版本写入现有对象"],
+        why: [
+            "Every version of an API shows every object, so the version in an answer says nothing. managedFields say who wrote last through which version; an old annotation alone does not.",
+            "每个 API 版本都能读到所有对象，因此返回的版本没有意义。managedFields 记录了最后由谁通过哪个版本写入；仅有旧注解不能说明问题。",
+        ],
+        fix: [
+            "see which manager wrote it: kubectl get {resource} {name} --show-managed-fields -o yaml",
+            "请查看写入者：kubectl get {resource} {name} --show-managed-fields -o yaml",
+        ],
+        sentences: &[says(
+            "nobody",
+            "nothing says who wrote {subject}: neither managedFields nor an annotation",
+            "{subject} 既无 managedFields 也无注解，无法得知写入者",
+        )],
+        source: "https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management",
+        not_built: None,
+    },
+    Check {
+        id: "API-004",
+        name: "last-applied-stale",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "annotations of kubectl and kapp on the same objects",
+        title: ["Annotations that remember an old version", "仍记录旧版本的注解"],
+        why: [
+            "kubectl keeps what it applied last. Where nothing else says who writes, that is the only trace; where managedFields are newer, it is stale and harmless.",
+            "kubectl 会保留最后一次应用的内容。没有其他记录时它是唯一线索；若 managedFields 更新，则它已过时且无害。",
+        ],
+        fix: MOVE,
+        sentences: &[says(
+            "only-trace",
+            "the only trace of who wrote this is an annotation with {api}",
+            "唯一的写入记录是带有 {api} 的注解",
+        )],
+        source: "https://kubernetes.io/docs/reference/kubectl/generated/kubectl_apply/",
+        not_built: None,
+    },
+    Check {
+        id: "API-005",
+        name: "helm-release-manifest",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "Secrets and ConfigMaps of Helm: the newest revision of each release",
+        title: ["Helm releases", "Helm 发布（release）"],
+        why: [
+            "Helm compares the stored manifest with the cluster at its next upgrade, and fails with `no matches for kind` where the manifest names a version that is not served.",
+            "Helm 在下次升级时会将存储的清单与集群比较；若清单中的版本不再提供，会以 `no matches for kind` 失败。",
+        ],
+        fix: [
+            "upgrade the chart to one that writes {successor}, or run `helm mapkubeapis {release} --namespace {namespace}` before the upgrade",
+            "请将 chart 升级到使用 {successor} 的版本，或在升级前执行 `helm mapkubeapis {release} --namespace {namespace}`",
+        ],
+        sentences: &[
+            says(
+                "not-deployed",
+                "the newest revision {revision} is {status} and holds {api}, which {target} deprecates or does not serve",
+                "最新修订 {revision} 状态为 {status}，含有 {api}，{target} 已弃用或不再提供该版本",
+            ),
+            Sentence {
+                name: "unreadable",
+                text: [
+                    "revision {revision} of the release cannot be read: {why}",
+                    "无法读取该 release 的修订 {revision}：{why}",
+                ],
+                fix: Some([
+                    "look at it with `helm get manifest {release} --namespace {namespace}`",
+                    "请用 `helm get manifest {release} --namespace {namespace}` 查看",
+                ]),
+            },
+        ],
+        source: "https://helm.sh/docs/topics/kubernetes_apis/",
+        not_built: None,
+    },
+    Check {
+        id: "API-006",
+        name: "helm-kubeversion",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "kubeVersion of the charts of Helm releases",
+        title: ["Charts that exclude the target version", "不支持目标版本的 chart"],
+        why: [
+            "Helm refuses to upgrade a release whose chart excludes the cluster's version.",
+            "若 chart 排除了集群版本，Helm 会拒绝升级该 release。",
+        ],
+        fix: [
+            "upgrade to a version of the chart whose kubeVersion admits {target}",
+            "请升级到 kubeVersion 允许 {target} 的 chart 版本",
+        ],
+        sentences: &[says(
+            "excluded",
+            "chart {chart} asks for Kubernetes {constraint}, which excludes {target}",
+            "chart {chart} 要求 Kubernetes {constraint}，不含 {target}",
+        )],
+        source: "https://helm.sh/docs/topics/charts/#the-kubeversion-field",
+        not_built: None,
+    },
+    Check {
+        id: "API-007",
+        name: "manifest-files",
+        severity: Severity::Advice,
+        scope: Scope::File,
+        reads: "YAML and JSON files, folders, standard input",
+        title: ["Files that cannot be judged", "无法判断的文件"],
+        why: [
+            "What cannot be read cannot be judged. A checker that passes over it in silence says that all is well when it is not.",
+            "无法读取的内容无法判断。默默跳过会造成一切正常的假象。",
+        ],
+        fix: ["correct the file at that line, or leave it out with --exclude", "请修正该行，或用 --exclude 排除该文件"],
+        sentences: &[
+            says("syntax", "it is neither YAML nor JSON: {why}", "既不是 YAML 也不是 JSON：{why}"),
+            Sentence {
+                name: "template",
+                text: ["it is a template that was not rendered", "这是未渲染的模板"],
+                fix: Some([
+                    "render it and check that: helm template CHART | shiplock check -f - --to {target}",
+                    "请渲染后再检查：helm template CHART | shiplock check -f - --to {target}",
+                ]),
+            },
+            says("encoding", "it is not text in UTF-8 or UTF-16", "不是 UTF-8 或 UTF-16 文本"),
+            says("incomplete", "an object has no {key}", "对象缺少 {key}"),
+            says(
+                "bounds",
+                "it is nested deeper, or refers to itself more often, than can be meant",
+                "嵌套过深或自我引用过多",
+            ),
+            says("unreadable", "it cannot be read: {why}", "无法读取：{why}"),
+        ],
+        source: "https://yaml.org/spec/1.2.2/",
+        not_built: None,
+    },
+    Check {
+        id: "API-008",
+        name: "requested-deprecated-metric",
+        severity: Severity::Advice,
+        scope: Scope::ControlPlane,
+        reads: "apiserver_requested_deprecated_apis of every API server",
+        title: ["Requests to deprecated APIs that API servers counted", "API server 统计到的弃用 API 请求"],
+        why: [
+            "Clients that only read leave no trace in objects. Each API server remembers since its start which deprecated versions were asked for, but not by whom.",
+            "只读客户端不会在对象上留下痕迹。每个 API server 会记住启动以来被请求过的弃用版本，但不记录请求者。",
+        ],
+        fix: [
+            "find the caller in the audit log (annotation k8s.io/deprecated): shiplock check --audit-log FILE, then move it to {successor}",
+            "请在审计日志中查找调用方（注解 k8s.io/deprecated）：shiplock check --audit-log FILE，并改用 {successor}",
+        ],
+        sentences: &[says(
+            "requested",
+            "somebody has asked for {api} since {since}; it is not served from {removed} on",
+            "自 {since} 以来有人请求过 {api}；该版本自 {removed} 起不再提供",
+        )],
+        source: "https://kubernetes.io/docs/reference/instrumentation/metrics/ (apiserver_requested_deprecated_apis)",
+        not_built: None,
+    },
+    Check {
+        id: "API-009",
+        name: "audit-log-callers",
+        severity: Severity::AdviceUnlessStrict,
+        scope: Scope::File,
+        reads: "lines of the audit log with k8s.io/deprecated",
+        title: ["Who calls deprecated APIs, from the audit log", "审计日志中的弃用 API 调用方"],
+        why: [
+            "Only the audit log names the caller: user, user agent, verb, address and time.",
+            "只有审计日志能指出调用方：用户、客户端、动作、地址和时间。",
+        ],
+        fix: [
+            "upgrade {agent}, or whatever uses the account {user}, to a version that uses {successor}",
+            "请将 {agent} 或使用账号 {user} 的程序升级到使用 {successor} 的版本",
+        ],
+        sentences: &[
+            says(
+                "called",
+                "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
+                "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
+            ),
+            Sentence {
+                name: "unreadable",
+                text: ["line {line} of the audit log cannot be read: {why}", "无法读取审计日志第 {line} 行：{why}"],
+                fix: Some([
+                    "give a log of the JSON format (--audit-log-format=json)",
+                    "请提供 JSON 格式的日志（--audit-log-format=json）",
+                ]),
+            },
+        ],
+        source: "https://kubernetes.io/docs/reference/labels-annotations-taints/audit-annotations/#k8s-io-deprecated",
+        not_built: None,
+    },
+    Check {
+        id: "API-010",
+        name: "removed-kind-no-successor",
+        severity: Severity::Blocking,
+        scope: Scope::Cluster,
+        reads: "objects of kinds that the target drops without a successor",
+        title: ["Kinds that go away without a successor", "被移除且没有替代的类型"],
+        why: [
+            "Such objects lose their effect with the upgrade, such as PodSecurityPolicies at 1.25: pods that they restricted are restricted no longer.",
+            "此类对象在升级后失效，例如 1.25 中的 PodSecurityPolicy：原本受限的 pod 将不再受限。",
+        ],
+        fix: ["replace what they do, delete them, then upgrade: {guide}", "请先用其他方式替代并删除，再升级：{guide}"],
+        sentences: &[says(
+            "objects",
+            "{count} objects of {api} exist; the kind is not served from {since} on and nothing takes its place",
+            "存在 {count} 个 {api} 对象；该类型自 {since} 起不再提供且没有替代",
+        )],
+        source: "https://kubernetes.io/docs/reference/using-api/deprecation-guide/#psp-v125",
+        not_built: None,
+    },
+    Check {
+        id: "API-011",
+        name: "alpha-api-objects",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "objects of alpha versions that the target does not serve",
+        title: ["Objects of alpha versions that go away", "即将移除的 alpha 版本对象"],
+        why: [
+            "Alpha versions change without migration: objects that are stored in one that goes away can become unreadable.",
+            "alpha 版本变更时不提供迁移：以其存储的对象可能无法再读取。",
+        ],
+        fix: [
+            "export and delete them, upgrade, create them anew as {successor}",
+            "请导出并删除，升级后按 {successor} 重新创建",
+        ],
+        sentences: &[says(
+            "objects",
+            "{count} objects of {api} exist; the version is not served from {since} on and no other version of the kind is served now",
+            "存在 {count} 个 {api} 对象；该版本自 {since} 起不再提供，且当前没有该类型的其他版本",
+        )],
+        source: "https://kubernetes.io/docs/reference/using-api/deprecation-policy/",
+        not_built: None,
+    },
+    Check {
+        id: "API-012",
+        name: "component-config-api",
+        severity: Severity::Blocking,
+        scope: Scope::File,
+        reads: "apiVersion of configuration files of kubeadm, scheduler and audit",
+        title: ["Configuration files of components", "组件配置文件"],
+        why: [
+            "A component that is given a configuration of a version that it does not know does not start.",
+            "组件若得到其不认识的配置版本将无法启动。",
+        ],
+        fix: [
+            "write it as {successor} before the component is replaced (kubeadm: `kubeadm config migrate`)",
+            "请在替换组件前改写为 {successor}（kubeadm：`kubeadm config migrate`）",
+        ],
+        sentences: &[says("removed", "{api} is not read from {since} on", "{api} 自 {since} 起不再支持")],
+        source: "https://github.com/kubernetes/enhancements/tree/master/keps/sig-scheduling/785-scheduler-component-config-api",
+        not_built: None,
+    },
+    Check {
+        id: "API-014",
+        name: "knowledge-horizon",
+        severity: Severity::Blocking,
+        scope: Scope::Any,
+        reads: "the table of API lifecycles that is compiled in",
+        title: ["Whether the target is known", "目标版本是否已知"],
+        why: [
+            "Of a release that came after this build nothing is known. Then nothing can be called ready.",
+            "对晚于本程序的版本一无所知，因此不能判定为就绪。",
+        ],
+        fix: ["use a newer build of shiplock", "请使用更新的 shiplock"],
+        sentences: &[says(
+            "beyond",
+            "this build knows Kubernetes up to {newest}; {target} is beyond it",
+            "本程序只了解到 Kubernetes {newest}；{target} 超出范围",
+        )],
+        source: "the product's own rule: unknown is not OK",
+        not_built: None,
+    },
+    Check {
+        id: "API-015",
+        name: "deprecated-fields",
+        severity: Severity::Advice,
+        scope: Scope::Cluster,
+        reads: "Services",
+        title: ["Fields that are deprecated", "已弃用的字段"],
+        why: [
+            "externalIPs of Services are deprecated since 1.36: whoever may write Services can take over traffic with them.",
+            "Service 的 externalIPs 自 1.36 起弃用：能写 Service 的人可借此劫持流量。",
+        ],
+        fix: ["use a load balancer or Gateway API in their place", "请改用负载均衡或 Gateway API"],
+        sentences: &[says("external-ips", "it uses externalIPs", "使用了 externalIPs")],
+        source: "https://kubernetes.io/docs/concepts/services-networking/service/#external-ips",
+        not_built: None,
+    },
+];

@@ -1,0 +1,115 @@
+//! Nodes as the API server knows them, and what is pending on them.
+
+use std::collections::BTreeMap;
+
+use super::{Look, image_name, image_tag, of, owner_of};
+use crate::object::Node;
+use crate::report::{Finding, Outcome};
+
+/// A node must have room for more pods than this.
+const FREE_POD_SLOTS_MIN: i64 = 3;
+/// A pod may be pending for so long.
+const PENDING_SECONDS_MAX: i64 = 300;
+
+/// Operating systems that their makers do not mend any more, by the beginning of what the node reports.
+const OLD_SYSTEMS: [&str; 6] =
+    ["CentOS Linux 7", "CentOS Linux 8", "Ubuntu 16.04", "Ubuntu 18.04", "Debian GNU/Linux 9", "Debian GNU/Linux 10"];
+
+pub(super) fn is_ready(node: &Node) -> bool {
+    node.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+}
+
+pub(super) fn judge(look: &mut Look<'_>) {
+    let objects = look.objects;
+    if let Some(nodes) = look.need(&objects.nodes, &["NODE-001", "NODE-002", "NODE-005", "NODE-011"]) {
+        for node in nodes {
+            judge_node(look, node);
+        }
+    }
+    let checks = ["NODE-024", "NODE-025", "CAP-004", "CAP-006", "CAP-009"];
+    let Some(pods) = look.need(&objects.pods, &checks) else { return };
+    let mut running: BTreeMap<&str, i64> = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| !pod.has_ended()) {
+        *running.entry(&pod.spec.node_name).or_default() += 1;
+        if pod.status.phase == "Pending" && look.age_seconds(pod.metadata.creation_timestamp) > PENDING_SECONDS_MAX {
+            look.say(Finding::new("CAP-009", "pending", Outcome::Warn, of("Pod", &pod.metadata)));
+        }
+        let sockets = ["/var/run/docker.sock", "/run/docker.sock", "/var/run/dockershim.sock"];
+        if pod
+            .spec
+            .volumes
+            .iter()
+            .any(|volume| volume.source == "hostPath" && sockets.contains(&volume.detail.as_str()))
+        {
+            look.say(Finding::new("NODE-025", "mounts", Outcome::Warn, owner_of(pod)));
+        }
+        for container in &pod.spec.containers {
+            if image_name(&container.image) == "cluster-autoscaler" {
+                let target = look.question.target;
+                let tag = image_tag(&container.image).unwrap_or("?");
+                if !tag.trim_start_matches('v').starts_with(&format!("{target}.")) {
+                    let finding = Finding::new("CAP-004", "differs", Outcome::Warn, owner_of(pod));
+                    look.say(finding.with("version", tag).with("target", target));
+                }
+                look.say(Finding::new("CAP-006", "runs", Outcome::Warn, owner_of(pod)));
+            }
+        }
+    }
+    let Some(nodes) = look.need(&objects.nodes, &["NODE-024"]) else { return };
+    for node in nodes {
+        let Some(slots) = node.status.allocatable.get("pods").and_then(|slots| slots.parse::<i64>().ok()) else {
+            continue;
+        };
+        let free = slots - running.get(node.metadata.name.as_str()).copied().unwrap_or_default();
+        if free < FREE_POD_SLOTS_MIN {
+            look.say(Finding::new("NODE-024", "full", Outcome::Fail, of("Node", &node.metadata)).with("free", free));
+        }
+    }
+    let Some(quotas) = look.need(&objects.quotas, &["CAP-010"]) else { return };
+    for quota in quotas {
+        for (name, hard) in
+            quota.status.hard.iter().filter(|(name, _)| name.as_str() == "pods" || name.as_str() == "count/pods")
+        {
+            if quota.status.used.get(name) == Some(hard) && hard != "0" {
+                let finding = Finding::new("CAP-010", "used-up", Outcome::Warn, of("ResourceQuota", &quota.metadata));
+                look.say(finding.with("resource", name).with("hard", hard));
+            }
+        }
+    }
+}
+
+fn judge_node(look: &mut Look<'_>, node: &Node) {
+    let subject = || of("Node", &node.metadata);
+    let ready = node.status.conditions.iter().find(|condition| condition.r#type == "Ready");
+    match ready {
+        Some(condition) if condition.status == "True" => {}
+        Some(condition) if condition.message.contains("PLEG is not healthy") => {
+            look.say(
+                Finding::new("NODE-002", "pleg", Outcome::Fail, subject()).with("message", short(&condition.message)),
+            );
+        }
+        Some(condition) => {
+            let finding = Finding::new("NODE-001", "not-ready", Outcome::Fail, subject());
+            look.say(finding.with("message", short(&condition.message)));
+        }
+        None => look
+            .say(Finding { subject: subject(), ..Finding::unknown("NODE-001", "the node reports no condition Ready") }),
+    }
+    if node.spec.unschedulable {
+        look.say(Finding::new("NODE-001", "cordoned", Outcome::Warn, subject()));
+    }
+    for condition in &node.status.conditions {
+        let is_pressure = matches!(condition.r#type.as_str(), "MemoryPressure" | "DiskPressure" | "PIDPressure");
+        if is_pressure && condition.status == "True" {
+            look.say(Finding::new("NODE-011", "pressure", Outcome::Fail, subject()).with("what", &condition.r#type));
+        }
+    }
+    let image = &node.status.node_info.os_image;
+    if OLD_SYSTEMS.iter().any(|old| image.starts_with(old)) {
+        look.say(Finding::new("NODE-005", "old", Outcome::Warn, subject()).with("image", image));
+    }
+}
+
+fn short(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}

@@ -1,0 +1,349 @@
+//! Each rule passes, warns or fails, and is unknown, over snapshots that are written as Kubernetes writes objects.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::question::Profile;
+use crate::report::Outcome;
+use crate::snapshot::{Effort, SNAPSHOT_SCHEMA};
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        schema: SNAPSHOT_SCHEMA,
+        taken_at: "2026-11-24T00:00:00Z".parse().unwrap(),
+        server: "https://x".into(),
+        version: "v1.36.3".into(),
+        served: Read::NotAsked,
+        written: Vec::new(),
+        releases: Read::NotAsked,
+        metrics: Vec::new(),
+        objects: Objects::default(),
+        effort: Effort::default(),
+    }
+}
+
+fn seen<T: serde::de::DeserializeOwned>(objects: Value) -> Read<Vec<T>> {
+    Read::Seen(serde_json::from_value(objects).unwrap())
+}
+
+fn found(snapshot: &Snapshot) -> Vec<String> {
+    let question = Question {
+        target: "1.37".parse().unwrap(),
+        current: "1.36".parse().ok(),
+        profile: Profile::Default,
+        now: snapshot.taken_at,
+    };
+    let findings = judge(snapshot, &question);
+    for finding in &findings {
+        // Every sentence is filled.
+        for language in [shiplock_core::language::Language::En, shiplock_core::language::Language::Zh] {
+            assert!(!finding.text(language).contains('{') && !finding.fix(language).contains('{'), "{finding:?}");
+        }
+    }
+    findings
+        .iter()
+        .map(|found| format!("{:?} {} {} {}", found.outcome, found.check, found.sentence, found.subject))
+        .collect()
+}
+
+fn pod(name: &str, more: Value) -> Value {
+    let mut pod = json!({
+        "metadata": { "name": name, "namespace": "n", "labels": { "app": "a" }, "ownerReferences": [{ "kind": "ReplicaSet", "name": "a-5d", "controller": true }] },
+        "spec": { "nodeName": "w1", "containers": [{ "name": "c", "image": "reg:5000/x/y:v1@sha256:00" }] },
+        "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] }
+    });
+    merge(&mut pod, more);
+    pod
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn node(name: &str, more: Value) -> Value {
+    let mut node = json!({
+        "metadata": { "name": name },
+        "status": {
+            "allocatable": { "pods": "110" },
+            "conditions": [{ "type": "Ready", "status": "True" }, { "type": "DiskPressure", "status": "False" }],
+            "nodeInfo": { "kubeletVersion": "v1.36.3", "containerRuntimeVersion": "containerd://2.2.9", "osImage": "Debian GNU/Linux 12 (bookworm)" }
+        }
+    });
+    merge(&mut node, more);
+    node
+}
+
+#[test]
+fn a_cluster_that_is_well_gives_no_finding() {
+    let mut well = snapshot();
+    well.objects.nodes = seen(json!([node("w1", json!({})), node("w2", json!({}))]));
+    well.objects.pods = seen(json!([pod("a-1", json!({})), pod("a-2", json!({ "spec": { "nodeName": "w2" } }))]));
+    well.objects.budgets = seen(json!([{
+        "metadata": { "name": "b", "namespace": "n" },
+        "spec": { "maxUnavailable": 1, "selector": { "matchLabels": { "app": "a" } } },
+        "status": { "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2 }
+    }]));
+    well.objects.deployments = seen(json!([{
+        "metadata": { "name": "a", "namespace": "n" },
+        "spec": { "replicas": 2, "template": { "metadata": { "labels": { "app": "a" } }, "spec": { "containers": [] } } }
+    }]));
+    assert_eq!(found(&well), [""; 0]);
+}
+
+#[test]
+fn what_was_not_seen_is_unknown_and_what_was_not_asked_says_nothing() {
+    let mut blind = snapshot();
+    assert_eq!(found(&blind), [""; 0]);
+    blind.objects.budgets = Read::NotSeen("poddisruptionbudgets is forbidden".into());
+    assert_eq!(
+        found(&blind),
+        ["WL-001", "WL-002", "WL-003", "WL-004"].map(|check| format!("Unknown {check} not-seen Cluster"))
+    );
+}
+
+#[test]
+fn budgets_that_refuse_a_drain_are_found() {
+    let budget = |spec: Value, allowed: i64| {
+        let mut spec = spec;
+        merge(&mut spec, json!({ "selector": { "matchLabels": { "app": "a" } } }));
+        json!([{ "metadata": { "name": "b", "namespace": "n" }, "spec": spec,
+            "status": { "disruptionsAllowed": allowed, "currentHealthy": 3, "desiredHealthy": 3, "expectedPods": 3 } }])
+    };
+    for (spec, allowed, expected) in [
+        (json!({ "maxUnavailable": 0 }), 0, Some("Fail WL-001 never")),
+        (json!({ "maxUnavailable": "0%" }), 0, Some("Fail WL-001 never")),
+        (json!({ "maxUnavailable": "1%" }), 1, None),
+        (json!({ "minAvailable": 3 }), 0, Some("Fail WL-001 never")),
+        (json!({ "minAvailable": "100%" }), 0, Some("Fail WL-001 never")),
+        (json!({ "minAvailable": "67%" }), 0, Some("Fail WL-001 never")),
+        (json!({ "minAvailable": "66%" }), 1, None),
+        (json!({ "minAvailable": 2 }), 0, Some("Warn WL-002 none-now")),
+    ] {
+        let mut snapshot = snapshot();
+        snapshot.objects.budgets = seen(budget(spec.clone(), allowed));
+        let found = found(&snapshot);
+        let expected: Vec<String> =
+            expected.into_iter().map(|text| format!("{text} PodDisruptionBudget n/b")).collect();
+        assert_eq!(found, expected, "{spec}");
+    }
+    let mut overlap = snapshot();
+    let mut two = budget(json!({ "maxUnavailable": 1 }), 1);
+    two.as_array_mut().unwrap().push(
+        json!({ "metadata": { "name": "all", "namespace": "n" }, "spec": { "maxUnavailable": 1, "selector": {} },
+        "status": { "disruptionsAllowed": 1, "expectedPods": 3 } }),
+    );
+    overlap.objects.budgets = seen(two);
+    overlap.objects.pods = seen(json!([pod("a-1", json!({}))]));
+    assert_eq!(found(&overlap), ["Fail WL-003 overlap Deployment n/a"]);
+}
+
+#[test]
+fn nodes_in_trouble_are_found() {
+    let ready = |status: &str, message: &str| json!({ "status": { "conditions": [{ "type": "Ready", "status": status, "message": message }] } });
+    for (more, expected) in [
+        (ready("False", "PLEG is not healthy: pleg was last seen active 5m0s ago"), vec!["Fail NODE-002 pleg Node w1"]),
+        (ready("Unknown", "Kubelet stopped posting node status."), vec!["Fail NODE-001 not-ready Node w1"]),
+        (json!({ "spec": { "unschedulable": true } }), vec!["Warn NODE-001 cordoned Node w1"]),
+        (json!({ "status": { "nodeInfo": { "kubeletVersion": "v1.33.1" } } }), vec!["Fail VER-003 too-old Node w1"]),
+        (json!({ "status": { "nodeInfo": { "kubeletVersion": "v1.34.1-vendor.2" } } }), vec![]),
+        (json!({ "status": { "nodeInfo": { "kubeletVersion": "v1.37.0" } } }), vec!["Fail VER-002 newer Node w1"]),
+        (
+            json!({ "status": { "nodeInfo": { "containerRuntimeVersion": "containerd://1.6.20" } } }),
+            vec!["Warn VER-010 containerd-1 Node w1"],
+        ),
+        (
+            json!({ "status": { "nodeInfo": { "containerRuntimeVersion": "docker://20.10.7" } } }),
+            vec!["Fail VER-010 docker Node w1"],
+        ),
+        (
+            json!({ "status": { "nodeInfo": { "osImage": "CentOS Linux 7 (Core)" } } }),
+            vec!["Warn NODE-005 old Node w1"],
+        ),
+        (json!({ "status": { "allocatable": { "pods": "2" } } }), vec!["Fail NODE-024 full Node w1"]),
+    ] {
+        let mut snapshot = snapshot();
+        snapshot.objects.nodes = seen(json!([node("w1", more.clone())]));
+        snapshot.objects.pods = seen(json!([]));
+        assert_eq!(found(&snapshot), expected, "{more}");
+    }
+}
+
+#[test]
+fn workloads_that_an_upgrade_interrupts_are_found() {
+    let deployment = |replicas: i64, container: Value| {
+        json!([{ "metadata": { "name": "a", "namespace": "n" },
+            "spec": { "replicas": replicas, "template": { "metadata": { "labels": { "app": "a" } }, "spec": { "containers": [container] } } } }])
+    };
+    let mut single = snapshot();
+    single.objects.deployments = seen(deployment(1, json!({ "startupProbe": { "initialDelaySeconds": 30 } })));
+    single.objects.services =
+        seen(json!([{ "metadata": { "name": "s", "namespace": "n" }, "spec": { "selector": { "app": "a" } } }]));
+    single.objects.pods = seen(json!([pod("a-1", json!({}))]));
+    assert_eq!(found(&single), ["Warn WL-005 single Deployment n/a", "Warn WL-007 single Deployment n/a"]);
+
+    let mut together = snapshot();
+    together.objects.deployments = seen(deployment(2, json!({})));
+    together.objects.budgets = seen(json!([]));
+    together.objects.pods = seen(json!([pod("a-1", json!({})), pod("a-2", json!({}))]));
+    assert_eq!(found(&together), ["Warn WL-004 none Deployment n/a", "Warn WL-008 one-node Deployment n/a"]);
+
+    let mut pods = snapshot();
+    pods.objects.pods = seen(json!([
+        pod("naked", json!({ "metadata": { "ownerReferences": [] } })),
+        pod(
+            "static",
+            json!({ "metadata": { "ownerReferences": [{ "kind": "Node", "name": "m1", "controller": true }] } })
+        ),
+        pod("data", json!({ "spec": { "volumes": [{ "name": "d", "emptyDir": {} }] } })),
+        pod("gone", json!({ "metadata": { "deletionTimestamp": "2026-11-23T00:00:00Z", "finalizers": ["x/y"] } })),
+        pod("ends", json!({ "metadata": { "deletionTimestamp": "2026-11-23T23:59:00Z" } })),
+    ]));
+    assert_eq!(
+        found(&pods),
+        ["Warn WL-009 naked Pod n/naked", "Warn WL-010 local Deployment n/a", "Warn WL-013 stuck Pod n/gone"]
+    );
+}
+
+#[test]
+fn traffic_and_volumes_that_an_upgrade_cuts_are_found() {
+    let mut local = snapshot();
+    let service = |name: &str, policy: &str| {
+        json!({ "metadata": { "name": name, "namespace": "n" },
+            "spec": { "type": "NodePort", "externalTrafficPolicy": policy, "selector": { "app": name } } })
+    };
+    local.objects.services = seen(json!([
+        service("one", "Local"),
+        service("none", "Local"),
+        service("two", "Local"),
+        service("any", "Cluster")
+    ]));
+    let slice = |name: &str, nodes: &[&str]| {
+        let endpoints: Vec<Value> =
+            nodes.iter().map(|node| json!({ "nodeName": node, "conditions": { "ready": null } })).collect();
+        json!({ "metadata": { "namespace": "n", "labels": { "kubernetes.io/service-name": name } }, "endpoints": endpoints })
+    };
+    local.objects.slices = seen(json!([slice("one", &["w1", "w1"]), slice("two", &["w1", "w2"]), slice("none", &[])]));
+    assert_eq!(found(&local), ["Warn NET-001 one-node Service n/one", "Warn NET-001 none Service n/none"]);
+
+    let mut volumes = snapshot();
+    volumes.objects.volumes = seen(json!([
+        { "metadata": { "name": "flex" }, "spec": { "capacity": {}, "flexVolume": { "driver": "alicloud/oss" } } },
+        { "metadata": { "name": "rbd" }, "spec": { "rbd": { "image": "x" } } },
+        { "metadata": { "name": "aws" }, "spec": { "awsElasticBlockStore": { "volumeID": "x" }, "nodeAffinity": {} } },
+        { "metadata": { "name": "csi" }, "spec": { "csi": { "driver": "ebs.csi.aws.com" } } },
+    ]));
+    volumes.objects.csi_drivers = seen(json!([]));
+    assert_eq!(
+        found(&volumes),
+        [
+            "Warn STO-001 flex PersistentVolume flex",
+            "Fail STO-002 removed PersistentVolume rbd",
+            "Fail STO-003 no-driver PersistentVolume aws"
+        ]
+    );
+    volumes.objects.csi_drivers = seen(json!([{ "metadata": { "name": "ebs.csi.aws.com" } }]));
+    assert_eq!(found(&volumes).len(), 2);
+}
+
+#[test]
+fn webhooks_that_stop_the_cluster_are_found() {
+    let configuration = |policy: &str, more: Value| {
+        let mut webhook = json!({
+            "name": "w.x", "failurePolicy": policy, "admissionReviewVersions": ["v1"],
+            "clientConfig": { "service": { "namespace": "n", "name": "s" } },
+            "rules": [{ "apiGroups": [""], "resources": ["configmaps"] }]
+        });
+        merge(&mut webhook, more);
+        json!([{ "metadata": { "name": "c" }, "webhooks": [webhook] }])
+    };
+    let slices = |count: usize| {
+        let endpoints: Vec<Value> = (0..count).map(|index| json!({ "nodeName": format!("w{index}") })).collect();
+        json!([{ "metadata": { "namespace": "n", "labels": { "kubernetes.io/service-name": "s" } }, "endpoints": endpoints }])
+    };
+    for (policy, more, endpoints, expected) in [
+        ("Fail", json!({}), 2, vec![]),
+        ("Fail", json!({}), 0, vec!["Fail WHK-006 none"]),
+        ("Ignore", json!({}), 0, vec!["Warn WHK-006 none-ignored"]),
+        ("Fail", json!({}), 1, vec!["Warn WHK-008 single"]),
+        ("Fail", json!({ "rules": [{ "apiGroups": ["*"], "resources": ["*"] }] }), 2, vec!["Warn WHK-007 system"]),
+        (
+            "Fail",
+            json!({ "rules": [{ "apiGroups": [""], "resources": ["pods"] }], "namespaceSelector": { "matchExpressions": [{ "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"] }] } }),
+            2,
+            vec![],
+        ),
+        ("Fail", json!({ "timeoutSeconds": 30 }), 2, vec!["Warn WHK-009 slow"]),
+        ("Fail", json!({ "admissionReviewVersions": ["v1beta1"] }), 2, vec!["Warn WHK-010 no-v1"]),
+        ("Fail", json!({ "clientConfig": { "caBundle": "AAAA" } }), 2, vec!["Fail WHK-003 bundle"]),
+        ("Fail", json!({ "clientConfig": { "caBundle": "?" } }), 2, vec!["Fail WHK-003 bundle"]),
+    ] {
+        let mut snapshot = snapshot();
+        snapshot.objects.validating = seen(configuration(policy, more.clone()));
+        snapshot.objects.slices = seen(slices(endpoints));
+        let expected: Vec<String> =
+            expected.iter().map(|text| format!("{text} ValidatingWebhookConfiguration c")).collect();
+        assert_eq!(found(&snapshot), expected, "{policy} {more} {endpoints}");
+    }
+}
+
+#[test]
+fn definitions_and_apis_in_trouble_are_found() {
+    let mut snapshot = snapshot();
+    snapshot.objects.definitions = seen(json!([
+        { "metadata": { "name": "a.x" }, "spec": { "versions": [{ "name": "v1", "served": true, "storage": true }] }, "status": { "storedVersions": ["v1alpha1", "v1"] } },
+        { "metadata": { "name": "b.x" }, "spec": { "names": { "kind": "B" }, "versions": [{ "name": "v1beta1", "served": true, "deprecated": true }] } },
+        { "metadata": { "name": "c.x" }, "status": { "conditions": [{ "type": "Established", "status": "False" }] } },
+    ]));
+    snapshot.objects.api_services = seen(
+        json!([{ "metadata": { "name": "v1.m" }, "status": { "conditions": [{ "type": "Available", "status": "False", "message": "no" }] } }]),
+    );
+    assert_eq!(
+        found(&snapshot),
+        [
+            "Fail WHK-011 unavailable APIService v1.m",
+            "Fail ADD-003 gone CustomResourceDefinition a.x",
+            "Warn ADD-004 deprecated CustomResourceDefinition b.x",
+            "Fail ADD-006 not-served CustomResourceDefinition c.x"
+        ]
+    );
+}
+
+#[test]
+fn every_check_that_reads_the_cluster_is_built_and_every_built_one_reads_something() {
+    for (path, checks) in READS {
+        for id in *checks {
+            let check = crate::catalogue::find(id);
+            assert!(check.is_some_and(|check| check.not_built.is_none()), "{path}: {id}");
+        }
+    }
+    let read: std::collections::BTreeSet<&str> = READS.iter().flat_map(|(_, checks)| checks.iter().copied()).collect();
+    for check in crate::catalogue::all() {
+        let is_of_cluster = check.scope == crate::catalogue::Scope::Cluster && check.not_built.is_none();
+        if is_of_cluster && check.category() != crate::catalogue::Category::Api && check.id != "VER-013" {
+            assert!(read.contains(check.id), "{} reads nothing", check.id);
+        }
+    }
+    assert_eq!(crate::catalogue::all().len(), 136);
+    assert!(Outcome::Fail > Outcome::Unknown);
+}
+
+#[test]
+fn a_snapshot_can_be_saved_and_read_again_and_says_the_same() {
+    let mut before = snapshot();
+    before.objects.volumes =
+        seen(json!([{ "metadata": { "name": "flex" }, "spec": { "flexVolume": { "driver": "d" } } }]));
+    before.objects.pods = seen(json!([pod(
+        "a-1",
+        json!({ "spec": { "volumes": [{ "name": "d", "hostPath": { "path": "/var/run/docker.sock" } }] } })
+    )]));
+    let after: Snapshot = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
+    assert_eq!(found(&before), found(&after));
+    assert_eq!(found(&before).len(), 3);
+}

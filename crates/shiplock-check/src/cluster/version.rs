@@ -1,0 +1,204 @@
+//! Versions, skew, the control plane.
+
+use std::collections::BTreeSet;
+
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
+
+use super::{Look, image_name, image_tag, of};
+use crate::report::{Finding, Outcome, Subject};
+use crate::snapshot::Read;
+
+/// Kubelets of 1.25 and newer may be three minors older than an API server, older ones two.
+/// <https://kubernetes.io/releases/version-skew-policy/#kubelet>
+fn older_max(kubelet: MinorVersion) -> u32 {
+    if kubelet.minor >= 25 { 3 } else { 2 }
+}
+
+const MASTER_LABELS: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+
+pub(super) fn judge(look: &mut Look<'_>) {
+    path(look);
+    kubelets(look);
+    components(look);
+    instances(look);
+    masters(look);
+}
+
+fn path(look: &mut Look<'_>) {
+    let (Some(current), target) = (look.question.current, look.question.target) else { return };
+    let hops = current.minors_behind(target);
+    if target < current {
+        let finding = Finding::new("VER-013", "backwards", Outcome::Fail, Subject::cluster());
+        look.say(finding.with("current", current).with("target", target));
+    } else if hops > 1 {
+        let finding = Finding::new("VER-013", "several", Outcome::Warn, Subject::cluster());
+        look.say(
+            finding.with("current", current).with("target", target).with("hops", hops).with("next", current.next()),
+        );
+    }
+}
+
+fn kubelets(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let Some(nodes) = look.need(&objects.nodes, &["VER-002", "VER-003", "VER-010", "VER-012"]) else { return };
+    let (current, target) = (look.question.current, look.question.target);
+    let mut minors = BTreeSet::new();
+    for node in nodes {
+        let info = &node.status.node_info;
+        let subject = || of("Node", &node.metadata);
+        let Ok(kubelet) = KubernetesVersion::parse_reported(&info.kubelet_version) else {
+            look.say(Finding {
+                subject: subject(),
+                ..Finding::unknown("VER-003", format!("kubelet version `{}`", info.kubelet_version))
+            });
+            continue;
+        };
+        minors.insert(kubelet.release);
+        let with = |finding: Finding| finding.with("kubelet", &info.kubelet_version);
+        if let Some(current) = current.filter(|current| kubelet.release > *current) {
+            look.say(with(Finding::new("VER-002", "newer", Outcome::Fail, subject())).with("current", current));
+        }
+        let behind = kubelet.release.minors_behind(target);
+        if behind > older_max(kubelet.release) {
+            let finding = with(Finding::new("VER-003", "too-old", Outcome::Fail, subject()));
+            look.say(finding.with("target", target).with("allowed", older_max(kubelet.release)));
+        }
+        runtime(look, &info.container_runtime_version, subject());
+    }
+    if minors.len() > 2 {
+        let all = minors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        look.say(Finding::new("VER-012", "mixed", Outcome::Warn, Subject::cluster()).with("minors", all));
+    }
+}
+
+/// dockershim left with 1.24; containerd 1.x is supported up to 1.35 and refused by the kubelet of 1.36 … the runtime
+/// itself is the judge of that, so it is told as a warning.
+fn runtime(look: &mut Look<'_>, reported: &str, subject: Subject) {
+    let target = look.question.target.minor;
+    let Some((name, version)) = reported.split_once("://") else { return };
+    if name == "docker" && target >= 24 {
+        look.say(Finding::new("VER-010", "docker", Outcome::Fail, subject).with("runtime", reported));
+    } else if name == "containerd" && version.starts_with("1.") && target >= 36 {
+        look.say(Finding::new("VER-010", "containerd-1", Outcome::Warn, subject).with("runtime", reported));
+    }
+}
+
+fn components(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let Some(pods) = look.need(&objects.pods, &["VER-004", "VER-005"]) else { return };
+    let (Some(current), target) = (look.question.current, look.question.target) else { return };
+    let mut seen = BTreeSet::new();
+    for pod in pods.iter().filter(|pod| pod.metadata.namespace == "kube-system") {
+        for container in &pod.spec.containers {
+            let name = image_name(&container.image);
+            let check = match name {
+                "kube-proxy" => "VER-004",
+                "kube-controller-manager" | "kube-scheduler" => "VER-005",
+                _ => continue,
+            };
+            let Some(Ok(version)) = image_tag(&container.image).map(KubernetesVersion::parse_reported) else {
+                continue;
+            };
+            let allowed = if check == "VER-004" { older_max(version.release) } else { 1 };
+            let sentence = if version.release > current {
+                "newer"
+            } else if version.release.minors_behind(if check == "VER-004" { target } else { current }) > allowed {
+                "too-old"
+            } else {
+                continue;
+            };
+            if seen.insert((name, version, sentence)) {
+                let subject = super::owner_of(pod);
+                let finding = Finding::new(check, sentence, Outcome::Fail, subject).with("component", name);
+                look.say(finding.with("version", version).with("current", current).with("target", target));
+            }
+        }
+    }
+}
+
+fn instances(look: &mut Look<'_>) {
+    let mut minors = BTreeSet::new();
+    for instance in &look.snapshot.metrics {
+        let subject = || Subject::new("ApiServer", "", &instance.address);
+        match &instance.version {
+            Read::Seen(version) => {
+                minors.extend(KubernetesVersion::parse_reported(version).ok().map(|version| version.release))
+            }
+            Read::NotSeen(why) => {
+                look.findings.push(Finding { subject: subject(), ..Finding::unknown("VER-006", why) })
+            }
+            Read::NotAsked => {}
+        }
+        match &instance.not_ready {
+            Read::Seen(failing) => {
+                for what in failing {
+                    let what: String =
+                        what.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
+                    look.findings
+                        .push(Finding::new("CP-001", "not-ready", Outcome::Fail, subject()).with("what", what));
+                }
+            }
+            Read::NotSeen(why) => look.findings.push(Finding { subject: subject(), ..Finding::unknown("CP-001", why) }),
+            Read::NotAsked => {}
+        }
+        if let Read::Seen(metrics) = &instance.metrics {
+            let rejected: f64 =
+                metrics.all("apiserver_flowcontrol_rejected_requests_total").map(|sample| sample.value).sum();
+            if rejected > 0.0 {
+                let finding = Finding::new("CP-011", "rejected", Outcome::Warn, subject());
+                look.findings.push(finding.with("count", rejected));
+            }
+            for (check, names) in [
+                (
+                    "WHK-005",
+                    ["apiserver_webhooks_x509_missing_san_total", "apiserver_kube_aggregator_x509_missing_san_total"],
+                ),
+                (
+                    "WHK-004",
+                    [
+                        "apiserver_webhooks_x509_insecure_sha1_total",
+                        "apiserver_kube_aggregator_x509_insecure_sha1_total",
+                    ],
+                ),
+            ] {
+                let count: f64 = names.iter().flat_map(|name| metrics.all(name)).map(|sample| sample.value).sum();
+                if count > 0.0 {
+                    let finding = Finding::new(check, "counted", Outcome::Fail, subject());
+                    look.findings.push(finding.with("count", count));
+                }
+            }
+        } else if let Read::NotSeen(why) = &instance.metrics {
+            for check in ["CP-011", "WHK-004", "WHK-005"] {
+                look.findings.push(Finding { subject: subject(), ..Finding::unknown(check, why) });
+            }
+        }
+    }
+    if minors.len() > 1 && minors.first().zip(minors.last()).is_some_and(|(first, last)| first.minors_behind(*last) > 1)
+    {
+        let all = minors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        look.say(Finding::new("VER-006", "apart", Outcome::Fail, Subject::cluster()).with("minors", all));
+    }
+}
+
+fn masters(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let Some(nodes) = look.need(&objects.nodes, &["CP-002", "CP-003"]) else { return };
+    let masters: Vec<_> = nodes
+        .iter()
+        .filter(|node| MASTER_LABELS.iter().any(|label| node.metadata.labels.contains_key(*label)))
+        .collect();
+    for node in &masters {
+        if !super::node::is_ready(node) {
+            look.say(Finding::new("CP-002", "not-ready", Outcome::Fail, of("Node", &node.metadata)));
+        }
+    }
+    match masters.len() {
+        // A control plane that runs elsewhere has no nodes here.
+        0 => {}
+        1 => look.say(Finding::new("CP-003", "one", Outcome::Warn, Subject::cluster())),
+        even if even % 2 == 0 => {
+            look.say(Finding::new("CP-003", "even", Outcome::Warn, Subject::cluster()).with("count", even));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,165 @@
+//! Webhooks and aggregated APIs, as far as objects tell; their certificates are dialled elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::traffic::ready_nodes;
+use super::{Look, of};
+use crate::object::{ServiceReference, Webhook, WebhookClient};
+use crate::report::{Finding, Outcome, Subject};
+
+/// A webhook that may take longer than this holds up every request that it is asked about.
+const TIMEOUT_SECONDS_MAX: i64 = 10;
+/// An authority that ends within so many seconds may end within the upgrade.
+const EXPIRY_SECONDS_MIN: i64 = 30 * 24 * 3600;
+/// A signing request may wait for so long.
+const PENDING_SECONDS_MAX: i64 = 600;
+
+type Endpoints<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
+
+pub(super) fn judge(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let endpoints = look.need(&objects.slices, &["WHK-006", "WHK-008", "WHK-013"]).map(|slices| ready_nodes(slices));
+    let checks = ["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"];
+    let kinds =
+        [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
+    for (kind, list) in kinds {
+        for configuration in look.need(list, &checks).into_iter().flatten() {
+            for webhook in &configuration.webhooks {
+                let subject = Subject::new(kind, "", &configuration.metadata.name);
+                judge_webhook(look, &subject, webhook, endpoints.as_ref());
+            }
+        }
+    }
+    for definition in look.need(&objects.definitions, &["WHK-013"]).into_iter().flatten() {
+        let conversion = &definition.spec.conversion;
+        let client = conversion
+            .webhook
+            .as_ref()
+            .filter(|_| conversion.strategy == "Webhook")
+            .map(|webhook| &webhook.client_config);
+        let service = client.and_then(|client| client.service.as_ref());
+        if let (Some(service), Some(endpoints)) = (service, &endpoints)
+            && count(endpoints, service) == 0
+        {
+            let subject = of("CustomResourceDefinition", &definition.metadata);
+            look.say(with_service(Finding::new("WHK-013", "none", Outcome::Fail, subject), service));
+        }
+    }
+    for service in look.need(&objects.api_services, &["WHK-011"]).into_iter().flatten() {
+        let available = service.status.conditions.iter().find(|condition| condition.r#type == "Available");
+        if let Some(condition) = available.filter(|condition| condition.status != "True") {
+            let message: String = condition.message.chars().take(200).collect();
+            look.say(
+                Finding::new("WHK-011", "unavailable", Outcome::Fail, of("APIService", &service.metadata))
+                    .with("message", message),
+            );
+        }
+    }
+    for request in look.need(&objects.signing_requests, &["WHK-015"]).into_iter().flatten() {
+        let is_kubelet = request.spec.signer_name.starts_with("kubernetes.io/kubelet")
+            || request.spec.signer_name == "kubernetes.io/kube-apiserver-client-kubelet";
+        let waits = request.status.conditions.is_empty();
+        if is_kubelet && waits && look.age_seconds(request.metadata.creation_timestamp) > PENDING_SECONDS_MAX {
+            let finding =
+                Finding::new("WHK-015", "pending", Outcome::Warn, of("CertificateSigningRequest", &request.metadata));
+            look.say(finding.with("user", &request.spec.username));
+        }
+    }
+}
+
+fn count(endpoints: &Endpoints<'_>, service: &ServiceReference) -> usize {
+    endpoints.get(&(service.namespace.as_str(), service.name.as_str())).map_or(0, Vec::len)
+}
+
+fn with_service(finding: Finding, service: &ServiceReference) -> Finding {
+    finding.with("service", format!("{}/{}", service.namespace, service.name))
+}
+
+fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endpoints: Option<&Endpoints<'_>>) {
+    let new = |check, sentence, outcome| {
+        Finding::new(check, sentence, outcome, subject.clone()).with("webhook", &webhook.name)
+    };
+    let is_strict = webhook.failure_policy != "Ignore";
+    if let (Some(service), Some(endpoints)) = (&webhook.client_config.service, endpoints) {
+        let nodes: BTreeSet<&str> = endpoints
+            .get(&(service.namespace.as_str(), service.name.as_str()))
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        match count(endpoints, service) {
+            0 => {
+                let outcome = if is_strict { Outcome::Fail } else { Outcome::Warn };
+                let sentence = if is_strict { "none" } else { "none-ignored" };
+                look.say(with_service(new("WHK-006", sentence, outcome), service));
+            }
+            1 if is_strict => look.say(with_service(new("WHK-008", "single", Outcome::Warn), service)),
+            _ if nodes.len() == 1 && is_strict => {
+                look.say(with_service(new("WHK-008", "one-node", Outcome::Warn), service));
+            }
+            _ => {}
+        }
+        if is_strict && touches_system(look, webhook) {
+            look.say(with_service(new("WHK-007", "system", Outcome::Warn), service));
+        }
+    }
+    let timeout = webhook.timeout_seconds.unwrap_or(10);
+    if timeout > TIMEOUT_SECONDS_MAX {
+        look.say(new("WHK-009", "slow", Outcome::Warn).with("seconds", timeout));
+    }
+    if !webhook.admission_review_versions.iter().any(|version| version == "v1") {
+        look.say(new("WHK-010", "no-v1", Outcome::Warn));
+    }
+    authority(look, &webhook.client_config, &new("WHK-003", "bundle", Outcome::Fail));
+}
+
+/// Whether a webhook is asked about what an upgrade itself needs: pods of kube-system, leases, nodes, evictions.
+fn touches_system(look: &Look<'_>, webhook: &Webhook) -> bool {
+    let any = |values: &[String], wanted: &[&str]| {
+        values.iter().any(|value| value == "*" || value == "*/*" || wanted.contains(&value.as_str()))
+    };
+    let is_asked = webhook.rules.iter().any(|rule| {
+        (any(&rule.api_groups, &[""]) && any(&rule.resources, &["pods", "nodes", "pods/eviction"]))
+            || (any(&rule.api_groups, &["coordination.k8s.io"]) && any(&rule.resources, &["leases"]))
+    });
+    // A selector of objects leaves out what it does not name; which pods that is cannot be told from here.
+    if !is_asked || !webhook.object_selector.is_empty() {
+        return false;
+    }
+    let known =
+        look.objects.namespaces.seen().into_iter().flatten().find(|namespace| namespace.metadata.name == "kube-system");
+    let named = [("kubernetes.io/metadata.name".to_owned(), "kube-system".to_owned())].into();
+    webhook.namespace_selector.fits(known.map_or(&named, |namespace| &namespace.metadata.labels))
+}
+
+/// The authorities that a certificate is verified with must be there and last.
+fn authority(look: &mut Look<'_>, client: &WebhookClient, finding: &Finding) {
+    if client.ca_bundle.is_empty() {
+        return;
+    }
+    let broken = |why: &str| finding.clone().with("why", why);
+    let Ok(pem) = STANDARD.decode(&client.ca_bundle) else { return look.say(broken("caBundle is not base64")) };
+    let mut ends = Vec::new();
+    for block in x509_parser::pem::Pem::iter_from_buffer(&pem) {
+        let Ok(block) = block else { return look.say(broken("caBundle is no PEM")) };
+        let Ok(certificate) = block.parse_x509() else { return look.say(broken("caBundle holds no certificate")) };
+        ends.push(certificate.validity().not_after.timestamp());
+    }
+    let now = look.snapshot.taken_at.as_second();
+    match ends.iter().max() {
+        None => look.say(broken("caBundle holds no certificate")),
+        Some(end) if *end < now => look.say(broken("every certificate in caBundle has expired")),
+        Some(end) if *end < now + EXPIRY_SECONDS_MIN => {
+            let days = (end - now) / 86400;
+            let finding = Finding {
+                outcome: Outcome::Warn,
+                ..broken(&format!("the last certificate in caBundle ends in {days} days"))
+            };
+            look.say(finding);
+        }
+        Some(_) => {}
+    }
+}

@@ -1,0 +1,240 @@
+//! Workloads: what a drain will be refused, and what will be interrupted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Look, by_namespace, of, owner_of};
+use crate::object::{Budget, Labels, Pod, Probe, Workload};
+use crate::report::{Finding, Outcome, Subject};
+
+/// A pod may be terminating for so long beyond its own time.
+const TERMINATING_SECONDS_MAX: i64 = 600;
+/// A pod that may take longer than this to end holds a batch.
+const GRACE_SECONDS_MAX: i64 = 600;
+/// Namespaces of Kubernetes itself; its own parts are upgraded by the plan.
+const OWN_NAMESPACES: [&str; 2] = ["kube-system", "kube-upgrade"];
+
+pub(super) fn judge(look: &mut Look<'_>) {
+    budgets(look);
+    workloads(look);
+    pods(look);
+    namespaces(look);
+    let objects = look.objects;
+    for set in look.need(&objects.daemon_sets, &["WL-016"]).into_iter().flatten() {
+        if set.spec.update_strategy.r#type == "OnDelete" {
+            look.say(Finding::new("WL-016", "on-delete", Outcome::Warn, of("DaemonSet", &set.metadata)));
+        }
+    }
+    for set in look.need(&objects.stateful_sets, &["WL-012"]).into_iter().flatten() {
+        if set.spec.template.spec.termination_grace_period_seconds == Some(0) {
+            look.say(Finding::new("WL-012", "no-grace", Outcome::Warn, of("StatefulSet", &set.metadata)));
+        }
+    }
+    for job in look.need(&objects.jobs, &["WL-017"]).into_iter().flatten().filter(|job| job.status.active > 0) {
+        let subject = of("Job", &job.metadata);
+        look.say(Finding::new("WL-017", "running", Outcome::Warn, subject).with("count", job.status.active));
+    }
+}
+
+/// A number, or a share of the expected pods, rounded up as the disruption controller does.
+fn share(value: &Value, expected: i64) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => {
+            let percent: i64 = text.strip_suffix('%')?.parse().ok()?;
+            Some((percent.checked_mul(expected)?.checked_add(99)?).div_euclid(100))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a budget lets no pod go even when all are healthy; what it says.
+fn never_allows(budget: &Budget) -> Option<String> {
+    let expected = budget.status.expected_pods;
+    if expected <= 0 {
+        return None;
+    }
+    if let Some(value) = &budget.spec.max_unavailable {
+        return (share(value, expected)? <= 0).then(|| format!("maxUnavailable {}", plain(value)));
+    }
+    let value = budget.spec.min_available.as_ref()?;
+    (share(value, expected)? >= expected).then(|| format!("minAvailable {} of {expected}", plain(value)))
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a budget is about a pod: an empty selector is about all, none about none.
+fn covers(budget: &Budget, labels: &Labels) -> bool {
+    budget.spec.selector.as_ref().is_some_and(|selector| selector.fits(labels))
+}
+
+fn budgets(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let Some(budgets) = look.need(&objects.budgets, &["WL-001", "WL-002", "WL-003", "WL-004"]) else { return };
+    for budget in budgets {
+        let subject = || of("PodDisruptionBudget", &budget.metadata);
+        let status = &budget.status;
+        if let Some(says) = never_allows(budget) {
+            let finding = Finding::new("WL-001", "never", Outcome::Fail, subject());
+            look.say(finding.with("says", says).with("expected", status.expected_pods));
+        } else if status.expected_pods > 0 && status.disruptions_allowed <= 0 {
+            let finding = Finding::new("WL-002", "none-now", Outcome::Warn, subject());
+            look.say(finding.with("healthy", status.current_healthy).with("desired", status.desired_healthy));
+        }
+    }
+    let Some(pods) = look.need(&objects.pods, &["WL-003"]) else { return };
+    let pods = by_namespace(pods.iter().filter(|pod| !pod.has_ended()));
+    let mut overlapping: BTreeMap<Subject, BTreeSet<&str>> = BTreeMap::new();
+    let mut by_space: BTreeMap<&str, Vec<&Budget>> = BTreeMap::new();
+    for budget in budgets {
+        by_space.entry(&budget.metadata.namespace).or_default().push(budget);
+    }
+    for (namespace, budgets) in by_space.iter().filter(|(_, budgets)| budgets.len() > 1) {
+        for pod in pods.get(namespace).into_iter().flatten() {
+            let names: BTreeSet<&str> = budgets
+                .iter()
+                .filter(|budget| covers(budget, &pod.metadata.labels))
+                .map(|budget| budget.metadata.name.as_str())
+                .collect();
+            if names.len() > 1 {
+                overlapping.entry(owner_of(pod)).or_default().extend(names);
+            }
+        }
+    }
+    for (subject, names) in overlapping {
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        look.say(Finding::new("WL-003", "overlap", Outcome::Fail, subject).with("budgets", names));
+    }
+}
+
+fn workloads(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let checks = ["WL-004", "WL-005", "WL-006", "WL-007", "WL-008"];
+    let deployments = look.need(&objects.deployments, &checks);
+    let sets = look.need(&objects.stateful_sets, &checks);
+    let budgets = objects.budgets.seen();
+    let services = look.need(&objects.services, &["WL-007"]);
+    let pods = look.need(&objects.pods, &["WL-005", "WL-006", "WL-008"]);
+    let mut nodes_of: BTreeMap<Subject, Vec<&Pod>> = BTreeMap::new();
+    for pod in pods.into_iter().flatten().filter(|pod| pod.is_ready() && !pod.has_ended()) {
+        nodes_of.entry(owner_of(pod)).or_default().push(pod);
+    }
+    let kinds = [("Deployment", deployments), ("StatefulSet", sets)];
+    for (kind, workloads) in kinds {
+        for workload in workloads.into_iter().flatten() {
+            let namespace = workload.metadata.namespace.as_str();
+            if OWN_NAMESPACES.contains(&namespace) {
+                continue;
+            }
+            let replicas = workload.spec.replicas.unwrap_or(1);
+            let labels = &workload.spec.template.metadata.labels;
+            let subject = || of(kind, &workload.metadata);
+            if replicas > 1 {
+                let has_budget = budgets.is_none_or(|budgets| {
+                    budgets.iter().any(|budget| budget.metadata.namespace == namespace && covers(budget, labels))
+                });
+                if !has_budget {
+                    look.say(Finding::new("WL-004", "none", Outcome::Warn, subject()).with("replicas", replicas));
+                }
+            }
+            let ready = nodes_of.get(&subject()).map(Vec::as_slice).unwrap_or_default();
+            let hosts: BTreeSet<&str> = ready.iter().map(|pod| pod.spec.node_name.as_str()).collect();
+            let on_one_node = ready.len() > 1 && hosts.len() == 1;
+            if on_one_node {
+                let node = hosts.first().copied().unwrap_or_default();
+                look.say(Finding::new("WL-008", "one-node", Outcome::Warn, subject()).with("node", node));
+            }
+            if replicas == 1 || on_one_node {
+                probes(look, workload, &subject());
+            }
+            if replicas == 1 {
+                let is_served = services.into_iter().flatten().find(|service| {
+                    service.metadata.namespace == namespace
+                        && !service.spec.selector.is_empty()
+                        && service.spec.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+                });
+                if let Some(service) = is_served {
+                    let finding = Finding::new("WL-007", "single", Outcome::Warn, subject());
+                    look.say(finding.with("service", &service.metadata.name));
+                }
+            }
+        }
+    }
+}
+
+/// A restarted kubelet takes pods with startup probes as not ready until the probe holds again.
+fn probes(look: &mut Look<'_>, workload: &Workload, subject: &Subject) {
+    let wait = |probe: &Probe| probe.initial_delay_seconds.unwrap_or(0) + probe.period_seconds.unwrap_or(10);
+    let containers = &workload.spec.template.spec.containers;
+    let startup = containers.iter().filter_map(|container| container.startup_probe.as_ref()).map(wait).max();
+    let readiness = containers.iter().filter_map(|container| container.readiness_probe.as_ref()).map(wait).max();
+    let found = startup.map(|seconds| ("WL-005", seconds)).or(readiness.map(|seconds| ("WL-006", seconds)));
+    if let Some((check, seconds)) = found {
+        look.say(Finding::new(check, "single", Outcome::Warn, subject.clone()).with("seconds", seconds));
+    }
+}
+
+fn pods(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let Some(pods) = look.need(&objects.pods, &["WL-009", "WL-010", "WL-011", "WL-013", "WL-014"]) else { return };
+    let mut said: BTreeSet<(&str, Subject)> = BTreeSet::new();
+    for pod in pods.iter().filter(|pod| !pod.has_ended()) {
+        let owner = pod.controller();
+        // Static pods are the node's own.
+        if owner.is_some_and(|owner| owner.kind == "Node") {
+            continue;
+        }
+        let mut once = |check: &'static str, finding: Finding| {
+            if said.insert((check, finding.subject.clone())) {
+                look.findings.push(finding);
+            }
+        };
+        if owner.is_none() {
+            once("WL-009", Finding::new("WL-009", "naked", Outcome::Warn, of("Pod", &pod.metadata)));
+        }
+        let is_daemon = owner.is_some_and(|owner| owner.kind == "DaemonSet");
+        let is_own = OWN_NAMESPACES.contains(&pod.metadata.namespace.as_str());
+        if !is_daemon
+            && !is_own
+            && pod.spec.volumes.iter().any(|volume| matches!(volume.source.as_str(), "emptyDir" | "hostPath"))
+        {
+            once("WL-010", Finding::new("WL-010", "local", Outcome::Warn, owner_of(pod)));
+        }
+        let grace = pod.spec.termination_grace_period_seconds.unwrap_or(30);
+        if !is_daemon && grace > GRACE_SECONDS_MAX {
+            once("WL-011", Finding::new("WL-011", "long", Outcome::Warn, owner_of(pod)).with("seconds", grace));
+        }
+        let waits = pod.status.container_statuses.iter().filter_map(|container| container.state.waiting.as_ref());
+        let broken = ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"];
+        if let Some(waiting) = waits.into_iter().find(|waiting| broken.contains(&waiting.reason.as_str())) {
+            let finding = Finding::new("WL-014", "broken", Outcome::Warn, owner_of(pod));
+            once("WL-014", finding.with("reason", &waiting.reason));
+        }
+    }
+    for pod in pods {
+        // The deletion timestamp is when the grace period ends.
+        if pod.metadata.deletion_timestamp.is_some()
+            && look.age_seconds(pod.metadata.deletion_timestamp) > TERMINATING_SECONDS_MAX
+        {
+            stuck(look, of("Pod", &pod.metadata), &pod.metadata.finalizers);
+        }
+    }
+}
+
+fn namespaces(look: &mut Look<'_>) {
+    let objects = look.objects;
+    for namespace in look.need(&objects.namespaces, &["WL-013"]).into_iter().flatten() {
+        let since = namespace.metadata.deletion_timestamp;
+        if since.is_some() && look.age_seconds(since) > TERMINATING_SECONDS_MAX {
+            stuck(look, of("Namespace", &namespace.metadata), &namespace.metadata.finalizers);
+        }
+    }
+}
+
+fn stuck(look: &mut Look<'_>, subject: Subject, finalizers: &[String]) {
+    let finalizers = if finalizers.is_empty() { "-".to_owned() } else { finalizers.join(", ") };
+    look.say(Finding::new("WL-013", "stuck", Outcome::Warn, subject).with("finalizers", finalizers));
+}

@@ -1,0 +1,183 @@
+//! Kubernetes objects in text: YAML of several documents, JSON, lists at any depth.
+//!
+//! Nothing is passed over in silence: what cannot be read is told as [`Trouble`], and the good objects beside it are
+//! found all the same. A scanner takes the documents that it can prove simple ([`simple`]); every other one goes to the
+//! YAML library ([`tree`]). A test holds that both say the same.
+
+mod json;
+mod simple;
+mod tree;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// One object, as the text has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object<'a> {
+    /// Such as `apps/v1`.
+    pub api_version: &'a str,
+    /// Such as `Deployment`.
+    pub kind: &'a str,
+    /// Empty where the text names none.
+    pub namespace: &'a str,
+    /// Empty where the text names none.
+    pub name: &'a str,
+    /// The line of the `apiVersion`, from 1.
+    pub line: u32,
+}
+
+/// What cannot be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The line, from 1.
+    pub line: u32,
+    /// Why.
+    pub kind: TroubleKind,
+}
+
+/// Why something cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleKind {
+    /// It is neither YAML nor JSON; what the parser says.
+    Syntax(String),
+    /// It is a template that must be rendered first.
+    Template,
+    /// It is not text in UTF-8 or UTF-16.
+    Encoding,
+    /// It is an object without `apiVersion` or without `kind`; the missing key.
+    Incomplete(&'static str),
+    /// It is nested, or refers to itself, deeper or wider than anything that is meant.
+    Bounds,
+    /// It cannot be opened or unpacked, or is larger than the bound; what the system says.
+    Unreadable(String),
+}
+
+/// Takes what is found.
+pub trait Sink {
+    /// An object was found.
+    fn object(&mut self, object: Object<'_>);
+    /// Something cannot be read.
+    fn trouble(&mut self, trouble: Trouble);
+    /// A document that holds no Kubernetes object was passed over.
+    fn other(&mut self) {}
+}
+
+/// Reads a text of any supported form.
+pub fn read(bytes: &[u8], sink: &mut impl Sink) {
+    match decode(bytes) {
+        Some(text) => read_text(&text, sink),
+        None => sink.trouble(Trouble { line: 1, kind: TroubleKind::Encoding }),
+    }
+}
+
+/// Text of UTF-8 or, where a mark says so, UTF-16; without the mark.
+fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let wide = |read: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes[2..].as_chunks::<2>();
+        if !rest.is_empty() {
+            return None;
+        }
+        let units: Vec<u16> = pairs.iter().map(|pair| read(*pair)).collect();
+        String::from_utf16(&units).ok().map(Cow::Owned)
+    };
+    match bytes {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => std::str::from_utf8(rest).ok().map(Cow::Borrowed),
+        [0xFF, 0xFE, ..] => wide(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] => wide(u16::from_be_bytes),
+        _ => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+    }
+}
+
+/// Reads text.
+pub fn read_text(text: &str, sink: &mut impl Sink) {
+    if !text.bytes().any(|byte| byte == b'\n') && text.bytes().any(|byte| byte == b'\r') {
+        // Line ends of old systems: the splitting below needs to see them.
+        return read_lines(&text.replace('\r', "\n"), sink);
+    }
+    read_lines(text, sink);
+}
+
+fn read_lines(text: &str, sink: &mut impl Sink) {
+    let mut rest = text;
+    let mut line = 1;
+    while !rest.is_empty() {
+        if let Some(read) = simple::document(rest, line) {
+            if let Some(object) = read.object {
+                sink.object(object);
+            } else if read.has_content {
+                sink.other();
+            }
+            rest = &rest[read.length..];
+            line += read.lines;
+            continue;
+        }
+        let length = document_length(rest);
+        let (document, next) = rest.split_at(length);
+        any_document(document, line, sink);
+        line += lines_of(document);
+        rest = next;
+    }
+}
+
+/// The length of the first document with its directives: up to the next line that begins one.
+fn document_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut only_directives = true;
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |offset| at + offset + 1);
+        let line = bytes[at..end].trim_ascii_end();
+        if at > 0 && !only_directives && simple::is_marker(line) {
+            return at;
+        }
+        if !(line.is_empty() || line[0] == b'%' || line[0] == b'#') {
+            only_directives = false;
+        }
+        at = end;
+    }
+    bytes.len()
+}
+
+fn lines_of(text: &str) -> u32 {
+    u32::try_from(memchr::memchr_iter(b'\n', text.as_bytes()).count()).unwrap_or(u32::MAX)
+}
+
+/// Reads a document that is not simple.
+fn any_document(document: &str, line: u32, sink: &mut impl Sink) {
+    let body = document.strip_prefix("---").unwrap_or(document).trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    if body.starts_with(['{', '[']) {
+        let begin = line + lines_of(&document[..document.len() - body.len()]);
+        if json::documents(body, begin, sink) {
+            return;
+        }
+    }
+    let mut found = tree::Found::default();
+    match tree::documents(document, line, &mut found) {
+        Ok(()) => found.replay(sink),
+        Err(trouble) => {
+            // What the library read before the error belongs to the same document: it is not trusted.
+            let is_template = document.contains("{{") && matches!(trouble.kind, TroubleKind::Syntax(_));
+            sink.trouble(if is_template { Trouble { kind: TroubleKind::Template, ..trouble } } else { trouble });
+        }
+    }
+}
+
+/// The items of lists are of the list's version and kind where they do not say themselves.
+fn item_kind(list_kind: &str) -> Option<&str> {
+    list_kind.strip_suffix("List").filter(|kind| !kind.is_empty())
+}
+
+/// Nothing that people write is nested deeper.
+const DEPTH_MAX: usize = 64;
+/// No document refers to more objects.
+const OBJECTS_MAX: usize = 200_000;
+
+/// Whether the value of `apiVersion` or `kind` was to be filled in by a template.
+fn is_placeholder(value: &str) -> bool {
+    value.contains("{{") || value.contains("${") || value.starts_with("<%")
+}
+
+#[cfg(test)]
+mod tests;

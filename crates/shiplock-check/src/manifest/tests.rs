@@ -1,0 +1,361 @@
+//! What is read from text, in all the shapes that people and tools write.
+
+use super::*;
+
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    objects: Vec<String>,
+    troubles: Vec<String>,
+    others: usize,
+}
+
+impl Sink for Seen {
+    fn object(&mut self, object: Object<'_>) {
+        let Object { api_version, kind, namespace, name, line } = object;
+        self.objects.push(format!("{line} {api_version} {kind} {namespace}/{name}"));
+    }
+    fn trouble(&mut self, trouble: Trouble) {
+        let kind = match trouble.kind {
+            TroubleKind::Syntax(_) => "syntax".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        self.troubles.push(format!("{} {kind}", trouble.line));
+    }
+    fn other(&mut self) {
+        self.others += 1;
+    }
+}
+
+fn seen(text: &str) -> Seen {
+    let mut seen = Seen::default();
+    read(text.as_bytes(), &mut seen);
+    seen
+}
+
+const INGRESS: &str = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata:\n  name: a\n  namespace: n\n";
+
+#[test]
+fn objects_are_found_in_every_shape_that_yaml_has() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("plain", INGRESS, &["1 extensions/v1beta1 Ingress n/a"]),
+        ("crlf", &INGRESS.replace('\n', "\r\n"), &["1 extensions/v1beta1 Ingress n/a"]),
+        ("old line ends", &INGRESS.replace('\n', "\r"), &["1 extensions/v1beta1 Ingress n/a"]),
+        ("byte order mark", &format!("\u{feff}{INGRESS}"), &["1 extensions/v1beta1 Ingress n/a"]),
+        ("marker", &format!("# c\n---\n{INGRESS}"), &["3 extensions/v1beta1 Ingress n/a"]),
+        ("marker with comment", &format!("--- # c\n{INGRESS}...\n"), &["2 extensions/v1beta1 Ingress n/a"]),
+        ("directive", &format!("%YAML 1.2\n---\n{INGRESS}"), &["3 extensions/v1beta1 Ingress n/a"]),
+        (
+            "two",
+            &format!("{INGRESS}---\n{INGRESS}"),
+            &["1 extensions/v1beta1 Ingress n/a", "7 extensions/v1beta1 Ingress n/a"],
+        ),
+        ("flow", "{apiVersion: a/v1, kind: K, metadata: {name: x}}", &["1 a/v1 K /x"]),
+        ("flow on the marker", "--- {apiVersion: a/v1, kind: K}\n", &["1 a/v1 K /"]),
+        ("quotes", "\"apiVersion\": 'a/v1'\nkind: \"K\"  # c\n", &["1 a/v1 K /"]),
+        ("escapes", "apiVersion: \"a\\/v1\"\nkind: K\n", &["1 a/v1 K /"]),
+        ("folded", "apiVersion: >-\n  a/v1\nkind: |-\n  K\n", &["1 a/v1 K /"]),
+        ("next line", "apiVersion:\n  a/v1\nkind:\n  K\n", &["1 a/v1 K /"]),
+        ("question marks", "? apiVersion\n: a/v1\n? kind\n: K\n", &["1 a/v1 K /"]),
+        ("tags", "!!map\napiVersion: !!str a/v1\nkind: !!str K\n", &["2 a/v1 K /"]),
+        ("alias", "x: &k K\napiVersion: a/v1\nkind: *k\n", &["2 a/v1 K /"]),
+        ("merge", "x: &b {apiVersion: a/v1, kind: K}\n<<: *b\nmetadata: {name: m}\n", &["1 a/v1 K /m"]),
+        (
+            "late",
+            &format!("data:\n  x: |\n{}apiVersion: a/v1\nkind: K\n", "    filler\n".repeat(2000)),
+            &["2003 a/v1 K /"],
+        ),
+        (
+            "manifest in a string",
+            "apiVersion: v1\nkind: ConfigMap\ndata:\n  x.yaml: |\n    apiVersion: extensions/v1beta1\n    kind: Ingress\n",
+            &["1 v1 ConfigMap /"],
+        ),
+        (
+            "certificate in a string",
+            "apiVersion: v1\nkind: ConfigMap\ndata:\n  ca: |\n    -----BEGIN CERTIFICATE-----\n    x\n    -----END CERTIFICATE-----\n---\napiVersion: a/v1\nkind: K\n",
+            &["1 v1 ConfigMap /", "9 a/v1 K /"],
+        ),
+        (
+            "comments that look like it",
+            "# apiVersion: extensions/v1beta1\n# kind: Ingress\napiVersion: a/v1\nkind: K\n",
+            &["3 a/v1 K /"],
+        ),
+        (
+            "list",
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: a/v1\n  kind: K\n  metadata: {name: x}\n- apiVersion: a/v2\n  kind: K\n",
+            &["4 a/v1 K /x", "7 a/v2 K /"],
+        ),
+        (
+            "list in list",
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n  - kind: List\n    apiVersion: v1\n    items:\n      - {kind: K, apiVersion: a/v1}\n",
+            &["10 a/v1 K /"],
+        ),
+        (
+            "typed list",
+            "apiVersion: apps/v1beta1\nkind: DeploymentList\nitems:\n- metadata:\n    name: x\n",
+            &["4 apps/v1beta1 Deployment /x"],
+        ),
+        ("a sequence", "- apiVersion: a/v1\n  kind: K\n- apiVersion: a/v2\n  kind: K\n", &["1 a/v1 K /", "3 a/v2 K /"]),
+        ("json", "{\"apiVersion\":\"a/v1\",\"kind\":\"K\",\"metadata\":{\"name\":\"x\"}}", &["1 a/v1 K /x"]),
+        (
+            "json lines",
+            "{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n{\"apiVersion\":\"a/v2\",\n\"kind\":\"K\"}\n",
+            &["1 a/v1 K /", "2 a/v2 K /"],
+        ),
+        (
+            "json list",
+            "{\n\t\"items\": [\n\t\t{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{\"kind\": \"K\",\n \"apiVersion\": \"a\\/v1\"}]}\n], \"kind\": \"List\", \"apiVersion\": \"v1\"}",
+            &["4 a/v1 K /"],
+        ),
+        (
+            "json in documents",
+            "---\n{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n---\n{\"apiVersion\":\"a/v2\",\"kind\":\"K\"}\n",
+            &["2 a/v1 K /", "4 a/v2 K /"],
+        ),
+        ("twice", "apiVersion: a/v1\nkind: K\napiVersion: a/v2\n", &["3 a/v2 K /"]),
+        (
+            "more than ASCII",
+            "apiVersion: a/v1\nkind: K\nmetadata:\n  name: x\n  annotations: {o: 运维}\n",
+            &["1 a/v1 K /x"],
+        ),
+        (
+            "openshift",
+            "apiVersion: template.openshift.io/v1\nkind: Template\nobjects:\n- {apiVersion: a/v1, kind: K}\n",
+            &["4 a/v1 K /"],
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let seen = seen(text);
+        assert_eq!(seen.objects, *expected, "{name}");
+        assert_eq!(seen.troubles, [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
+    let good = "apiVersion: a/v1\nkind: K\n";
+    let cases: &[(&str, &str, usize, &[&str])] = &[
+        ("bad indentation", &format!("{good}---\na: b\n  c: d\n---\n{good}"), 2, &["5 syntax"]),
+        ("a tab", &format!("{good}---\na:\n\tb: c\n"), 1, &["5 syntax"]),
+        ("open quote", "apiVersion: \"a/v1\nkind: K\n", 0, &["1 syntax"]),
+        ("a template", "apiVersion: a/v1\nkind: K\n{{- if .Values.x }}\nspec: {}\n{{- end }}\n", 0, &["3 template"]),
+        ("a template in the version", "apiVersion: {{ .x }}\nkind: K\n", 0, &["1 template"]),
+        ("a quoted template in the kind", "apiVersion: a/v1\nkind: \"{{ .x }}\"\n", 0, &["2 template"]),
+        ("a variable", "apiVersion: ${API}\nkind: K\n", 0, &["1 template"]),
+        ("no version", "kind: K\nmetadata:\n  name: x\n", 0, &["1 incomplete(\"apiversion\")"]),
+        ("no kind", "apiVersion: a/v1\nmetadata:\n  name: x\n", 0, &["1 incomplete(\"kind\")"]),
+        ("an alias of nothing", "apiVersion: *x\nkind: K\n", 0, &["1 syntax"]),
+        ("cut json", "{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n{\"apiVersion\":", 1, &["2 syntax"]),
+        (
+            "bad json between good",
+            "{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n{\"kind\" \"K\"}\n{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}",
+            2,
+            &["2 syntax"],
+        ),
+    ];
+    for (name, text, objects, troubles) in cases {
+        let seen = seen(text);
+        assert_eq!(seen.objects.len(), *objects, "{name}: {seen:?}");
+        assert_eq!(seen.troubles, *troubles, "{name}");
+    }
+    let mut raw = Seen::default();
+    read(b"apiVersion: a/v1\nkind: \xff\n", &mut raw);
+    assert_eq!(raw.troubles, ["1 encoding"]);
+    let mut wide = Seen::default();
+    let text: Vec<u8> = "\u{feff}apiVersion: a/v1\nkind: K\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    read(&text, &mut wide);
+    assert_eq!(wide.objects, ["1 a/v1 K /"]);
+}
+
+#[test]
+fn what_refers_to_itself_or_grows_without_end_is_bounded() {
+    let mut bomb = "a0: &a0 {apiVersion: a/v1, kind: K}\n".to_owned();
+    for level in 1..12 {
+        let before = format!("*a{}, ", level - 1).repeat(10);
+        bomb.push_str(&format!("a{level}: &a{level} {{apiVersion: v1, kind: List, items: [{before}]}}\n"));
+    }
+    bomb.push_str("apiVersion: v1\nkind: List\nitems: *a11\n");
+    assert!(seen(&bomb).objects.len() <= OBJECTS_MAX);
+    let within = "apiVersion: v1\nkind: List\nitems: &a\n- {apiVersion: v1, kind: List, items: *a}\n";
+    assert_eq!(seen(within).troubles.len(), 1);
+    for deep in ["[".repeat(100_000), "{\"a\":".repeat(100_000), "- ".repeat(100_000), "a:\n ".repeat(9)] {
+        let seen = seen(&deep);
+        assert!(seen.objects.is_empty());
+    }
+}
+
+#[test]
+fn files_without_objects_are_no_trouble() {
+    for text in [
+        "",
+        "\n\n",
+        "# only a comment\n",
+        "---\n---\n",
+        "a: 1\n",
+        "just text\n",
+        "apiVersion: v2\nname: chart\n",
+        "5",
+        "null\n",
+        "[]",
+        "{}",
+    ] {
+        let seen = seen(text);
+        assert_eq!((seen.objects.len(), seen.troubles.len()), (0, 0), "{text:?}: {seen:?}");
+    }
+}
+
+mod agreement {
+    //! The scanner and the library say the same of every document that the scanner accepts.
+
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    use super::*;
+
+    fn line() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec![
+            "apiVersion",
+            "kind",
+            "metadata",
+            "name",
+            "namespace",
+            "spec",
+            "a",
+            "\"b\"",
+            "'c'",
+            "a/b.c",
+            "items",
+            "- a",
+            "- - a",
+            "-",
+            "- \"b\"",
+            "?",
+            "<<",
+            "- name",
+        ]);
+        let value = prop::sample::select(vec![
+            "",
+            "v",
+            "apps/v1",
+            "\"q: v\"",
+            "'s #'",
+            "\"a\\n\"",
+            "|",
+            ">-",
+            "|2",
+            "{}",
+            "[]",
+            "[a, b]",
+            "{a: b}",
+            "[a,b]",
+            "[\"a\",\"b\"]",
+            "{a: b",
+            "a: b",
+            "a #c",
+            "a#c",
+            "# c",
+            "&x v",
+            "*x",
+            "!t v",
+            "- v",
+            "-v",
+            "--- v",
+            "%v",
+            "@v",
+            "`v",
+            "\"v",
+            "'v''w'",
+            "\"v\" w",
+            "null",
+            "~",
+            "1",
+            "true",
+            ": v",
+            "v:",
+            "{{ .x }}",
+            "a{{b}}",
+            "é",
+            "\tv",
+            "v\t",
+            "[a, ]",
+            "[-a, -]",
+            "{\"a\": \"b\"}",
+            "[a b]",
+            "[ ]",
+            "{a: b, c: d}",
+            "(v)",
+            "<v>",
+            "=v",
+            "+1",
+            "$v",
+            ",v",
+            "]",
+        ]);
+        let whole = prop::sample::select(vec![
+            "---",
+            "...",
+            "--- ",
+            "--- x",
+            "# c",
+            "",
+            "   ",
+            "text",
+            "- v",
+            "-",
+            "- |",
+            "%YAML 1.2",
+            "\tx",
+            "\"q\"",
+            "{a: b}",
+            "----",
+        ]);
+        let indent = prop::sample::select(vec![0_usize, 0, 0, 2, 2, 4, 1, 3, 6]);
+        prop_oneof![
+            4 => (indent.clone(), key, value).prop_map(|(indent, key, value)| {
+                let colon = if value.is_empty() { ":" } else { ": " };
+                format!("{}{key}{colon}{value}", " ".repeat(indent))
+            }),
+            1 => (indent, whole).prop_map(|(indent, whole)| format!("{}{whole}", " ".repeat(indent))),
+        ]
+    }
+
+    #[test]
+    fn the_scanner_accepts_nothing_that_the_library_reads_otherwise() {
+        let config = Config { cases: 6_000, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+        let accepted = std::cell::Cell::new(0);
+        runner
+            .run(&(prop::collection::vec(line(), 1..7), any::<bool>()), |(lines, has_begin)| {
+                let begin = if has_begin { "apiVersion: a/v1\nkind: K\n" } else { "" };
+                let text = format!("{begin}{}\n", lines.join("\n"));
+                if let Some(read) = simple::document(&text, 1) {
+                    accepted.set(accepted.get() + u32::from(read.object.is_some()));
+                    let mut found = tree::Found::default();
+                    let document = &text[..read.length];
+                    let outcome = tree::documents(document, 1, &mut found);
+                    prop_assert!(outcome.is_ok(), "{outcome:?}\n{document}");
+                    let (mut library, mut scanner) = (Seen::default(), Seen::default());
+                    found.replay(&mut library);
+                    if let Some(object) = read.object {
+                        scanner.object(object);
+                    }
+                    prop_assert_eq!(&library.objects, &scanner.objects, "{}", document);
+                    prop_assert_eq!(&library.troubles, &scanner.troubles, "{}", document);
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(accepted.get() > 100, "only {} documents were objects", accepted.get());
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic() {
+        let config = Config { cases: 2_000, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]));
+        runner
+            .run(&prop::collection::vec(any::<u8>(), 0..200), |bytes| {
+                read(&bytes, &mut Seen::default());
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -1,0 +1,74 @@
+//! Every form is well formed, whatever objects are called.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::report::{Place, REPORT_SCHEMA, Subject};
+
+fn report() -> Report {
+    let evil = "a\"'<b>&]]>\u{1}`|[x](y)\n# z";
+    let finding = Finding::new("API-002", "removed", Outcome::Fail, Subject::new("Ingress", "n", evil))
+        .with("api", "extensions/v1beta1 Ingress")
+        .with("since", "1.22")
+        .with("successor", evil)
+        .seen("API-007", evil);
+    let finding = Finding { place: Some(Place { file: format!("/tmp/{evil}"), line: 3 }), ..finding };
+    let findings = vec![finding, Finding::unknown("API-003", evil)];
+    Report {
+        schema: REPORT_SCHEMA,
+        target: "1.37".parse().unwrap(),
+        current: None,
+        verdict: Verdict::Blocked,
+        ran: vec!["API-002".into(), "API-003".into(), "API-007".into()],
+        skipped: BTreeMap::from([("API-008".into(), "scope:control-plane".into())]),
+        findings,
+        read: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn names_of_objects_cannot_break_any_form() {
+    let report = report();
+    for language in [Language::En, Language::Zh] {
+        let html = html(&report, language);
+        assert!(!html.contains("<b>") && !html.contains('\u{1}'));
+        let junit = junit(&report, language);
+        assert!(!junit.contains("<b>") && junit.matches("<testcase ").count() == 4);
+        assert!(junit.contains("failures=\"1\" errors=\"1\" skipped=\"1\""));
+        let markdown = markdown(&report, language);
+        assert!(!markdown.contains("<b>") && !markdown.contains("\n# z"));
+        let sarif = sarif(&report, "0", language);
+        assert_eq!(sarif["runs"][0]["results"].as_array().unwrap().len(), 2);
+        let uri =
+            sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].as_str();
+        assert!(uri.unwrap().starts_with("file:///tmp/a%22"));
+    }
+}
+
+#[test]
+fn findings_that_say_the_same_are_shown_together() {
+    let mut report = report();
+    let mut other = report.findings[0].clone();
+    other.subject.name = "b".into();
+    report.findings.insert(1, other);
+    let groups = groups(&report, Language::En);
+    assert_eq!(groups.len(), 1);
+    assert_eq!(groups[0].1.iter().map(|group| group.findings.len()).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
+fn the_page_of_each_check_is_what_the_catalogue_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/checks");
+    let update = std::env::var_os("SHIPLOCK_UPDATE_PAGES").is_some();
+    // Where a check that guards a plan has the id, its page is written by hand and says more.
+    let of_plans = shiplock_core::check::CHECKS;
+    for check in crate::catalogue::all().iter().filter(|check| !of_plans.contains(&check.id)) {
+        let path = folder.join(format!("{}.md", check.id));
+        if update {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, page(check)).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(written, page(check), "{}: SHIPLOCK_UPDATE_PAGES=1 cargo test -p shiplock-check", path.display());
+    }
+}

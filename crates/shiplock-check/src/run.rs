@@ -1,0 +1,265 @@
+//! From findings to a report: which checks were asked, what is accepted, what follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use shiplock_core::version::MinorVersion;
+
+use crate::catalogue::{self, Check, Scope};
+use crate::report::{Finding, Outcome, REPORT_SCHEMA, Report};
+
+/// Which checks are wanted: ids such as `API-005`, or prefixes such as `API`.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only these; all where it is empty.
+    pub only: Vec<String>,
+    /// Not these.
+    pub skip: Vec<String>,
+}
+
+impl Selection {
+    /// The first word that names no check and no category.
+    pub fn unknown_word(&self) -> Option<&str> {
+        let names = |word: &str| catalogue::all().iter().any(|check| is_named(check, word));
+        self.only.iter().chain(&self.skip).map(String::as_str).find(|word| !names(word))
+    }
+
+    /// Whether a check is wanted.
+    pub fn wants(&self, check: &Check) -> bool {
+        let named = |words: &[String]| words.iter().any(|word| is_named(check, word));
+        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+    }
+
+    /// Whether the check with this id is wanted.
+    pub fn wants_id(&self, id: &str) -> bool {
+        catalogue::find(id).is_some_and(|check| self.wants(check))
+    }
+}
+
+fn is_named(check: &Check, word: &str) -> bool {
+    check.id.eq_ignore_ascii_case(word)
+        || check.category().prefix().eq_ignore_ascii_case(word)
+        || check.name.eq_ignore_ascii_case(word)
+}
+
+/// Findings that somebody lets pass, with a reason and an end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acceptance {
+    /// The id of the check.
+    pub check: String,
+    /// What it is about, as reports print it, with `*` for any text; all of the check's findings without it.
+    pub subject: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub author: String,
+    /// The last day on which it holds.
+    pub until: Option<Date>,
+}
+
+impl Acceptance {
+    fn covers(&self, finding: &Finding, today: Date) -> bool {
+        self.check.eq_ignore_ascii_case(&finding.check)
+            && self.until.is_none_or(|until| today <= until)
+            && self.subject.as_ref().is_none_or(|pattern| matches(pattern, &finding.subject.to_string()))
+    }
+}
+
+/// Whether a text fits a pattern with `*`.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    if !pattern.contains('*') {
+        return rest.is_empty();
+    }
+    let parts: Vec<&str> = parts.collect();
+    let (last, middle) = parts.split_last().map_or(("", &parts[..]), |(last, middle)| (*last, middle));
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// The keys of findings that were there before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// See [`Finding::key`].
+    pub findings: BTreeSet<String>,
+}
+
+impl Baseline {
+    /// What a report finds now.
+    pub fn of(report: &Report) -> Self {
+        Self { findings: report.findings.iter().map(Finding::key).collect() }
+    }
+}
+
+/// All that makes a report of findings.
+#[derive(Clone, Debug)]
+pub struct Assembly<'a> {
+    /// The target that was asked about.
+    pub target: MinorVersion,
+    /// The version that runs.
+    pub current: Option<String>,
+    /// Which checks are wanted.
+    pub selection: &'a Selection,
+    /// What can be reached.
+    pub scopes: &'a BTreeSet<&'static str>,
+    /// Scopes that must be reached.
+    pub required: &'a [String],
+    /// Findings that may pass.
+    pub acceptances: &'a [Acceptance],
+    /// Findings that were there before.
+    pub baseline: Option<&'a Baseline>,
+    /// From which outcome on findings block.
+    pub blocks_on: Outcome,
+    /// The time of the run.
+    pub now: Timestamp,
+    /// What was read.
+    pub read: BTreeMap<String, u64>,
+}
+
+impl Assembly<'_> {
+    /// Makes the report.
+    pub fn report(self, findings: Vec<Finding>) -> Report {
+        let mut ran = Vec::new();
+        let mut skipped = BTreeMap::new();
+        for check in catalogue::all() {
+            if !self.selection.wants(check) {
+                continue;
+            }
+            if check.not_built.is_some() {
+                skipped.insert(check.id.to_owned(), "not-built".to_owned());
+            } else if check.scope == Scope::Any || self.scopes.contains(check.scope.word()) {
+                ran.push(check.id.to_owned());
+            } else {
+                skipped.insert(check.id.to_owned(), format!("scope:{}", check.scope.word()));
+            }
+        }
+        let today = self.now.to_zoned(TimeZone::UTC).date();
+        let mut findings: Vec<Finding> =
+            findings.into_iter().filter(|finding| self.selection.wants_id(&finding.check)).collect();
+        for finding in &mut findings {
+            let acceptance = self.acceptances.iter().find(|acceptance| acceptance.covers(finding, today));
+            finding.accepted = match acceptance {
+                Some(Acceptance { author, reason, .. }) if author.is_empty() => Some(reason.clone()),
+                Some(Acceptance { author, reason, .. }) => Some(format!("{author}: {reason}")),
+                None if self.baseline.is_some_and(|known| known.findings.contains(&finding.key())) => {
+                    Some("baseline".to_owned())
+                }
+                None => None,
+            };
+        }
+        let place = |finding: &Finding| {
+            catalogue::all().iter().position(|check| check.id == finding.check).unwrap_or(usize::MAX)
+        };
+        findings.sort_by_cached_key(|finding| {
+            (place(finding), finding.sentence.clone(), finding.subject.clone(), finding.place.clone(), finding.key())
+        });
+        let mut verdict = Report::verdict_of(findings.iter(), self.blocks_on);
+        let is_missing = self.required.iter().any(|scope| !self.scopes.contains(scope.as_str()));
+        if is_missing && verdict == crate::report::Verdict::Ready {
+            verdict = crate::report::Verdict::Undecided;
+        }
+        Report {
+            schema: REPORT_SCHEMA,
+            target: self.target,
+            current: self.current,
+            verdict,
+            ran,
+            skipped,
+            findings,
+            read: self.read,
+        }
+    }
+}
+
+/// The words of all scopes that can be required.
+pub fn scope_words() -> Vec<&'static str> {
+    [Scope::File, Scope::Cluster, Scope::ControlPlane, Scope::Node, Scope::Plan, Scope::Client].map(Scope::word).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Subject, Verdict};
+
+    #[test]
+    fn patterns_fit_whole_texts() {
+        for (pattern, text, expected) in [
+            ("Pod a/b", "Pod a/b", true),
+            ("Pod a/b", "Pod a/bc", false),
+            ("Pod a/*", "Pod a/bc", true),
+            ("*", "", true),
+            ("* a/*-x", "Pod a/b-x", true),
+            ("* a/*-x", "Pod a/b-y", false),
+            ("a*b*c", "abbbc", true),
+            ("a*b*c", "ac", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_or_was_there_before_changes_no_verdict_until_it_expires() {
+        let finding = || {
+            Finding::new("API-010", "objects", Outcome::Fail, Subject::new("PodPreset", "", "x")).with("api", "a/v1 K")
+        };
+        let acceptance = |until: &str| Acceptance {
+            check: "api-010".into(),
+            subject: Some("PodPreset *".into()),
+            reason: "known".into(),
+            author: "li".into(),
+            until: Some(until.parse().unwrap()),
+        };
+        let known = Baseline { findings: [finding().key()].into() };
+        let verdict = |acceptances: &[Acceptance], baseline: Option<&Baseline>| {
+            let assembly = Assembly {
+                target: MinorVersion { major: 1, minor: 37 },
+                current: None,
+                selection: &Selection::default(),
+                scopes: &BTreeSet::from(["cluster"]),
+                required: &[],
+                acceptances,
+                baseline,
+                blocks_on: Outcome::Fail,
+                now: "2026-11-24T00:00:00Z".parse().unwrap(),
+                read: BTreeMap::new(),
+            };
+            assembly.report(vec![finding()]).verdict
+        };
+        assert_eq!(verdict(&[], None), Verdict::Blocked);
+        assert_eq!(verdict(&[acceptance("2026-11-24")], None), Verdict::Ready);
+        assert_eq!(verdict(&[acceptance("2026-11-23")], None), Verdict::Blocked);
+        assert_eq!(verdict(&[], Some(&known)), Verdict::Ready);
+    }
+
+    #[test]
+    fn a_scope_that_is_required_and_not_reached_leaves_the_verdict_open() {
+        let report = |required: &[String]| {
+            let assembly = Assembly {
+                target: MinorVersion { major: 1, minor: 37 },
+                current: None,
+                selection: &Selection { only: vec!["API".into()], skip: Vec::new() },
+                scopes: &BTreeSet::from(["file"]),
+                required,
+                acceptances: &[],
+                baseline: None,
+                blocks_on: Outcome::Fail,
+                now: Timestamp::UNIX_EPOCH,
+                read: BTreeMap::new(),
+            };
+            assembly.report(Vec::new())
+        };
+        assert_eq!(report(&[]).verdict, Verdict::Ready);
+        assert_eq!(report(&["cluster".to_owned()]).verdict, Verdict::Undecided);
+        assert!(report(&[]).ran.contains(&"API-007".to_owned()));
+        assert_eq!(report(&[]).skipped["API-003"], "scope:cluster");
+    }
+}

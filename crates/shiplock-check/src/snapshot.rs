@@ -1,0 +1,130 @@
+//! What was read of a cluster: enough for every check, without anything that is secret.
+//!
+//! A snapshot can be saved and checked later, elsewhere, for another target. What could not be read is in it too, with
+//! the reason, so that only the checks that need it are unknown.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::api::authorship::Written;
+use crate::api::helm::Release;
+use crate::api::metrics::Metrics;
+use crate::object;
+
+/// The schema of [`Snapshot`].
+pub const SNAPSHOT_SCHEMA: u32 = 1;
+
+/// What was read of a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The schema of this form.
+    pub schema: u32,
+    /// When it was read.
+    pub taken_at: Timestamp,
+    /// The address of the API server.
+    pub server: String,
+    /// The version that the API server reports, such as `v1.36.3`.
+    pub version: String,
+    /// What the API server serves.
+    pub served: Read<Vec<ServedResource>>,
+    /// The writing of objects of kinds that later releases deprecate or remove.
+    pub written: Vec<WrittenKind>,
+    /// The newest revisions of Helm releases.
+    pub releases: Read<Vec<Release>>,
+    /// The metrics of each instance of the API server.
+    pub metrics: Vec<Instance>,
+    /// The objects that other checks need.
+    pub objects: object::Objects,
+    /// How it was read.
+    pub effort: Effort,
+}
+
+/// Something that was read, or the reason why it was not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Read<T> {
+    /// It was read whole.
+    Seen(T),
+    /// It could not be read.
+    NotSeen(String),
+    /// No check that was asked for needs it.
+    #[default]
+    NotAsked,
+}
+
+impl<T> Read<T> {
+    /// The value, if it was read.
+    pub fn seen(&self) -> Option<&T> {
+        match self {
+            Self::Seen(value) => Some(value),
+            Self::NotSeen(_) | Self::NotAsked => None,
+        }
+    }
+
+    /// The value, or the reason why there is none; nothing where it was not asked for.
+    pub fn judged(&self) -> Option<Result<&T, &str>> {
+        match self {
+            Self::Seen(value) => Some(Ok(value)),
+            Self::NotSeen(why) => Some(Err(why)),
+            Self::NotAsked => None,
+        }
+    }
+}
+
+/// One resource that the API server serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedResource {
+    /// The group; empty for the core group.
+    pub group: String,
+    /// The version.
+    pub version: String,
+    /// The kind.
+    pub kind: String,
+    /// The plural name in paths.
+    pub resource: String,
+    /// Whether its objects can be listed.
+    pub is_listable: bool,
+}
+
+/// The writing of the objects of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WrittenKind {
+    /// The group.
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// The plural name in paths.
+    pub resource: String,
+    /// The versions that are asked about: those that are served and go away.
+    pub versions: Vec<String>,
+    /// The version through which they were listed.
+    pub listed_through: String,
+    /// The objects.
+    pub objects: Read<Vec<Written>>,
+}
+
+/// An instance of the API server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its address.
+    pub address: String,
+    /// What it counts.
+    pub metrics: Read<Metrics>,
+    /// The version that it reports.
+    pub version: Read<String>,
+    /// What its `/readyz` says is not ready; nothing where all is.
+    pub not_ready: Read<Vec<String>>,
+}
+
+/// How a snapshot was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effort {
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Bytes of answers.
+    pub bytes: u64,
+    /// The most requests in flight at once.
+    pub in_flight_max: u64,
+    /// How long it took.
+    pub milliseconds: u64,
+}

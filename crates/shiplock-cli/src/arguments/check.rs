@@ -1,0 +1,99 @@
+//! The words of `check`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use shiplock_core::version::MinorVersion;
+
+/// What is checked, and how strictly.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shiplock check                                   # the cluster of your kubeconfig, for its next minor
+  shiplock check --to 1.37 --context prod
+  shiplock check -f manifests/ --to 1.37           # files alone: no cluster is asked
+  helm template CHART | shiplock check -f - --to 1.37
+  shiplock check -f . --to 1.37 -o sarif --fail-on warn > shiplock.sarif
+  shiplock explain API-002                         # what a finding means, offline
+
+Exit codes: 0 ready, 1 failed, 2 usage, 3 blocked, 4 undecided (something could not be seen)")]
+pub struct CheckArguments {
+    /// The minor to upgrade to; without it the one after the cluster's.
+    #[arg(long, value_name = "MINOR", value_parser = parse_minor)]
+    pub to: Option<MinorVersion>,
+    /// Files or folders to read; `-` is standard input. Without --kubeconfig or --context no cluster is asked then.
+    #[arg(short = 'f', long = "filename", value_name = "PATH", num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// Audit logs (JSON lines) to read callers from.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Vec<PathBuf>,
+    /// The kubeconfig; without it KUBECONFIG, then ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig; without it the current one.
+    #[arg(long, value_name = "CONTEXT")]
+    pub context: Option<String>,
+    /// Allow what a kubeconfig may ask for and is refused: exec, auth-provider, insecure-skip-tls-verify.
+    #[arg(long, value_name = "FEATURE")]
+    pub allow: Vec<String>,
+    /// Only these checks: ids, names or categories such as API.
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Not these checks.
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub skip: Vec<String>,
+    /// Leave out files whose path contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub exclude: Vec<String>,
+    /// Scopes that must be reached: cluster, control-plane, node; what is not reached is undecided then.
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',', value_parser = ["file", "cluster", "control-plane", "node", "plan", "client"])]
+    pub require: Vec<String>,
+    /// The policy: strict lets removed APIs block.
+    #[arg(long, value_enum, default_value = "default", value_name = "POLICY")]
+    pub policy: Policy,
+    /// From what on the exit code is 3.
+    #[arg(long, value_enum, default_value = "fail", value_name = "OUTCOME")]
+    pub fail_on: FailOn,
+    /// A TOML file of accepted findings: [[accept]] check, subject, reason, author, until.
+    #[arg(long, value_name = "FILE")]
+    pub accept_file: Option<PathBuf>,
+    /// Accept the findings of this check, by its id.
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub accept: Vec<String>,
+    /// Findings in this file, written by --write-baseline, change no verdict.
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Write what is found now as a baseline.
+    #[arg(long, value_name = "FILE")]
+    pub write_baseline: Option<PathBuf>,
+    /// Check a snapshot that --save-snapshot wrote instead of a cluster.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
+    pub snapshot: Option<PathBuf>,
+    /// Write what was read of the cluster, for a check later or elsewhere. It holds no content of Secrets.
+    #[arg(long, value_name = "FILE")]
+    pub save_snapshot: Option<PathBuf>,
+}
+
+/// The policy for checks whose severity a policy may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// Removed and deprecated APIs advise.
+    Default,
+    /// Removed APIs block.
+    Strict,
+}
+
+/// From what on a check is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// What blocks an upgrade.
+    Fail,
+    /// Warnings too.
+    Warn,
+}
+
+/// `1.37`, `v1.37` or a full version, of which the minor counts.
+fn parse_minor(text: &str) -> Result<MinorVersion, String> {
+    let full = text.parse::<shiplock_core::version::KubernetesVersion>().map(|version| version.release);
+    full.or_else(|_| text.parse::<MinorVersion>()).map_err(|error| error.to_string())
+}

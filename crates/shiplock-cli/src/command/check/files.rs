@@ -1,0 +1,206 @@
+//! Files and folders for `check`: walked and read by a few threads, each with one buffer.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shiplock_check::api::audit::AuditLog;
+use shiplock_check::api::files::FilesRead;
+use shiplock_check::question::Question;
+use shiplock_core::problem::{Code, Problem};
+
+use crate::arguments::CheckArguments;
+
+/// No manifest is larger; a larger file is told, not read.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// No audit event is longer.
+const AUDIT_LINE_BYTES_MAX: u64 = 4 << 20;
+/// A buffer that a large file made larger than this is given back.
+const BUFFER_BYTES_KEPT: usize = 4 << 20;
+/// A folder has no more files.
+const FILES_MAX: usize = 5_000_000;
+/// More threads would only wait for the same disk.
+const THREADS_MAX: usize = 4;
+/// Names that are manifests.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// Folders with these names are not gone into.
+const FOLDERS_LEFT_OUT: [&str; 2] = [".git", "node_modules"];
+
+/// A file, and whether it was named by the caller: then it is read whatever its name is.
+struct Candidate {
+    path: PathBuf,
+    is_named: bool,
+}
+
+/// Reads all files that were asked for.
+pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<FilesRead, Problem> {
+    let mut read = FilesRead::default();
+    let mut candidates = Vec::new();
+    for path in &options.files {
+        if path == Path::new("-") {
+            let mut content = Vec::new();
+            match std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut content) {
+                Ok(_) if content.len() as u64 <= FILE_BYTES_MAX => {
+                    read.read("(stdin)", &content, FILE_BYTES_MAX, question);
+                }
+                Ok(_) => read.unreadable("(stdin)", too_large(), question),
+                Err(error) => read.unreadable("(stdin)", error.to_string(), question),
+            }
+            continue;
+        }
+        let kind = std::fs::metadata(path).map_err(|error| super::unusable(path, "read").cause(error))?;
+        if kind.is_dir() {
+            walk(path, &options.exclude, &mut candidates, &mut read, question)?;
+        } else {
+            candidates.push(Candidate { path: path.clone(), is_named: true });
+        }
+    }
+    let threads =
+        std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(candidates.len().max(1));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut read = FilesRead::default();
+        let mut buffer = Vec::with_capacity(64 << 10);
+        while let Some(candidate) = candidates.get(next.fetch_add(1, Ordering::Relaxed)) {
+            read_one(candidate, &mut buffer, &mut read, question);
+        }
+        read
+    };
+    if threads == 1 {
+        read.merge(work());
+    } else {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            for worker in workers {
+                match worker.join() {
+                    Ok(found) => read.merge(found),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+    }
+    Ok(read)
+}
+
+fn read_one(candidate: &Candidate, buffer: &mut Vec<u8>, read: &mut FilesRead, question: &Question) {
+    buffer.clear();
+    let name = candidate.path.to_string_lossy();
+    let outcome = File::open(&candidate.path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(buffer));
+    match outcome {
+        Err(error) => read.unreadable(&name, error.to_string(), question),
+        Ok(length) if length as u64 > FILE_BYTES_MAX => read.unreadable(&name, too_large(), question),
+        Ok(_) if candidate.is_named || has_manifest_name(&candidate.path) || looks_like_manifest(buffer) => {
+            read.read(&name, buffer, FILE_BYTES_MAX, question);
+        }
+        Ok(_) => {}
+    }
+    if buffer.capacity() > BUFFER_BYTES_KEPT {
+        *buffer = Vec::with_capacity(64 << 10);
+    }
+}
+
+fn too_large() -> String {
+    format!("it is larger than {FILE_BYTES_MAX} bytes")
+}
+
+/// Finds the files under a folder. Links to folders are followed once.
+fn walk(
+    root: &Path,
+    excluded: &[String],
+    candidates: &mut Vec<Candidate>,
+    read: &mut FilesRead,
+    question: &Question,
+) -> Result<(), Problem> {
+    let mut waiting = vec![root.to_owned()];
+    let mut linked: BTreeSet<PathBuf> = BTreeSet::new();
+    while let Some(folder) = waiting.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                read.unreadable(&folder.to_string_lossy(), error.to_string(), question);
+                continue;
+            }
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| super::unusable(&folder, "read").cause(error))?;
+            let path = entry.path();
+            if !excluded.is_empty() && excluded.iter().any(|text| path.to_string_lossy().contains(text.as_str())) {
+                continue;
+            }
+            let Ok(mut kind) = entry.file_type() else { continue };
+            if kind.is_symlink() {
+                match std::fs::metadata(&path) {
+                    Ok(target) => kind = target.file_type(),
+                    Err(error) if has_manifest_name(&path) => {
+                        read.unreadable(&path.to_string_lossy(), error.to_string(), question);
+                        continue;
+                    }
+                    Err(_) => continue,
+                }
+                if kind.is_dir() && !std::fs::canonicalize(&path).is_ok_and(|target| linked.insert(target)) {
+                    continue;
+                }
+            }
+            if kind.is_dir() {
+                if !FOLDERS_LEFT_OUT.iter().any(|name| path.ends_with(name)) {
+                    waiting.push(path);
+                }
+            } else if kind.is_file() {
+                if candidates.len() >= FILES_MAX {
+                    return Err(super::bad_option("--filename", &root.to_string_lossy(), "it holds too many files"));
+                }
+                candidates.push(Candidate { path, is_named: false });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has_manifest_name(path: &Path) -> bool {
+    let extension = |path: &Path| {
+        path.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
+    };
+    let packed = path.extension().is_some_and(|found| found == "gz")
+        && path.file_stem().is_some_and(|stem| extension(Path::new(stem)));
+    extension(path) || packed || path.extension().is_some_and(|found| found == "tgz")
+}
+
+/// Whether a file of another name begins as manifests do.
+fn looks_like_manifest(content: &[u8]) -> bool {
+    let head = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
+    let is_remark = |line: &&[u8]| line.is_empty() || line.starts_with(b"#");
+    let first = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !is_remark(line));
+    let begins = |word: &[u8]| first.is_some_and(|line| line.starts_with(word));
+    begins(b"apiVersion:")
+        || begins(b"kind:")
+        || begins(b"metadata:")
+        || ((begins(b"---") || begins(b"{") || begins(b"%YAML")) && memchr::memmem::find(head, b"apiVersion").is_some())
+}
+
+/// Reads an audit log line by line, with the name that findings use for it.
+pub(super) fn read_audit_log(path: &Path, question: &Question) -> Result<(AuditLog, String), Problem> {
+    let unusable = |error: std::io::Error| {
+        Problem::new(Code::FileUnusable)
+            .with("path", path.display())
+            .with("subject", "this machine")
+            .with("operation", "read")
+            .cause(error)
+    };
+    let mut reader: Box<dyn std::io::BufRead> = if path == Path::new("-") {
+        Box::new(BufReader::new(std::io::stdin()))
+    } else {
+        Box::new(BufReader::with_capacity(256 << 10, File::open(path).map_err(unusable)?))
+    };
+    let mut log = AuditLog::default();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = reader.by_ref().take(AUDIT_LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(unusable)?;
+        if length == 0 {
+            return Ok((log, path.display().to_string()));
+        }
+        log.take(&line, question);
+    }
+}

@@ -1,0 +1,214 @@
+//! `check`: what will break, asked of files, of a cluster or of a snapshot. It changes nothing.
+
+mod files;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use shiplock_check::api;
+use shiplock_check::question::{Profile, Question};
+use shiplock_check::render as forms;
+use shiplock_check::report::{Outcome, Report, Verdict};
+use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
+use shiplock_check::snapshot::{SNAPSHOT_SCHEMA, Snapshot};
+use shiplock_cluster::collect::{Collection, collect};
+use shiplock_cluster::{Kubeconfig, KubeconfigSource};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
+
+use crate::arguments::{CheckArguments, FailOn, Format, Policy};
+use crate::exit::Exit;
+use crate::output::{Output, Progress};
+use crate::render;
+use crate::settings::read_bounded;
+
+/// Checks and shows the report.
+pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Exit, Problem> {
+    let selection = Selection { only: options.only.clone(), skip: options.skip.clone() };
+    if let Some(word) = selection.unknown_word() {
+        let why = "there is no such check and no such category; `shiplock explain` lists all";
+        return Err(bad_option("--only, --skip", word, why));
+    }
+    let acceptances = acceptances(&options)?;
+    let baseline = options.baseline.as_deref().map(read_json::<Baseline>).transpose()?;
+    let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
+    let asks_cluster = !asks_files || options.kubeconfig.is_some() || options.context.is_some();
+    let snapshot = match &options.snapshot {
+        Some(path) => Some(read_snapshot(path)?),
+        None if asks_cluster => Some(live(&options, &selection, output).await?),
+        None => None,
+    };
+    if let (Some(path), Some(snapshot)) = (&options.save_snapshot, &snapshot) {
+        write_json(path, snapshot)?;
+    }
+    let current = snapshot.as_ref().map(|snapshot| snapshot.version.clone());
+    let minor = current.as_deref().and_then(|text| KubernetesVersion::parse_reported(text).ok());
+    let minor = minor.map(|version| version.release);
+    let Some(target) = options.to.or(minor.map(MinorVersion::next)) else {
+        return Err(bad_option("--to", "", "give the minor to upgrade to, such as 1.37"));
+    };
+    let now = snapshot.as_ref().map_or_else(Timestamp::now, |snapshot| snapshot.taken_at);
+    let profile = if options.policy == Policy::Strict { Profile::Strict } else { Profile::Default };
+    let question = Question { target, current: minor, profile, now };
+
+    let (mut findings, mut usages) = (Vec::new(), Vec::new());
+    let mut scopes = BTreeSet::new();
+    let mut read = BTreeMap::new();
+    findings.extend(api::horizon(&question));
+    if asks_files {
+        scopes.insert("file");
+        let found = files::read(&options, &question)?;
+        read.extend([("files", found.files), ("objects", found.objects), ("other_documents", found.others)]);
+        findings.extend(found.findings);
+        usages.extend(found.usages);
+        for path in &options.audit_log {
+            let (log, name) = files::read_audit_log(path, &question)?;
+            read.insert("audit_lines", log.lines());
+            findings.extend(log.judge(&name, &question));
+        }
+    }
+    if let Some(snapshot) = &snapshot {
+        scopes.extend(shiplock_cluster::collect::scopes(snapshot));
+        let effort = &snapshot.effort;
+        read.extend([
+            ("requests", effort.requests),
+            ("bytes", effort.bytes),
+            ("in_flight_max", effort.in_flight_max),
+            ("milliseconds", effort.milliseconds),
+        ]);
+        let (more_usages, more_findings) = api::live::judge(snapshot, &question);
+        usages.extend(more_usages);
+        findings.extend(more_findings);
+        findings.extend(shiplock_check::cluster::judge(snapshot, &question));
+    }
+    findings.extend(api::judge(usages, &question));
+    let assembly = Assembly {
+        target,
+        current,
+        selection: &selection,
+        scopes: &scopes,
+        required: &options.require,
+        acceptances: &acceptances,
+        baseline: baseline.as_ref(),
+        blocks_on: if options.fail_on == FailOn::Warn { Outcome::Warn } else { Outcome::Fail },
+        now,
+        read: read.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+    };
+    let report = assembly.report(findings);
+    if let Some(path) = &options.write_baseline {
+        write_json(path, &Baseline::of(&report))?;
+    }
+    show(&report, output)?;
+    Ok(match report.verdict {
+        Verdict::Ready => Exit::Done,
+        Verdict::Blocked => Exit::Blocked,
+        Verdict::Undecided => Exit::Undecided,
+    })
+}
+
+/// Reads the cluster of the kubeconfig.
+async fn live(options: &CheckArguments, selection: &Selection, output: &Output) -> Result<Snapshot, Problem> {
+    let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::home_dir());
+    let source = KubeconfigSource::choose(options.kubeconfig.as_deref(), variable.as_deref(), home.as_deref());
+    let kubeconfig = Kubeconfig::inline(&source, options.context.as_deref(), &options.allow)?;
+    let context = (kubeconfig.context.clone(), kubeconfig.server.clone());
+    let reading = output.pick("reading", "正在读取");
+    output.remark(&format!("{reading} {} ({})", context.0, context.1));
+    let on_terminal = output.progress() == Progress::Tty;
+    let progress = |what: &str| {
+        if on_terminal {
+            eprint!("\r\u{1b}[2K{reading} {what}");
+        }
+    };
+    let collection = Collection { target: options.to, selection };
+    let snapshot = collect(&kubeconfig, &collection, &progress).await;
+    if on_terminal {
+        eprint!("\r\u{1b}[2K");
+    }
+    snapshot
+}
+
+fn read_snapshot(path: &Path) -> Result<Snapshot, Problem> {
+    let snapshot: Snapshot = read_json(path)?;
+    if snapshot.schema != SNAPSHOT_SCHEMA {
+        let why = format!("its schema is {}, this build reads {SNAPSHOT_SCHEMA}", snapshot.schema);
+        return Err(bad_option("--snapshot", &path.to_string_lossy(), &why));
+    }
+    Ok(snapshot)
+}
+
+fn show(report: &Report, output: &Output) -> Result<(), Problem> {
+    let language = output.language();
+    match output.format() {
+        Format::Text | Format::Json | Format::Ndjson => {
+            output.result(render::check::Shown::new(report), |style| render::check::report(report, style));
+        }
+        Format::Yaml => {
+            let text = serde_saphyr::to_string(report);
+            output.raw(&text.map_err(|error| internal("the report cannot be written as YAML").cause(error))?);
+        }
+        Format::Markdown => output.raw(&forms::markdown(report, language)),
+        Format::Html => output.raw(&forms::html(report, language)),
+        Format::Junit => output.raw(&forms::junit(report, language)),
+        Format::Sarif => {
+            let sarif = forms::sarif(report, env!("CARGO_PKG_VERSION"), language);
+            output.raw(&(sarif.to_string() + "\n"));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcceptFile {
+    #[serde(default)]
+    accept: Vec<Acceptance>,
+}
+
+fn acceptances(options: &CheckArguments) -> Result<Vec<Acceptance>, Problem> {
+    let mut all = Vec::new();
+    for id in &options.accept {
+        // By name, never all at once.
+        let Some(check) = shiplock_check::catalogue::find(id) else {
+            return Err(bad_option("--accept", id, "there is no check with this id"));
+        };
+        let reason = "--accept".to_owned();
+        let (author, until) = (String::new(), None);
+        all.push(Acceptance { check: check.id.to_owned(), subject: None, reason, author, until });
+    }
+    if let Some(path) = &options.accept_file {
+        let text = read_bounded(path).map_err(|error| unusable(path, "read").cause(error))?;
+        let file: AcceptFile = toml::from_str(&text).map_err(|error| {
+            Problem::new(Code::ConfigurationUnreadable).with("path", path.display()).cause(error.message())
+        })?;
+        all.extend(file.accept);
+    }
+    Ok(all)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Problem> {
+    let text = std::fs::read(path).map_err(|error| unusable(path, "read").cause(error))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Problem::new(Code::ConfigurationUnreadable).with("path", path.display()).cause(error))
+}
+
+fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Problem> {
+    let text = serde_json::to_vec(value).map_err(|error| internal("a value cannot be written as JSON").cause(error))?;
+    std::fs::write(path, text).map_err(|error| unusable(path, "write").cause(error))
+}
+
+fn bad_option(option: &str, value: &str, why: &str) -> Problem {
+    let value = value.chars().take(40).collect::<String>();
+    Problem::new(Code::BadOption).with("option", option).with("value", value).with("why", why)
+}
+
+fn unusable(path: &Path, operation: &str) -> Problem {
+    let problem = Problem::new(Code::FileUnusable).with("path", path.display());
+    problem.with("subject", "this machine").with("operation", operation)
+}
+
+fn internal(what: &str) -> Problem {
+    Problem::new(Code::Internal).with("what", what)
+}

@@ -1,0 +1,175 @@
+//! The report of `check` for people: by category, two lines for each thing that is wrong, one line when all is well.
+
+use serde::Serialize;
+use shiplock_check::catalogue::Category;
+use shiplock_check::render::{Group, groups, outcome_word, summary, verdict_word};
+use shiplock_check::report::{Finding, Outcome, Report, Verdict};
+
+use super::table::one_line;
+use super::{Style, Tone};
+
+/// A group names so many of its objects; the rest is counted.
+const OBJECTS_SHOWN_MAX: usize = 5;
+/// A finding shows so many pieces of evidence.
+const EVIDENCE_SHOWN_MAX: usize = 2;
+
+/// The report as JSON has it: with the sentences in English beside codes and parameters.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    report: &'a Report,
+    sentences: Vec<Sentences>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sentences {
+    text: String,
+    fix: String,
+}
+
+impl<'a> Shown<'a> {
+    /// The report with its sentences, in the order of the findings.
+    pub fn new(report: &'a Report) -> Self {
+        let english = shiplock_core::language::Language::En;
+        let sentences = |finding: &Finding| Sentences { text: finding.text(english), fix: finding.fix(english) };
+        Self { report, sentences: report.findings.iter().map(sentences).collect() }
+    }
+}
+
+/// The report for a terminal.
+pub fn report(report: &Report, style: &Style) -> String {
+    let mut text = headline(report, style);
+    let found = groups(report, style.language);
+    for category in Category::ALL {
+        let ran = report.ran.iter().filter(|id| of(id, category)).count();
+        let groups = found.iter().find(|(known, _)| *known == category).map(|(_, groups)| groups.as_slice());
+        let groups = groups.unwrap_or_default();
+        if ran == 0 && groups.is_empty() {
+            continue;
+        }
+        let [english, chinese] = category.title();
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, style.pick(english, chinese))));
+        let failed = |id: &&String| report.findings.iter().any(|finding| finding.check == **id);
+        let well = report.ran.iter().filter(|id| of(id, category)).filter(|id| !failed(id)).count();
+        if well > 0 {
+            let line = if style.zh() { format!("{well} 项检查") } else { format!("{well} check{}", plural(well)) };
+            text.push_str(&format!("  {}  {line}\n", word(Outcome::Pass, false, style)));
+        }
+        for one in groups {
+            text.push_str(&group(one, style));
+        }
+    }
+    if !report.skipped.is_empty() {
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &skipped(report, style))));
+    }
+    let verdict = verdict_word(report.verdict, style.language);
+    let tone = match report.verdict {
+        Verdict::Ready => Tone::Good,
+        Verdict::Blocked => Tone::Bad,
+        Verdict::Undecided => Tone::Notice,
+    };
+    text.push_str(&format!("\n{}: {}", style.tone(tone, verdict), summary(report, style.language)));
+    if let Some(first) = report.findings.iter().find(|finding| finding.counts()) {
+        text.push_str(&format!("        shiplock explain {}", first.check));
+    }
+    text.push('\n');
+    text
+}
+
+fn headline(report: &Report, style: &Style) -> String {
+    let count = |name: &str| report.read.get(name).copied().unwrap_or_default();
+    let mut parts = Vec::new();
+    match &report.current {
+        Some(current) => parts.push(format!("{} -> {}", one_line(current), report.target)),
+        None => parts.push(format!("{} {}", style.pick("for", "目标"), report.target)),
+    }
+    if count("files") > 0 {
+        let (objects, files) = (count("objects"), count("files"));
+        parts.push(if style.zh() {
+            format!("{files} 个文件中的 {objects} 个对象")
+        } else {
+            format!("{objects} objects in {files} files")
+        });
+    }
+    let checks = report.ran.len();
+    parts.push(if style.zh() { format!("{checks} 项检查") } else { format!("{checks} checks") });
+    parts.join("   ") + "\n"
+}
+
+fn group(group: &Group<'_>, style: &Style) -> String {
+    let first = group.first();
+    let accepted = first.accepted.is_some();
+    let mut text = format!("  {}  {}  {}\n", word(first.outcome, accepted, style), first.check, one_line(&group.text));
+    let indent = " ".repeat(9);
+    for finding in group.findings.iter().take(OBJECTS_SHOWN_MAX) {
+        let shown = object(finding);
+        if !shown.is_empty() {
+            text.push_str(&format!("{indent}{shown}\n"));
+        }
+    }
+    if let Some(more) = group.findings.len().checked_sub(OBJECTS_SHOWN_MAX).filter(|more| *more > 0) {
+        let more = if style.zh() { format!("以及另外 {more} 个") } else { format!("and {more} more") };
+        text.push_str(&format!("{indent}{}\n", style.tone(Tone::Faint, &more)));
+    }
+    if let Some(reason) = &first.accepted {
+        let reason = one_line(reason);
+        text.push_str(&format!("{indent}{} {reason}\n", style.tone(Tone::Faint, style.pick("accepted:", "已接受："))));
+    }
+    text.push_str(&format!(
+        "{indent}{} {}\n",
+        style.tone(Tone::Faint, style.pick("fix", "处理")),
+        one_line(&group.fix)
+    ));
+    text
+}
+
+/// What a finding is about and what supports it, on one line.
+fn object(finding: &Finding) -> String {
+    let subject = match (&finding.place, finding.subject.kind.as_str()) {
+        (Some(place), "File") => format!("{}:{}", place.file, place.line),
+        (_, "Cluster") => String::new(),
+        _ => finding.subject.to_string(),
+    };
+    let evidence: Vec<&str> =
+        finding.evidence.iter().take(EVIDENCE_SHOWN_MAX).map(|evidence| evidence.seen.as_str()).collect();
+    let line = if evidence.is_empty() { subject } else { format!("{subject}  {}", evidence.join("; ")) };
+    one_line(line.trim())
+}
+
+/// The word of an outcome, in four columns.
+fn word(outcome: Outcome, accepted: bool, style: &Style) -> String {
+    let word = outcome_word(outcome, style.language);
+    let tone = match outcome {
+        _ if accepted => Tone::Faint,
+        Outcome::Pass => Tone::Good,
+        Outcome::Skipped => Tone::Faint,
+        Outcome::Warn | Outcome::Unknown => Tone::Notice,
+        Outcome::Fail => Tone::Bad,
+    };
+    let padding = 5_usize.saturating_sub(unicode_width::UnicodeWidthStr::width(word));
+    style.tone(tone, word) + &" ".repeat(padding)
+}
+
+fn skipped(report: &Report, style: &Style) -> String {
+    let mut reasons: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for reason in report.skipped.values() {
+        *reasons.entry(reason.as_str()).or_default() += 1;
+    }
+    let parts: Vec<String> = reasons
+        .into_iter()
+        .map(|(reason, count)| match (reason.strip_prefix("scope:"), style.zh()) {
+            (Some(scope), false) => format!("{count} need {scope}"),
+            (Some(scope), true) => format!("{count} 项需要 {scope}"),
+            (None, false) => format!("{count} are not built"),
+            (None, true) => format!("{count} 项尚未实现"),
+        })
+        .collect();
+    format!("{} {}", style.pick("not asked:", "未检查："), parts.join(", "))
+}
+
+fn of(id: &str, category: Category) -> bool {
+    id.split('-').next() == Some(category.prefix())
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}

@@ -1,0 +1,105 @@
+//! The collector of the pre-check: one paged list for each resource, metadata alone where that is enough, few requests
+//! at once, and never a request to a version that the API server calls deprecated.
+//!
+//! What is forbidden, fails or is too large makes only itself unseen. It changes nothing, and keeps nothing that is
+//! secret: of a Helm release only what identifies its objects.
+
+mod api;
+mod instance;
+mod request;
+mod resource;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use shiplock_check::run::Selection;
+use shiplock_check::snapshot::{Effort, Read, SNAPSHOT_SCHEMA, Snapshot};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
+
+use self::request::Requests;
+use crate::connection::Connection;
+use crate::kubeconfig::InlinedKubeconfig;
+
+/// What is collected.
+#[derive(Clone, Debug)]
+pub struct Collection<'a> {
+    /// The target; without it the minor after the one that runs.
+    pub target: Option<MinorVersion>,
+    /// Which checks are wanted: only what they read is asked for.
+    pub selection: &'a Selection,
+}
+
+/// Told what is being read.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// Reads a cluster. Fails only where the cluster cannot be reached at all.
+pub async fn collect(
+    kubeconfig: &InlinedKubeconfig,
+    collection: &Collection<'_>,
+    progress: Progress<'_>,
+) -> Result<Snapshot, Problem> {
+    let connection = Connection::open(kubeconfig).await?;
+    let begun = Instant::now();
+    let requests = Requests::new(&connection);
+    progress("version");
+    let version = requests.version().await?;
+    let current = KubernetesVersion::parse_reported(&version).ok().map(|version| version.release);
+    let Some(target) = collection.target.or(current.map(MinorVersion::next)) else {
+        return Err(Problem::new(Code::NotAVersion).with("text", version));
+    };
+    let wants = |ids: &[&str]| ids.iter().any(|id| collection.selection.wants_id(id));
+
+    progress("APIs");
+    let served = requests.served().await;
+    let written = async {
+        let Some(served) = served.seen() else { return Vec::new() };
+        if !wants(&["API-001", "API-002", "API-003", "API-004", "API-010", "API-011"]) {
+            return Vec::new();
+        }
+        api::written(&requests, served, current, target, progress).await
+    };
+    let releases = async {
+        if !wants(&["API-001", "API-002", "API-005", "API-006"]) {
+            return Read::NotAsked;
+        }
+        progress("Helm releases");
+        api::releases(&requests).await
+    };
+    let instances = async {
+        if !instance::CHECKS.iter().any(|id| collection.selection.wants_id(id)) {
+            return Vec::new();
+        }
+        instance::all(&requests, &connection).await
+    };
+    let objects = resource::all(&requests, collection.selection, progress);
+    let (written, releases, metrics, objects) = futures::join!(written, releases, instances, objects);
+    let (sent, bytes, in_flight_max) = requests.effort();
+    Ok(Snapshot {
+        schema: SNAPSHOT_SCHEMA,
+        taken_at: Timestamp::now(),
+        server: connection.server.clone(),
+        version,
+        served,
+        written,
+        releases,
+        metrics,
+        objects,
+        effort: Effort {
+            requests: sent,
+            bytes,
+            in_flight_max,
+            milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        },
+    })
+}
+
+/// The scopes that a snapshot of a cluster reaches.
+pub fn scopes(snapshot: &Snapshot) -> BTreeSet<&'static str> {
+    let mut scopes = BTreeSet::from(["cluster"]);
+    if !snapshot.metrics.is_empty() {
+        scopes.insert("control-plane");
+    }
+    scopes
+}
