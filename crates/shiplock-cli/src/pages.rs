@@ -120,7 +120,8 @@ mod tests {
     fn every_check_has_a_page_and_every_page_a_check() {
         let checks: BTreeSet<String> = CHECKS.iter().map(|id| (*id).to_owned()).collect();
         assert_eq!(checks, built_in(CHECK_PAGES), "write docs/checks/ID.md and name the check in pages!");
-        let all: BTreeSet<String> = checks.into_iter().chain(catalogue::all().iter().map(|check| check.id.to_owned())).collect();
+        let all: BTreeSet<String> =
+            checks.into_iter().chain(catalogue::all().iter().map(|check| check.id.to_owned())).collect();
         assert_eq!(all, files("checks"), "docs/checks and the checks differ");
         for (language, parts) in [
             (Language::En, ["## When it stops the start\n", "## What to do\n", "## Related\n"]),

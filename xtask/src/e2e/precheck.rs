@@ -76,7 +76,8 @@ fn write_objects(lab: &Lab) -> Result<()> {
             break;
         }
     }
-    let mut stale: Value = serde_json::from_str(&lab.kubectl(&["get", "volumeattributesclass", "stale-annotation", "-o", "json"])?)?;
+    let mut stale: Value =
+        serde_json::from_str(&lab.kubectl(&["get", "volumeattributesclass", "stale-annotation", "-o", "json"])?)?;
     stale["metadata"]["labels"]["round"] = json!("2");
     kubectl(lab, &["replace", "--field-manager=kubectl-client-side-apply"], &stale)?;
     kubectl(lab, &["replace", "--field-manager=x"], &class("migrated", NEW, "2"))?;
@@ -113,7 +114,13 @@ fn kubectl(lab: &Lab, words: &[&str], object: &Value) -> Result<()> {
 fn limited_kubeconfig(lab: &Lab) -> Result<std::path::PathBuf> {
     lab.kubectl(&["create", "serviceaccount", "limited"])?;
     lab.kubectl(&["create", "clusterrole", "limited", "--verb=list", "--resource=pods"])?;
-    lab.kubectl(&["create", "clusterrolebinding", "limited", "--clusterrole=limited", "--serviceaccount=default:limited"])?;
+    lab.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "limited",
+        "--clusterrole=limited",
+        "--serviceaccount=default:limited",
+    ])?;
     let token = lab.kubectl(&["create", "token", "limited"])?;
     let whole = lab.kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"])?;
     let mut kubeconfig: Value = serde_json::from_str(&whole)?;
@@ -131,8 +138,8 @@ fn check(kubeconfig: &str, words: &[&str]) -> Result<(i32, BTreeSet<String>)> {
         .args(words)
         .output()
         .with_context(|| format!("{} cannot be started", program.display()))?;
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let report: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let findings = report["report"]["findings"].as_array().context("findings")?;
     let shown = findings.iter().map(|finding| {

@@ -31,12 +31,10 @@ pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Probl
         });
         return Ok(Exit::Done);
     };
-    if let Some(check) = pages::checks(output.language()).into_iter().find(|check| check.id.eq_ignore_ascii_case(asked)) {
-        let explained = result::ExplainedCheck {
-            check: check.id.to_owned(),
-            title: check.title,
-            page: check.page.clone(),
-        };
+    if let Some(check) = pages::checks(output.language()).into_iter().find(|check| check.id.eq_ignore_ascii_case(asked))
+    {
+        let explained =
+            result::ExplainedCheck { check: check.id.to_owned(), title: check.title, page: check.page.clone() };
         output.result(explained, |style| pages::for_terminal(&check.page, output.reading_width(), style));
         return Ok(Exit::Done);
     }
