@@ -54,7 +54,7 @@ pub struct CheckArguments {
     /// From what on the exit code is 3.
     #[arg(long, value_enum, default_value = "fail", value_name = "OUTCOME")]
     pub fail_on: FailOn,
-    /// A TOML file of accepted findings: [[accept]] check, subject, reason, author, until.
+    /// A TOML file of accepted findings: tables `accept` with check, subject, reason, author and until.
     #[arg(long, value_name = "FILE")]
     pub accept_file: Option<PathBuf>,
     /// Accept the findings of this check, by its id.
