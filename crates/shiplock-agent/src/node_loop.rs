@@ -387,13 +387,14 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
             let found = gateway.find_backup(&question).await.map(|answer| answer.kept);
             let reply = match (found, message) {
                 (Ok(None), BackupMessage::Send { snapshot, path }) => {
-                    gateway.send_backup(&BackupOffer { id, node, snapshot }, &path).await.map(Some)
+                    let sent = gateway.send_backup(&BackupOffer { id, node, snapshot }, &path).await;
+                    if let Err(GatewayError::Unreachable(why)) = &sent {
+                        note(format!("the backup did not get through: {why}"));
+                    }
+                    sent.map(Some)
                 }
                 (found, _) => found,
             };
-            if let Err(GatewayError::Unreachable(why)) = &reply {
-                note(format!("the server does not take the backup yet: {why}"));
-            }
             // The step may have been dropped meanwhile.
             let _ = answer.send(reply);
         }));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use super::backup;
 use super::installation::Installation;
 use super::pools::{marked, workers_are_upgraded};
 use super::samples::Sampler;
@@ -96,6 +97,7 @@ fn upgrade_whole(lab: &Lab, masters: &[&str], workers: &[&str], options: &[&str]
     control_plane_is_upgraded(lab, masters)?;
     workers_are_upgraded(lab, &[masters, workers].concat())?;
     ensure!(marked(lab)?.is_empty(), "still marked: {:?}", marked(lab)?);
+    backup::restores(&installation, "1.36")?;
     ensure!(probe.failed == 0, "requests failed: {:?}", probe.failures);
     if masters.len() > 1 {
         ensure!(samples.etcd_members_away_max <= 1, "etcd members away at once: {samples:?}");

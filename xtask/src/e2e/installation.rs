@@ -30,22 +30,30 @@ impl Programs {
     /// Builds both, so that what is tested is what is in the tree; or takes those of the directory that
     /// `SHIPLOCK_E2E_PROGRAMS` names, for a build that is about to be released.
     pub(crate) fn find() -> Result<Self> {
-        if let Some(directory) = std::env::var_os("SHIPLOCK_E2E_PROGRAMS").map(PathBuf::from) {
-            let programs = Self { shiplock: directory.join("shiplock"), agent: directory.join("shiplock-agent") };
-            for program in [&programs.shiplock, &programs.agent] {
-                ensure!(program.is_file(), "{} is not there", program.display());
-            }
-            return Ok(programs);
+        if let Some(given) = Self::given()? {
+            return Ok(given);
         }
         let built = built(&["--package", "shiplock-cli", "--package", "shiplock-agent"])?;
         Ok(Self { shiplock: executable(&built, "shiplock")?, agent: executable(&built, "shiplock-agent")? })
     }
 
-    /// Builds both as they are released, for measurements.
+    /// Builds both as they are released, for measurements; or takes those that are given.
     pub(crate) fn released() -> Result<Self> {
+        if let Some(given) = Self::given()? {
+            return Ok(given);
+        }
         let shiplock = built(&["--package", "shiplock-cli", "--release"])?;
         let agent = built(&["--package", "shiplock-agent", "--profile", "agent"])?;
         Ok(Self { shiplock: executable(&shiplock, "shiplock")?, agent: executable(&agent, "shiplock-agent")? })
+    }
+
+    fn given() -> Result<Option<Self>> {
+        let Some(directory) = std::env::var_os("SHIPLOCK_E2E_PROGRAMS").map(PathBuf::from) else { return Ok(None) };
+        let programs = Self { shiplock: directory.join("shiplock"), agent: directory.join("shiplock-agent") };
+        for program in [&programs.shiplock, &programs.agent] {
+            ensure!(program.is_file(), "{} is not there", program.display());
+        }
+        Ok(Some(programs))
     }
 
     /// `shiplock`.

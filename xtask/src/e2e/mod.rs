@@ -5,6 +5,7 @@
 //! the while. Nothing is skipped silently: what is not there is an error. An interrupted run is cleaned up behind
 //! ([`custody`]).
 
+mod backup;
 mod blockers;
 mod control_plane;
 pub(crate) mod controls;

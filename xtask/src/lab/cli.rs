@@ -20,7 +20,7 @@ use super::{janitor, mirror_server};
 /// Options of every lab command.
 #[derive(Debug, Args)]
 pub struct LabArguments {
-    /// Number of the lab, 0 to 15; labs of different numbers run side by side
+    /// Number of the lab, 0 to 31; labs of different numbers run side by side
     #[arg(long, global = true, env = "SHIPLOCK_LAB_ID", default_value_t = 0)]
     id: u8,
     #[command(subcommand)]

@@ -79,10 +79,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The lab with this number, 0 to 15. It need not be up.
+    /// The lab with this number, 0 to 31. It need not be up.
     pub fn open(id: u8) -> Result<Self> {
-        if id > 15 {
-            bail!("a lab's number is 0 to 15, not {id}");
+        if id > 31 {
+            bail!("a lab's number is 0 to 31, not {id}");
         }
         Ok(Self { home: Home::open()?, id })
     }

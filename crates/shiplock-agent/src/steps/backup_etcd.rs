@@ -14,18 +14,18 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use shiplock_api::agent::{AssignmentId, EtcdSnapshot, KeptBackup};
 use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::size::readable_bytes;
 use shiplock_core::upgrade::StepOutcome;
 use tokio::sync::oneshot;
 
 use super::{Failure, READ_LIMIT, Step, StepEvent, with_role};
+use crate::control_plane::manifest::{self, Manifest};
 use crate::files::{self, hexadecimal};
 use crate::gateway::GatewayError;
 use crate::host::Host;
 
-/// The manifest of the member on this master.
-const MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 /// Left free on the file system besides the snapshot: etcd itself may be on it.
 const RESERVE_BYTES: u64 = 512 << 20;
 /// `etcdutl snapshot status` reads the whole file.
@@ -89,10 +89,11 @@ pub async fn run<H: Host>(step: &Step<H>, artefacts: &[ArtefactFile]) -> Result<
         .map_err(|problem| Failure::retryable(failed(step, "etcdctl did not save it").because(&problem)))?;
 
     step.progress("checking");
-    let snapshot = check(step, &path, &etcdutl, &status).await?;
+    let snapshot = check(step, &path, &etcdutl, status.version).await?;
     step.progress("sending");
     let sent = ask(step, BackupMessage::Send { snapshot, path }).await?;
     let kept = sent.ok_or_else(|| failed(step, "the server took it and does not have it"))?;
+    step.clean_staging(artefacts);
     Ok(kept.into())
 }
 
@@ -159,7 +160,6 @@ struct Member {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct MemberStatus {
-    header: StatusHeader,
     version: String,
     db_size: u64,
     #[serde(default)]
@@ -168,23 +168,18 @@ struct MemberStatus {
     is_learner: bool,
 }
 
-#[derive(Deserialize)]
-struct StatusHeader {
-    #[serde(default)]
-    revision: u64,
-}
-
 impl Member {
     fn of<H: Host>(step: &Step<H>) -> Result<Self, Problem> {
-        let path = step.host.at(MANIFEST);
+        let manifest = manifest::path(ControlPlaneComponent::Etcd);
+        let path = step.host.at(&manifest);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(failed(step, format!("no member of etcd runs on it: there is no {MANIFEST}")));
+                return Err(failed(step, format!("no member of etcd runs on it: there is no {manifest}")));
             }
             Err(error) => return Err(step.unusable(&path, "read", &error)),
         };
-        let member = Self::parse(&text).map_err(|why| failed(step, format!("{MANIFEST}: {why}")))?;
+        let member = Self::parse(&text).map_err(|why| failed(step, format!("{manifest}: {why}")))?;
         for file in [&member.authority, &member.certificate, &member.key] {
             if !step.host.at(file).is_file() {
                 return Err(failed(step, format!("there is no {file}")));
@@ -193,15 +188,14 @@ impl Member {
         Ok(member)
     }
 
-    fn parse(manifest: &str) -> Result<Self, String> {
-        let flags = Flags::parse(manifest)?;
-        let urls = flags.value("listen-client-urls").ok_or("it has no --listen-client-urls")?;
-        let mut urls: Vec<&str> = urls.split(',').map(str::trim).collect();
+    fn parse(text: &str) -> Result<Self, String> {
+        let manifest = Manifest::parse(ControlPlaneComponent::Etcd, text)?;
+        let mut urls = manifest.list("listen-client-urls");
         // The loopback address works whatever becomes of the node's others.
         urls.sort_by_key(|url| !(url.contains("//127.") || url.contains("//localhost") || url.contains("//[::1]")));
         let endpoint = urls.into_iter().find(|url| url.starts_with("https://"));
-        let endpoint = endpoint.ok_or("it does not serve clients over https")?.to_owned();
-        let authority = flags.value("trusted-ca-file").ok_or("it has no --trusted-ca-file")?.to_owned();
+        let endpoint = endpoint.ok_or("it serves no clients over https (--listen-client-urls)")?.to_owned();
+        let authority = manifest.flag("trusted-ca-file").ok_or("it has no --trusted-ca-file")?.to_owned();
         // kubeadm makes this client certificate beside the authority, for the probes of the member.
         let beside = |name: &str| Path::new(&authority).with_file_name(name).display().to_string();
         let (certificate, key) = (beside("healthcheck-client.crt"), beside("healthcheck-client.key"));
@@ -257,36 +251,6 @@ fn parse_status(text: &str) -> Option<MemberStatus> {
     endpoints.into_iter().next().map(|endpoint| endpoint.status)
 }
 
-/// The flags of the first container of a static pod.
-struct Flags(Vec<String>);
-
-impl Flags {
-    fn parse(manifest: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Pod {
-            spec: Spec,
-        }
-        #[derive(Deserialize)]
-        struct Spec {
-            containers: Vec<Container>,
-        }
-        #[derive(Deserialize)]
-        struct Container {
-            #[serde(default)]
-            command: Vec<String>,
-            #[serde(default)]
-            args: Vec<String>,
-        }
-        let pod: Pod = serde_saphyr::from_str(manifest).map_err(|_| "it is not the YAML of a pod".to_owned())?;
-        let container = pod.spec.containers.into_iter().next().ok_or("it has no container")?;
-        Ok(Self(container.command.into_iter().chain(container.args).collect()))
-    }
-
-    fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find_map(|word| word.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('='))
-    }
-}
-
 /// What `etcdutl snapshot status` says.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -302,7 +266,7 @@ async fn check<H: Host>(
     step: &Step<H>,
     path: &Path,
     etcdutl: &Path,
-    member: &MemberStatus,
+    etcd_version: String,
 ) -> Result<EtcdSnapshot, Failure> {
     let wrong = |why: String| Failure::retryable(failed(step, why));
     let place = step.host.node_path(path);
@@ -323,17 +287,13 @@ async fn check<H: Host>(
         let (found, expected) = (content.size_bytes, status.total_size + TRAILER_BYTES);
         return Err(wrong(format!("the snapshot has {found} bytes, {expected} were expected")));
     }
-    if status.revision < member.header.revision {
-        let (found, expected) = (status.revision, member.header.revision);
-        return Err(wrong(format!("the snapshot holds revision {found}, its member had {expected} before")));
-    }
     Ok(EtcdSnapshot {
         sha256: content.sha256,
         size_bytes: content.size_bytes,
         hash: status.hash,
         revision: status.revision,
         keys: status.total_key,
-        etcd_version: member.version.clone(),
+        etcd_version,
     })
 }
 
@@ -369,7 +329,8 @@ mod tests {
 
     fn manifest(flags: &[&str]) -> String {
         let flags: String = flags.iter().map(|flag| format!("    - {flag}\n")).collect();
-        format!("apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: etcd\n    command:\n    - etcd\n{flags}")
+        let image = "registry.k8s.io/etcd:3.6.8-0";
+        format!("kind: Pod\nspec:\n  containers:\n  - name: etcd\n    image: {image}\n    command:\n    - etcd\n{flags}")
     }
 
     #[test]
@@ -395,8 +356,8 @@ mod tests {
         for (text, why) in [
             ("{".to_owned(), "not the YAML of a pod"),
             ("spec: {containers: []}".to_owned(), "no container"),
-            (manifest(&[]), "no --listen-client-urls"),
-            (manifest(&["--listen-client-urls=http://127.0.0.1:2379"]), "not serve clients over https"),
+            (manifest(&[]), "no clients over https"),
+            (manifest(&["--listen-client-urls=http://127.0.0.1:2379"]), "no clients over https"),
             (manifest(&["--listen-client-urls=https://127.0.0.1:2379"]), "no --trusted-ca-file"),
         ] {
             let found = Member::parse(&text).err().unwrap();
@@ -408,7 +369,7 @@ mod tests {
     fn the_status_of_a_member_is_read_as_etcdctl_writes_it() {
         let text = r#"[{"Endpoint":"https://127.0.0.1:2379","Status":{"header":{"cluster_id":14841639068965178418,"member_id":10276657743932975437,"revision":2,"raft_term":2},"version":"3.6.8","dbSize":20480,"leader":10276657743932975437,"raftIndex":5,"raftTerm":2,"raftAppliedIndex":5,"dbSizeInUse":16384,"storageVersion":"3.6.0","dbSizeQuota":2147483648,"downgradeInfo":{}}}]"#;
         let status = parse_status(text).unwrap();
-        assert_eq!((status.version.as_str(), status.db_size, status.header.revision), ("3.6.8", 20480, 2));
+        assert_eq!((status.version.as_str(), status.db_size), ("3.6.8", 20480));
         assert!(status.leader != 0 && !status.is_learner);
         assert!(parse_status(&text.replace("\"raftTerm\"", "\"isLearner\":true,\"raftTerm\"")).unwrap().is_learner);
         for unreadable in ["null", "[]", "", "Error: unhealthy cluster"] {
