@@ -37,6 +37,14 @@ impl Backup {
                 fs::remove_dir_all(other.path())?;
             }
         }
+        Self::take_beside(folder, targets)
+    }
+
+    /// Keeps the files in a folder, or finds what was kept there before, and leaves what is beside it alone.
+    pub fn take_beside(folder: &Path, targets: &[PathBuf]) -> io::Result<Self> {
+        if let Some(backup) = Self::find(folder) {
+            return Ok(backup);
+        }
         fs::create_dir_all(folder)?;
         let mut kept_files = Vec::new();
         for target in targets {
@@ -56,6 +64,11 @@ impl Backup {
     /// What was kept before.
     pub fn find(folder: &Path) -> Option<Self> {
         fs::read_to_string(folder.join(LIST)).ok().and_then(|text| serde_json::from_str(&text).ok())
+    }
+
+    /// The files that were there: where each was, and where it is kept.
+    pub fn kept(&self) -> impl Iterator<Item = (&PathBuf, PathBuf)> {
+        self.files.iter().filter_map(|file| Some((&file.target, self.folder.join(file.kept.as_ref()?))))
     }
 
     /// Puts everything back. May be repeated.

@@ -22,6 +22,7 @@ use crate::node_loop::NodeLoop;
 use crate::renewal::keep_certificate;
 use crate::steps::backup_etcd::{self, BackupMessage};
 use crate::steps::{Step, StepEvent, unit_prefix};
+use crate::swap;
 use crate::system::System;
 
 /// The node agent of Shiplock.
@@ -61,6 +62,12 @@ enum Command {
         file: PathBuf,
         #[command(flatten)]
         data: DataFolder,
+    },
+    /// Carry out the swap of a control plane that a step has prepared. Started by that step as a unit of its own.
+    #[command(hide = true)]
+    Swap {
+        /// The folder with its plan.
+        folder: PathBuf,
     },
 }
 
@@ -113,6 +120,7 @@ pub async fn carry_out(line: CommandLine) -> ExitCode {
         Command::Run { data } => run(&data.path).await,
         Command::Facts { data } => facts(&data.path).await,
         Command::Step { file, data } => step(&file, &data.path).await,
+        Command::Swap { folder } => swap::perform(&System::default(), &folder).await.map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|problem| {
         eprintln!("error: {problem}\n  fix: {}", problem.fix(Language::En));

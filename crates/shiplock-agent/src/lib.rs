@@ -25,5 +25,6 @@ pub mod machine;
 pub mod node_loop;
 pub mod renewal;
 pub mod steps;
+pub mod swap;
 pub mod system;
 mod upload;

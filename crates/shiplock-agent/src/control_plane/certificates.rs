@@ -29,6 +29,16 @@ pub fn files<H: Host>(host: &H) -> Vec<PathBuf> {
     found
 }
 
+/// What a renewal writes anew: certificates with their keys, and kubeconfigs.
+pub fn renewed_files<H: Host>(host: &H) -> Vec<PathBuf> {
+    let with_key = |path: PathBuf| {
+        let key = path.with_extension("key");
+        [Some(path), Some(key).filter(|key| key.exists())].into_iter().flatten()
+    };
+    let ours = |path: &PathBuf| path.file_name().is_none_or(|name| name != "kubelet.conf" && name != "ca.crt");
+    files(host).into_iter().filter(ours).flat_map(with_key).collect()
+}
+
 /// The facts. What cannot be read as a certificate is passed over.
 pub fn facts<H: Host>(host: &H, files: &[PathBuf]) -> CertificateFacts {
     let first = files.iter().filter_map(|path| Some((end_of(host, path)?, path))).min_by_key(|(end, _)| *end);

@@ -330,7 +330,9 @@ mod tests {
     fn manifest(flags: &[&str]) -> String {
         let flags: String = flags.iter().map(|flag| format!("    - {flag}\n")).collect();
         let image = "registry.k8s.io/etcd:3.6.8-0";
-        format!("kind: Pod\nspec:\n  containers:\n  - name: etcd\n    image: {image}\n    command:\n    - etcd\n{flags}")
+        format!(
+            "kind: Pod\nspec:\n  containers:\n  - name: etcd\n    image: {image}\n    command:\n    - etcd\n{flags}"
+        )
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::files;
 use crate::host::Host;
 
 const SERVICE: &str = "kubelet";
-const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
+/// The kubelet's configuration on the node.
+pub(super) const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
 const LOOKS: u32 = 120;
 const LOOKS_AFTER_ROLL_BACK: u32 = 60;
 const HEALTH_PORT: u16 = 10248;
@@ -84,7 +85,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
 }
 
 /// Which file goes where: the kubelet where its service runs it, the others only where the node has them already.
-async fn targets<'a, H: Host>(
+pub(super) async fn targets<'a, H: Host>(
     step: &Step<H>,
     artefacts: &'a [ArtefactFile],
 ) -> Result<Vec<(&'a ArtefactFile, PathBuf)>, Problem> {
@@ -114,7 +115,7 @@ async fn targets<'a, H: Host>(
 }
 
 /// Nothing wrong: it is active, its process runs these bytes, and it says that it is well.
-async fn is_up<H: Host>(step: &Step<H>, sha256: &str) -> Result<(), String> {
+pub(super) async fn is_up<H: Host>(step: &Step<H>, sha256: &str) -> Result<(), String> {
     let service = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?;
     if service.state != "active" {
         return Err(service.state);
@@ -140,7 +141,7 @@ fn health_port<H: Host>(step: &Step<H>) -> Option<u16> {
     Some(port.unwrap_or(HEALTH_PORT)).filter(|port| *port != 0)
 }
 
-async fn reported_version<H: Host>(step: &Step<H>) -> Result<String, Problem> {
+pub(super) async fn reported_version<H: Host>(step: &Step<H>) -> Result<String, Problem> {
     let service = step.host.service(SERVICE).await?;
     let path = service.command.first().map_or(SERVICE, String::as_str);
     let output = step.host.output(path, &["--version"], READ_LIMIT).await?;

@@ -3,6 +3,8 @@
 //! A step must never act without a permit for the phase, and must be safe to begin again at any point.
 
 pub mod backup_etcd;
+pub mod cluster_phases;
+pub mod control_plane;
 pub mod kubelet;
 pub mod logs;
 pub mod prefetch;
@@ -27,7 +29,16 @@ use crate::files;
 use crate::host::{Host, UnitState};
 
 /// The kinds of steps that this agent can do.
-pub const KINDS: &[&str] = &["prefetch", "upgrade_container_runtime", "upgrade_kubelet", "backup_etcd", "collect_logs"];
+pub const KINDS: &[&str] = &[
+    "prefetch",
+    "upgrade_container_runtime",
+    "upgrade_kubelet",
+    "backup_etcd",
+    "upgrade_control_plane",
+    "upload_configuration",
+    "upgrade_addons",
+    "collect_logs",
+];
 
 /// Why a step ended without its goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +127,13 @@ impl<H: Host> Step<H> {
             }
             Action::UpgradeKubelet { version, files } => kubelet::run(&self, &version.to_string(), &files).await,
             Action::BackupEtcd { files } => backup_etcd::run(&self, &files).await,
+            Action::UpgradeControlPlane(upgrade) => control_plane::run(&self, &upgrade).await,
+            Action::UploadConfiguration { version, kubeadm } => {
+                cluster_phases::upload_configuration(&self, &version.to_string(), &kubeadm).await
+            }
+            Action::UpgradeAddons { version, kubeadm } => {
+                cluster_phases::upgrade_addons(&self, &version.to_string(), &kubeadm).await
+            }
             Action::CollectLogs => logs::run(&self).await,
             other => Err(Problem::new(Code::StepKindMissing)
                 .with("node", &self.assignment.node)
@@ -255,6 +273,20 @@ impl<H: Host> Step<H> {
             }
             None => Err(self.unusable(&path, "read", &io::ErrorKind::NotFound.into()).cause("it was not prefetched")),
         }
+    }
+
+    /// A file of the plan: staged, or in place already.
+    pub(crate) async fn tool(&self, file: &ArtefactFile) -> Result<PathBuf, Problem> {
+        let staged = self.staged(file).await;
+        if staged.is_err()
+            && let Some(path) = self.host.find_program(&file.role)
+        {
+            let path = self.host.at(&path);
+            if self.host.file_digest(&path).await?.as_ref() == Some(&file.sha256) {
+                return Ok(path);
+            }
+        }
+        staged
     }
 
     /// Puts what a step replaced back from its backup, as far as it was replaced, and has the old `component` started.

@@ -120,10 +120,10 @@ fn client<H: Host>(step: &Step<H>) -> Result<String, Problem> {
 
 /// The images that the runtime has: references with the digests on their lines.
 #[derive(Default)]
-struct Known(BTreeSet<(String, String)>);
+pub(super) struct Known(BTreeSet<(String, String)>);
 
 impl Known {
-    async fn read<H: Host>(step: &Step<H>) -> Result<Self, Problem> {
+    pub(super) async fn read<H: Host>(step: &Step<H>) -> Result<Self, Problem> {
         let ctr = client(step)?;
         let output = step.host.output(&ctr, &["--namespace", "k8s.io", "images", "ls"], READ_LIMIT).await?;
         if !output.success {
@@ -146,11 +146,11 @@ impl Known {
         Self(rows.collect())
     }
 
-    fn has(&self, image: &ArtefactImage) -> bool {
+    pub(super) fn has(&self, image: &ArtefactImage) -> bool {
         self.digest(&image.reference) == Some(&image.digest)
     }
 
-    fn digest(&self, reference: &str) -> Option<&str> {
+    pub(super) fn digest(&self, reference: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == reference).map(|(_, digest)| digest.as_str())
     }
 }

@@ -8,7 +8,8 @@ use shiplock_core::step::Action;
 use shiplock_core::version::KubernetesVersion;
 
 use crate::etcd::{backup, left_over, master};
-use crate::fake::{FakeNode, FakeServer, Life, file, image, live};
+use crate::fake::{FakeNode, file, image};
+use crate::server::{FakeServer, Life, live};
 
 const KUBELET: &str = "kubelet v1.36.3";
 const KUBEADM: &str = "kubeadm v1.36.3";

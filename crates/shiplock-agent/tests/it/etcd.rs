@@ -13,7 +13,8 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::StepOutcome;
 
-use crate::fake::{FakeNode, FakeServer, Life, file, live};
+use crate::fake::{FakeNode, file};
+use crate::server::{FakeServer, Life, live};
 
 const BODY: &[u8] = &[9; 20_480];
 pub(crate) const ETCDCTL: &str = "etcdctl v3.6.8";

@@ -1,34 +1,23 @@
-//! A node and a server in memory. The node's files are real, in a folder; its services are a few words of state.
+//! A node in memory. The node's files are real, in a folder; its services are a few words of state.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use shiplock_agent::cri::{Container, ContainerDetails};
 use shiplock_agent::endpoint::{Answer, Question};
 use shiplock_agent::files::{hexadecimal, sha256};
-use shiplock_agent::gateway::{Gateway, GatewayError};
 use shiplock_agent::host::{Host, ProgramOutput, Service, UnitState};
-use shiplock_agent::journal::{Journal, Record, RecordLog};
-use shiplock_agent::machine::Machine;
-use shiplock_agent::node_loop::NodeLoop;
-use shiplock_api::agent::{
-    Assignment, AssignmentId, BackupAnswer, BackupOffer, BackupQuestion, KeptBackup, PermitRequest, PermitResponse,
-    PollRequest, PollResponse, Report, ReportKind, ReportResponse,
-};
 use shiplock_core::artefact::{ArtefactFile, ArtefactImage};
-use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber, UpgradeId};
-use shiplock_core::problem::{Code, Problem};
-use shiplock_core::step::Action;
+use shiplock_core::problem::Problem;
 use tokio::sync::Notify;
 
-use crate::etcd::{FakeEtcd, FakeVault};
+use crate::etcd::FakeEtcd;
+use crate::master::{FakeMaster, image_id};
 
 pub(crate) const OLD_CONFIGURATION: &str =
     "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"registry.k8s.io/pause:3.9\"\n";
@@ -89,6 +78,14 @@ pub(crate) struct FakeNode {
     ended: Cell<u32>,
     pub(crate) crashed: Notify,
     pub(crate) etcd: FakeEtcd,
+    pub(crate) master: FakeMaster,
+    kubelet_stopped: Cell<bool>,
+    /// A transient unit is at work: it outlives the agent.
+    in_unit: Cell<bool>,
+    /// Calls of such a unit until the power is cut.
+    pub(crate) power_fuse: Cell<Option<u32>>,
+    pub(crate) unit_calls: Cell<u32>,
+    power_cut: Notify,
 }
 
 impl FakeNode {
@@ -108,6 +105,12 @@ impl FakeNode {
             ended: Cell::new(0),
             crashed: Notify::new(),
             etcd: FakeEtcd::default(),
+            master: FakeMaster::default(),
+            kubelet_stopped: Cell::new(false),
+            in_unit: Cell::new(false),
+            power_fuse: Cell::new(None),
+            unit_calls: Cell::new(0),
+            power_cut: Notify::new(),
         };
         for (path, content) in [
             ("/usr/bin/kubelet", "kubelet v1.35.4"),
@@ -167,6 +170,18 @@ impl FakeNode {
 
     /// The agent may end here. The world stays as it is.
     async fn moment(&self) {
+        if self.in_unit.get() {
+            self.unit_calls.set(self.unit_calls.get() + 1);
+            match self.power_fuse.get() {
+                Some(0) => {
+                    self.power_cut.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                Some(left) => self.power_fuse.set(Some(left - 1)),
+                None => {}
+            }
+            return tokio::task::yield_now().await;
+        }
         self.calls.set(self.calls.get() + 1);
         match self.fuse.get() {
             Some(0) => {
@@ -177,6 +192,61 @@ impl FakeNode {
             None => {}
         }
         tokio::task::yield_now().await;
+    }
+
+    pub(crate) fn add_image(&self, reference: &str, digest: &str) {
+        self.images.borrow_mut().insert(reference.to_owned(), digest.to_owned());
+    }
+
+    pub(crate) fn remove_image(&self, reference: &str) {
+        self.images.borrow_mut().remove(reference);
+    }
+
+    /// The unit of a swap: the real one, on this node. It ends by itself or with the power.
+    async fn swap(&self, folder: &str) -> UnitState {
+        self.in_unit.set(true);
+        let folder = self.path(folder);
+        let swapped = tokio::select! {
+            swapped = shiplock_agent::swap::perform(self, &folder) => swapped,
+            () = self.power_cut.notified() => {
+                self.in_unit.set(false);
+                self.power_fuse.set(None);
+                self.boot();
+                self.crashed.notify_one();
+                std::future::pending().await
+            }
+        };
+        self.in_unit.set(false);
+        match swapped {
+            Ok(()) => UnitState::Succeeded,
+            Err(_) => UnitState::Failed { result: "exit-code 1".to_owned() },
+        }
+    }
+
+    /// After a power cut nothing runs but what starts by itself, from what is on disk.
+    fn boot(&self) {
+        self.acts.borrow_mut().push("power cut".to_owned());
+        self.units.borrow_mut().clear();
+        self.end_pods();
+        self.kubelet_stopped.set(false);
+        let content = self.read(&self.program_of("kubelet"));
+        self.services.borrow_mut().get_mut("kubelet").unwrap().content = content;
+        self.sync_pods();
+    }
+
+    fn kubelet(&self, verb: &str) {
+        if (verb == "start") != self.kubelet_stopped.get() {
+            return;
+        }
+        self.acts.borrow_mut().push(format!("{verb} kubelet"));
+        self.kubelet_stopped.set(verb == "stop");
+        if verb == "start" {
+            let content = self.read(&self.program_of("kubelet"));
+            let mut services = self.services.borrow_mut();
+            let running = services.get_mut("kubelet").unwrap();
+            *running = Running { content, restarts: running.restarts + 1 };
+            self.kubelet_started();
+        }
     }
 
     fn execute(&self, command: &[String]) -> UnitState {
@@ -190,6 +260,15 @@ impl FakeNode {
                 let mut services = self.services.borrow_mut();
                 let running = services.get_mut(*service).unwrap();
                 *running = Running { content, restarts: running.restarts + 1 };
+                UnitState::Succeeded
+            }
+            (_, ["upgrade", "apply", words @ ..]) => {
+                self.acts.borrow_mut().push(format!("apply {}", words[..words.len().min(3)].join(" ")));
+                self.fake_upgrade(&command[0], words);
+                UnitState::Succeeded
+            }
+            (_, ["certs", "renew", name, "--config", _]) => {
+                self.acts.borrow_mut().push(format!("renew {name}"));
                 UnitState::Succeeded
             }
             (_, ["upgrade", "node", "phase", "kubelet-config"]) => {
@@ -230,6 +309,16 @@ impl Host for FakeNode {
         let said = |text: &str| Ok(ProgramOutput { success: true, text: text.to_owned(), error: String::new() });
         let content = self.read(program);
         match arguments {
+            [verb @ ("stop" | "start"), "kubelet"] => {
+                self.kubelet(verb);
+                said("")
+            }
+            [folder, kubeadm, "init", "phase", phase, ..] => {
+                self.fake_render(folder.split_once('=').unwrap().1, kubeadm, phase);
+                said("")
+            }
+            ["version", "--output", "short"] => said(content.split(' ').nth(1).unwrap()),
+            ["config", "images", "list", ..] => said("registry.k8s.io/coredns/coredns:v1.14.2\n"),
             ["-S", path] => {
                 let owned = (self.packaged.get() && path.starts_with("/usr/bin/containerd"))
                     || (self.packaged_kubelet.get() && *path == "/usr/bin/kubelet");
@@ -266,7 +355,10 @@ impl Host for FakeNode {
     async fn start_unit(&self, unit: &str, command: &[String]) -> Result<(), Problem> {
         self.moment().await;
         if !self.units.borrow().contains_key(unit) {
-            let state = self.execute(command);
+            let state = match command {
+                [_, verb, folder] if verb == "swap" => self.swap(folder).await,
+                _ => self.execute(command),
+            };
             self.units.borrow_mut().insert(unit.to_owned(), state);
         }
         // The program was started and this agent may not live to know it.
@@ -292,7 +384,7 @@ impl Host for FakeNode {
 
     async fn service(&self, name: &str) -> Result<Service, Problem> {
         self.moment().await;
-        let broken = self.running(name).contains("broken");
+        let broken = self.running(name).contains("broken") || (name == "kubelet" && self.kubelet_stopped.get());
         let main_pid = if broken { 0 } else { 1 + u32::from(name == "kubelet") };
         let state = if broken { "activating" } else { "active" };
         // It ended often in an earlier life; a restart by hand begins to count anew.
@@ -332,23 +424,28 @@ impl Host for FakeNode {
     }
 
     async fn containers(&self) -> Result<Vec<Container>, Problem> {
-        Ok(Vec::new())
+        self.moment().await;
+        Ok(self.fake_containers())
     }
 
-    async fn container_details(&self, _: &str) -> Result<ContainerDetails, Problem> {
-        Ok(ContainerDetails::default())
+    async fn container_details(&self, id: &str) -> Result<ContainerDetails, Problem> {
+        Ok(self.fake_details(id))
     }
 
-    async fn stop_container(&self, _: &str, _: Duration) -> Result<(), Problem> {
+    async fn stop_container(&self, id: &str, _: Duration) -> Result<(), Problem> {
+        self.moment().await;
+        self.fake_stop(id);
         Ok(())
     }
 
-    async fn image_id(&self, _: &str) -> Result<Option<String>, Problem> {
-        Ok(None)
+    async fn image_id(&self, reference: &str) -> Result<Option<String>, Problem> {
+        self.moment().await;
+        Ok(self.images.borrow().contains_key(reference).then(|| image_id(reference)))
     }
 
-    async fn ask(&self, _: &Question<'_>) -> Result<Answer, String> {
-        Err("nobody answers".to_owned())
+    async fn ask(&self, question: &Question<'_>) -> Result<Answer, String> {
+        self.moment().await;
+        self.fake_answer(question)
     }
 
     async fn is_healthy(&self, _: u16) -> bool {
@@ -366,150 +463,5 @@ impl Host for FakeNode {
 
     async fn wait(&self, _: Duration) {
         tokio::task::yield_now().await;
-    }
-}
-
-/// The server: offers one assignment until its report is taken.
-#[derive(Debug)]
-pub(crate) struct FakeServer {
-    pub(crate) offer: RefCell<Option<Assignment>>,
-    pub(crate) refuse: Cell<bool>,
-    pub(crate) permits: RefCell<Vec<String>>,
-    pub(crate) reports: RefCell<Vec<Report>>,
-    pub(crate) vault: FakeVault,
-    pub(crate) changed: Notify,
-}
-
-impl FakeServer {
-    pub(crate) fn offering(action: Action) -> Rc<Self> {
-        let assignment = assignment(action);
-        Rc::new(Self {
-            offer: RefCell::new(Some(assignment)),
-            refuse: Cell::new(false),
-            permits: RefCell::default(),
-            reports: RefCell::default(),
-            vault: FakeVault::default(),
-            changed: Notify::new(),
-        })
-    }
-}
-
-/// No two attempts share an intent.
-static INTENTS: AtomicU64 = AtomicU64::new(1);
-
-pub(crate) fn assignment(action: Action) -> Assignment {
-    Assignment {
-        id: AssignmentId {
-            upgrade: UpgradeId::from("u1"),
-            step: StepNumber(5),
-            generation: Generation { epoch: Epoch(1), intent: INTENTS.fetch_add(1, Ordering::Relaxed) },
-        },
-        node: NodeName::from("w1"),
-        machine_id: "m1".to_owned(),
-        action,
-        timeout_seconds: 600,
-    }
-}
-
-impl Gateway for FakeServer {
-    async fn poll(&self, request: &PollRequest) -> Result<PollResponse, GatewayError> {
-        loop {
-            let changed = self.changed.notified();
-            let offer = self.offer.borrow().clone();
-            match offer {
-                Some(offer) if Some(&offer.id) != request.in_work.as_ref() => {
-                    return Ok(PollResponse { assignment: Some(offer), send_machine: false });
-                }
-                _ => changed.await,
-            }
-        }
-    }
-
-    async fn permit(&self, request: &PermitRequest) -> Result<PermitResponse, GatewayError> {
-        self.permits.borrow_mut().push(request.phase.clone());
-        if self.refuse.get() {
-            *self.offer.borrow_mut() = None;
-            self.changed.notify_waiters();
-            return Ok(PermitResponse::Refused { problem: Problem::new(Code::PermitRefused).with("why", "paused") });
-        }
-        Ok(PermitResponse::Granted)
-    }
-
-    async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError> {
-        if matches!(report.kind, ReportKind::Progress { .. }) {
-            return Ok(ReportResponse::Taken);
-        }
-        *self.offer.borrow_mut() = None;
-        self.reports.borrow_mut().push(report.clone());
-        self.changed.notify_waiters();
-        Ok(ReportResponse::Taken)
-    }
-
-    async fn find_backup(&self, question: &BackupQuestion) -> Result<BackupAnswer, GatewayError> {
-        self.vault.find(question)
-    }
-
-    async fn send_backup(&self, offer: &BackupOffer, path: &Path) -> Result<KeptBackup, GatewayError> {
-        self.vault.take(offer, path)
-    }
-}
-
-/// A journal that fails before or after a write, as a crash there would look.
-#[derive(Debug)]
-pub(crate) struct FusedLog {
-    pub(crate) journal: Journal,
-    pub(crate) left: Rc<Cell<Option<u32>>>,
-}
-
-impl RecordLog for FusedLog {
-    fn append(&mut self, record: &Record) -> io::Result<()> {
-        let moment = || match self.left.get() {
-            Some(0) => Err(io::Error::other("crash")),
-            Some(left) => {
-                self.left.set(Some(left - 1));
-                Ok(())
-            }
-            None => Ok(()),
-        };
-        moment()?;
-        self.journal.append(record)?;
-        moment()
-    }
-}
-
-/// How a life of the agent ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    Crashed,
-    Settled,
-}
-
-/// One life of the agent: until it crashes, or until the server has nothing more to give or to hear.
-pub(crate) async fn live(node: &Rc<FakeNode>, server: &Rc<FakeServer>, journal_fuse: &Rc<Cell<Option<u32>>>) -> Life {
-    let path = node.path("/data/journal");
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let machine = |records| Machine::recover(NodeName::from("w1"), "m1".to_owned(), "b1".to_owned(), records);
-    let (journal, records) = Journal::open(&path, |records| machine(records).essence()).unwrap();
-    let log = FusedLog { journal, left: journal_fuse.clone() };
-    let agent =
-        NodeLoop::new(node.clone(), server.clone(), log, machine(records), NodeName::from("w1"), node.path("/data"));
-    let settled = async {
-        loop {
-            let changed = server.changed.notified();
-            if server.offer.borrow().is_none() {
-                break;
-            }
-            changed.await;
-        }
-        // The answer to the report is on its way into the journal.
-        for _ in 0..50 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = agent.run() => Life::Crashed,
-        () = node.crashed.notified() => Life::Crashed,
-        () = settled => Life::Settled,
     }
 }

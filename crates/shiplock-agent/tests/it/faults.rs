@@ -9,7 +9,8 @@ use shiplock_core::step::Action;
 use shiplock_core::upgrade::StepOutcome;
 use shiplock_core::version::KubernetesVersion;
 
-use crate::fake::{CONFIGURATION, DROP_IN, FakeNode, FakeServer, Life, OLD_CONFIGURATION, digest, file, image, live};
+use crate::fake::{CONFIGURATION, DROP_IN, FakeNode, OLD_CONFIGURATION, digest, file, image};
+use crate::server::{FakeServer, Life, live};
 
 async fn ended(node: &Rc<FakeNode>, action: Action) -> (Result<StepOutcome, (Problem, bool)>, Rc<FakeServer>) {
     let server = FakeServer::offering(action);

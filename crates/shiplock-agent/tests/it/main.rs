@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod control_plane;
 mod crash;
 mod etcd;
 mod fake;
 mod faults;
+mod master;
 mod mirror;
+mod server;

@@ -1,0 +1,133 @@
+//! The swap itself: kubelet and static pods stopped once, files renamed into place, the kubelet started.
+//!
+//! It runs as one transient unit and outlives the agent. It may be begun again at any point, after a power cut too:
+//! what is in place already is left alone, and a kubelet that has everything is not stopped again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shiplock_core::facts::ControlPlaneComponent;
+use shiplock_core::problem::{Code, Problem};
+
+use crate::files;
+use crate::host::Host;
+
+const PLAN: &str = "swap.json";
+const BEGUN: &str = "begun.json";
+const SERVICE: &str = "kubelet";
+/// What the service manager gives the kubelet to end, and a little.
+const SERVICE_LIMIT: Duration = Duration::from_secs(100);
+/// The kubelet itself gives the containers of a static pod that was replaced no more when it is started:
+/// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/kubelet/kuberuntime/kuberuntime_container.go>.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What is to be swapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapPlan {
+    /// The files.
+    pub files: Vec<SwappedFile>,
+    /// The static pods that are stopped with the kubelet. Left to itself, a new kubelet starts the new ones before it
+    /// ends the old, and they collide over ports and locks.
+    pub stopped: Vec<ControlPlaneComponent>,
+}
+
+/// A file that goes into place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwappedFile {
+    /// Where it waits, as a path of the node.
+    pub place: String,
+    /// Where it goes.
+    pub target: String,
+}
+
+/// What was written down when a swap began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapBegun {
+    /// When.
+    pub at: Timestamp,
+    /// The containers that ran before it.
+    pub old_containers: BTreeSet<String>,
+}
+
+impl SwapPlan {
+    /// Writes it into a folder, from which [`perform`] takes it.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        files::replace(&folder.join(PLAN), &serde_json::to_string(self)?, 0o600)
+    }
+
+    /// The plan in a folder.
+    pub fn find(folder: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(folder.join(PLAN)).ok()?).ok()
+    }
+
+    /// Takes back what was prepared. Not for a swap that has begun.
+    pub fn discard<H: Host>(&self, host: &H, folder: &Path) {
+        // What stays is found and replaced by the next attempt.
+        let _ = files::remove(&folder.join(PLAN));
+        for file in &self.files {
+            let _ = files::remove(&host.at(&file.place));
+        }
+    }
+}
+
+impl SwapBegun {
+    /// What was written down in a folder; none before the begin.
+    pub fn find(folder: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(folder.join(BEGUN)).ok()?).ok()
+    }
+}
+
+/// Carries out the plan in a folder.
+pub async fn perform<H: Host>(host: &H, folder: &Path) -> Result<(), Problem> {
+    let unusable = |path: &Path, error: io::Error| files::unusable(path, "this node", "used", &error);
+    let plan = SwapPlan::find(folder).ok_or_else(|| unusable(&folder.join(PLAN), io::ErrorKind::InvalidData.into()))?;
+    let begun = SwapBegun::find(folder);
+    let waiting: Vec<(PathBuf, PathBuf)> = plan
+        .files
+        .iter()
+        .map(|file| (host.at(&file.place), host.at(&file.target)))
+        .filter(|(place, _)| place.exists())
+        .collect();
+    if begun.is_none() || !waiting.is_empty() {
+        let running = host.containers().await?;
+        let running = running.iter().filter(|container| container.running);
+        let stopped: Vec<String> = running
+            .filter(|container| plan.stopped.iter().any(|component| component.name() == container.name))
+            .map(|container| container.id.clone())
+            .collect();
+        let mut begun = begun.unwrap_or_else(|| SwapBegun { at: Timestamp::now(), old_containers: BTreeSet::new() });
+        begun.old_containers.extend(stopped.iter().cloned());
+        let file = folder.join(BEGUN);
+        let text = serde_json::to_string(&begun).map_err(|error| unusable(&file, error.into()))?;
+        files::replace(&file, &text, 0o600).map_err(|error| unusable(&file, error))?;
+        service(host, "stop").await?;
+        // One that cannot be stopped is stopped by the kubelet, later.
+        let _ = join_all(stopped.iter().map(|id| host.stop_container(id, GRACE))).await;
+    }
+    let mut renamed = Ok(());
+    for (place, target) in waiting {
+        // The kubelet is started whatever happens: a node without one helps nobody.
+        renamed = renamed.and_then(|()| files::rename(&place, &target).map_err(|error| unusable(&target, error)));
+    }
+    service(host, "start").await?;
+    renamed
+}
+
+async fn service<H: Host>(host: &H, verb: &str) -> Result<(), Problem> {
+    let output = host.output("systemctl", &[verb, SERVICE], SERVICE_LIMIT).await?;
+    if output.success {
+        return Ok(());
+    }
+    Err(Problem::new(Code::ProgramFailed)
+        .with("program", format!("systemctl {verb} {SERVICE}"))
+        .with("node", "this node")
+        .with("result", "an error")
+        .cause(output.error))
+}
