@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use shiplock_agent::cri::{Container, ContainerDetails};
 use shiplock_agent::endpoint::{Answer, Question};
@@ -209,6 +210,8 @@ impl FakeNode {
         let swapped = tokio::select! {
             swapped = shiplock_agent::swap::perform(self, &folder) => swapped,
             () = self.power_cut.notified() => {
+                // Calls in parallel may each have told of it.
+                let _ = self.power_cut.notified().now_or_never();
                 self.in_unit.set(false);
                 self.power_fuse.set(None);
                 self.boot();
@@ -274,7 +277,7 @@ impl FakeNode {
             (_, ["upgrade", "node", "phase", "kubelet-config"]) => {
                 self.acts.borrow_mut().push("configure".to_owned());
                 let kubeadm = self.read(words[0]);
-                if kubeadm.contains("broken") {
+                if kubeadm.ends_with("broken") {
                     return failed;
                 }
                 self.write("/var/lib/kubelet/config.yaml", &kubeadm.replace("kubeadm", "configuration"));

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::FutureExt as _;
 use shiplock_agent::gateway::{Gateway, GatewayError};
 use shiplock_agent::journal::{Journal, Record, RecordLog};
 use shiplock_agent::machine::Machine;
@@ -140,6 +141,8 @@ pub(crate) enum Life {
 
 /// One life of the agent: until it crashes, or until the server has nothing more to give or to hear.
 pub(crate) async fn live(node: &Rc<FakeNode>, server: &Rc<FakeServer>, journal_fuse: &Rc<Cell<Option<u32>>>) -> Life {
+    // Calls in parallel may each have told of the same crash.
+    let _ = node.crashed.notified().now_or_never();
     let path = node.path("/data/journal");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let machine = |records| Machine::recover(NodeName::from("w1"), "m1".to_owned(), "b1".to_owned(), records);
