@@ -3,6 +3,8 @@
 //! What cannot be upgraded in place is refused here by name, before anything is touched: it must never be found out
 //! on the second master.
 
+use std::collections::BTreeSet;
+
 use super::make::{
     Builder, COMPONENT_TIMEOUT_SECONDS, CONTAINERD_ROLES, CORDON_TIMEOUT_SECONDS, KUBELET_ROLES, PlanInput,
     runtime_needs_work, runtime_target,
@@ -239,13 +241,8 @@ pub(super) fn notes(input: &PlanInput<'_>, to: KubernetesVersion, masters: &[Mas
 }
 
 impl Builder<'_> {
-    /// What is fetched to masters: for those with work everything, and else `kubeadm` for the phases of the cluster.
-    pub(super) fn prefetch_to_masters(
-        &self,
-        masters: &[Master<'_>],
-        addons_behind: bool,
-    ) -> Result<Vec<(NodeName, Action)>, Problem> {
-        let mirror = || self.input.mirror.to_owned();
+    /// What is fetched to the masters with work.
+    pub(super) fn prefetch_to_masters(&self, masters: &[Master<'_>]) -> Result<Vec<(NodeName, Action)>, Problem> {
         let mut prefetches = Vec::new();
         for (index, master) in masters.iter().enumerate() {
             if master.kubelet != self.to {
@@ -260,19 +257,42 @@ impl Builder<'_> {
                 files.extend(self.files(CONTAINERD_ROLES, architecture)?);
             }
             let mut images = self.component_images(architecture)?;
-            for role in ["pause", "kube-proxy", "coredns"] {
-                images.push(self.input.artefacts.image(self.to, role, architecture)?.clone());
-            }
-            prefetches.push((master.name.clone(), Action::Prefetch { mirror: mirror(), files, images }));
-        }
-        if masters.is_empty()
-            && addons_behind
-            && let Some((name, node)) = self.worker_of_cluster_phases()
-        {
-            let files = self.files(&["kubeadm"], &node.architecture)?;
-            prefetches.push((name.clone(), Action::Prefetch { mirror: mirror(), files, images: Vec::new() }));
+            images.push(self.input.artefacts.image(self.to, "pause", architecture)?.clone());
+            images.extend(self.addon_images(architecture)?);
+            let mirror = self.input.mirror.to_owned();
+            prefetches.push((master.name.clone(), Action::Prefetch { mirror, files, images }));
         }
         Ok(prefetches)
+    }
+
+    /// What is fetched to nodes that are not upgraded themselves: kube-proxy runs on every node and CoreDNS on any, and
+    /// one of them may need `kubeadm` for the phases of the cluster. Nodes without an agent pull as they always do.
+    pub(super) fn prefetch_to_others(
+        &self,
+        planned: &BTreeSet<&NodeName>,
+        with_kubeadm: bool,
+    ) -> Result<Vec<(NodeName, Action)>, Problem> {
+        let place = self.worker_of_cluster_phases().filter(|_| with_kubeadm).map(|(name, _)| name);
+        let mut prefetches = Vec::new();
+        for (name, node) in &self.input.facts.nodes {
+            if planned.contains(name) || !self.input.agents.contains_key(name) {
+                continue;
+            }
+            let files = if place == Some(name) { self.files(&["kubeadm"], &node.architecture)? } else { Vec::new() };
+            let images = self.addon_images(&node.architecture)?;
+            let mirror = self.input.mirror.to_owned();
+            prefetches.push((name.clone(), Action::Prefetch { mirror, files, images }));
+        }
+        Ok(prefetches)
+    }
+
+    /// The images of the add-ons that the cluster has.
+    pub(super) fn addon_images(&self, architecture: &str) -> Result<Vec<ArtefactImage>, Problem> {
+        ["kube-proxy", "coredns"]
+            .into_iter()
+            .filter(|name| self.input.facts.addons.iter().any(|addon| addon.name == *name))
+            .map(|role| self.input.artefacts.image(self.to, role, architecture).cloned())
+            .collect()
     }
 
     /// The master on which kubeadm works for the cluster as a whole, where none is to be upgraded.
@@ -323,11 +343,7 @@ impl Builder<'_> {
         stages.push(Stage { kind: StageKind::ClusterConfiguration, steps: vec![upload], nodes: Vec::new() });
         let addons = Action::UpgradeAddons { version, kubeadm };
         let addons = self.step(addons, target, CLUSTER_PHASE_TIMEOUT_SECONDS);
-        let images = ["kube-proxy", "coredns"]
-            .into_iter()
-            .filter(|name| self.input.facts.addons.iter().any(|addon| addon.name == *name))
-            .map(|role| self.input.artefacts.image(version, role, &architecture).cloned())
-            .collect::<Result<_, _>>()?;
+        let images = self.addon_images(&architecture)?;
         let limit = self.input.request.options.gate_timeout_seconds;
         let verify = self.step(Action::VerifyAddons { images }, Target::Cluster, limit);
         stages.push(Stage { kind: StageKind::AddOns, steps: vec![addons, verify], nodes: Vec::new() });

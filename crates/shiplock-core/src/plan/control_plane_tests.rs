@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{Mode, Note, PlanOptions, PlanRequest, StageKind};
+use crate::artefact::ArtefactImage;
 use crate::check::{CheckResult, check_plan};
 use crate::facts::{AgentFacts, ClusterFacts, ControlPlaneFacts, EtcdFacts, HandEdit, Observed, Readiness};
 use crate::id::NodeName;
 use crate::problem::{Code, Problem};
 use crate::sample::{agents, at, cluster_with_masters, plan_of, plan_with, request_for_all};
-use crate::step::Action;
+use crate::step::{Action, Target};
 
 fn asked() -> PlanRequest {
     request_for_all("1.36", PlanOptions::default())
@@ -60,6 +61,23 @@ fn a_control_plane_alone_leaves_the_pools_and_pools_follow_later() {
     assert_eq!(pools.code, Code::ControlPlaneNotSupported);
     let second_hop = plan_of(&facts, &request_for_all("1.37", PlanOptions::default())).unwrap_err();
     assert_eq!(second_hop.code, Code::NoEdge);
+}
+
+#[test]
+fn every_node_has_the_images_of_the_add_ons_before_they_are_upgraded() {
+    let facts = cluster_with_masters(3, 2);
+    for mode in [Mode::Cluster, Mode::ControlPlane] {
+        let plan = plan_of(&facts, &PlanRequest { mode, ..asked() }).unwrap();
+        let fetches = plan.stages[0].steps.iter().filter_map(|step| match (&step.action, &step.target) {
+            (Action::Prefetch { images, .. }, Target::Node(node)) => Some((node, images)),
+            _ => None,
+        });
+        let holds =
+            |images: &[ArtefactImage], role: &str| images.iter().filter(|image| image.role == role).count() == 1;
+        let ready = fetches.filter(|(_, images)| holds(images, "coredns") && holds(images, "kube-proxy"));
+        let ready: Vec<_> = ready.map(|(node, _)| node.as_str()).collect();
+        assert_eq!(ready.len(), facts.nodes.len(), "{mode:?}: {ready:?}");
+    }
 }
 
 #[test]

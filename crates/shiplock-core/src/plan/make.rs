@@ -334,12 +334,20 @@ impl Builder<'_> {
         addons_behind: bool,
     ) -> Result<Vec<Stage>, Problem> {
         let mut preparation = vec![self.step(Action::CaptureBaseline, Target::Cluster, BASELINE_TIMEOUT_SECONDS)];
-        for (master, action) in self.prefetch_to_masters(masters, addons_behind)? {
+        for (master, action) in self.prefetch_to_masters(masters)? {
             preparation.push(self.step(action, Target::Node(master), PREFETCH_TIMEOUT_SECONDS));
         }
+        let with_addons = !masters.is_empty() || addons_behind;
         for (name, node, kubelet) in pools.values().flatten() {
-            let action = self.prefetch(name, node, *kubelet)?;
+            let action = self.prefetch(name, node, *kubelet, with_addons)?;
             preparation.push(self.step(action, Target::Node((*name).clone()), PREFETCH_TIMEOUT_SECONDS));
+        }
+        if with_addons {
+            let planned: BTreeSet<&NodeName> = masters.iter().map(|master| master.name).collect();
+            let planned = pools.values().flatten().map(|(name, ..)| *name).chain(planned).collect();
+            for (name, action) in self.prefetch_to_others(&planned, masters.is_empty())? {
+                preparation.push(self.step(action, Target::Node(name), PREFETCH_TIMEOUT_SECONDS));
+            }
         }
         let mut stages = vec![Stage { kind: StageKind::Preparation, steps: preparation, nodes: Vec::new() }];
         stages.extend(self.control_plane_stages(masters, addons_behind)?);
@@ -358,15 +366,24 @@ impl Builder<'_> {
         roles.iter().map(|role| self.input.artefacts.file(self.to, role, architecture).cloned()).collect()
     }
 
-    fn prefetch(&self, name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> Result<Action, Problem> {
+    fn prefetch(
+        &self,
+        name: &NodeName,
+        node: &NodeFacts,
+        kubelet: KubernetesVersion,
+        with_addons: bool,
+    ) -> Result<Action, Problem> {
         self.check_install(name, kubelet)?;
         let mut files = Vec::new();
-        let mut images = Vec::new();
+        let mut images = if with_addons { self.addon_images(&node.architecture)? } else { Vec::new() };
         if kubelet != self.to {
             files.extend(self.files(KUBELET_ROLES, &node.architecture)?);
             // What a node at the new version starts by itself: its pause container and kube-proxy.
             for role in ["kube-proxy", "pause"] {
-                images.push(self.input.artefacts.image(self.to, role, &node.architecture)?.clone());
+                let image = self.input.artefacts.image(self.to, role, &node.architecture)?;
+                if !images.contains(image) {
+                    images.push(image.clone());
+                }
             }
         }
         if runtime_target(self.input, node, self.to)?.is_some() {

@@ -311,12 +311,11 @@ fn check_master(
         let running = found.and_then(|found| found.running.as_ref());
         let reference = running.map_or("nothing", |running| running.image.as_str());
         read_back(node, &image.role, &image.reference, reference)?;
-        read_back(
-            node,
-            &format!("{} image id", image.role),
-            &image.digest,
-            running.map_or("", |running| &running.image_id),
-        )?;
+        // Without the id in the index, the agent's own comparison of manifest and running image stands.
+        if let Some(expected) = &image.image_id {
+            let found = running.map_or("", |running| &running.image_id);
+            read_back(node, &format!("{} image id", image.role), expected, found)?;
+        }
         if !found.is_some_and(|found| found.healthy) {
             return read_back(node, &image.role, "healthy", "no good answer from its own endpoint");
         }
