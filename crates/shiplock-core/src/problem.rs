@@ -276,6 +276,9 @@ codes! {
     UPG0522 BackupDamaged 500 {
         "backup {backup} cannot be read back: {why}" "备份 {backup} 无法读回：{why}"
         fix "use another one (`shiplock backup list`); look after the disk of the server, and whether its seal.key was replaced" "请使用另一份备份（`shiplock backup list`）；检查服务端的磁盘，以及 seal.key 是否被更换" }
+    UPG0530 WebhookRefuses 409 {
+        "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
+        fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }
     UPG0601 StoreInUse 500 {
         "{path} is open in another process" "{path} 已被另一进程打开"
         fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }

@@ -15,7 +15,7 @@ use crate::lab::{Lab, Stop};
 const BOUND: Duration = Duration::from_secs(600);
 
 /// How often systemd has started a unit on a node since it booted, from its journal.
-fn starts(lab: &Lab, node: &str, unit: &str) -> Result<usize> {
+pub(crate) fn starts(lab: &Lab, node: &str, unit: &str) -> Result<usize> {
     let pattern = format!("journalctl -u {unit} -o cat --no-pager | grep -c '^Started {unit}'");
     lab.exec_text(node, &["sh", "-c", &format!("{pattern} || true")])?.trim().parse().context("a count")
 }

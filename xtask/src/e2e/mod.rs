@@ -108,6 +108,36 @@ const SCENARIOS: &[Scenario] = &[
         run: control_plane::three_masters,
     },
     Scenario {
+        name: "master-crashes",
+        promise: "kill -9 of the server around every step of the only master: it goes on by itself and nothing acts twice",
+        in_gate: true,
+        run: control_plane::crashes::one_master,
+    },
+    Scenario {
+        name: "masters-crashes",
+        promise: "kill -9 of server, agent and machine around the swaps of three masters: never two away",
+        in_gate: false,
+        run: control_plane::crashes::three_masters,
+    },
+    Scenario {
+        name: "master-faults",
+        promise: "a component that does not come up is swapped back and named; so are a lost image and a full disk",
+        in_gate: false,
+        run: control_plane::faults::faults,
+    },
+    Scenario {
+        name: "masters-guards",
+        promise: "while etcd is ill no master is touched, before the start and in the middle",
+        in_gate: false,
+        run: control_plane::guards::run,
+    },
+    Scenario {
+        name: "master-lies",
+        promise: "a kubelet of a false version and an image under a false tag are found by what runs",
+        in_gate: false,
+        run: control_plane::lies::run,
+    },
+    Scenario {
         name: "precheck",
         promise: "who writes through a version that goes away is found, and nothing else is",
         in_gate: true,

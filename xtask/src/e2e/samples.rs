@@ -26,6 +26,8 @@ pub(crate) struct ControlPlaneSamples {
     pub(crate) api_failed: u32,
     /// The longest time without an answer of the API.
     pub(crate) api_longest_gap: Duration,
+    /// When the API began not to answer, and for how many samples; at most so many as samples failed.
+    pub(crate) api_outages: Vec<(String, u32)>,
     /// The most API servers that took no connection at the same time.
     pub(crate) api_servers_away_max: usize,
     /// The most etcd members that took no connection at the same time.
@@ -56,6 +58,7 @@ impl Sampler {
         let thread = std::thread::spawn(move || {
             let mut found = ControlPlaneSamples::default();
             let mut answered_at = Instant::now();
+            let mut answered = true;
             while !stopped.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 let away = |all: &[SocketAddr]| {
@@ -66,8 +69,14 @@ impl Sampler {
                 found.etcd_members_away_max = found.etcd_members_away_max.max(away(&members));
                 if is_ready(&api) {
                     answered_at = Instant::now();
+                    answered = true;
                 } else {
                     found.api_failed += 1;
+                    match found.api_outages.last_mut().filter(|_| !answered) {
+                        Some((_, samples)) => *samples += 1,
+                        None => found.api_outages.push((jiff::Timestamp::now().to_string(), 1)),
+                    }
+                    answered = false;
                 }
                 found.api_longest_gap = found.api_longest_gap.max(answered_at.elapsed());
                 std::thread::sleep(PERIOD.saturating_sub(begun.elapsed()));

@@ -214,7 +214,7 @@ mod tests {
         let pod = |name: &str, tag: &str| json!({ "metadata": { "name": name }, "spec": { "containers": [{ "image": format!("r/kube-apiserver:{tag}") }] } });
         let pods = |pods: &[Value]| json!({ "items": pods });
         let (new, old) = (pod("a-m1", "v1.36.3"), pod("a-m2", "v1.35.4"));
-        assert_eq!(api_server_behind(&pods(&[new.clone()]), "v1.36.3"), None);
+        assert_eq!(api_server_behind(&pods(std::slice::from_ref(&new)), "v1.36.3"), None);
         assert_eq!(api_server_behind(&pods(&[new, old]), "v1.36.3").as_deref(), Some("a-m2"));
         assert!(api_server_behind(&pods(&[]), "v1.36.3").is_some() && api_server_behind(&json!({}), "v1").is_some());
         assert_eq!(tag(Some(&json!("mirror:5000/coredns:v1.14.2@sha256:00"))), "v1.14.2");

@@ -242,7 +242,7 @@ async fn the_leadership_of_etcd_is_moved_away_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn edits_by_hand_a_missing_image_a_full_disk_and_a_newer_etcd_are_found_before_anything_is_touched() {
+async fn edits_by_hand_a_missing_image_a_full_disk_a_newer_etcd_and_a_webhook_are_found_before_anything_is_touched() {
     let path = manifest_path(SCHEDULER);
     let edit = |node: &FakeNode| node.write(&path, &format!("{}    - --v=9\n", node.read(&path)));
     for (what, code) in [
@@ -251,11 +251,13 @@ async fn edits_by_hand_a_missing_image_a_full_disk_and_a_newer_etcd_are_found_be
         ("image", Code::DigestMismatch),
         ("disk", Code::DiskFull),
         ("newer etcd", Code::Downgrade),
+        ("webhook", Code::WebhookRefuses),
     ] {
         let node = master(&staged_swap());
         match what {
             "edit" => edit(&node),
             "other kubeadm" => node.write("/usr/bin/kubeadm", "kubeadm v1.34.0"),
+            "webhook" => node.master.webhook.set(true),
             "image" => node.remove_image(&reference(SCHEDULER, VERSION)),
             "newer etcd" => {
                 let path = manifest_path(ETCD);

@@ -31,6 +31,8 @@ pub(crate) struct FakeMaster {
     pub(crate) uploaded: RefCell<String>,
     /// The tags of kube-proxy and CoreDNS.
     pub(crate) addons: RefCell<(String, String)>,
+    /// A webhook fails for pods.
+    pub(crate) webhook: Cell<bool>,
     /// The runtime runs another image than its name says.
     pub(crate) false_image: Cell<bool>,
 }
@@ -59,6 +61,7 @@ impl Default for FakeMaster {
             alarm: Cell::new(false),
             uploaded: RefCell::new("v1.35.4".to_owned()),
             addons: RefCell::new(("v1.35.4".to_owned(), "v1.13.1".to_owned())),
+            webhook: Cell::new(false),
             false_image: Cell::new(false),
         }
     }
@@ -300,6 +303,16 @@ impl FakeNode {
                 }
                 "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy" => said(workload("kube-proxy", &proxy)),
                 "/apis/apps/v1/namespaces/kube-system/deployments/coredns" => said(workload("coredns", &dns)),
+                "/api/v1/nodes/w1" => said(json!({ "metadata": { "uid": "u1" } })),
+                "/api/v1/namespaces/kube-system/pods?dryRun=All" => {
+                    let body = question.body.unwrap();
+                    assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "u1");
+                    let message = match master.webhook.get() {
+                        true => "failed calling webhook \"hook.example.com\": use SANs instead",
+                        false => "pods \"kube-scheduler-w1\" already exists",
+                    };
+                    Ok(Answer { status: 409, body: json!({ "message": message }).to_string() })
+                }
                 path if path.starts_with("/api/v1/namespaces/kube-system/pods") => {
                     let image = self.image_of(ControlPlaneComponent::KubeApiserver);
                     said(json!({ "items": [{ "spec": { "containers": [{ "image": image }] } }] }))

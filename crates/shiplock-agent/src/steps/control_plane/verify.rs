@@ -30,6 +30,7 @@ const ENDS_MAX: u32 = 3;
 const NONE_MADE: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
 const LOG_BYTES_MAX: usize = 4 << 10;
+const LOG_LOOKS: u32 = 40;
 const LOG_LINES: usize = 12;
 
 /// A component as it must run.
@@ -63,8 +64,6 @@ pub(super) struct Judge<'a, H> {
 pub(super) struct Wrong {
     component: &'static str,
     state: String,
-    /// The container to read the log of.
-    container: Option<String>,
     /// It ended so often.
     ended: u32,
     /// There is none of it.
@@ -124,7 +123,7 @@ impl<H: Host> Judge<'_, H> {
         let Some(found) = found else {
             return Err(Wrong { missing: true, ..Wrong::of(name, "no container was made for it".to_owned()) });
         };
-        let wrong = |state: String| Wrong { container: Some(found.id.clone()), ..Wrong::of(name, state) };
+        let wrong = |state: String| Wrong::of(name, state);
         if !found.running {
             let ended = found.attempt + 1;
             return Err(Wrong { ended, ..wrong(format!("it ended {ended} times")) });
@@ -187,13 +186,29 @@ impl<H: Host> Judge<'_, H> {
             .with("node", &self.step.assignment.node)
             .with("version", self.version)
             .with("state", wrong.state);
-        match wrong.container {
-            Some(id) => match self.last_lines(&id).await {
-                Some(lines) => problem.cause(lines),
-                None => problem,
-            },
-            None => problem.cause(self.step.host.journal(&["kubelet"], 10).await),
+        if !wrong.missing
+            && let Some(lines) = self.last_words(wrong.component).await
+        {
+            return problem.cause(lines);
         }
+        problem.cause(self.step.host.journal(&["kubelet"], 10).await)
+    }
+
+    /// The end of the log of the newest container that has one. A kubelet that starts a container again and again
+    /// removes those before, with their logs, so that one look may find nothing.
+    async fn last_words(&self, component: &str) -> Option<String> {
+        for _ in 0..LOG_LOOKS {
+            let mut containers = self.step.host.containers().await.unwrap_or_default();
+            containers.retain(|container| container.name == component);
+            containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
+            for container in &containers {
+                if let Some(lines) = self.last_lines(&container.id).await.filter(|lines| !lines.is_empty()) {
+                    return Some(lines);
+                }
+            }
+            self.step.host.wait(LOOK_EVERY).await;
+        }
+        None
     }
 
     /// The end of a container's log, without what the runtime puts ahead of each line.
@@ -210,6 +225,6 @@ impl<H: Host> Judge<'_, H> {
 
 impl Wrong {
     fn of(component: &'static str, state: String) -> Self {
-        Self { component, state, container: None, ended: 0, missing: false }
+        Self { component, state, ended: 0, missing: false }
     }
 }

@@ -1,11 +1,17 @@
 //! Scenarios of the control plane: everything of a cluster goes from 1.35 to 1.36 as one upgrade.
 
+pub(crate) mod crashes;
+pub(crate) mod faults;
+pub(crate) mod guards;
+pub(crate) mod lies;
+
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::backup;
+use super::controls::step_of;
 use super::installation::Installation;
 use super::pools::{marked, workers_are_upgraded};
 use super::samples::Sampler;
@@ -26,7 +32,7 @@ fn old_cluster(lab: &Lab, masters: u8, workers: u8) -> Result<()> {
 }
 
 /// Every component on every master runs the target's image and is ready, and kube-proxy and CoreDNS too.
-fn control_plane_is_upgraded(lab: &Lab, masters: &[&str]) -> Result<()> {
+fn components_are_upgraded(lab: &Lab, masters: &[&str]) -> Result<()> {
     let pods: Value = serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?)?;
     let pods = pods["items"].as_array().cloned().unwrap_or_default();
     for master in masters {
@@ -58,10 +64,39 @@ fn control_plane_is_upgraded(lab: &Lab, masters: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// No static pod of a master is started after the master was called done: a kubelet of a new version starts them anew
+/// when the node is Ready again already, so that a gate on the node alone would let the next master begin too early.
+fn nothing_starts_after_read_back(lab: &Lab, masters: &[&str], events: &[Value]) -> Result<()> {
+    let pods: Value = serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?)?;
+    let pods = pods["items"].as_array().cloned().unwrap_or_default();
+    for master in masters {
+        let done = events.iter().find(|event| {
+            event["kind"] == "step_succeeded"
+                && step_of(events, event).is_some_and(|step| step == ("verify_node".to_owned(), (*master).to_owned()))
+        });
+        let done = done.and_then(|event| event["at"].as_str()).unwrap_or_default();
+        let done: jiff::Timestamp = done.parse().with_context(|| format!("{master} was never read back"))?;
+        for (component, _) in COMPONENTS {
+            let name = format!("{component}-{master}");
+            let pod = pods.iter().find(|pod| pod["metadata"]["name"] == name.as_str()).unwrap_or(&Value::Null);
+            let started = &pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"];
+            let started: jiff::Timestamp =
+                started.as_str().unwrap_or_default().parse().with_context(|| name.clone())?;
+            ensure!(started <= done, "{name} was started at {started}, after {master} was called done at {done}");
+        }
+    }
+    Ok(())
+}
+
 /// How long each master was away, by Shiplock's own measure.
 fn interruptions(events: &[Value]) -> Vec<u64> {
     let outcome = |event: &Value| event["data"]["outcome"]["interrupted_milliseconds"].as_u64();
     events.iter().filter(|event| event["kind"] == "step_succeeded").filter_map(outcome).collect()
+}
+
+/// What the upgrade of a cluster with one master is begun with.
+fn only_master() -> Vec<&'static str> {
+    [LAB_OPTIONS, &["--accept", "CP-003"]].concat()
 }
 
 /// One master and two workers: everything, while an application is asked all the time.
@@ -94,7 +129,8 @@ fn upgrade_whole(lab: &Lab, masters: &[&str], workers: &[&str], options: &[&str]
         probe.ok, probe.failed, probe.longest_gap_ms
     );
     eprintln!("  masters away for {:?} ms", interruptions(&installation.events(&id)?));
-    control_plane_is_upgraded(lab, masters)?;
+    components_are_upgraded(lab, masters)?;
+    nothing_starts_after_read_back(lab, masters, &installation.events(&id)?)?;
     workers_are_upgraded(lab, &[masters, workers].concat())?;
     ensure!(marked(lab)?.is_empty(), "still marked: {:?}", marked(lab)?);
     backup::restores(&installation, "1.36")?;
