@@ -11,6 +11,7 @@ use shiplock_core::problem::{Code, Problem};
 
 use crate::control_plane::ControlPlaneReader;
 use crate::host::Host;
+use crate::kubelet_configuration::KubeletConfigurationReader;
 use crate::steps::runtime::containerd_version;
 use crate::steps::{KINDS, READ_LIMIT};
 
@@ -68,6 +69,7 @@ pub struct FactsReader {
     known: HashMap<PathBuf, (FileKey, InstallMethod, String)>,
     since: Since,
     control_plane: ControlPlaneReader,
+    kubelet_configuration: KubeletConfigurationReader,
 }
 
 impl FactsReader {
@@ -75,6 +77,8 @@ impl FactsReader {
     pub async fn read<H: Host>(&mut self, host: &H, data_folder: &Path) -> MachineFacts {
         let line = |path: &str| fs::read_to_string(host.at(path)).unwrap_or_default().trim().to_owned();
         let free = host.free_bytes(data_folder).unwrap_or(0);
+        self.control_plane.ask_webhooks(host).await;
+        let kubelet_edits = self.kubelet_configuration.edits(host).await;
         MachineFacts {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             step_kinds: KINDS.iter().map(|&kind| kind.to_owned()).collect(),
@@ -83,6 +87,7 @@ impl FactsReader {
             architecture: architecture().to_owned(),
             kubelet: self.component(host, "kubelet").await,
             container_runtime: self.component(host, "containerd").await,
+            kubelet_edits: Some(self.since.observed("the kubelet's configuration", kubelet_edits)),
             staging_free_bytes: free - free % FREE_STEP_BYTES,
             control_plane: self.read_control_plane(host, data_folder).await,
         }

@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod host;
 pub mod identity;
 pub mod journal;
+pub mod kubelet_configuration;
 pub mod machine;
 pub mod node_loop;
 pub mod renewal;

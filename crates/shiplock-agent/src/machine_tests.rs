@@ -35,6 +35,7 @@ fn facts() -> Box<MachineFacts> {
         architecture: "amd64".to_owned(),
         kubelet: unknown(),
         container_runtime: unknown(),
+        kubelet_edits: None,
         staging_free_bytes: 0,
         control_plane: None,
     })

@@ -8,8 +8,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{Selector, SelectorExt as _};
 use shiplock_core::facts::{
-    AddonFacts, BudgetFacts, ControlPlaneComponent, ControlPlanePodFacts, NodeFacts, NodeOwner, PodFacts, Readiness,
-    WorkloadFacts,
+    AddonEdit, AddonFacts, BudgetFacts, ControlPlaneComponent, ControlPlanePodFacts, NodeFacts, NodeOwner, PodFacts,
+    Readiness, WorkloadFacts,
 };
 use shiplock_core::id::{NodeName, ObjectUid};
 
@@ -25,6 +25,10 @@ const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 /// No reason of a node's condition is kept longer than this many characters.
 const REASON_CHARACTERS_MAX: usize = 300;
+/// So many fields of an edit are named.
+const ADDON_FIELDS_MAX: usize = 20;
+/// Set by `kubectl rollout restart`.
+const RESTARTED_ANNOTATION: &str = "kubectl.kubernetes.io/restartedAt";
 
 /// Facts of a node. An unreadable mark is not ours and shows as none.
 pub(crate) fn node_facts(node: Node) -> NodeFacts {
@@ -196,7 +200,40 @@ fn addon(
     }
     let container = template.and_then(|template| template.spec.as_ref()?.containers.first());
     let image = container.and_then(|container| container.image.clone()).unwrap_or_default();
-    Some(Box::new(AddonFacts { name: name.to_owned(), image, rolled_out }))
+    Some(Box::new(AddonFacts { name: name.to_owned(), image, rolled_out, edits: addon_edits(metadata) }))
+}
+
+/// What others than kubeadm have set. A number of replicas is kept by kubeadm, and a restart is no setting.
+fn addon_edits(metadata: &ObjectMeta) -> Vec<AddonEdit> {
+    let mut edits = Vec::new();
+    for entry in metadata.managed_fields.iter().flatten() {
+        let by = entry.manager.as_deref().unwrap_or("unknown");
+        if by == "kubeadm" || entry.subresource.as_deref().is_some_and(|name| !name.is_empty()) {
+            continue;
+        }
+        let mut fields = Vec::new();
+        if let Some(spec) = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:spec")) {
+            leaves("spec", spec, &mut fields);
+        }
+        fields.retain(|field| field != "spec.replicas" && !field.ends_with(RESTARTED_ANNOTATION));
+        fields.truncate(ADDON_FIELDS_MAX);
+        if !fields.is_empty() {
+            edits.push(AddonEdit { by: by.to_owned(), fields });
+        }
+    }
+    edits
+}
+
+/// The paths of a `fieldsV1`, see <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
+fn leaves(path: &str, fields: &serde_json::Value, found: &mut Vec<String>) {
+    let below: Vec<_> = fields.as_object().into_iter().flatten().filter(|(key, _)| *key != ".").collect();
+    if below.is_empty() && found.len() <= ADDON_FIELDS_MAX {
+        found.push(path.to_owned());
+    }
+    for (key, value) in below {
+        let name = key.split_once(':').map_or(key.as_str(), |(_, name)| name);
+        leaves(&format!("{path}.{name}"), value, found);
+    }
 }
 
 /// Facts of a Deployment.

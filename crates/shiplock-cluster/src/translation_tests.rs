@@ -206,6 +206,29 @@ fn mirrors_of_the_control_plane_are_told_apart_from_other_pods() {
 }
 
 #[test]
+fn what_others_than_kubeadm_set_in_an_add_on_is_an_edit() {
+    let edits = |manager: &str, subresource: Option<&str>, fields: Value| {
+        let entry = json!({"manager": manager, "operation": "Update", "subresource": subresource, "fieldsV1": fields});
+        let metadata = json!({"namespace": "kube-system", "name": "coredns", "managedFields": [entry]});
+        let object = json!({"metadata": metadata, "spec": {"selector": {}, "template": {}}});
+        let edits = deployment_facts(serde_json::from_value(object).unwrap()).addon.unwrap().edits;
+        edits.into_iter().flat_map(|edit| edit.fields).collect::<Vec<_>>()
+    };
+    let tolerations = json!({"f:spec": {"f:template": {"f:spec": {"f:tolerations": {}}}}});
+    assert_eq!(edits("kubectl-edit", None, tolerations.clone()), ["spec.template.spec.tolerations"]);
+    assert!(edits("kubeadm", None, tolerations).is_empty());
+    let restarted = json!({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {".": {},
+        "f:kubectl.kubernetes.io/restartedAt": {}}}}}});
+    assert!(edits("kubectl-rollout", None, restarted).is_empty());
+    assert!(edits("kubectl", Some("scale"), json!({"f:spec": {"f:replicas": {}}})).is_empty());
+    assert!(edits("kube-controller-manager", Some("status"), json!({"f:status": {}})).is_empty());
+    let resources = json!({"f:spec": {"f:template": {"f:spec": {"f:containers":
+        {"k:{\"name\":\"coredns\"}": {"f:resources": {"f:limits": {"f:memory": {}}}}}}}}});
+    let named = edits("kubectl-patch", None, resources);
+    assert_eq!(named, [r#"spec.template.spec.containers.{"name":"coredns"}.resources.limits.memory"#]);
+}
+
+#[test]
 fn an_add_on_is_rolled_out_when_every_pod_is_of_the_newest_template_and_there() {
     let metadata = json!({"namespace": "kube-system", "name": "coredns", "generation": 4});
     let template =

@@ -97,8 +97,11 @@ codes! {
         "the cluster has one master, {node}: its API will not answer for about {seconds} s while that master is upgraded" "集群只有一个控制面节点 {node}：升级该节点期间 API 约有 {seconds} 秒无响应"
         fix "workloads go on running; accept it with --accept CP-003" "工作负载会继续运行；用 --accept CP-003 接受" }
     UPG0117 HandEdited 409 {
-        "{path} on master {node} was edited by hand, and the upgrade would lose the edits" "控制面节点 {node} 上的 {path} 被手工修改过，升级会丢失这些修改"
-        fix "give the edits as kubeadm patches (--kubeadm-patches FOLDER) or put them into ConfigMap kubeadm-config, or let them go with --accept CP-008" "请以 kubeadm patches（--kubeadm-patches FOLDER）提供这些修改，或写入 ConfigMap kubeadm-config，或用 --accept CP-008 放弃" }
+        "{path} on node {node} was edited by hand, and the upgrade would lose the edits" "节点 {node} 上的 {path} 被手工修改过，升级会丢失这些修改"
+        fix "give the edits as kubeadm patches (--kubeadm-patches FOLDER) or put them into ConfigMap kubeadm-config, or let them go with --accept CP-008 (--accept NODE-007 for the kubelet's configuration)" "请以 kubeadm patches（--kubeadm-patches FOLDER）提供这些修改，或写入 ConfigMap kubeadm-config，或用 --accept CP-008 放弃（kubelet 配置用 --accept NODE-007）" }
+    UPG0140 AddonEdited 409 {
+        "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
+        fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }
     UPG0201 KubeconfigUnreadable 400 {
         "kubeconfig {path} cannot be used" "无法使用 kubeconfig {path}"
         fix "check it with `kubectl --kubeconfig {path} version`" "请用 `kubectl --kubeconfig {path} version` 检查" }

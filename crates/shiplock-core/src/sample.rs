@@ -93,8 +93,12 @@ pub fn cluster_with_masters(masters: u64, workers: usize) -> ClusterFacts {
             });
         }
     }
-    let addon =
-        |name: &str, image: &str| AddonFacts { name: name.to_owned(), image: image.to_owned(), rolled_out: true };
+    let addon = |name: &str, image: &str| AddonFacts {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        rolled_out: true,
+        edits: Vec::new(),
+    };
     cluster.addons = vec![
         addon("kube-proxy", "registry.k8s.io/kube-proxy:v1.35.4"),
         addon("coredns", "registry.k8s.io/coredns/coredns:v1.13.1"),
@@ -141,6 +145,7 @@ fn control_plane(masters: u64, own_id: u64) -> ControlPlaneFacts {
             ends_at: at(100 * 86_400),
             external_ca: false,
         },
+        refusing_webhook: None,
         kubelet_server: format!("https://10.0.0.{own_id}:6443"),
         kubelet_server_is_local: true,
     }
@@ -179,6 +184,7 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
             architecture: node.architecture.clone(),
             kubelet: component("v1.35.4"),
             container_runtime: component("v1.6.20"),
+            kubelet_edits: None,
             staging_free_bytes: 1 << 40,
             control_plane: node.is_control_plane().then(|| {
                 let id = name.as_str().trim_start_matches('m').parse().expect("samples are well formed");

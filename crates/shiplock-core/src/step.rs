@@ -208,6 +208,15 @@ pub enum OnDrainTimeout {
 }
 
 impl Action {
+    /// Whether it writes the kubelet's configuration anew.
+    pub fn writes_kubelet_configuration(&self) -> bool {
+        match self {
+            Self::UpgradeKubelet { .. } => true,
+            Self::UpgradeControlPlane(upgrade) => upgrade.files.iter().any(|file| file.role == "kubelet"),
+            _ => false,
+        }
+    }
+
     /// The stable name of the kind, as in JSON.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -138,6 +138,12 @@ const SCENARIOS: &[Scenario] = &[
         run: control_plane::lies::run,
     },
     Scenario {
+        name: "master-obstacles",
+        promise: "a webhook without SAN and edits by hand stop the start by name; kubeadm's own method does the rest",
+        in_gate: false,
+        run: control_plane::obstacles::run,
+    },
+    Scenario {
         name: "precheck",
         promise: "who writes through a version that goes away is found, and nothing else is",
         in_gate: true,

@@ -3,6 +3,7 @@
 //! Reading changes nothing and is cheap: what costs much (kubeadm's rendering, certificates, details of containers) is
 //! remembered until what it was made from changes.
 
+pub mod admission;
 pub mod certificates;
 pub mod difference;
 pub mod etcd;
@@ -74,6 +75,7 @@ pub struct ControlPlaneReader {
     containers: HashMap<String, (String, Timestamp)>,
     certificates: Option<(Vec<(PathBuf, FileKey)>, CertificateFacts)>,
     hand_edits: Option<KnownEdits>,
+    refusing_webhook: Option<Problem>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,7 +115,14 @@ impl ControlPlaneReader {
             certificates: self.certificates(host),
             kubelet_server_is_local: is_local(&kubelet_server, advertised.as_ref()),
             kubelet_server,
+            refusing_webhook: self.refusing_webhook.clone(),
         })
+    }
+
+    /// Asks anew whether a webhook keeps static pods out of the API. It may take its time, so that it is not part of
+    /// every look.
+    pub async fn ask_webhooks<H: Host>(&mut self, host: &H) {
+        self.refusing_webhook = admission::refusing_webhook_here(host).await;
     }
 
     async fn components<H: Host>(
@@ -220,16 +229,28 @@ enum EtcdReading {
     Stacked(Result<shiplock_core::facts::EtcdClusterFacts, Problem>),
 }
 
-/// The way to the etcd member that an API server uses on its own node; none where it uses one elsewhere.
+/// The way to the etcd member that an API server uses on its own node; none where it uses one elsewhere. A member whose
+/// manifest is away is not well, and never taken for one that is elsewhere.
 pub fn own_member<H: Host>(host: &H, api_server: &Manifest, etcd: Option<&Manifest>) -> Option<Result<Etcd, Problem>> {
-    let etcd = etcd?;
-    let listens = etcd.list("listen-client-urls");
     let servers = api_server.list("etcd-servers");
+    let Some(etcd) = etcd else {
+        let advertised = api_server.advertised();
+        let here = servers.iter().any(|server| is_of_this_node(server, advertised.as_ref().map(|own| own.0.as_str())));
+        let why = format!("its manifest {} is not there", manifest::path(ControlPlaneComponent::Etcd));
+        return here.then(|| Err(Problem::new(Code::EtcdNotWell).with("node", "this node").with("why", why)));
+    };
+    let listens = etcd.list("listen-client-urls");
     let own = servers.iter().any(|server| {
         let server = server.trim_end_matches('/');
         listens.iter().any(|url| url.trim_end_matches('/') == server) || server.contains("//localhost:")
     });
     own.then(|| Etcd::beside(host, api_server, etcd))
+}
+
+fn is_of_this_node(server: &str, advertised: Option<&str>) -> bool {
+    let authority = server.trim_start_matches("https://").trim_end_matches('/');
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+    matches!(host, "127.0.0.1" | "::1" | "localhost") || Some(host) == advertised
 }
 
 fn is_local(server: &str, advertised: Option<&(String, u16)>) -> bool {
@@ -294,6 +315,19 @@ async fn find_edits<H: Host>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_whose_manifest_is_away_is_not_taken_for_one_elsewhere() {
+        for (server, here) in [
+            ("https://127.0.0.1:2379", true),
+            ("https://[::1]:2379/", true),
+            ("https://10.0.0.1:2379", true),
+            ("https://10.0.0.9:2379", false),
+            ("https://etcd.example.com:2379", false),
+        ] {
+            assert_eq!(is_of_this_node(server, Some("10.0.0.1")), here, "{server}");
+        }
+    }
 
     #[test]
     fn a_kubelet_that_talks_to_its_own_api_server_is_told_from_one_behind_a_balancer() {

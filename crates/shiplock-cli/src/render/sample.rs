@@ -427,6 +427,7 @@ pub fn agents() -> Vec<AgentView> {
         architecture: "amd64".to_owned(),
         kubelet: component("v1.35.6", InstallMethod::Binary),
         container_runtime: component("1.6.20", package),
+        kubelet_edits: None,
         staging_free_bytes: 5 << 30,
         control_plane: None,
     };

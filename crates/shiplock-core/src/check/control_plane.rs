@@ -3,14 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{CheckResult, Finding, finding};
-use crate::facts::{AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness};
+use crate::facts::{AddonFacts, AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness};
 use crate::id::NodeName;
 use crate::plan::{Note, Plan, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneUpgrade};
-
-/// The checks whose findings a person may let pass by name.
-pub(super) const ACCEPTABLE: &[&str] = &["CP-003", "CP-008"];
 
 type Outcome = Result<(), (CheckResult, Problem)>;
 
@@ -31,6 +28,13 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
         };
         findings.push(finding("CP-002", subject(), ready));
         findings.push(finding("CP-004", subject(), check_etcd(name, agents)));
+        let told = agents.get(name).and_then(|agent| agent.machine.control_plane.as_deref());
+        let webhook = told.and_then(|told| told.refusing_webhook.clone());
+        findings.push(finding(
+            "WHK-016",
+            subject(),
+            webhook.map_or(Ok(()), |problem| Err((CheckResult::Fail, problem))),
+        ));
         if let Some(upgrade) = upgrade_of(plan, name) {
             findings.extend(
                 check_hand_edits(name, upgrade, agents)
@@ -39,7 +43,24 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
             );
         }
     }
+    findings.extend(cluster.addons.iter().map(|addon| {
+        let object =
+            format!("{} kube-system/{}", if addon.name == "coredns" { "Deployment" } else { "DaemonSet" }, addon.name);
+        finding("ADD-008", object.clone(), check_addon(&object, addon))
+    }));
     findings
+}
+
+/// kubeadm writes an add-on's object anew; what others have set in it is lost.
+fn check_addon(object: &str, addon: &AddonFacts) -> Outcome {
+    let Some(edit) = addon.edits.first() else { return Ok(()) };
+    let edited = Problem::new(Code::AddonEdited).with("object", object).with("by", &edit.by);
+    let edited = edited.with("fields", edit.fields.join(", "));
+    let others = addon.edits.iter().skip(1);
+    Err((
+        CheckResult::Fail,
+        others.fold(edited, |problem, edit| problem.cause(format!("{}: {}", edit.by, edit.fields.join(", ")))),
+    ))
 }
 
 fn upgrade_of<'a>(plan: &'a Plan, node: &NodeName) -> Option<&'a ControlPlaneUpgrade> {

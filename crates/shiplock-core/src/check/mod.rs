@@ -80,6 +80,7 @@ pub fn check_plan(
             ("NOD-001", check_node(node, cluster)),
             ("AGT-001", check_agent(plan, node, agents, now)),
             ("AGT-002", check_staging_space(plan, node, agents)),
+            ("NODE-007", check_kubelet_configuration(node, agents)),
         ];
         findings.extend(checks.into_iter().map(|(check, outcome)| finding(check, subject.clone(), outcome)));
     }
@@ -87,15 +88,20 @@ pub fn check_plan(
     for finding in &mut findings {
         // A person may let go what costs an outage or an edit, and never what would break the cluster.
         finding.accepted = finding.result == CheckResult::Fail
-            && control_plane::ACCEPTABLE.contains(&finding.check.as_str())
+            && ACCEPTABLE.contains(&finding.check.as_str())
             && plan.options.accepts(&finding.check);
     }
     CheckReport { findings }
 }
 
+/// The checks whose findings a person may let pass by name.
+const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "NODE-007"];
+
 /// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
-pub const CHECKS: &[&str] =
-    &["AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "NOD-001", "VER-001"];
+pub const CHECKS: &[&str] = &[
+    "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "NOD-001", "NODE-007",
+    "VER-001",
+];
 
 fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Problem)>) -> Finding {
     debug_assert!(CHECKS.contains(&check), "{check} is not in the list of checks");
@@ -114,6 +120,32 @@ fn check_identity(plan: &Plan, cluster: &ClusterFacts) -> Finding {
         Err((CheckResult::Fail, problem.with("expected", &plan.cluster_uid).with("found", &cluster.uid)))
     };
     finding("CLU-001", format!("cluster {}", plan.cluster), outcome)
+}
+
+/// The kubelet's configuration is written anew with its upgrade; what only this node has is lost, unless kubeadm gets it
+/// as patches.
+fn check_kubelet_configuration(
+    planned: &NodePlan,
+    agents: &BTreeMap<NodeName, AgentFacts>,
+) -> Result<(), (CheckResult, Problem)> {
+    let patched = planned.steps.iter().any(|step| match &step.action {
+        Action::UpgradeControlPlane(upgrade) => upgrade.patches_folder.is_some(),
+        _ => false,
+    });
+    let edited = |path: &str| Problem::new(Code::HandEdited).with("path", path).with("node", &planned.node);
+    match agents.get(&planned.node).and_then(|agent| agent.machine.kubelet_edits.as_ref()) {
+        _ if !planned.steps.iter().any(|step| step.action.writes_kubelet_configuration()) => Ok(()),
+        Some(Observed::Known(edits)) => match edits.first() {
+            Some(edit) if !patched => Err((CheckResult::Fail, edited(&edit.path).cause(&edit.difference))),
+            _ => Ok(()),
+        },
+        Some(Observed::Unknown { problem, .. }) => {
+            let edited = edited("/var/lib/kubelet/config.yaml").cause("whether it was edited could not be seen");
+            Err((CheckResult::Unknown, edited.because(problem)))
+        }
+        // The agent is of a version that does not compare, or there is none: AGT-001 says that.
+        None => Ok(()),
+    }
 }
 
 /// No kubelet may become newer than any API server, see <https://kubernetes.io/releases/version-skew-policy/#kubelet>.

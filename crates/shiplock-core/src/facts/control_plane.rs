@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Observed;
+use crate::problem::Problem;
 
 /// The components of a control plane that kubeadm runs as static pods,
 /// see <https://kubernetes.io/docs/reference/setup-tools/kubeadm/implementation-details/>.
@@ -60,6 +61,9 @@ pub struct ControlPlaneFacts {
     pub kubelet_server: String,
     /// Whether that is the API server on this very master, and no balancer.
     pub kubelet_server_is_local: bool,
+    /// The webhook that keeps the static pods of this master out of the API, by a dry run; none where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusing_webhook: Option<Problem>,
 }
 
 /// One static pod.

@@ -219,6 +219,19 @@ pub struct AddonFacts {
     pub image: String,
     /// Whether every pod is of the newest template and ready.
     pub rolled_out: bool,
+    /// What others than kubeadm have set in it, which kubeadm's next upgrade takes back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<AddonEdit>,
+}
+
+/// Fields of an add-on that somebody has set, by the object's `managedFields`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AddonEdit {
+    /// The field manager, such as `kubectl-edit`.
+    pub by: String,
+    /// The fields, such as `spec.template.spec.tolerations`.
+    pub fields: Vec<String>,
 }
 
 /// A PodDisruptionBudget.
@@ -286,6 +299,9 @@ pub struct MachineFacts {
     pub kubelet: Observed<ComponentFacts>,
     /// The container runtime, containerd.
     pub container_runtime: Observed<ComponentFacts>,
+    /// What the kubelet's configuration has here besides the cluster's; none where the agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet_edits: Option<Observed<Vec<HandEdit>>>,
     /// Free bytes where artefacts are staged.
     pub staging_free_bytes: u64,
     /// The control plane on this machine; none where no static pod of a control plane has a manifest.

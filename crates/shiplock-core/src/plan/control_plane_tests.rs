@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Mode, Note, PlanOptions, PlanRequest, StageKind};
 use crate::artefact::ArtefactImage;
 use crate::check::{CheckResult, check_plan};
-use crate::facts::{AgentFacts, ClusterFacts, ControlPlaneFacts, EtcdFacts, HandEdit, Observed, Readiness};
+use crate::facts::{AddonEdit, AgentFacts, ClusterFacts, ControlPlaneFacts, EtcdFacts, HandEdit, Observed, Readiness};
 use crate::id::NodeName;
 use crate::problem::{Code, Problem};
 use crate::sample::{agents, at, cluster_with_masters, plan_of, plan_with, request_for_all};
@@ -183,4 +183,23 @@ fn an_ill_etcd_a_master_that_is_not_ready_and_edits_by_hand_block_the_start() {
         blocking(&ill, &agents(&facts, at(0))),
         [("CP-002".to_owned(), CheckResult::Fail, "node m2".to_owned())]
     );
+}
+
+#[test]
+fn what_an_upgrade_would_lose_on_kubelets_and_add_ons_blocks_until_it_is_accepted_by_name() {
+    let mut facts = cluster_with_masters(3, 2);
+    let fields = vec!["spec.template.spec.tolerations".to_owned()];
+    facts.addons[1].edits = vec![AddonEdit { by: "kubectl-edit".to_owned(), fields }];
+    let mut told = agents(&facts, at(0));
+    let edit = HandEdit { path: "/var/lib/kubelet/config.yaml".to_owned(), difference: "+maxPods: 250".to_owned() };
+    told.get_mut(&NodeName::from("blue-01")).unwrap().machine.kubelet_edits = Some(Observed::Known(vec![edit]));
+    let blocked = |accept: &[&str]| {
+        let accept = accept.iter().map(|&id| id.to_owned()).collect();
+        let request = request_for_all("1.36", PlanOptions { accept, ..PlanOptions::default() });
+        let plan = plan_with(&facts, &told, &request).unwrap();
+        let report = check_plan(&plan, &facts, &told, at(0));
+        report.blocking().map(|finding| format!("{} {}", finding.check, finding.subject)).collect::<Vec<_>>()
+    };
+    assert_eq!(blocked(&[]), ["NODE-007 node blue-01", "ADD-008 Deployment kube-system/coredns"]);
+    assert!(blocked(&["NODE-007", "ADD-008"]).is_empty());
 }

@@ -61,6 +61,7 @@ pub(super) fn agent(cluster: &str, node: &str, serial: &str) -> AgentRecord {
             architecture: "amd64".to_owned(),
             kubelet: Observed::Known(kubelet),
             container_runtime: Observed::Unknown { problem: unknown, since: at(0) },
+            kubelet_edits: None,
             staging_free_bytes: 10 << 30,
             control_plane: None,
         },

@@ -4,6 +4,7 @@ pub(crate) mod crashes;
 pub(crate) mod faults;
 pub(crate) mod guards;
 pub(crate) mod lies;
+pub(crate) mod obstacles;
 
 use std::time::Duration;
 

@@ -4,7 +4,6 @@
 //! An etcd member and an API server are touched only when the others were seen well right before; etcd never goes back
 //! over a minor version.
 
-mod admission;
 mod back;
 mod guard;
 mod prepare;

@@ -13,7 +13,7 @@ use super::Master;
 use crate::backup::Backup;
 use crate::control_plane::kubeadm::{self, ClusterConfiguration, Rendering};
 use crate::control_plane::manifest::{self, Manifest};
-use crate::control_plane::{certificates, written};
+use crate::control_plane::{admission, certificates, written};
 use crate::files;
 use crate::host::Host;
 use crate::steps::{Failure, kubelet, with_role};
@@ -46,7 +46,9 @@ impl<H: Host> Master<'_, H> {
         if Backup::find(&old).is_none() {
             self.check_downgrade(&texts)?;
             self.check_hand_edits(&texts, &differing).await?;
-            self.check_admission().await?;
+            if let Some(problem) = admission::refusing_webhook(&*step.host, step.assignment.node.as_str()).await {
+                return Err(Failure::retryable(problem));
+            }
         }
 
         let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();

@@ -10,56 +10,54 @@ use serde_json::{Value, json};
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
 
-use super::Master;
-use crate::control_plane::kubeconfig::{self, Kubeconfig};
-use crate::control_plane::manifest;
-use crate::endpoint::{Answer, Question};
+use super::kubeconfig::{self, Kubeconfig};
+use super::{certificates, manifest};
+use crate::endpoint::{Answer, Question, Trust};
 use crate::host::Host;
-use crate::steps::Failure;
 
-/// API servers wait up to 30 s for a webhook.
-const ANSWER_LIMIT: Duration = Duration::from_secs(35);
+/// API servers wait 10 s for a webhook that says nothing else.
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 /// A mirror pod has them: `pkg/kubelet/types/constants.go` of Kubernetes.
 const MIRROR_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"];
 
-impl<H: Host> Master<'_, H> {
-    /// Refuses where a webhook would. An API that does not answer, or that refuses for another reason, refuses nothing
-    /// here: other gates look after that.
-    pub(super) async fn check_admission(&self) -> Result<(), Failure> {
-        let host = &*self.step.host;
-        let component = ControlPlaneComponent::KubeScheduler;
-        let Ok(own) = kubeconfig::read(host, kubeconfig::KUBELET) else { return Ok(()) };
-        let Ok(text) = fs::read_to_string(host.at(&manifest::path(component))) else { return Ok(()) };
-        let Ok(mut pod) = serde_saphyr::from_str::<Value>(&text) else { return Ok(()) };
-        let node = self.step.assignment.node.as_str();
-        let Some(uid) = self.node_uid(&own, node).await else { return Ok(()) };
-        pod["metadata"]["name"] = format!("{}-{node}", component.name()).into();
-        pod["metadata"]["namespace"] = "kube-system".into();
-        for annotation in MIRROR_ANNOTATIONS {
-            pod["metadata"]["annotations"][annotation] = "shiplock".into();
-        }
-        // The kubelet's identity may make mirror pods only, and only those of its own node.
-        pod["metadata"]["ownerReferences"] =
-            json!([{ "apiVersion": "v1", "kind": "Node", "name": node, "uid": uid, "controller": true }]);
-        pod["spec"]["nodeName"] = node.into();
-        let url = format!("{}/api/v1/namespaces/kube-system/pods?dryRun=All", own.server);
-        let question = Question { url: &url, trust: &own.trust, body: Some(&pod), limit: ANSWER_LIMIT };
-        let Ok(answer) = host.ask(&question).await else { return Ok(()) };
-        match refusal(&answer) {
-            Some((webhook, why)) => Err(Failure::retryable(
-                Problem::new(Code::WebhookRefuses).with("webhook", webhook).with("node", node).with("why", why),
-            )),
-            None => Ok(()),
-        }
-    }
+/// Asks as the node that the kubelet's own certificate names.
+pub async fn refusing_webhook_here<H: Host>(host: &H) -> Option<Problem> {
+    let own = kubeconfig::read(host, kubeconfig::KUBELET).ok()?;
+    let Trust::Authority { identity_pem, .. } = &own.trust else { return None };
+    refusing_webhook(host, &certificates::node_name(identity_pem)?).await
+}
 
-    async fn node_uid(&self, own: &Kubeconfig, node: &str) -> Option<String> {
-        let url = format!("{}/api/v1/nodes/{node}", own.server);
-        let question = Question { url: &url, trust: &own.trust, body: None, limit: ANSWER_LIMIT };
-        let answer = self.step.host.ask(&question).await.ok().filter(|answer| answer.status == 200)?;
-        let found: Value = serde_json::from_str(&answer.body).ok()?;
-        found.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
-    }
+/// The webhook that refuses. An API that does not answer, or that refuses for another reason, refuses nothing here: other
+/// gates look after that.
+pub async fn refusing_webhook<H: Host>(host: &H, node: &str) -> Option<Problem> {
+    let component = ControlPlaneComponent::KubeScheduler;
+    let own = kubeconfig::read(host, kubeconfig::KUBELET).ok()?;
+    let text = fs::read_to_string(host.at(&manifest::path(component))).ok()?;
+    let mut pod = serde_saphyr::from_str::<Value>(&text).ok().filter(Value::is_object)?;
+    let uid = node_uid(host, &own, node).await?;
+    let annotations: serde_json::Map<_, _> =
+        MIRROR_ANNOTATIONS.iter().map(|&name| (name.to_owned(), Value::from("shiplock"))).collect();
+    pod["metadata"] = json!({
+        "name": format!("{}-{node}", component.name()),
+        "namespace": "kube-system",
+        "labels": pod.pointer("/metadata/labels"),
+        "annotations": annotations,
+        // The kubelet's identity may make mirror pods only, and only those of its own node.
+        "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": node, "uid": uid, "controller": true }],
+    });
+    pod["spec"]["nodeName"] = node.into();
+    let url = format!("{}/api/v1/namespaces/kube-system/pods?dryRun=All", own.server);
+    let question = Question { url: &url, trust: &own.trust, body: Some(&pod), limit: ANSWER_LIMIT };
+    let (webhook, why) = refusal(&host.ask(&question).await.ok()?)?;
+    Some(Problem::new(Code::WebhookRefuses).with("webhook", webhook).with("node", node).with("why", why))
+}
+
+async fn node_uid<H: Host>(host: &H, own: &Kubeconfig, node: &str) -> Option<String> {
+    let url = format!("{}/api/v1/nodes/{node}", own.server);
+    let question = Question { url: &url, trust: &own.trust, body: None, limit: ANSWER_LIMIT };
+    let answer = host.ask(&question).await.ok().filter(|answer| answer.status == 200)?;
+    let found: Value = serde_json::from_str(&answer.body).ok()?;
+    found.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// The webhook that refused and why, by the texts of
