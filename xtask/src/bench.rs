@@ -3,11 +3,13 @@
 //! These are measurements, not tests: nothing here fails because a machine was slow.
 
 mod restart;
+mod script;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use crate::e2e::control_plane::{components_are_upgraded, interruptions, old_cluster, only_master};
 use crate::e2e::custody::{self, Custody};
 use crate::e2e::installation::{Installation, Programs};
 use crate::e2e::pools::{mixed_cluster, workers_are_upgraded};
@@ -22,6 +24,9 @@ pub struct Arguments {
     /// How often, alternating between the rivals
     #[arg(long, default_value_t = 1)]
     runs: u32,
+    /// The masters of the cluster
+    #[arg(long, default_value_t = 1)]
+    masters: u8,
     /// The workers of the cluster
     #[arg(long, default_value_t = 3)]
     workers: u8,
@@ -43,6 +48,8 @@ pub struct Arguments {
 enum What {
     /// The pool stage: Shiplock against a shell script of the documented steps
     Pools,
+    /// A whole cluster: Shiplock against a shell script of the documented steps
+    Whole,
     /// Memory and processor time of an idle agent and an idle server
     Idle,
     /// A server that is started again with many running upgrades in its store; needs no lab
@@ -55,6 +62,7 @@ enum What {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let measure = match arguments.what {
         What::Pools => pools,
+        What::Whole => whole,
         What::Idle => idle,
         What::Restart => return restart::run(arguments.runs, arguments.upgrades),
         What::Precheck => return crate::bench_precheck::run(&arguments.precheck, arguments.runs),
@@ -76,7 +84,7 @@ fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
     for run in 1..=arguments.runs {
         mixed_cluster(lab, arguments.workers, &[])?;
         lab.deploy_web()?;
-        let script = by_script(lab, &names)?;
+        let script = script::upgrade_workers(lab, &names)?;
         workers_are_upgraded(lab, &names)?;
         lab.down()?;
 
@@ -88,19 +96,55 @@ fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
         installation.until_state(&id, "succeeded", BOUND)?;
         let shiplock = begun.elapsed();
         workers_are_upgraded(lab, &names)?;
-        println!(
-            "run {run}: {} workers: script {:.1} s, shiplock {:.1} s, ratio {:.2}",
-            arguments.workers,
-            script.as_secs_f64(),
-            shiplock.as_secs_f64(),
-            shiplock.as_secs_f64() / script.as_secs_f64()
-        );
-        println!("critical path of shiplock:");
-        for line in critical_path(&installation, &id)? {
-            println!("  {line}");
-        }
+        show(run, &format!("{} workers", arguments.workers), script, shiplock, &installation, &id)?;
         drop(installation);
         lab.down()?;
+    }
+    Ok(())
+}
+
+fn whole(lab: &Lab, arguments: &Arguments) -> Result<()> {
+    let programs = Programs::released()?;
+    let named = |letter: char, count: u8| (1..=count).map(|index| format!("{letter}{index}")).collect::<Vec<_>>();
+    let (masters, workers) = (named('m', arguments.masters), named('w', arguments.workers));
+    let masters: Vec<&str> = masters.iter().map(String::as_str).collect();
+    let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
+    for run in 1..=arguments.runs {
+        old_cluster(lab, arguments.masters, arguments.workers)?;
+        lab.deploy_web()?;
+        let script = script::upgrade_whole(lab, &masters, &workers)?;
+        lab.down()?;
+
+        old_cluster(lab, arguments.masters, arguments.workers)?;
+        lab.deploy_web()?;
+        let mut installation = Installation::ready_with(lab, programs.clone())?;
+        let begun = Instant::now();
+        let id = installation.begin(&only_master())?;
+        installation.until_state(&id, "succeeded", BOUND)?;
+        let shiplock = begun.elapsed();
+        components_are_upgraded(lab, &masters)?;
+        let what = format!("{} masters and {} workers", arguments.masters, arguments.workers);
+        show(run, &what, script, shiplock, &installation, &id)?;
+        println!("masters away for {:?} ms", interruptions(&installation.events(&id)?));
+        drop(installation);
+        lab.down()?;
+    }
+    Ok(())
+}
+
+fn show(
+    run: u32,
+    what: &str,
+    script: Duration,
+    shiplock: Duration,
+    installation: &Installation<'_>,
+    id: &str,
+) -> Result<()> {
+    let (script, shiplock) = (script.as_secs_f64(), shiplock.as_secs_f64());
+    println!("run {run}: {what}: script {script:.1} s, shiplock {shiplock:.1} s, ratio {:.2}", shiplock / script);
+    println!("critical path of shiplock:");
+    for line in critical_path(installation, id)? {
+        println!("  {line}");
     }
     Ok(())
 }
@@ -125,39 +169,6 @@ fn critical_path(installation: &Installation<'_>, id: &str) -> Result<Vec<String
         }
     }
     Ok(lines)
-}
-
-/// The documented steps, one node after the other: fetch, `kubeadm upgrade node`, drain, containerd, kubelet, uncordon.
-fn by_script(lab: &Lab, workers: &[&str]) -> Result<Duration> {
-    let mirror = lab.mirror_url();
-    let begun = Instant::now();
-    for node in workers {
-        let fetch = format!(
-            "set -e; mkdir -p /tmp/new; cd /tmp/new
-             for f in kubeadm kubelet kubectl; do curl -sfo $f {mirror}/release/v1.36.3/bin/linux/amd64/$f; done
-             for f in containerd containerd-shim-runc-v2 ctr; do curl -sfo $f {mirror}/containerd/v2.2.9/linux/amd64/$f; done
-             chmod 755 *; mv kubeadm /usr/bin/kubeadm; kubeadm upgrade node --ignore-preflight-errors=SystemVerification"
-        );
-        lab.exec_text(node, &["sh", "-c", &fetch])?;
-        lab.kubectl(&["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s"])?;
-        let replace = "set -e; cd /tmp/new
-             ./containerd config migrate > /tmp/config.toml; mv /tmp/config.toml /etc/containerd/config.toml
-             for f in containerd containerd-shim-runc-v2 ctr; do mv $f /usr/bin/$f; done; systemctl restart containerd
-             systemctl stop kubelet; mv kubelet kubectl /usr/bin/; systemctl start kubelet";
-        lab.exec_text(node, &["sh", "-c", replace])?;
-        let deadline = Instant::now() + BOUND;
-        loop {
-            let path = "jsonpath={.status.nodeInfo.kubeletVersion} {.status.nodeInfo.containerRuntimeVersion} {.status.conditions[?(@.type==\"Ready\")].status}";
-            let state = lab.kubectl(&["get", "node", node, "-o", path]).unwrap_or_default();
-            if state == "v1.36.3 containerd://2.2.9 True" {
-                break;
-            }
-            ensure!(Instant::now() < deadline, "{node} stays at {state}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        lab.kubectl(&["uncordon", node])?;
-    }
-    Ok(begun.elapsed())
 }
 
 fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {

@@ -7,7 +7,7 @@
 
 mod backup;
 mod blockers;
-mod control_plane;
+pub(crate) mod control_plane;
 pub(crate) mod controls;
 mod crashes;
 mod credentials;

@@ -100,7 +100,7 @@ const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "NODE-007"];
 /// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
 pub const CHECKS: &[&str] = &[
     "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "NOD-001", "NODE-007",
-    "VER-001",
+    "VER-001", "WHK-016",
 ];
 
 fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Problem)>) -> Finding {

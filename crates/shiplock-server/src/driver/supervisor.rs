@@ -1,10 +1,13 @@
 //! Finds active upgrades and keeps one driver task for each.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use shiplock_core::id::{ClusterName, UpgradeId};
+use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{EventRecord, Policy, Upgrade, Waiting, WaitingOn};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -29,6 +32,8 @@ pub struct DriverSettings {
 
 /// Looks for active upgrades at least this often: another server may have stopped driving one.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// One whose driver broke down is taken up again after so long.
+const AFTER_BREAKDOWN: Duration = Duration::from_secs(60);
 /// Upgrades listed at once.
 const UPGRADES_PAGE: u32 = 500;
 
@@ -191,11 +196,19 @@ impl Supervisor {
         let supervisor = self.clone();
         tasks.spawn(async move {
             let guard = DriverGuard { supervisor: &supervisor, id: &id };
-            match drive(&supervisor.shared, &handle, &id, &cluster, taken).await {
-                Ended::Finished => {}
+            let driven = AssertUnwindSafe(drive(&supervisor.shared, &handle, &id, &cluster, taken)).catch_unwind();
+            match driven.await {
+                Ok(Ended::Finished) => {}
                 // The lease of another server is looked at again after a while.
-                Ended::Later => tokio::time::sleep(LOOK_AGAIN / 2).await,
-                Ended::Unreadable(problem) => {
+                Ok(Ended::Later) => tokio::time::sleep(LOOK_AGAIN / 2).await,
+                Err(_) => {
+                    // A defect of ours: the others go on, and this one is not taken up again and again at once.
+                    tracing::error!(upgrade = %id, "its driver broke down; it is taken up again in a minute");
+                    let problem = Problem::new(Code::Internal).with("what", "the driver of this upgrade broke down");
+                    handle.set_waits(vec![WaitingOn::new(Waiting::Gate { problem }, jiff::Timestamp::now())]);
+                    tokio::time::sleep(AFTER_BREAKDOWN).await;
+                }
+                Ok(Ended::Unreadable(problem)) => {
                     tracing::error!(upgrade = %id, %problem, "the log cannot be read; the upgrade stays as it is");
                     let wait = WaitingOn::new(Waiting::Gate { problem }, jiff::Timestamp::now());
                     handle.set_waits(vec![wait]);
@@ -249,7 +262,6 @@ impl Drop for DriverGuard<'_> {
 mod tests {
     use async_trait::async_trait;
     use shiplock_cluster::port::Cluster;
-    use shiplock_core::problem::Problem;
     use shiplock_core::upgrade::{Event, PauseReason};
 
     use super::*;
@@ -262,6 +274,43 @@ mod tests {
     impl Connector for Away {
         async fn connect(&self, _: &ClusterName) -> Result<Arc<dyn Cluster>, Problem> {
             std::future::pending().await
+        }
+    }
+
+    /// What nobody has thought of.
+    struct Breaking;
+
+    #[async_trait]
+    impl Connector for Breaking {
+        async fn connect(&self, _: &ClusterName) -> Result<Arc<dyn Cluster>, Problem> {
+            panic!("a defect")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_breaks_down_says_so_and_is_not_taken_up_again_at_once() {
+        let store = Arc::new(store_with(&[("running", events_to_running())]).await);
+        let settings =
+            DriverSettings { holder: "one".to_owned(), installation: "one".to_owned(), policy: Policy::default() };
+        let supervisor = Supervisor::new(store.clone(), Arc::default(), Arc::new(Breaking), settings);
+        let events_when_broken = async {
+            let mut looks_after = 0;
+            loop {
+                let waits = supervisor.waiting_on(&"running".into());
+                let broken = |wait: &WaitingOn| matches!(&wait.what, Waiting::Gate { problem } if problem.code == Code::Internal);
+                looks_after += u32::from(waits.iter().any(broken));
+                if looks_after == 20 {
+                    break;
+                }
+                // A hot loop would append an event for each time it is taken up.
+                supervisor.wake(&"running".into());
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            store.events(&"running".into(), 0, 1000).await.unwrap().len()
+        };
+        tokio::select! {
+            events = events_when_broken => assert!(events <= events_to_running().len() + 2, "{events} events"),
+            () = supervisor.run() => unreachable!("it drives for as long as it is polled"),
         }
     }
 

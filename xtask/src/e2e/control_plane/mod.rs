@@ -28,12 +28,12 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("kube-scheduler", "registry.k8s.io/kube-scheduler:v1.36.3"),
 ];
 
-fn old_cluster(lab: &Lab, masters: u8, workers: u8) -> Result<()> {
+pub(crate) fn old_cluster(lab: &Lab, masters: u8, workers: u8) -> Result<()> {
     lab.up(&UpOptions { masters, workers, from: "1.35".to_owned(), ..UpOptions::default() })
 }
 
 /// Every component on every master runs the target's image and is ready, and kube-proxy and CoreDNS too.
-fn components_are_upgraded(lab: &Lab, masters: &[&str]) -> Result<()> {
+pub(crate) fn components_are_upgraded(lab: &Lab, masters: &[&str]) -> Result<()> {
     let pods: Value = serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?)?;
     let pods = pods["items"].as_array().cloned().unwrap_or_default();
     for master in masters {
@@ -90,13 +90,13 @@ fn nothing_starts_after_read_back(lab: &Lab, masters: &[&str], events: &[Value])
 }
 
 /// How long each master was away, by Shiplock's own measure.
-fn interruptions(events: &[Value]) -> Vec<u64> {
+pub(crate) fn interruptions(events: &[Value]) -> Vec<u64> {
     let outcome = |event: &Value| event["data"]["outcome"]["interrupted_milliseconds"].as_u64();
     events.iter().filter(|event| event["kind"] == "step_succeeded").filter_map(outcome).collect()
 }
 
 /// What the upgrade of a cluster with one master is begun with.
-fn only_master() -> Vec<&'static str> {
+pub(crate) fn only_master() -> Vec<&'static str> {
     [LAB_OPTIONS, &["--accept", "CP-003"]].concat()
 }
 
@@ -121,7 +121,9 @@ fn upgrade_whole(lab: &Lab, masters: &[&str], workers: &[&str], options: &[&str]
     lab.start_probe(workers[0], "whole", &url, 20)?;
     let sampler = Sampler::start(lab, masters)?;
     let id = installation.begin(&options)?;
+    let view = installation.watch(&id)?;
     installation.until_state(&id, "succeeded", Duration::from_secs(900))?;
+    view.ended()?;
     let samples = sampler.stop()?;
     let probe = lab.stop_probe(workers[0], "whole")?;
     eprintln!("{}", installation.ok(&["upgrades", "show", &id, "--events"])?);
