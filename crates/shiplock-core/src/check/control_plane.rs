@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::{CheckResult, Finding, finding};
 use crate::facts::{AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness};
 use crate::id::NodeName;
-use crate::plan::{Note, Plan, StageKind};
+use crate::plan::{Mode, NewApiObjects, Note, Plan, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneUpgrade};
 
 /// The checks whose findings a person may let pass by name.
-pub(super) const ACCEPTABLE: &[&str] = &["CP-003", "CP-008"];
+pub(super) const ACCEPTABLE: &[&str] = &["CP-003", "CP-008", "CP-015"];
 
 type Outcome = Result<(), (CheckResult, Problem)>;
 
@@ -20,6 +20,13 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
         return Vec::new();
     }
     let mut findings = vec![finding("CP-003", format!("cluster {}", plan.cluster), check_count(plan))];
+    if plan.mode == Mode::Rollback {
+        findings.extend(
+            check_new_apis(plan)
+                .into_iter()
+                .map(|outcome| finding("CP-015", format!("cluster {}", plan.cluster), outcome)),
+        );
+    }
     for (name, node) in cluster.nodes.iter().filter(|(_, node)| node.is_control_plane()) {
         let subject = || format!("node {name}");
         let ready = match &node.ready {
@@ -61,6 +68,26 @@ fn check_count(plan: &Plan) -> Outcome {
         }
         None => Ok(()),
     }
+}
+
+/// Objects that the older version does not serve would be out of sight, and what was not read counts as being there.
+fn check_new_apis(plan: &Plan) -> Vec<Outcome> {
+    let outcomes: Vec<Outcome> = plan
+        .notes
+        .iter()
+        .filter_map(|note| match note {
+            Note::NewApiObjects(NewApiObjects { api, count, names }) => {
+                let problem = Problem::new(Code::ObjectsOfNewApis).with("count", count).with("api", api);
+                Some(problem.with("names", names.join(", ")))
+            }
+            Note::NewApisUnknown { problem } => {
+                Some(Problem::new(Code::NewApisUnknown).with("cluster", &plan.cluster).because(problem))
+            }
+            _ => None,
+        })
+        .map(|problem| Err((CheckResult::Fail, problem)))
+        .collect();
+    if outcomes.is_empty() { vec![Ok(())] } else { outcomes }
 }
 
 fn check_etcd(node: &NodeName, agents: &BTreeMap<NodeName, AgentFacts>) -> Outcome {

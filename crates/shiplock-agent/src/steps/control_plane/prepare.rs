@@ -10,6 +10,7 @@ use shiplock_core::size::readable_bytes;
 use shiplock_core::step::ControlPlaneMethod;
 
 use super::Master;
+use super::back::placed_beside;
 use crate::backup::Backup;
 use crate::control_plane::kubeadm::{self, ClusterConfiguration, Rendering};
 use crate::control_plane::manifest::{self, Manifest};
@@ -59,11 +60,11 @@ impl<H: Host> Master<'_, H> {
         let mut placed = Vec::new();
         for (artefact, target) in &targets {
             let staged = step.tool(artefact).await?;
-            placed.push(self.placed(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?);
+            placed.push(placed_beside(step, &staged, target).map_err(|error| step.unusable(target, "placed", &error))?);
         }
         if by_kubeadm {
             step.permit("apply").await;
-            self.guard(false).await?;
+            self.ground.guard(false).await?;
             step.progress("applying");
             self.apply().await?;
         } else {
@@ -116,7 +117,7 @@ impl<H: Host> Master<'_, H> {
 
     fn api_server(&self) -> Result<Manifest, Problem> {
         let path = self.step.host.at(&manifest::path(ControlPlaneComponent::KubeApiserver));
-        let manifest = self.manifests()?.remove(&ControlPlaneComponent::KubeApiserver);
+        let manifest = self.ground.manifests()?.remove(&ControlPlaneComponent::KubeApiserver);
         manifest.ok_or_else(|| self.step.unusable(&path, "read", &std::io::ErrorKind::NotFound.into()))
     }
 
