@@ -18,7 +18,7 @@ use super::samples::Sampler;
 use crate::lab::{Lab, UpOptions};
 
 /// What kubeadm must be told to ignore on the lab's cgroup v1.
-const LAB_OPTIONS: &[&str] = &["--ignore-preflight-errors", "SystemVerification"];
+pub(crate) const LAB_OPTIONS: &[&str] = &["--ignore-preflight-errors", "SystemVerification"];
 /// What every component must run afterwards.
 const COMPONENTS: &[(&str, &str)] = &[
     ("etcd", "registry.k8s.io/etcd:3.6.8-0"),
@@ -27,7 +27,7 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("kube-scheduler", "registry.k8s.io/kube-scheduler:v1.36.3"),
 ];
 
-fn old_cluster(lab: &Lab, masters: u8, workers: u8) -> Result<()> {
+pub(crate) fn old_cluster(lab: &Lab, masters: u8, workers: u8) -> Result<()> {
     lab.up(&UpOptions { masters, workers, from: "1.35".to_owned(), ..UpOptions::default() })
 }
 
