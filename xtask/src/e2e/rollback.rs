@@ -22,7 +22,7 @@ const OLD: &[(&str, &str)] = &[
     ("kube-scheduler", "registry.k8s.io/kube-scheduler:v1.35.4"),
 ];
 /// An object of an API that 1.35 does not serve.
-const NEW_OBJECT: &str = r#"{"apiVersion":"admissionregistration.k8s.io/v1","kind":"MutatingAdmissionPolicy","metadata":{"name":"only-new"},"spec":{"reinvocationPolicy":"Never","failurePolicy":"Ignore","matchConstraints":{"resourceRules":[{"apiGroups":["example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["nothing"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[]"}}]}}"#;
+const NEW_OBJECT: &str = r#"{"apiVersion":"admissionregistration.k8s.io/v1","kind":"MutatingAdmissionPolicy","metadata":{"name":"only-new"},"spec":{"reinvocationPolicy":"Never","failurePolicy":"Ignore","matchConstraints":{"resourceRules":[{"apiGroups":["example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["nothing"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[JSONPatch{op: \"test\", path: \"/kind\", value: \"x\"}]"}}]}}"#;
 
 /// Everything on the masters is old, runs and is well; nothing carries our mark.
 fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {

@@ -134,7 +134,11 @@ fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
         StageKind::Preparation => {
             let fetching = stage.steps.iter().filter(|step| matches!(step.action, Action::Prefetch { .. })).count();
             let nodes = words::nodes(fetching, style.language);
-            if style.zh() {
+            if fetching == 0 {
+                style
+                    .pick("baseline recorded; changes nothing that runs", "记录基线；不更改任何运行中的内容")
+                    .to_owned()
+            } else if style.zh() {
                 format!("记录基线；向 {nodes}预取制品；不更改任何运行中的内容")
             } else {
                 format!("baseline recorded, artefacts fetched to {nodes}; changes nothing that runs")
@@ -354,6 +358,8 @@ mod tests {
     #[test]
     fn a_plan_reads_well_in_both_languages() {
         for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
+            let back = plan(&sample::rollback_plan(), &sample::style(language));
+            insta::assert_snapshot!(format!("rollback_{name}"), back);
             insta::assert_snapshot!(format!("plan_{name}"), plan(&sample::plan(), &sample::style(language)));
         }
     }

@@ -161,7 +161,7 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
     };
     type Change<'a> = &'a dyn Fn(&mut Left, &mut Upgrade);
     let cases: [(Code, &str, Change<'_>); 7] = [
-        (Code::RollbackTooLate, "cluster_configuration", &|_, upgrade| drop(upgrade.stages_started.insert(3))),
+        (Code::RollbackTooLate, "cluster_configuration", &|_, upgrade| upgrade.stages_started.extend([3])),
         (Code::RollbackNotNewest, "u9", &|left, _| left.newer = Some("u9".into())),
         (Code::RollbackRefused, "itself a way back", &|_, upgrade| upgrade.plan.mode = Mode::Rollback),
         (Code::RollbackRefused, "does not touch", &|_, upgrade| upgrade.plan.stages.truncate(1)),
