@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
 
-use super::Master;
+use super::ground::Ground;
 use crate::control_plane::kubeconfig::{self, Kubeconfig};
 use crate::control_plane::manifest;
 use crate::endpoint::{Answer, Question};
@@ -22,7 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(35);
 /// A mirror pod has them: `pkg/kubelet/types/constants.go` of Kubernetes.
 const MIRROR_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"];
 
-impl<H: Host> Master<'_, H> {
+impl<H: Host> Ground<'_, H> {
     /// Refuses where a webhook would. An API that does not answer, or that refuses for another reason, refuses nothing
     /// here: other gates look after that.
     pub(super) async fn check_admission(&self) -> Result<(), Failure> {

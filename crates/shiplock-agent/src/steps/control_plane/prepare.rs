@@ -47,7 +47,7 @@ impl<H: Host> Master<'_, H> {
         if Backup::find(&old).is_none() {
             self.check_downgrade(&texts)?;
             self.check_hand_edits(&texts, &differing).await?;
-            self.check_admission().await?;
+            self.ground.check_admission().await?;
         }
 
         let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();

@@ -54,6 +54,7 @@ pub async fn run<H: Host>(step: &Step<H>, restore: &ControlPlaneRestore) -> Resu
         }
         step.progress("preparing");
         check_space(&back)?;
+        ground.check_admission().await?;
         let plan = back.plan().map_err(|error| step.unusable(&old, "placed", &error))?;
         plan.write(&folder).map_err(|error| step.unusable(&folder, "written", &error))?;
     }
