@@ -124,14 +124,6 @@ pub(crate) fn three_masters(lab: &Lab) -> Result<()> {
     // It pauses and cancels the upgrade itself; the master in work is finished first.
     let back = rolled_back(&installation, &id, &[])?;
     ensure!(installation.upgrade(&id)?["state"] == "cancelled", "the upgrade was ended first");
-    let planned: Vec<String> = installation.upgrade(&back)?["nodes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|node| node["name"].as_str().or(node["node"].as_str()).map(str::to_owned))
-        .collect();
-    eprintln!("  swapped {order:?}, goes back: {planned:?}");
-
     let last = &order[1];
     until_step_begins(&mut installation, &back, "restore_control_plane", last)?;
     lab.exec_text(last, &["systemctl", "kill", "-s", "KILL", "shiplock-agent"])?;

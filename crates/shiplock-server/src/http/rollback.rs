@@ -69,6 +69,16 @@ pub(super) async fn make(
     Ok((StatusCode::CREATED, Json(plan)))
 }
 
+/// Refuses the start of a rollback that was planned before a newer upgrade: that one may have touched what masters share.
+pub(super) async fn check_newest(site: &Site, plan: &Plan) -> Result<(), Failure> {
+    let Some(id) = plan.takes_back() else { return Ok(()) };
+    let upgrade = site.folds.upgrade(&*site.store, id).await?;
+    match newer(site, &upgrade).await? {
+        Some(newest) => Err(Failure(Problem::new(Code::RollbackNotNewest).with("upgrade", id).with("newest", newest))),
+        None => Ok(()),
+    }
+}
+
 /// The newest upgrade of the cluster that came after this one and does not take it back.
 async fn newer(site: &Site, upgrade: &Upgrade) -> Result<Option<UpgradeId>, Failure> {
     let cluster = Some(upgrade.plan.cluster.clone());
