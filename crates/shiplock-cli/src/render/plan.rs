@@ -321,10 +321,12 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
             if names.len() as u64 == *count { "" } else { ", …" }
         ),
         Note::NewApisUnknown { problem } if zh => {
-            format!("未知是否存在仅新版本提供的对象（{problem}）；用 --accept CP-015 接受")
+            let why = problem.sentence(style.language);
+            format!("未知是否存在仅新版本提供的对象（{why}）；用 --accept CP-015 接受")
         }
         Note::NewApisUnknown { problem } => format!(
-            "it is not known whether there are objects that only the newer version serves ({problem}); accept that with --accept CP-015"
+            "it is not known whether there are objects that only the newer version serves ({}); accept that with --accept CP-015",
+            problem.sentence(style.language)
         ),
         Note::NodeCordonedByOthers { node } if zh => {
             format!("节点 {node} 已被他人设为不可调度；会被升级，并保持不可调度")
