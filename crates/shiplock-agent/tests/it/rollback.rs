@@ -28,7 +28,8 @@ async fn swapped(upgrade: ControlPlaneUpgrade) -> (Rc<FakeNode>, ControlPlaneRes
     let (result, _) = ended_with(&node, Action::UpgradeControlPlane(Box::new(upgrade))).await;
     assert!(result.is_ok(), "{result:?}");
     node.acts.borrow_mut().clear();
-    (node.calls.set(0), node.unit_calls.set(0));
+    node.calls.set(0);
+    node.unit_calls.set(0);
     let copies = kept::read(&*node, &node.path("/data"));
     let [kept] = copies.as_slice() else { panic!("{copies:?}") };
     let images: Vec<&str> = kept.images.iter().map(|image| image.reference.as_str()).collect();

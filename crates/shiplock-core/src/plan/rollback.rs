@@ -75,19 +75,19 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
 
     let mut work = Work { input, options: &options, numbers: 0, notes: Vec::new() };
     let baseline = work.step(Action::CaptureBaseline, Target::Cluster, BASELINE_TIMEOUT_SECONDS);
-    let mut nodes = Vec::new();
+    let mut back = Vec::new();
     for planned in touched(upgrade) {
-        nodes.extend(work.master(planned)?);
+        back.extend(work.master(planned)?);
     }
-    if nodes.is_empty() {
+    if back.is_empty() {
         let subject = format!("every master of cluster {}", before.cluster);
         return Err(Problem::new(Code::NothingToDo).with("subject", subject).with("version", to));
     }
-    check_kubelets_after(facts, &nodes, to)?;
+    check_kubelets_after(facts, &back, to)?;
     let verify = Action::VerifyCluster { kubelet: to };
     let verify = work.step(verify, Target::Cluster, options.gate_timeout_seconds);
     let mut notes = work.notes;
-    if let ([only], 1) = (nodes.as_slice(), masters(facts)) {
+    if let ([only], 1) = (back.as_slice(), masters(facts)) {
         notes.push(Note::ApiAway { node: only.node.clone(), seconds: API_AWAY_SECONDS });
     }
     match input.new_apis {
@@ -110,7 +110,7 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
         hops: Vec::new(),
         stages: vec![
             stage(StageKind::Preparation, vec![baseline], Vec::new()),
-            stage(StageKind::ControlPlane, Vec::new(), nodes),
+            stage(StageKind::ControlPlane, Vec::new(), back),
             stage(StageKind::Verification, vec![verify], Vec::new()),
         ],
         options,

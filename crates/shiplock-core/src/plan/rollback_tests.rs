@@ -79,6 +79,8 @@ impl Left {
     }
 }
 
+type Change<'a> = &'a dyn Fn(&mut Left, &mut Upgrade);
+
 fn masters_begun(upgrade: &Upgrade) -> Vec<NodeName> {
     let batches = upgrade.batches.get(&2).into_iter().flatten().flat_map(|batch| &batch.nodes);
     let begun = |name: &&NodeName| {
@@ -157,9 +159,8 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
         left.plan(&upgrade).unwrap_err()
     };
     let worker = |left: &mut Left| {
-        left.cluster.nodes.get_mut(&NodeName::from("blue-01")).unwrap().kubelet_version = "v1.36.3".to_owned()
+        left.cluster.nodes.get_mut(&NodeName::from("blue-01")).unwrap().kubelet_version = "v1.36.3".to_owned();
     };
-    type Change<'a> = &'a dyn Fn(&mut Left, &mut Upgrade);
     let cases: [(Code, &str, Change<'_>); 7] = [
         (Code::RollbackTooLate, "cluster_configuration", &|_, upgrade| upgrade.stages_started.extend([3])),
         (Code::RollbackNotNewest, "u9", &|left, _| left.newer = Some("u9".into())),
