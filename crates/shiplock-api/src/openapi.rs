@@ -11,7 +11,7 @@ use shiplock_core::upgrade::EventRecord;
 use crate::operation::{Operation, ROOT};
 use crate::rest::{
     AgentView, BackupView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ProblemBody,
-    ServerView, UpgradeChange, UpgradeCreate, UpgradeView,
+    RollbackCreate, ServerView, UpgradeChange, UpgradeCreate, UpgradeView,
 };
 
 /// Where components lie in the document, as a JSON pointer.
@@ -112,6 +112,7 @@ impl Schemas {
             Operation::CreateUpgrade => Some(self.body::<UpgradeCreate>()),
             Operation::ChangeUpgrade => Some(self.body::<UpgradeChange>()),
             Operation::CancelUpgrade => Some(self.body::<CancelRequest>()),
+            Operation::RollBackUpgrade => Some(self.body::<RollbackCreate>()),
             _ => None,
         };
         let mut described = json!({
@@ -150,7 +151,7 @@ impl Schemas {
                 "description": "The snapshot. Compare it with the SHA-256 of the backup.",
                 "content": { "application/octet-stream": {} },
             } }),
-            Operation::MakePlan => json!({
+            Operation::MakePlan | Operation::RollBackUpgrade => json!({
                 "200": good("The plan, not kept (dry_run).", self.answer::<Plan>()),
                 "201": good("The plan, kept.", self.answer::<Plan>()),
             }),

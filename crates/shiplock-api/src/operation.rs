@@ -74,6 +74,7 @@ operations! {
     PauseUpgrade "pauseUpgrade" Post "/upgrades/{id}/pause" "Pauses: what has started is finished, nothing new starts."
     ContinueUpgrade "continueUpgrade" Post "/upgrades/{id}/continue" "Continues a paused or blocked upgrade."
     CancelUpgrade "cancelUpgrade" Post "/upgrades/{id}/cancel" "Cancels: gives back every cordon of ours and ends."
+    RollBackUpgrade "rollBackUpgrade" Post "/upgrades/{id}/rollback" "Makes the plan that takes an upgrade back; touches nothing."
     ListUpgradeEvents "listUpgradeEvents" Get "/upgrades/{id}/events" "Gives the events of an upgrade, in pages or as a stream."
     ListEvents "listEvents" Get "/events" "Gives the events of all upgrades, in pages or as a stream."
 }

@@ -206,6 +206,20 @@ pub struct UpgradeCreate {
     pub plan_hash: String,
 }
 
+/// Makes the plan that takes an upgrade back: `POST /api/v1/upgrades/{id}/rollback`. It is started like any other plan.
+/// With `dry_run` it is not kept, and the upgrade may still be in work: then it is a preview.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RollbackCreate {
+    /// The checks whose findings may pass, by id, such as `CP-003`.
+    #[serde(default)]
+    pub accept: Vec<String>,
+    /// Makes the plan and forgets it.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// Cancels: `POST /api/v1/upgrades/{id}/cancel`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

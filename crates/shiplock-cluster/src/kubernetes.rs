@@ -10,10 +10,13 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{ClusterUid, NodeName, ObjectUid, UpgradeId};
+use shiplock_core::plan::NewApiObjects;
 use shiplock_core::problem::Problem;
+use shiplock_core::version::MinorVersion;
 
 use crate::answer::Ask;
 use crate::cache::Changes;
+use crate::collect::newer;
 use crate::connection::Connection;
 use crate::kubeconfig::Kubeconfig;
 use crate::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
@@ -148,6 +151,10 @@ impl Cluster for KubernetesCluster {
 
     async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem> {
         lease::release(&self.connection, upgrade).await
+    }
+
+    async fn objects_of_new_apis(&self, old: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
+        newer::objects_of_new_apis(&self.connection, old).await
     }
 
     fn rest(&self) {

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
+use shiplock_core::plan::NewApiObjects;
 use shiplock_core::problem::Problem;
+use shiplock_core::version::MinorVersion;
 
 /// A cluster that can be read and, with fences, changed.
 ///
@@ -49,6 +51,10 @@ pub trait Cluster: Send + Sync {
 
     /// Takes the claim of an upgrade off the Lease.
     async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem>;
+
+    /// The objects of APIs that an older minor does not serve, with counts and the first names. What cannot be read is
+    /// an error.
+    async fn objects_of_new_apis(&self, old: MinorVersion) -> Result<Vec<NewApiObjects>, Problem>;
 
     /// Ends the watches and drops what they hold, until facts are asked for again. One without watches has none to end.
     fn rest(&self) {}

@@ -147,6 +147,7 @@ fn table(action: &Action) -> Estimate {
             crate::step::ControlPlaneMethod::StagedSwap => Estimate::seconds(6, 60),
             crate::step::ControlPlaneMethod::Kubeadm => Estimate::seconds(90, 300),
         },
+        Action::RestoreControlPlane(_) => Estimate::seconds(6, 60),
         Action::UploadConfiguration { .. } => Estimate::seconds(0, 15),
     }
 }

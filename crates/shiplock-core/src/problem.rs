@@ -99,6 +99,21 @@ codes! {
     UPG0117 HandEdited 409 {
         "{path} on node {node} was edited by hand, and the upgrade would lose the edits" "节点 {node} 上的 {path} 被手工修改过，升级会丢失这些修改"
         fix "give the edits as kubeadm patches (--kubeadm-patches FOLDER) or put them into ConfigMap kubeadm-config, or let them go with --accept CP-008 (--accept NODE-007 for the kubelet's configuration)" "请以 kubeadm patches（--kubeadm-patches FOLDER）提供这些修改，或写入 ConfigMap kubeadm-config，或用 --accept CP-008 放弃（kubelet 配置用 --accept NODE-007）" }
+    UPG0118 RollbackTooLate 409 {
+        "upgrade {upgrade} cannot be taken back any more: its stage {stage} has begun" "升级 {upgrade} 已不能回退：其阶段 {stage} 已经开始"
+        fix "go forward: mend what is wrong and continue, or upgrade to a newer patch; nothing was changed" "请继续向前：修复问题后继续，或升级到更新的补丁版本；未做任何更改" }
+    UPG0119 RollbackRefused 409 {
+        "upgrade {upgrade} cannot be taken back: {why}" "升级 {upgrade} 不能回退：{why}"
+        fix "mend what is named, then run `shiplock rollback {upgrade}` again; nothing was changed" "请排除所述原因，再运行 `shiplock rollback {upgrade}`；未做任何更改" }
+    UPG0120 RollbackNotNewest 409 {
+        "upgrade {upgrade} is not the newest of its cluster: {newest} came after it" "升级 {upgrade} 不是该集群最新的升级：其后还有 {newest}"
+        fix "only the newest upgrade can be taken back: shiplock rollback {newest}" "只能回退最新的升级：shiplock rollback {newest}" }
+    UPG0121 ObjectsOfNewApis 409 {
+        "{count} objects of {api}, which only the newer version serves: {names}" "有 {count} 个 {api} 对象，仅新版本提供该 API：{names}"
+        fix "the older version does not show them and nothing acts on them; delete them first, or accept it with --accept CP-015" "旧版本不显示这些对象，也不会处理它们；请先删除，或用 --accept CP-015 接受" }
+    UPG0122 NewApisUnknown 409 {
+        "whether there are objects that only the newer version serves could not be read from cluster {cluster}" "无法从集群 {cluster} 读取是否存在仅新版本提供的对象"
+        fix "mend the cause and run the command again, or accept that they may be hidden with --accept CP-015" "请排除原因后重新运行，或用 --accept CP-015 接受它们可能不可见" }
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }
@@ -279,6 +294,9 @@ codes! {
     UPG0522 BackupDamaged 500 {
         "backup {backup} cannot be read back: {why}" "备份 {backup} 无法读回：{why}"
         fix "use another one (`shiplock backup list`); look after the disk of the server, and whether its seal.key was replaced" "请使用另一份备份（`shiplock backup list`）；检查服务端的磁盘，以及 seal.key 是否被更换" }
+    UPG0523 OldImageGone 409 {
+        "master {node} does not have the old image {image} any more, and the mirror does not hold it" "控制面节点 {node} 上已没有旧镜像 {image}，镜像站也没有"
+        fix "add the old version to the mirror, or import the image on {node} with `ctr -n k8s.io images import`, then continue; nothing was touched there" "请将旧版本加入镜像站，或在 {node} 上用 `ctr -n k8s.io images import` 导入该镜像，然后继续；该节点尚未改动" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }

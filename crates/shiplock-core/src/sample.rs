@@ -148,6 +148,7 @@ fn control_plane(masters: u64, own_id: u64) -> ControlPlaneFacts {
         refusing_webhook: None,
         kubelet_server: format!("https://10.0.0.{own_id}:6443"),
         kubelet_server_is_local: true,
+        kept: Vec::new(),
     }
 }
 
@@ -174,6 +175,7 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
                 "collect_logs",
                 "backup_etcd",
                 "upgrade_control_plane",
+                "restore_control_plane",
                 "upload_configuration",
                 "upgrade_addons",
             ]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artefact::{ArtefactFile, ArtefactImage};
 use crate::facts::ControlPlaneComponent;
-use crate::id::{NodeName, StepNumber};
+use crate::id::{NodeName, StepNumber, UpgradeId};
 use crate::version::KubernetesVersion;
 
 /// One step of a plan.
@@ -105,6 +105,9 @@ pub enum Action {
     /// Agent on a master: the target's kubeadm renders manifests beside the ones in force, and then kubelet and manifests
     /// are swapped with one restart. What does not come up is swapped back.
     UpgradeControlPlane(Box<ControlPlaneUpgrade>),
+    /// Agent on a master: kubelet and manifests that an earlier upgrade replaced are put back from the copies that it
+    /// kept there, by the same swap.
+    RestoreControlPlane(Box<ControlPlaneRestore>),
     /// Agent on a master: the parts of the configuration that the cluster keeps for all nodes (ConfigMaps
     /// `kubeadm-config` and `kubelet-config`, roles of bootstrap tokens), by the target's kubeadm.
     UploadConfiguration {
@@ -181,6 +184,28 @@ pub struct ControlPlaneUpgrade {
     pub ignore_preflight_errors: Vec<String>,
 }
 
+/// What is put back on one master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ControlPlaneRestore {
+    /// The upgrade that kept the copies.
+    pub upgrade: UpgradeId,
+    /// Its step.
+    pub step: StepNumber,
+    /// The number of the event that began the attempt which kept them.
+    pub intent: u64,
+    /// The version of the API server afterwards.
+    pub version: KubernetesVersion,
+    /// The only master: no other member and no other API server are asked for, and the outage was accepted.
+    pub is_only: bool,
+    /// Whether etcd stays as it is: an older minor version refuses the data of a newer one.
+    pub etcd_stays: bool,
+    /// Where old images are fetched from that the node does not have any more; none where there is no mirror.
+    pub mirror: Option<String>,
+    /// Those that the mirror has.
+    pub images: Vec<ArtefactImage>,
+}
+
 /// How the control plane on a master is changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -228,6 +253,7 @@ impl Action {
             Self::UpgradeKubelet { .. } => "upgrade_kubelet",
             Self::BackupEtcd { .. } => "backup_etcd",
             Self::UpgradeControlPlane(_) => "upgrade_control_plane",
+            Self::RestoreControlPlane(_) => "restore_control_plane",
             Self::UploadConfiguration { .. } => "upload_configuration",
             Self::UpgradeAddons { .. } => "upgrade_addons",
             Self::VerifyAddons { .. } => "verify_addons",
@@ -246,6 +272,7 @@ impl Action {
             | Self::UpgradeKubelet { .. }
             | Self::BackupEtcd { .. }
             | Self::UpgradeControlPlane(_)
+            | Self::RestoreControlPlane(_)
             | Self::UploadConfiguration { .. }
             | Self::UpgradeAddons { .. }
             | Self::CollectLogs => Executor::Agent,
@@ -267,6 +294,7 @@ impl Action {
             | Self::UpgradeContainerRuntime { .. }
             | Self::UpgradeKubelet { .. }
             | Self::UpgradeControlPlane(_)
+            | Self::RestoreControlPlane(_)
             | Self::VerifyNode { .. }
             | Self::Uncordon => true,
             // Configuration and add-ons belong to the cluster: the master on which kubeadm runs is not changed.

@@ -17,6 +17,7 @@ pub(crate) mod installation;
 pub(crate) mod pools;
 mod precheck;
 mod refusals;
+mod rollback;
 mod samples;
 
 use std::time::Instant;
@@ -142,6 +143,18 @@ const SCENARIOS: &[Scenario] = &[
         promise: "a webhook without SAN and edits by hand stop the start by name; kubeadm's own method does the rest",
         in_gate: false,
         run: control_plane::obstacles::run,
+    },
+    Scenario {
+        name: "rollback",
+        promise: "one master goes back before add-ons are touched: all old and well, nothing lost; refused afterwards",
+        in_gate: false,
+        run: rollback::one_master,
+    },
+    Scenario {
+        name: "rollback-three",
+        promise: "three masters go back from the middle of their stage, while server and agent are killed",
+        in_gate: false,
+        run: rollback::three_masters,
     },
     Scenario {
         name: "precheck",

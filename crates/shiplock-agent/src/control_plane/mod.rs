@@ -7,6 +7,7 @@ pub mod admission;
 pub mod certificates;
 pub mod difference;
 pub mod etcd;
+pub mod kept;
 pub mod kubeadm;
 pub mod kubeconfig;
 pub mod manifest;
@@ -114,6 +115,7 @@ impl ControlPlaneReader {
             hand_edits: self.hand_edits(host, data_folder, &texts, &parsed, since).await,
             certificates: self.certificates(host),
             kubelet_server_is_local: is_local(&kubelet_server, advertised.as_ref()),
+            kept: kept::read(host, data_folder),
             kubelet_server,
             refusing_webhook: self.refusing_webhook.clone(),
         })

@@ -35,6 +35,7 @@ pub const KINDS: &[&str] = &[
     "upgrade_kubelet",
     "backup_etcd",
     "upgrade_control_plane",
+    "restore_control_plane",
     "upload_configuration",
     "upgrade_addons",
     "collect_logs",
@@ -128,6 +129,7 @@ impl<H: Host> Step<H> {
             Action::UpgradeKubelet { version, files } => kubelet::run(&self, &version.to_string(), &files).await,
             Action::BackupEtcd { files } => backup_etcd::run(&self, &files).await,
             Action::UpgradeControlPlane(upgrade) => control_plane::run(&self, &upgrade).await,
+            Action::RestoreControlPlane(restore) => control_plane::restore::run(&self, &restore).await,
             Action::UploadConfiguration { version, kubeadm } => {
                 cluster_phases::upload_configuration(&self, &version.to_string(), &kubeadm).await
             }

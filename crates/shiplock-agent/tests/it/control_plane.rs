@@ -16,7 +16,7 @@ use crate::master::{manifest_path, reference};
 use crate::server::{FakeServer, Life, live};
 
 const VERSION: &str = "v1.36.3";
-const KUBELET: &str = "kubelet v1.36.3";
+pub(crate) const KUBELET: &str = "kubelet v1.36.3";
 const KUBEADM: &str = "kubeadm v1.36.3";
 const ETCD: ControlPlaneComponent = ControlPlaneComponent::Etcd;
 const SCHEDULER: ControlPlaneComponent = ControlPlaneComponent::KubeScheduler;
@@ -52,11 +52,11 @@ fn upgrade(kubelet: &str, kubeadm: &str) -> ControlPlaneUpgrade {
     }
 }
 
-fn staged_swap() -> ControlPlaneUpgrade {
+pub(crate) fn staged_swap() -> ControlPlaneUpgrade {
     upgrade(KUBELET, KUBEADM)
 }
 
-fn master(upgrade: &ControlPlaneUpgrade) -> Rc<FakeNode> {
+pub(crate) fn master(upgrade: &ControlPlaneUpgrade) -> Rc<FakeNode> {
     let node = FakeNode::new();
     node.become_master();
     for content in [KUBELET, KUBEADM, "kubelet broken v1.36.3", "kubeadm v1.36.3 broken-kube-scheduler"] {
@@ -74,7 +74,10 @@ async fn ended(
     ended_with(node, Action::UpgradeControlPlane(Box::new(upgrade))).await
 }
 
-async fn ended_with(node: &Rc<FakeNode>, action: Action) -> (Result<StepOutcome, (Problem, bool)>, Rc<FakeServer>) {
+pub(crate) async fn ended_with(
+    node: &Rc<FakeNode>,
+    action: Action,
+) -> (Result<StepOutcome, (Problem, bool)>, Rc<FakeServer>) {
     let server = FakeServer::offering(action);
     assert_eq!(live(node, &server, &Rc::new(Cell::new(None))).await, Life::Settled);
     let kind = server.reports.borrow().last().unwrap().kind.clone();
@@ -355,6 +358,6 @@ async fn configuration_and_add_ons_are_brought_up_once() {
     assert_eq!(ended_with(&node, addons()).await.0, Ok(StepOutcome::AlreadyDone));
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }

@@ -286,7 +286,8 @@ impl FakeNode {
             ("ctr", ["--namespace", "k8s.io", "images", "import", path]) => {
                 self.acts.borrow_mut().push("import".to_owned());
                 let content = self.read(path);
-                let reference = format!("registry.k8s.io/{}:v1", content.split(' ').nth(1).unwrap());
+                let tag = content.split(' ').nth(2).filter(|word| word.starts_with('v')).unwrap_or("v1");
+                let reference = format!("registry.k8s.io/{}:{tag}", content.split(' ').nth(1).unwrap());
                 let manifest = format!("sha256:{}", digest(&format!("manifest of {}", content.replace(" lies", ""))));
                 let manifest = if content.contains("lies") { format!("{manifest}0") } else { manifest };
                 self.images.borrow_mut().insert(reference, manifest);

@@ -9,4 +9,5 @@ mod fake;
 mod faults;
 mod master;
 mod mirror;
+mod rollback;
 mod server;

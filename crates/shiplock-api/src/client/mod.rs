@@ -24,8 +24,8 @@ pub use self::backup::BackupContent;
 pub use self::endpoint::Endpoint;
 pub use self::feed::{EventFeed, FeedOptions};
 use crate::rest::{
-    AgentView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ServerView,
-    UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView,
+    AgentView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, RollbackCreate,
+    ServerView, UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView,
 };
 
 /// How long the connect may take.
@@ -250,6 +250,12 @@ impl Client {
         seen: Option<u64>,
     ) -> Result<UpgradeView, Problem> {
         self.control(id, "cancel", seen, request).await
+    }
+
+    /// Makes the plan that takes an upgrade back.
+    pub async fn make_rollback(&self, id: &UpgradeId, rollback: &RollbackCreate) -> Result<Plan, Problem> {
+        let path = ["upgrades", id.as_str(), "rollback"];
+        self.send(self.request(Method::POST, &path, WORK_WITHIN).json(rollback)).await
     }
 
     /// A page of events with a number above `after`.

@@ -10,6 +10,7 @@ pub mod files;
 pub mod helm;
 pub mod live;
 pub mod metrics;
+pub mod newer;
 
 use std::collections::BTreeMap;
 

@@ -157,6 +157,14 @@ Examples:
   shiplock pause u3fx9 && shiplock cancel u3fx9
   shiplock cancel u3fx9 --abandon w-7      # do not wait for a machine that is gone")]
     Cancel(CancelArguments),
+    /// Take an upgrade back: the masters that it has swapped get their old version again. Shows first what that means,
+    /// and asks. Offered until the upgrade touches what the masters share (cluster configuration, add-ons).
+    #[command(after_help = "\
+Examples:
+  shiplock rollback u3fx9 --dry-run                # what goes back to what, and what stays
+  shiplock rollback u3fx9                          # ends the upgrade where it is in work, then goes back
+  shiplock rollback u3fx9 --accept CP-003 --yes    # one master: its API is away for some seconds")]
+    Rollback(RollbackArguments),
     /// Change an upgrade in work.
     #[command(after_help = "Example:\n  shiplock set u3fx9 --max-parallel 3      # from the next batch")]
     Set(SetArguments),
@@ -226,6 +234,27 @@ pub struct CancelArguments {
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// What is taken back.
+#[derive(Debug, Args)]
+pub struct RollbackArguments {
+    /// The upgrade; may be left out where exactly one is active.
+    #[arg(value_name = "UPGRADE")]
+    pub upgrade: Option<String>,
+    /// Let the findings of this check pass, such as CP-003 (one master) or CP-015 (objects that the old version does
+    /// not serve); may be given more than once.
+    #[arg(long, value_name = "CHECK")]
+    pub accept: Vec<String>,
+    /// Show what it means and change nothing, also while the upgrade goes on.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Return once it is started.
+    #[arg(long)]
+    pub detach: bool,
 }
 
 /// What is changed.
@@ -328,6 +357,9 @@ mod tests {
             ("shiplock pause", true),
             ("shiplock continue u1 --watch", true),
             ("shiplock cancel u1 --abandon w-1 --abandon w-2 --yes", true),
+            ("shiplock rollback u1 --accept CP-003 --yes --detach", true),
+            ("shiplock rollback --dry-run", true),
+            ("shiplock rollback u1 --abandon w-1", false),
             ("shiplock set --max-parallel 3", true),
             ("shiplock set", false),
             ("shiplock upgrades list --active --cluster prod", true),

@@ -7,6 +7,7 @@ mod confirm;
 mod control;
 mod explain;
 mod plan;
+mod rollback;
 mod serve;
 mod upgrades;
 
@@ -45,6 +46,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Pause(options) => control::pause(options, &context()?).await,
         Command::Continue(options) => control::resume(options, &context()?).await,
         Command::Cancel(options) => control::cancel(options, &context()?).await,
+        Command::Rollback(options) => rollback::rollback(options, &context()?).await,
         Command::Set(options) => control::set(options, &context()?).await,
         Command::Upgrades(command) => upgrades::run(command, &context()?).await,
         Command::Backup(command) => backup::run(command, &context()?).await,

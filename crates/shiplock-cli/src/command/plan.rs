@@ -34,12 +34,18 @@ pub(super) async fn plan(options: PlanArguments, context: &Context<'_>) -> Resul
 
 /// Makes or takes a plan, shows it, asks, starts, stays.
 pub(super) async fn upgrade(options: UpgradeArguments, context: &Context<'_>) -> Result<Exit, Problem> {
-    let Context { client, output } = context;
+    let output = context.output;
     let plan = the_plan(&options, context).await?;
     output.remark(&render::plan::plan(&plan, &output.progress_style()));
     output.remark(&whereabouts(&plan.cluster, context).await?);
     confirm(output, "upgrade", plan.cluster.as_str(), options.yes).await?;
     let create = UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() };
+    start(create, options.detach, context).await
+}
+
+/// Starts a plan that was accepted, and stays.
+pub(super) async fn start(create: UpgradeCreate, detach: bool, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
     let started = client.start_upgrade(&create, &uuid::Uuid::new_v4().to_string()).await?;
     let id = started.id.clone();
     output.remark(&if output.style().zh() {
@@ -47,7 +53,7 @@ pub(super) async fn upgrade(options: UpgradeArguments, context: &Context<'_>) ->
     } else {
         format!("Upgrade {id} is on its way. From anywhere: shiplock watch {id}")
     });
-    if options.detach {
+    if detach {
         output.result(result::OneUpgrade { upgrade: started.clone(), detached: true }, |style| {
             upgrade::headline(&started, style) + "\n"
         });
@@ -71,7 +77,7 @@ async fn the_plan(options: &UpgradeArguments, context: &Context<'_>) -> Result<P
 }
 
 /// Which cluster will be changed, at which address, through which server.
-async fn whereabouts(name: &ClusterName, context: &Context<'_>) -> Result<String, Problem> {
+pub(super) async fn whereabouts(name: &ClusterName, context: &Context<'_>) -> Result<String, Problem> {
     let cluster = context.client.cluster(name).await?;
     let (server, through) = (render::table::one_line(&cluster.server), context.client.endpoint());
     Ok(if context.output.style().zh() {

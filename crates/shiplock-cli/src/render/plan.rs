@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use shiplock_core::estimate::estimate;
-use shiplock_core::plan::{DrainDecision, NodePlan, Note, Plan, Stage, StageKind};
+use shiplock_core::plan::{DrainDecision, NewApiObjects, NodePlan, Note, Plan, Stage, StageKind};
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::batch::size_limit;
 
@@ -50,6 +50,13 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
             }
         ),
     ));
+    if let Some(upgrade) = plan.takes_back() {
+        text.push_str(&if style.zh() {
+            format!("回退升级 {upgrade}：后升级的控制面节点先回退\n\n")
+        } else {
+            format!("Takes back upgrade {upgrade}: the master that was swapped last goes first\n\n")
+        });
+    }
     let names: Vec<String> = plan.stages.iter().map(|stage| stage_name(stage, style)).collect();
     let width = names.iter().map(|name| unicode_width::UnicodeWidthStr::width(name.as_str())).max().unwrap_or_default();
     for (index, (stage, name)) in plan.stages.iter().zip(&names).enumerate() {
@@ -127,7 +134,11 @@ fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
         StageKind::Preparation => {
             let fetching = stage.steps.iter().filter(|step| matches!(step.action, Action::Prefetch { .. })).count();
             let nodes = words::nodes(fetching, style.language);
-            if style.zh() {
+            if fetching == 0 {
+                style
+                    .pick("baseline recorded; changes nothing that runs", "记录基线；不更改任何运行中的内容")
+                    .to_owned()
+            } else if style.zh() {
                 format!("记录基线；向 {nodes}预取制品；不更改任何运行中的内容")
             } else {
                 format!("baseline recorded, artefacts fetched to {nodes}; changes nothing that runs")
@@ -272,12 +283,12 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
         }
         Note::ApiAway { node, seconds } if zh => {
             format!(
-                "集群只有一个控制面节点 {node}：升级该节点期间 API 约有 {seconds} 秒无响应；用 --accept CP-003 接受"
+                "集群只有一个控制面节点 {node}：改动该节点期间 API 约有 {seconds} 秒无响应；用 --accept CP-003 接受"
             )
         }
         Note::ApiAway { node, seconds } => {
             format!(
-                "{node} is the only master: the API does not answer for about {seconds} s while it is upgraded; accept that with --accept CP-003"
+                "{node} is the only master: the API does not answer for about {seconds} s while it is changed; accept that with --accept CP-003"
             )
         }
         Note::EtcdMinorChanges { from, to } if zh => {
@@ -292,6 +303,31 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
         Note::CertificatesNotRenewed { ends_at } => {
             format!("the key of the CA is not on the masters: certificates are not renewed, the first ends {ends_at}")
         }
+        Note::MasterGoesBack { node, changes } if zh => format!("控制面节点 {node} 回退：{}", changes.join("，")),
+        Note::MasterGoesBack { node, changes } => format!("master {node} goes back: {}", changes.join(", ")),
+        Note::EtcdStays { version } if zh => format!("etcd 保持 {version}：旧的次版本不接受新版本的数据"),
+        Note::EtcdStays { version } => {
+            format!("etcd stays at {version}: the older minor version refuses the data of the newer one")
+        }
+        Note::NewApiObjects(NewApiObjects { api, count, names }) if zh => format!(
+            "{count} 个 {api} 对象仅新版本提供（{}{}）：旧版本不显示也不处理它们；用 --accept CP-015 接受",
+            names.join("、"),
+            if names.len() as u64 == *count { "" } else { " 等" }
+        ),
+        Note::NewApiObjects(NewApiObjects { api, count, names }) => format!(
+            "{count} {} of {api}, which only the newer version serves ({}{}): the older one does not show them and nothing acts on them; accept that with --accept CP-015",
+            if *count == 1 { "object" } else { "objects" },
+            names.join(", "),
+            if names.len() as u64 == *count { "" } else { ", …" }
+        ),
+        Note::NewApisUnknown { problem } if zh => {
+            let why = problem.sentence(style.language);
+            format!("未知是否存在仅新版本提供的对象（{why}）；用 --accept CP-015 接受")
+        }
+        Note::NewApisUnknown { problem } => format!(
+            "it is not known whether there are objects that only the newer version serves ({}); accept that with --accept CP-015",
+            problem.sentence(style.language)
+        ),
         Note::NodeCordonedByOthers { node } if zh => {
             format!("节点 {node} 已被他人设为不可调度；会被升级，并保持不可调度")
         }
@@ -324,6 +360,8 @@ mod tests {
     #[test]
     fn a_plan_reads_well_in_both_languages() {
         for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
+            let back = plan(&sample::rollback_plan(), &sample::style(language));
+            insta::assert_snapshot!(format!("rollback_{name}"), back);
             insta::assert_snapshot!(format!("plan_{name}"), plan(&sample::plan(), &sample::style(language)));
         }
     }

@@ -9,9 +9,9 @@ use shiplock_core::check::{CheckReport, CheckResult, Finding};
 use shiplock_core::facts::{ComponentFacts, InstallMethod, MachineFacts, Observed};
 use shiplock_core::id::{Actor, Epoch, StepNumber};
 use shiplock_core::language::Language;
-use shiplock_core::plan::{DrainDecision, Mode, NodePlan, Note, Plan, PlanOptions, Stage, StageKind};
+use shiplock_core::plan::{DrainDecision, Mode, NewApiObjects, NodePlan, Note, Plan, PlanOptions, Stage, StageKind};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::step::{Action, OnDrainTimeout, Step, Target};
+use shiplock_core::step::{Action, ControlPlaneRestore, OnDrainTimeout, Step, Target};
 use shiplock_core::upgrade::{Event, EventRecord, PauseReason, StepOutcome, Upgrade, Waiting, WaitingOn};
 use shiplock_core::version::KubernetesVersion;
 
@@ -59,6 +59,59 @@ fn steps(node: &str, first: u32) -> Vec<Step> {
 /// Steps: 1 baseline, 2 to 6 prefetch, then six of each node, at last the verification.
 fn first_step(node: usize) -> u32 {
     7 + u32::try_from(node).unwrap() * STEPS_OF_NODE
+}
+
+/// A plan that takes the upgrade of two masters back.
+pub fn rollback_plan() -> Plan {
+    let old = KubernetesVersion::new(1, 35, 6);
+    let restore = |intent| {
+        Action::RestoreControlPlane(Box::new(ControlPlaneRestore {
+            upgrade: "u3fx9".into(),
+            step: StepNumber(9),
+            intent,
+            version: old,
+            is_only: false,
+            etcd_stays: true,
+            mirror: None,
+            images: vec![],
+        }))
+    };
+    let nodes = ["m-3", "m-2"].map(|node| NodePlan {
+        node: node.into(),
+        uid: format!("uid-{node}").into(),
+        machine_id: format!("machine-{node}"),
+        kubelet_from: TO,
+        container_runtime_from: "containerd://2.2.9".to_owned(),
+        cordoned_before: false,
+        drain: DrainDecision::Drain,
+        steps: vec![Step {
+            number: StepNumber(2),
+            action: restore(31),
+            target: Target::Node(node.into()),
+            timeout_seconds: 600,
+        }],
+    });
+    let mut plan = plan();
+    plan.mode = Mode::Rollback;
+    plan.to = old;
+    plan.stages[0].steps.truncate(1);
+    plan.stages[1] = Stage { kind: StageKind::ControlPlane, steps: vec![], nodes: nodes.to_vec() };
+    let change = |component: &str| format!("{component} v1.36.3 → v1.35.6");
+    let changes = vec![change("kubelet"), change("kube-apiserver"), change("kube-scheduler")];
+    let objects = NewApiObjects {
+        api: "admissionregistration.k8s.io/v1 MutatingAdmissionPolicy".to_owned(),
+        count: 7,
+        names: vec!["defaults".to_owned(), "limits".to_owned()],
+    };
+    let unknown = Problem::new(Code::ClusterForbidden).with("verb", "list").with("resource", "workloads");
+    plan.notes = vec![
+        Note::EtcdStays { version: "3.7.0-0".to_owned() },
+        Note::MasterGoesBack { node: "m-3".into(), changes: changes.clone() },
+        Note::MasterGoesBack { node: "m-2".into(), changes },
+        Note::NewApiObjects(objects),
+        Note::NewApisUnknown { problem: unknown },
+    ];
+    plan
 }
 
 /// Backups of two clusters.

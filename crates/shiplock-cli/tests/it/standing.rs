@@ -13,10 +13,12 @@ use shiplock_api::rest::BackupView;
 use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
+use shiplock_core::plan::NewApiObjects;
 use shiplock_core::plan::{PlanOptions, hexadecimal};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::sample;
 use shiplock_core::upgrade::Event;
+use shiplock_core::version::MinorVersion;
 use shiplock_server::backup::Backups;
 use shiplock_server::clusters::{Dialer, Dialled};
 use shiplock_server::seal::Seal;
@@ -215,6 +217,9 @@ struct FakeCluster;
 
 #[async_trait]
 impl Cluster for FakeCluster {
+    async fn objects_of_new_apis(&self, _: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
+        Ok(Vec::new())
+    }
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
         Ok(facts())
     }

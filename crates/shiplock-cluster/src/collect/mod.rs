@@ -6,6 +6,7 @@
 
 mod api;
 mod instance;
+pub(crate) mod newer;
 mod request;
 mod resource;
 

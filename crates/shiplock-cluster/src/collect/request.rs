@@ -28,7 +28,7 @@ const OBJECTS_MAX: usize = 1_000_000;
 /// Objects on one page.
 const PAGE: u32 = 500;
 /// Metadata alone.
-const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// Discovery in one answer.
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 const JSON: &str = "application/json";

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::UpgradeId;
+use shiplock_core::plan::NewApiObjects;
 use shiplock_core::problem::Code;
 use shiplock_core::upgrade::Waiting;
+use shiplock_core::version::MinorVersion;
 
 use super::*;
 use crate::port::{Claim, ClaimOutcome, Cordon, DrainPod, Uncordon};
@@ -71,6 +73,9 @@ impl FakeCluster {
 
 #[async_trait]
 impl Cluster for FakeCluster {
+    async fn objects_of_new_apis(&self, _: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
+        Ok(Vec::new())
+    }
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
         unreachable!("a drain needs no facts")
     }

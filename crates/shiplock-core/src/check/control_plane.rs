@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{CheckResult, Finding, finding};
 use crate::facts::{AddonFacts, AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness};
 use crate::id::NodeName;
-use crate::plan::{Note, Plan, StageKind};
+use crate::plan::{Mode, NewApiObjects, Note, Plan, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneUpgrade};
 
@@ -17,6 +17,13 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
         return Vec::new();
     }
     let mut findings = vec![finding("CP-003", format!("cluster {}", plan.cluster), check_count(plan))];
+    if plan.mode == Mode::Rollback {
+        findings.extend(
+            check_new_apis(plan)
+                .into_iter()
+                .map(|outcome| finding("CP-015", format!("cluster {}", plan.cluster), outcome)),
+        );
+    }
     for (name, node) in cluster.nodes.iter().filter(|(_, node)| node.is_control_plane()) {
         let subject = || format!("node {name}");
         let ready = match &node.ready {
@@ -43,7 +50,8 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
             );
         }
     }
-    findings.extend(cluster.addons.iter().map(|addon| {
+    let with_addons = plan.stages.iter().any(|stage| stage.kind == StageKind::AddOns);
+    findings.extend(cluster.addons.iter().filter(|_| with_addons).map(|addon| {
         let object =
             format!("{} kube-system/{}", if addon.name == "coredns" { "Deployment" } else { "DaemonSet" }, addon.name);
         finding("ADD-008", object.clone(), check_addon(&object, addon))
@@ -82,6 +90,26 @@ fn check_count(plan: &Plan) -> Outcome {
         }
         None => Ok(()),
     }
+}
+
+/// Objects that the older version does not serve would be out of sight, and what was not read counts as being there.
+fn check_new_apis(plan: &Plan) -> Vec<Outcome> {
+    let outcomes: Vec<Outcome> = plan
+        .notes
+        .iter()
+        .filter_map(|note| match note {
+            Note::NewApiObjects(NewApiObjects { api, count, names }) => {
+                let problem = Problem::new(Code::ObjectsOfNewApis).with("count", count).with("api", api);
+                Some(problem.with("names", names.join(", ")))
+            }
+            Note::NewApisUnknown { problem } => {
+                Some(Problem::new(Code::NewApisUnknown).with("cluster", &plan.cluster).because(problem))
+            }
+            _ => None,
+        })
+        .map(|problem| Err((CheckResult::Fail, problem)))
+        .collect();
+    if outcomes.is_empty() { vec![Ok(())] } else { outcomes }
 }
 
 fn check_etcd(node: &NodeName, agents: &BTreeMap<NodeName, AgentFacts>) -> Outcome {

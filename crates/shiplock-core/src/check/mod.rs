@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::{AgentFacts, ClusterFacts, InstallMethod, Observed};
 use crate::id::NodeName;
-use crate::plan::{NodePlan, Plan, StageKind};
+use crate::plan::{Mode, NodePlan, Plan, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor};
 
@@ -95,12 +95,12 @@ pub fn check_plan(
 }
 
 /// The checks whose findings a person may let pass by name.
-const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "NODE-007"];
+const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "CP-015", "NODE-007"];
 
 /// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
 pub const CHECKS: &[&str] = &[
-    "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "NOD-001", "NODE-007",
-    "VER-001", "WHK-016",
+    "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "CP-015", "NOD-001",
+    "NODE-007", "VER-001", "WHK-016",
 ];
 
 fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Problem)>) -> Finding {
@@ -157,6 +157,7 @@ fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
             CheckResult::Fail,
             stale(plan, format!("the control plane was {} and is {oldest}", plan.control_plane)),
         )),
+        Some(_) if plan.mode == Mode::Rollback => check_kubelets_after(plan, cluster),
         Some(_) if raises_control_plane => Ok(()),
         None => Err((CheckResult::Unknown, stale(plan, "no API server's version could be read".to_owned()))),
         Some(oldest) if oldest < plan.to => Err((
@@ -169,6 +170,24 @@ fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
         Some(_) => Ok(()),
     };
     finding("VER-001", format!("cluster {}", plan.cluster), outcome)
+}
+
+/// After a rollback no kubelet of a node that stays as it is may be newer than the API servers.
+fn check_kubelets_after(plan: &Plan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
+    let newer = cluster.nodes.iter().find_map(|(name, node)| {
+        let kubelet = node.kubelet().filter(|kubelet| *kubelet > plan.to && plan.node(name).is_none())?;
+        Some((name, kubelet))
+    });
+    match newer {
+        None => Ok(()),
+        Some((name, kubelet)) => Err((
+            CheckResult::Fail,
+            Problem::new(Code::KubeletNewerThanApiServer)
+                .with("kubelet", kubelet)
+                .with("nodes", name)
+                .with("api_server", plan.to),
+        )),
+    }
 }
 
 fn stale(plan: &Plan, what: String) -> Problem {

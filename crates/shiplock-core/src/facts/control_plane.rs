@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Observed;
+use crate::id::{StepNumber, UpgradeId};
 use crate::problem::Problem;
 
 /// The components of a control plane that kubeadm runs as static pods,
@@ -64,6 +65,33 @@ pub struct ControlPlaneFacts {
     /// The webhook that keeps the static pods of this master out of the API, by a dry run; none where none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusing_webhook: Option<Problem>,
+    /// What upgrades replaced here and kept, oldest attempt first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptControlPlane>,
+}
+
+/// The control plane of a master as it was before an attempt of an upgrade, in copies on the master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct KeptControlPlane {
+    /// The upgrade.
+    pub upgrade: UpgradeId,
+    /// Its step.
+    pub step: StepNumber,
+    /// The number of the event that began the attempt.
+    pub intent: u64,
+    /// The images that the manifests of the copies name; a component whose manifest was not replaced is left out.
+    pub images: Vec<KeptImage>,
+}
+
+/// An image that a manifest of a copy names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct KeptImage {
+    /// The component.
+    pub component: ControlPlaneComponent,
+    /// The reference.
+    pub reference: String,
 }
 
 /// One static pod.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::control_plane::{
     CertificateFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdClusterFacts, EtcdFacts, EtcdMemberFacts, HandEdit,
-    RunningContainerFacts, StaticPodFacts,
+    KeptControlPlane, KeptImage, RunningContainerFacts, StaticPodFacts,
 };
 use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
 use crate::problem::Problem;

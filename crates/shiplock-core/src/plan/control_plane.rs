@@ -24,7 +24,7 @@ const BACKUP_ROLES: &[&str] = &["etcdctl", "etcdutl"];
 const BACKUP_TIMEOUT_SECONDS: u32 = 30 * 60;
 const CLUSTER_PHASE_TIMEOUT_SECONDS: u32 = 5 * 60;
 /// About how long one master's API is away in a staged swap: measured 2 to 9 seconds, rounded up.
-const API_AWAY_SECONDS: u32 = 15;
+pub(super) const API_AWAY_SECONDS: u32 = 15;
 /// The same by kubeadm's own commands, which restart the component several times: measured.
 const API_AWAY_BY_KUBEADM_SECONDS: u32 = 120;
 
@@ -156,7 +156,7 @@ fn repository(reference: &str) -> &str {
 }
 
 /// The tag of an image; empty where there is none.
-fn tag(reference: &str) -> &str {
+pub(super) fn tag(reference: &str) -> &str {
     let name = reference.split('@').next().unwrap_or(reference);
     name.strip_prefix(repository(reference)).unwrap_or_default().trim_start_matches(':')
 }

@@ -50,7 +50,7 @@ pub(super) const KUBELET_ROLES: &[&str] = &["kubeadm", "kubectl", "kubelet"];
 pub(super) const CONTAINERD_ROLES: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr"];
 
 pub(super) const CORDON_TIMEOUT_SECONDS: u32 = 60;
-const BASELINE_TIMEOUT_SECONDS: u32 = 120;
+pub(super) const BASELINE_TIMEOUT_SECONDS: u32 = 120;
 const PREFETCH_TIMEOUT_SECONDS: u32 = 30 * 60;
 pub(super) const COMPONENT_TIMEOUT_SECONDS: u32 = 10 * 60;
 
@@ -58,19 +58,23 @@ pub(super) const COMPONENT_TIMEOUT_SECONDS: u32 = 10 * 60;
 pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
     let PlanInput { request, catalogue, facts, .. } = *input;
     request.options.check()?;
+    if request.mode == Mode::Rollback {
+        let problem = Problem::new(Code::BadOption).with("option", "mode").with("value", "rollback");
+        return Err(problem.with("why", "an upgrade is taken back by its own request, `shiplock rollback UPGRADE`"));
+    }
     let control_plane = control_plane_version(facts)?;
     if let Some(oldest) = catalogue.oldest().filter(|oldest| control_plane.release < *oldest) {
         return Err(Problem::new(Code::BelowSupportedRange).with("version", control_plane).with("oldest", oldest));
     }
     let to = target(input, control_plane)?;
     let masters = match request.mode {
-        Mode::NodePools => Vec::new(),
+        Mode::NodePools | Mode::Rollback => Vec::new(),
         Mode::Cluster | Mode::ControlPlane => control_plane::select(input, control_plane, to)?,
     };
     let addons_behind = request.mode != Mode::NodePools && control_plane::addons_behind(input, to)?;
     let control_plane_works = !masters.is_empty() || addons_behind;
     let mut selection = match request.mode {
-        Mode::ControlPlane => Selection::default(),
+        Mode::ControlPlane | Mode::Rollback => Selection::default(),
         Mode::Cluster | Mode::NodePools => select(input, to)?,
     };
     if !selection.selected_any && request.mode == Mode::NodePools {

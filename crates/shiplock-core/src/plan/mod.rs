@@ -5,6 +5,9 @@ mod control_plane;
 #[cfg(test)]
 mod control_plane_tests;
 mod make;
+mod rollback;
+#[cfg(test)]
+mod rollback_tests;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::make::{PlanInput, make_plan};
+pub use self::rollback::{NewApiObjects, RollbackInput, make_rollback};
 use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
-use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber};
+use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
 use crate::problem::{Code, Problem};
-use crate::step::{ControlPlaneMethod, OnDrainTimeout, Step};
+use crate::step::{Action, ControlPlaneMethod, OnDrainTimeout, Step};
 use crate::version::KubernetesVersion;
 
 /// A plan.
@@ -72,6 +76,8 @@ pub enum Mode {
     ControlPlane,
     /// Node pools alone.
     NodePools,
+    /// The masters that an upgrade has swapped, back to what they were.
+    Rollback,
 }
 
 /// One stage of a plan.
@@ -213,6 +219,25 @@ pub enum Note {
     CertificatesNotRenewed {
         /// When the first one ends.
         ends_at: Timestamp,
+    },
+    /// A master is put back: what changes on it.
+    MasterGoesBack {
+        /// The master.
+        node: NodeName,
+        /// One line for each component: `kube-apiserver v1.36.3 → v1.35.4`.
+        changes: Vec<String>,
+    },
+    /// etcd stays at the newer minor version: an older one refuses its data.
+    EtcdStays {
+        /// The version that stays, such as `3.7.0-0`.
+        version: String,
+    },
+    /// Objects of an API that only the newer version serves: the older one does not show them, and nothing acts on them.
+    NewApiObjects(NewApiObjects),
+    /// Whether there are such objects could not be read.
+    NewApisUnknown {
+        /// Why.
+        problem: Problem,
     },
     /// The node is cordoned by somebody else; it is upgraded and stays cordoned.
     NodeCordonedByOthers {
@@ -418,6 +443,14 @@ impl Plan {
     /// The step with a number.
     pub fn step(&self, number: StepNumber) -> Option<&Step> {
         self.steps().find(|step| step.number == number)
+    }
+
+    /// The upgrade that this plan takes back, where it is a rollback.
+    pub fn takes_back(&self) -> Option<&UpgradeId> {
+        self.steps().find_map(|step| match &step.action {
+            Action::RestoreControlPlane(restore) => Some(&restore.upgrade),
+            _ => None,
+        })
     }
 
     /// The plans of all nodes, masters first, in order.

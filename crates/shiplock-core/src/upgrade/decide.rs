@@ -450,7 +450,11 @@ impl View<'_> {
     /// A master is begun with only where the others carry the cluster: etcd keeps its quorum without this member, the
     /// other masters are Ready and one of their API servers answers. The agent reads the same again right before the act.
     fn may_touch_master(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Hold> {
-        if !node.steps.iter().any(|step| matches!(step.action, Action::UpgradeControlPlane(_))) {
+        if !node
+            .steps
+            .iter()
+            .any(|step| matches!(step.action, Action::UpgradeControlPlane(_) | Action::RestoreControlPlane(_)))
+        {
             return Ok(());
         }
         let Err(problem) = self.others_carry(node, cluster) else { return Ok(()) };

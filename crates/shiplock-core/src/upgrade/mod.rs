@@ -11,7 +11,7 @@ mod state;
 pub mod waiting;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::facts::WorkloadFacts;
 

@@ -13,17 +13,17 @@ use super::{
 };
 use crate::facts::{ClusterFacts, EtcdFacts, EtcdMemberFacts, Facts, Observed, Readiness};
 use crate::id::{Epoch, NodeName, StepNumber};
-use crate::plan::{PausePolicy, PlanOptions, PlanRequest, StageKind};
+use crate::plan::{PausePolicy, Plan, PlanOptions, PlanRequest, StageKind};
 use crate::problem::{Code, Problem};
 use crate::sample::{agents, at, cluster, cluster_with_masters, plan_of, request, request_for_all};
 use crate::step::{Action, Executor};
 
 /// A log with its fold, a clock and the facts.
-struct World {
-    upgrade: Upgrade,
-    log: Vec<EventRecord>,
-    now: i64,
-    cluster: ClusterFacts,
+pub(crate) struct World {
+    pub(crate) upgrade: Upgrade,
+    pub(crate) log: Vec<EventRecord>,
+    pub(crate) now: i64,
+    pub(crate) cluster: ClusterFacts,
     silent: BTreeSet<NodeName>,
     /// Members of etcd that are not healthy, by the node's name.
     ill_members: BTreeSet<NodeName>,
@@ -37,13 +37,18 @@ impl World {
     }
 
     /// Masters and a pool of workers, all of which are upgraded.
-    fn with_masters(masters: u64, workers: usize, options: PlanOptions) -> Self {
+    pub(crate) fn with_masters(masters: u64, workers: usize, options: PlanOptions) -> Self {
         let accept = vec!["CP-003".to_owned()];
         Self::of(cluster_with_masters(masters, workers), &request_for_all("1.36", PlanOptions { accept, ..options }))
     }
 
     fn of(facts: ClusterFacts, request: &PlanRequest) -> Self {
-        let plan = Box::new(plan_of(&facts, request).unwrap());
+        let plan = plan_of(&facts, request).unwrap();
+        Self::over(facts, plan)
+    }
+
+    pub(crate) fn over(facts: ClusterFacts, plan: Plan) -> Self {
+        let plan = Box::new(plan);
         let first = record(1, 0, Event::Planned { plan, by: "tester".into() });
         let upgrade = Upgrade::begin(&first).unwrap();
         Self {
@@ -58,7 +63,7 @@ impl World {
         }
     }
 
-    fn append(&mut self, event: Event) {
+    pub(crate) fn append(&mut self, event: Event) {
         let record = record(self.upgrade.len + 1, self.now, event);
         self.upgrade = self.upgrade.clone().apply(&record).unwrap();
         self.log.push(record);
@@ -93,7 +98,7 @@ impl World {
     }
 
     /// Records what `decide` wants until it waits or finishes. Returns that decision.
-    fn settle(&mut self) -> Decision {
+    pub(crate) fn settle(&mut self) -> Decision {
         for _ in 0..10_000 {
             match self.decide() {
                 Decision::Issue(commands) => {
@@ -110,11 +115,11 @@ impl World {
         panic!("decide never comes to rest in state {:?}", self.upgrade.state);
     }
 
-    fn in_flight(&self) -> Vec<StepNumber> {
+    pub(crate) fn in_flight(&self) -> Vec<StepNumber> {
         self.upgrade.in_flight().map(|(step, ..)| step.number).collect()
     }
 
-    fn succeed(&mut self, number: StepNumber) {
+    pub(crate) fn succeed(&mut self, number: StepNumber) {
         let step = self.upgrade.plan.step(number).unwrap().clone();
         let outcome = match &step.action {
             Action::CaptureBaseline => StepOutcome::Baseline { workloads: self.cluster.workloads.clone() },
@@ -125,14 +130,14 @@ impl World {
         self.append(Event::StepSucceeded { step: number, attempt, outcome });
     }
 
-    fn fail(&mut self, number: StepNumber, retryable: bool) {
+    pub(crate) fn fail(&mut self, number: StepNumber, retryable: bool) {
         let attempt = self.upgrade.steps[&number].attempts;
         let problem = Problem::new(Code::ProgramFailed);
         self.append(Event::StepFailed { step: number, attempt, problem, retryable });
     }
 
     /// Lets everything succeed until nothing is in flight and nothing more begins.
-    fn run_out(&mut self) -> Decision {
+    pub(crate) fn run_out(&mut self) -> Decision {
         for _ in 0..10_000 {
             let decision = self.settle();
             let in_flight = self.in_flight();
@@ -150,7 +155,7 @@ impl World {
         panic!("it never ends");
     }
 
-    fn batches(&self, stage: usize) -> Vec<Vec<&str>> {
+    pub(crate) fn batches(&self, stage: usize) -> Vec<Vec<&str>> {
         self.upgrade
             .batches
             .get(&stage)
@@ -651,7 +656,7 @@ enum Chance {
     Bound(u32),
 }
 
-fn seed() -> proptest::test_runner::RngSeed {
+pub(crate) fn seed() -> proptest::test_runner::RngSeed {
     let given = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|text| text.parse().ok());
     proptest::test_runner::RngSeed::Fixed(given.unwrap_or(20_261_123))
 }

@@ -358,6 +358,7 @@ pub fn step_name(kind: &str, language: Language) -> &str {
         "drain" => language.pick("draining", "排空"),
         "upgrade_container_runtime" => language.pick("upgrading the container runtime", "升级容器运行时"),
         "upgrade_kubelet" => language.pick("upgrading the kubelet", "升级 kubelet"),
+        "restore_control_plane" => language.pick("putting the control plane back", "恢复控制面"),
         "verify_node" => language.pick("reading back", "回读验证"),
         "uncordon" => language.pick("uncordoning", "恢复调度"),
         "verify_cluster" => language.pick("verifying the cluster", "验证集群"),

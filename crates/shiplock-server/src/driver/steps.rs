@@ -222,7 +222,7 @@ impl StepContext {
                     let facts = context.cluster.facts().await?;
                     for planned in context.plan.nodes().filter(|node| !context.left_out.contains(&node.node)) {
                         let node = facts.nodes.get(&planned.node).ok_or_else(|| gone(planned))?;
-                        check_node(&planned.node, node, kubelet)?;
+                        check_node(&planned.node, node, kubelet_after(planned).unwrap_or(kubelet))?;
                     }
                     let worse = worse_than_baseline(&context.baseline, &facts.workloads);
                     let set = |value| *worse_at_last.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
@@ -274,6 +274,14 @@ impl StepContext {
             }
         }
     }
+}
+
+/// What the node's own steps claim of its kubelet. After a rollback masters may differ, as they did before.
+fn kubelet_after(planned: &NodePlan) -> Option<KubernetesVersion> {
+    planned.steps.iter().find_map(|step| match &step.action {
+        Action::VerifyNode { kubelet, .. } => Some(*kubelet),
+        _ => None,
+    })
 }
 
 fn retryable(problem: Problem) -> (Problem, bool) {

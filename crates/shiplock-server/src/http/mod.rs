@@ -16,6 +16,7 @@ pub(crate) mod fold;
 pub(crate) mod input;
 pub(crate) mod name;
 mod plan;
+mod rollback;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
@@ -139,6 +140,7 @@ fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
         Operation::PauseUpgrade => on(method, upgrade::pause),
         Operation::ContinueUpgrade => on(method, upgrade::go_on),
         Operation::CancelUpgrade => on(method, upgrade::cancel),
+        Operation::RollBackUpgrade => on(method, rollback::make),
         Operation::ListUpgradeEvents => on(method, event::of_upgrade),
         Operation::ListEvents => on(method, event::of_all),
     }

@@ -25,7 +25,7 @@ use crate::clusters::{Connector, facts_within};
 use crate::store::{StoreError, UpgradeFilter};
 
 /// How long the facts of the cluster may take.
-const FACTS_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const FACTS_WITHIN: Duration = Duration::from_secs(15);
 
 /// `POST /api/v1/clusters/{name}/plans`.
 pub(super) async fn make(
@@ -78,7 +78,7 @@ pub(super) async fn make(
 const MEASURED_UPGRADES: u32 = 5;
 
 /// What the cluster's own upgrades measured. One whose log cannot be read tells nothing.
-async fn measured(site: &Site, name: &ClusterName) -> Result<MeasuredTimes, StoreError> {
+pub(super) async fn measured(site: &Site, name: &ClusterName) -> Result<MeasuredTimes, StoreError> {
     let filter = UpgradeFilter { cluster: Some(name.clone()), active: false, after: None, limit: MEASURED_UPGRADES };
     let mut times = MeasuredTimes::default();
     for row in site.store.upgrades(&filter).await? {
@@ -90,7 +90,7 @@ async fn measured(site: &Site, name: &ClusterName) -> Result<MeasuredTimes, Stor
 }
 
 /// The enrolled agents. One that was not heard of since the server was started is as it was when it was recorded.
-async fn agents(site: &Site, name: &ClusterName) -> Result<BTreeMap<NodeName, AgentFacts>, StoreError> {
+pub(super) async fn agents(site: &Site, name: &ClusterName) -> Result<BTreeMap<NodeName, AgentFacts>, StoreError> {
     let mut heard = site.hub.agents(name);
     let stored = site.store.agents(name).await?;
     Ok(stored

@@ -10,10 +10,12 @@ use shiplock_core::catalogue::Catalogue;
 use shiplock_core::check::CheckReport;
 use shiplock_core::facts::{ClusterFacts, MachineFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{ClusterName, NodeName, ObjectUid, UpgradeId};
+use shiplock_core::plan::NewApiObjects;
 use shiplock_core::plan::{Plan, PlanOptions, PlanRequest};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::sample;
 use shiplock_core::upgrade::{Event, EventRecord, Upgrade, WaitingOn};
+use shiplock_core::version::MinorVersion;
 use tokio::sync::watch;
 
 use super::{ApiToken, Drivers, Folds, Site, router};
@@ -120,6 +122,9 @@ pub(crate) struct FakeCluster {
 
 #[async_trait]
 impl Cluster for FakeCluster {
+    async fn objects_of_new_apis(&self, _: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
+        Ok(Vec::new())
+    }
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
         Ok(self.facts.clone())
     }

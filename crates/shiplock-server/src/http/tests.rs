@@ -1,6 +1,7 @@
 //! REST as a client sees it, over a store in memory and a made-up cluster.
 
 mod backup;
+mod rollback;
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH};

@@ -23,6 +23,7 @@ use super::failure::{Failure, unreadable};
 use super::input::{Asked, Input, Named, header};
 use super::name::random_name;
 use super::plan::kept;
+use super::rollback::check_newest;
 use crate::store::{NewUpgrade, StoreError, UpgradeFilter, UpgradeRow};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -53,6 +54,7 @@ pub(super) async fn create(
     if record.uid != plan.cluster_uid {
         return Err(Failure(stale("another cluster is registered under its name")));
     }
+    check_newest(&site, &plan).await?;
     let id = UpgradeId::new(random_name("u", 8));
     let event = Event::Planned { plan: Box::new(plan), by: by.clone() };
     let new = NewUpgrade { id: id.clone(), cluster: record.name, event, now: Timestamp::now(), idempotency_key };

@@ -19,7 +19,7 @@ use super::samples::Sampler;
 use crate::lab::{Lab, UpOptions};
 
 /// What kubeadm must be told to ignore on the lab's cgroup v1.
-const LAB_OPTIONS: &[&str] = &["--ignore-preflight-errors", "SystemVerification"];
+pub(crate) const LAB_OPTIONS: &[&str] = &["--ignore-preflight-errors", "SystemVerification"];
 /// What every component must run afterwards.
 const COMPONENTS: &[(&str, &str)] = &[
     ("etcd", "registry.k8s.io/etcd:3.6.8-0"),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use shiplock_core::facts::{ControlPlaneComponent, EtcdClusterFacts};
 use shiplock_core::problem::{Code, Problem};
 
-use super::Master;
+use super::ground::Ground;
 use crate::control_plane::manifest::{Manifest, bracketed};
 use crate::control_plane::{kubeconfig, own_member};
 use crate::endpoint::Question;
@@ -16,14 +16,14 @@ use crate::steps::Failure;
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
-impl<H: Host> Master<'_, H> {
+impl<H: Host> Ground<'_, H> {
     /// Nothing where etcd keeps its quorum and another API server is ready; the leadership is elsewhere then. A swap
     /// that has begun is brought to its end also where this very member is away because of it.
     pub(super) async fn guard(&self, begun: bool) -> Result<(), Failure> {
         let host = &*self.step.host;
         let manifests = self.manifests()?;
         let Some(api_server) = manifests.get(&ControlPlaneComponent::KubeApiserver) else { return Ok(()) };
-        if !self.upgrade.is_only && !begun && !self.is_another_ready(api_server).await {
+        if !self.is_only && !begun && !self.is_another_ready(api_server).await {
             return Err(Failure::retryable(Problem::new(Code::NoOtherApiServer).with("node", self.node())));
         }
         let etcd = match own_member(host, api_server, manifests.get(&ControlPlaneComponent::Etcd)) {
@@ -36,7 +36,7 @@ impl<H: Host> Master<'_, H> {
             cluster => cluster.map_err(|problem| Failure::retryable(self.named(problem)))?,
         };
         self.check(&cluster, begun)?;
-        if cluster.leader_id == cluster.own_id && !self.upgrade.is_only {
+        if cluster.leader_id == cluster.own_id && !self.is_only {
             self.step.progress("moving_leader");
             let cluster = etcd.give_leadership_away(host).await;
             let cluster = cluster.map_err(|problem| Failure::retryable(self.named(problem)))?;

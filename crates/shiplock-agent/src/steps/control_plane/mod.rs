@@ -5,13 +5,15 @@
 //! over a minor version.
 
 mod back;
+mod ground;
 mod guard;
 mod prepare;
+pub mod restore;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use shiplock_core::facts::ControlPlaneComponent;
@@ -19,22 +21,23 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{ControlPlaneMethod, ControlPlaneUpgrade};
 use shiplock_core::upgrade::StepOutcome;
 
+use self::ground::Ground;
 use self::prepare::Texts;
 use self::verify::{Expected, Judge};
 use super::{Failure, Step, with_role};
 use crate::backup::Backup;
-use crate::control_plane::difference;
-use crate::control_plane::manifest::{self, Manifest};
+use crate::control_plane::manifest;
+use crate::control_plane::{difference, kept};
 use crate::host::Host;
 use crate::swap::{SwapBegun, SwapPlan};
 
-const RUNTIME_LOOKS: u32 = 60;
 /// What is shown of differences, over all manifests.
 const DIFFERENCE_BYTES_MAX: usize = 32 << 10;
 
 /// A master in work.
 pub(super) struct Master<'a, H> {
     step: &'a Step<H>,
+    ground: Ground<'a, H>,
     upgrade: &'a ControlPlaneUpgrade,
     /// Where this attempt keeps what it rendered, what it replaces, and how far it is.
     folder: PathBuf,
@@ -43,9 +46,9 @@ pub(super) struct Master<'a, H> {
 /// Does the step.
 pub async fn run<H: Host>(step: &Step<H>, upgrade: &ControlPlaneUpgrade) -> Result<StepOutcome, Failure> {
     let id = &step.assignment.id;
-    let folder = step.data_folder.join("control-plane").join(id.upgrade.to_string());
-    let folder = folder.join(format!("{}-{}", id.step, id.generation.intent));
-    let master = Master { step, upgrade, folder };
+    let folder = kept::folder(&step.data_folder, &id.upgrade, id.step, id.generation.intent);
+    let ground = Ground { step, is_only: upgrade.is_only };
+    let master = Master { step, ground, upgrade, folder };
     match step.rolling_back.clone() {
         Some(problem) => Err(master.roll_back(problem).await),
         None => master.run().await,
@@ -56,7 +59,7 @@ impl<H: Host> Master<'_, H> {
     async fn run(&self) -> Result<StepOutcome, Failure> {
         let step = self.step;
         step.progress("examining");
-        self.wait_for_runtime().await?;
+        self.ground.wait_for_runtime().await?;
         let expected = self.expected().await?;
         let forward = self.forward();
         if SwapPlan::find(&forward).is_none() {
@@ -71,12 +74,12 @@ impl<H: Host> Master<'_, H> {
             .ok_or_else(|| step.unusable(&forward, "read", &std::io::ErrorKind::NotFound.into()))?;
 
         step.permit("swap").await;
-        if let Err(failure) = self.guard(SwapBegun::find(&forward).is_some()).await {
+        if let Err(failure) = self.ground.guard(SwapBegun::find(&forward).is_some()).await {
             plan.discard(&*step.host, &forward);
             return Err(failure);
         }
         step.progress("swapping");
-        let swapped = self.swap("swap", &forward).await;
+        let swapped = self.ground.swap("swap", &forward).await;
 
         step.progress("verifying");
         let begun = SwapBegun::find(&forward);
@@ -97,22 +100,9 @@ impl<H: Host> Master<'_, H> {
                 return Err(self.roll_back(problem).await);
             }
         };
-        let outcome = self.outcome(&judge, begun.map_or(up_at, |begun| begun.at), up_at).await;
+        let outcome = outcome(step, &self.old(), &judge, begun.map_or(up_at, |begun| begun.at), up_at).await;
         self.clean();
         Ok(outcome)
-    }
-
-    /// After a power cut this agent may be up before containerd is.
-    async fn wait_for_runtime(&self) -> Result<(), Problem> {
-        let mut looks = 0;
-        loop {
-            match self.step.host.runtime_version().await {
-                Ok(_) => return Ok(()),
-                Err(problem) if looks >= RUNTIME_LOOKS => return Err(problem),
-                Err(_) => self.step.host.wait(super::LOOK_EVERY).await,
-            }
-            looks += 1;
-        }
     }
 
     fn forward(&self) -> PathBuf {
@@ -120,7 +110,7 @@ impl<H: Host> Master<'_, H> {
     }
 
     fn old(&self) -> PathBuf {
-        self.folder.join("old")
+        self.folder.join(kept::OLD)
     }
 
     /// The kubelet's digest, where it is swapped.
@@ -140,7 +130,7 @@ impl<H: Host> Master<'_, H> {
     async fn expected(&self) -> Result<Vec<Expected>, Problem> {
         let known = super::prefetch::Known::read(self.step).await?;
         let mut expected = Vec::new();
-        let manifests = self.manifests()?;
+        let manifests = self.ground.manifests()?;
         if let Some(missing) = self.upgrade.components.iter().find(|component| !manifests.contains_key(component)) {
             let path = self.step.host.at(&manifest::path(*missing));
             return Err(self.step.unusable(&path, "read", &std::io::ErrorKind::NotFound.into()));
@@ -165,34 +155,14 @@ impl<H: Host> Master<'_, H> {
             } else {
                 continue;
             };
-            let image_id = self.image_id(&reference).await?;
+            let image_id = self.ground.image_id(&reference).await?;
             expected.push(Expected { component, manifest, reference, image_id });
         }
         // The pause image is not compared, but without it no pod starts.
         for image in self.upgrade.images.iter().filter(|image| image.role == "pause") {
-            self.image_id(&image.reference).await?;
+            self.ground.image_id(&image.reference).await?;
         }
         Ok(expected)
-    }
-
-    async fn image_id(&self, reference: &str) -> Result<String, Problem> {
-        let missing = || {
-            super::mismatch(reference, "nothing", "the image of the plan")
-                .cause("the container runtime does not have the image that was prefetched")
-        };
-        self.step.host.image_id(reference).await?.ok_or_else(missing)
-    }
-
-    /// The manifests in force, by component.
-    fn manifests(&self) -> Result<BTreeMap<ControlPlaneComponent, Manifest>, Problem> {
-        let parse = |(component, text): (ControlPlaneComponent, String)| {
-            let manifest = Manifest::parse(component, &text).map_err(|why| {
-                let path = self.step.host.at(&manifest::path(component));
-                self.step.unusable(&path, "read", &std::io::ErrorKind::InvalidData.into()).cause(why)
-            })?;
-            Ok((component, manifest))
-        };
-        crate::control_plane::manifests(&*self.step.host).into_iter().map(parse).collect()
     }
 
     /// Whether everything runs as planned, from manifests that the target's kubeadm would render. Restarts nothing.
@@ -229,41 +199,38 @@ impl<H: Host> Master<'_, H> {
         self.upgrade.components.iter().copied().filter(differs).collect()
     }
 
-    /// Runs the swap in a folder as a transient unit of this very program.
-    async fn swap(&self, phase: &str, folder: &std::path::Path) -> Result<(), Problem> {
-        let own = std::env::current_exe().map_err(|error| {
-            Problem::new(Code::Internal).with("what", "the path of this program is not known").because(&error)
-        })?;
-        let own = own.display().to_string();
-        let folder = self.step.host.node_path(folder);
-        self.step.program(phase, &[&own, "swap", &folder]).await
-    }
-
-    async fn outcome(&self, judge: &Judge<'_, H>, began: Timestamp, up: Timestamp) -> StepOutcome {
-        let milliseconds = up.duration_since(began).as_millis();
-        let mut text = String::new();
-        for (target, kept) in Backup::find(&self.old()).iter().flat_map(Backup::kept) {
-            let path = self.step.host.node_path(target);
-            if !path.starts_with(manifest::FOLDER) {
-                continue;
-            }
-            let old = fs::read_to_string(kept).unwrap_or_default();
-            let new = fs::read_to_string(target).unwrap_or_default();
-            let shown = difference::unified(&path, ("before", &old), ("in force", &new)).unwrap_or_default();
-            if text.len() + shown.len() <= DIFFERENCE_BYTES_MAX {
-                text.push_str(&shown);
-            }
-        }
-        StepOutcome::Swapped {
-            interrupted_milliseconds: u64::try_from(milliseconds).unwrap_or(0),
-            components: judge.versions().await,
-            difference: text,
-        }
-    }
-
     /// kubeadm stays: the phases of the cluster need it.
     fn clean(&self) {
         let placed: Vec<_> = self.upgrade.files.iter().filter(|file| file.role != "kubeadm").cloned().collect();
         self.step.clean_staging(&placed);
+    }
+}
+
+/// What a swap did: how long it took, what runs now, and how the manifests differ from the copies of the old.
+async fn outcome<H: Host>(
+    step: &Step<H>,
+    old: &Path,
+    judge: &Judge<'_, H>,
+    began: Timestamp,
+    up: Timestamp,
+) -> StepOutcome {
+    let milliseconds = up.duration_since(began).as_millis();
+    let mut text = String::new();
+    for (target, kept) in Backup::find(old).iter().flat_map(Backup::kept) {
+        let path = step.host.node_path(target);
+        if !path.starts_with(manifest::FOLDER) {
+            continue;
+        }
+        let old = fs::read_to_string(kept).unwrap_or_default();
+        let new = fs::read_to_string(target).unwrap_or_default();
+        let shown = difference::unified(&path, ("before", &old), ("in force", &new)).unwrap_or_default();
+        if text.len() + shown.len() <= DIFFERENCE_BYTES_MAX {
+            text.push_str(&shown);
+        }
+    }
+    StepOutcome::Swapped {
+        interrupted_milliseconds: u64::try_from(milliseconds).unwrap_or(0),
+        components: judge.versions().await,
+        difference: text,
     }
 }

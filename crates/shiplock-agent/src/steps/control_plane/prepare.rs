@@ -10,10 +10,11 @@ use shiplock_core::size::readable_bytes;
 use shiplock_core::step::ControlPlaneMethod;
 
 use super::Master;
+use super::back::placed_beside;
 use crate::backup::Backup;
 use crate::control_plane::kubeadm::{self, ClusterConfiguration, Rendering};
 use crate::control_plane::manifest::{self, Manifest};
-use crate::control_plane::{admission, certificates, written};
+use crate::control_plane::{certificates, written};
 use crate::files;
 use crate::host::Host;
 use crate::steps::{Failure, kubelet, with_role};
@@ -46,9 +47,7 @@ impl<H: Host> Master<'_, H> {
         if Backup::find(&old).is_none() {
             self.check_downgrade(&texts)?;
             self.check_hand_edits(&texts, &differing).await?;
-            if let Some(problem) = admission::refusing_webhook(&*step.host, step.assignment.node.as_str()).await {
-                return Err(Failure::retryable(problem));
-            }
+            self.ground.check_admission().await?;
         }
 
         let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();
@@ -61,11 +60,11 @@ impl<H: Host> Master<'_, H> {
         let mut placed = Vec::new();
         for (artefact, target) in &targets {
             let staged = step.tool(artefact).await?;
-            placed.push(self.placed(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?);
+            placed.push(placed_beside(step, &staged, target).map_err(|error| step.unusable(target, "placed", &error))?);
         }
         if by_kubeadm {
             step.permit("apply").await;
-            self.guard(false).await?;
+            self.ground.guard(false).await?;
             step.progress("applying");
             self.apply().await?;
         } else {
@@ -118,7 +117,7 @@ impl<H: Host> Master<'_, H> {
 
     fn api_server(&self) -> Result<Manifest, Problem> {
         let path = self.step.host.at(&manifest::path(ControlPlaneComponent::KubeApiserver));
-        let manifest = self.manifests()?.remove(&ControlPlaneComponent::KubeApiserver);
+        let manifest = self.ground.manifests()?.remove(&ControlPlaneComponent::KubeApiserver);
         manifest.ok_or_else(|| self.step.unusable(&path, "read", &std::io::ErrorKind::NotFound.into()))
     }
 

@@ -1,0 +1,97 @@
+//! `rollback`: takes an upgrade back, after showing what that means.
+
+use std::time::Duration;
+
+use shiplock_api::rest::{CancelRequest, RollbackCreate, UpgradeCreate, UpgradeView};
+use shiplock_core::id::UpgradeId;
+use shiplock_core::plan::Plan;
+use shiplock_core::problem::Problem;
+use shiplock_core::upgrade::State;
+
+use super::Context;
+use super::confirm::confirm;
+use super::plan::{start, whereabouts};
+use super::upgrades::meant;
+use crate::arguments::RollbackArguments;
+use crate::exit::Exit;
+use crate::render::{self, upgrade};
+use crate::result;
+
+/// How often the state is looked at while the upgrade is ended.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Shows, asks, ends the upgrade where it is still in work, then goes back.
+pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let id = meant(context, options.upgrade.as_deref()).await?;
+    let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run };
+    let preview = client.make_rollback(&id, &asked(true)).await?;
+    if options.dry_run {
+        let text = |style: &render::Style| {
+            let mut text = render::plan::plan(&preview, style);
+            text.push_str(style.pick("dry run: the plan was not kept\n", "试运行：计划未保存\n"));
+            text
+        };
+        output.result(result::Planned { plan: preview.clone(), kept: false }, text);
+        return Ok(Exit::Done);
+    }
+    let before = client.upgrade(&id).await?;
+    output.remark(&render::plan::plan(&preview, &output.progress_style()));
+    if !before.state.is_terminal() {
+        output.remark(&if output.style().zh() {
+            format!("升级 {id} 仍在进行：会先暂停并取消它。已开始的节点会先完成，然后也会回退。")
+        } else {
+            format!("Upgrade {id} is still going on: it is paused and cancelled first. Nodes that have started finish, and go back too.")
+        });
+    }
+    output.remark(&whereabouts(&preview.cluster, context).await?);
+    confirm(output, "rollback", preview.cluster.as_str(), options.yes).await?;
+    let ended = end(&id, &asked(true), context).await?;
+    if !ended.state.is_terminal() {
+        output.result(result::OneUpgrade { upgrade: ended.clone(), detached: false }, |style| {
+            upgrade::outcome(&ended, style)
+        });
+        return Ok(Exit::of_upgrade(&ended).unwrap_or(Exit::Failed));
+    }
+    let plan = client.make_rollback(&id, &asked(false)).await?;
+    if masters(&plan) != masters(&preview) {
+        output.remark(&render::plan::plan(&plan, &output.progress_style()));
+    }
+    start(UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() }, options.detach, context).await
+}
+
+fn masters(plan: &Plan) -> Vec<&str> {
+    plan.nodes().map(|node| node.node.as_str()).collect()
+}
+
+/// Pauses and cancels; the upgrade as it came to rest, which is another pause where something of it failed.
+async fn end(id: &UpgradeId, preview: &RollbackCreate, context: &Context<'_>) -> Result<UpgradeView, Problem> {
+    let Context { client, output } = context;
+    let mut found = client.upgrade(id).await?;
+    if found.state == State::Running {
+        found = client.pause(id, None).await?;
+        output.remark(output.pick(
+            "Waiting until what has started is finished. Ctrl-C leaves; the upgrade stays paused then.",
+            "等待已开始的部分完成。按 Ctrl-C 可离开，升级将保持暂停。",
+        ));
+    }
+    found = rest(found, context).await?;
+    if found.state.is_terminal() {
+        return Ok(found);
+    }
+    // What finished meanwhile may have gone too far: then it stays paused, and nothing is cancelled.
+    client.make_rollback(id, preview).await?;
+    let cancelled = client.cancel(id, &CancelRequest::default(), Some(found.len)).await?;
+    rest(cancelled, context).await
+}
+
+/// Looks until nothing of an upgrade moves by itself any more.
+async fn rest(mut found: UpgradeView, context: &Context<'_>) -> Result<UpgradeView, Problem> {
+    let moves =
+        |state: &State| matches!(state, State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring);
+    while moves(&found.state) {
+        tokio::time::sleep(LOOK_EVERY).await;
+        found = context.client.upgrade(&found.id).await?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,97 @@
+//! The plan that takes an upgrade back: made from its log and the cluster as it is now.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use shiplock_api::rest::RollbackCreate;
+use shiplock_core::id::{PlanId, UpgradeId};
+use shiplock_core::plan::{Plan, RollbackInput, make_rollback};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::Upgrade;
+
+use super::Site;
+use super::access::By;
+use super::cluster::{changed, known};
+use super::failure::Failure;
+use super::input::{Input, Named};
+use super::name::random_name;
+use super::plan::{FACTS_WITHIN, agents, measured};
+use crate::clusters::{Connector, facts_within};
+use crate::store::{PAGE_MAX, UpgradeFilter};
+
+/// `POST /api/v1/upgrades/{id}/rollback`.
+pub(super) async fn make(
+    State(site): State<Arc<Site>>,
+    By(by): By,
+    Named(id): Named<UpgradeId>,
+    Input(asked): Input<RollbackCreate>,
+) -> Result<(StatusCode, Json<Plan>), Failure> {
+    let upgrade = site.folds.upgrade(&*site.store, &id).await?;
+    if !asked.dry_run && !upgrade.state.is_terminal() {
+        let problem = Problem::new(Code::UpgradeActive).with("upgrade", &id).with("state", upgrade.state.word());
+        return Err(Failure(problem));
+    }
+    let name = &upgrade.plan.cluster;
+    let record = known(&site, name).await?;
+    let newer = newer(&site, &upgrade).await?;
+    let cluster = site.clusters.connect(name).await?;
+    let facts = facts_within(&*cluster, FACTS_WITHIN).await?;
+    if facts.uid != record.uid || facts.uid != upgrade.plan.cluster_uid {
+        return Err(Failure(changed(&record, &facts)));
+    }
+    let new_apis = cluster.objects_of_new_apis(upgrade.plan.control_plane.release).await;
+    // The mirror only helps out where a node has lost an old image.
+    let artefacts = match &record.mirror {
+        Some(mirror) => crate::mirror::read_artefacts(mirror).await.ok().map(|index| (mirror, index)),
+        None => None,
+    };
+    let plan = make_rollback(&RollbackInput {
+        id: &PlanId::new(random_name("p", 8)),
+        now: Timestamp::now(),
+        by: &by,
+        upgrade: &upgrade,
+        newer: newer.as_ref(),
+        accept: &asked.accept,
+        facts: &facts,
+        agents: &agents(&site, name).await?,
+        mirror: artefacts.as_ref().map(|(mirror, index)| (mirror.as_str(), index)),
+        new_apis: &new_apis,
+        measured: &measured(&site, name).await?,
+    })?;
+    if asked.dry_run {
+        return Ok((StatusCode::OK, Json(plan)));
+    }
+    site.store.add_plan(&plan).await?;
+    tracing::info!(cluster = %name, plan = %plan.id, upgrade = %id, %by, "a plan was made that takes an upgrade back");
+    Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// Refuses the start of a rollback that was planned before a newer upgrade: that one may have touched what masters share.
+pub(super) async fn check_newest(site: &Site, plan: &Plan) -> Result<(), Failure> {
+    let Some(id) = plan.takes_back() else { return Ok(()) };
+    let upgrade = site.folds.upgrade(&*site.store, id).await?;
+    match newer(site, &upgrade).await? {
+        Some(newest) => Err(Failure(Problem::new(Code::RollbackNotNewest).with("upgrade", id).with("newest", newest))),
+        None => Ok(()),
+    }
+}
+
+/// The newest upgrade of the cluster that came after this one and does not take it back.
+async fn newer(site: &Site, upgrade: &Upgrade) -> Result<Option<UpgradeId>, Failure> {
+    let cluster = Some(upgrade.plan.cluster.clone());
+    let filter = UpgradeFilter { cluster, active: false, after: None, limit: PAGE_MAX };
+    for row in site.store.upgrades(&filter).await? {
+        if row.id == upgrade.id {
+            break;
+        }
+        // One whose log cannot be read may have done anything.
+        let other = site.folds.upgrade(&*site.store, &row.id).await;
+        if !other.is_ok_and(|other| other.plan.takes_back() == Some(&upgrade.id)) {
+            return Ok(Some(row.id));
+        }
+    }
+    Ok(None)
+}

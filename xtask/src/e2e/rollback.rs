@@ -1,0 +1,168 @@
+//! Scenarios `rollback` and `rollback-three`: an upgrade of the control plane is taken back, and is not once that is no
+//! longer safe.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::control_plane::{LAB_OPTIONS, old_cluster};
+use super::controls::until_step_begins;
+use super::installation::Installation;
+use super::pools::{marked, versions};
+use super::samples::Sampler;
+use crate::lab::Lab;
+
+const BOUND: Duration = Duration::from_secs(600);
+/// What every component runs before an upgrade, and after it was taken back.
+const OLD: &[(&str, &str)] = &[
+    ("etcd", "registry.k8s.io/etcd:3.6.6-0"),
+    ("kube-apiserver", "registry.k8s.io/kube-apiserver:v1.35.4"),
+    ("kube-controller-manager", "registry.k8s.io/kube-controller-manager:v1.35.4"),
+    ("kube-scheduler", "registry.k8s.io/kube-scheduler:v1.35.4"),
+];
+/// An object of an API that 1.35 does not serve.
+const NEW_OBJECT: &str = r#"{"apiVersion":"admissionregistration.k8s.io/v1","kind":"MutatingAdmissionPolicy","metadata":{"name":"only-new"},"spec":{"reinvocationPolicy":"Never","failurePolicy":"Ignore","matchConstraints":{"resourceRules":[{"apiGroups":["example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["nothing"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[JSONPatch{op: \"test\", path: \"/kind\", value: \"x\"}]"}}]}}"#;
+
+/// Everything on the masters is old, runs and is well; nothing carries our mark.
+fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {
+    let pods: Value = serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?)?;
+    let pods = pods["items"].as_array().cloned().unwrap_or_default();
+    let versions = versions(lab)?;
+    for master in masters {
+        for (component, image) in OLD {
+            let name = format!("{component}-{master}");
+            let pod = pods.iter().find(|pod| pod["metadata"]["name"] == name.as_str());
+            let status = pod.map(|pod| &pod["status"]["containerStatuses"][0]).unwrap_or(&Value::Null);
+            ensure!(status["image"] == *image && status["ready"] == true, "{name}: {status}");
+        }
+        let answered = lab.exec_text(master, &["curl", "-sk", "https://127.0.0.1:6443/version"])?;
+        ensure!(answered.contains("\"gitVersion\": \"v1.35.4\""), "{master}: {answered}");
+        ensure!(versions[*master].0 == "v1.35.4", "{master}: {:?}", versions[*master]);
+        for program in ["kubelet", "kubeadm"] {
+            let words: &[&str] =
+                if program == "kubelet" { &["kubelet", "--version"] } else { &["kubeadm", "version", "-o", "short"] };
+            let said = lab.exec_text(master, words)?;
+            ensure!(said.contains("v1.35.4"), "{program} on {master} says {said}");
+        }
+    }
+    ensure!(marked(lab)?.is_empty(), "still marked: {:?}", marked(lab)?);
+    Ok(())
+}
+
+fn rolled_back(installation: &Installation<'_>, id: &str, options: &[&str]) -> Result<String> {
+    let started = installation.json(&[&["rollback", id, "--yes", "--detach"], options].concat())?;
+    started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
+}
+
+fn how_long(installation: &Installation<'_>, id: &str) -> Result<()> {
+    let events = installation.events(id)?;
+    let of = |event: &Value| event["data"]["outcome"]["interrupted_milliseconds"].as_u64();
+    let away: Vec<u64> = events.iter().filter_map(of).collect();
+    eprintln!("{}", installation.ok(&["upgrades", "show", id, "--events"])?);
+    eprintln!("  masters away for {away:?} ms");
+    Ok(())
+}
+
+/// One master: from the pause after its swap; objects of the new version are named; nothing is lost; later it is refused.
+pub(crate) fn one_master(lab: &Lab) -> Result<()> {
+    old_cluster(lab, 1, 1)?;
+    let mut installation = Installation::ready(lab)?;
+    let options = [LAB_OPTIONS, &["--accept", "CP-003"]].concat();
+    let id = installation.begin(&options)?;
+    until_step_begins(&mut installation, &id, "upgrade_control_plane", "m1")?;
+    installation.ok(&["pause", &id])?;
+    installation.until_state(&id, "paused", BOUND)?;
+    ensure!(versions(lab)?["m1"].0 == "v1.36.3", "m1 was swapped: {:?}", versions(lab)?);
+    lab.kubectl(&["create", "configmap", "written-meanwhile", "--from-literal=by=1.36"])?;
+    let manifest = format!("printf '%s' '{NEW_OBJECT}' | kubectl --kubeconfig /etc/kubernetes/admin.conf create -f -");
+    lab.exec_text("m1", &["sh", "-c", &manifest])?;
+
+    let preview = installation.ok(&["rollback", &id, "--dry-run"])?;
+    eprintln!("{preview}");
+    for told in ["etcd 3.6.8-0 → 3.6.6-0", "kubelet v1.36.3 → v1.35.4", "CP-003", "MutatingAdmissionPolicy", "only-new"]
+    {
+        ensure!(preview.contains(told), "the preview does not tell of {told}");
+    }
+    ensure!(installation.upgrade(&id)?["state"] == "paused", "a preview changes nothing");
+
+    // What was not accepted holds the way back, and nothing is touched.
+    let held = rolled_back(&installation, &id, &["--accept", "CP-003"])?;
+    installation.until_state(&held, "blocked", BOUND)?;
+    ensure!(versions(lab)?["m1"].0 == "v1.36.3", "nothing was touched");
+    installation.ok(&["cancel", &held, "--yes"])?;
+    installation.until_state(&held, "cancelled", BOUND)?;
+
+    let back = rolled_back(&installation, &id, &["--accept", "CP-003", "--accept", "CP-015"])?;
+    installation.until_state(&back, "succeeded", BOUND)?;
+    how_long(&installation, &back)?;
+    masters_are_old(lab, &["m1"])?;
+    let written = lab.kubectl(&["get", "configmap", "written-meanwhile", "-o", "jsonpath={.data.by}"])?;
+    ensure!(written == "1.36", "what was written meanwhile is gone: {written}");
+
+    // The way forward is open again, and when it has touched the add-ons there is no way back.
+    let again = installation.begin(&options)?;
+    installation.until_state(&again, "succeeded", BOUND)?;
+    let seen = lab.exec_text(
+        "m1",
+        &["kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "mutatingadmissionpolicies", "-o", "name"],
+    )?;
+    ensure!(seen.contains("only-new"), "the newer version shows its objects again: {seen}");
+    installation.refused(&["rollback", &again, "--yes"], "UPG0118")?;
+    installation.refused(&["rollback", &id, "--yes"], "UPG0120")?;
+    installation.refused(&["rollback", &back, "--yes"], "UPG0119")?;
+    Ok(())
+}
+
+/// Three masters: from the middle of their stage, while server and agent are killed.
+pub(crate) fn three_masters(lab: &Lab) -> Result<()> {
+    old_cluster(lab, 3, 1)?;
+    let mut installation = Installation::ready(lab)?;
+    let id = installation.begin(LAB_OPTIONS)?;
+    let order = until_second_swap(&mut installation, &id)?;
+    let sampler = Sampler::start(lab, &["m1", "m2", "m3"])?;
+    // It pauses and cancels the upgrade itself; the master in work is finished first.
+    let back = rolled_back(&installation, &id, &[])?;
+    ensure!(installation.upgrade(&id)?["state"] == "cancelled", "the upgrade was ended first");
+    let last = &order[1];
+    until_step_begins(&mut installation, &back, "restore_control_plane", last)?;
+    lab.exec_text(last, &["systemctl", "kill", "-s", "KILL", "shiplock-agent"])?;
+    installation.kill_server()?;
+    installation.start_server()?;
+    let first = &order[0];
+    until_step_begins(&mut installation, &back, "restore_control_plane", first)?;
+    installation.kill_server()?;
+    installation.start_server()?;
+    installation.until_state(&back, "succeeded", BOUND)?;
+    let samples = sampler.stop()?;
+    how_long(&installation, &back)?;
+    eprintln!("  {samples:?}");
+    masters_are_old(lab, &["m1", "m2", "m3"])?;
+    ensure!(samples.etcd_members_away_max <= 1, "etcd members away at once: {samples:?}");
+    ensure!(samples.api_servers_away_max <= 1, "API servers away at once: {samples:?}");
+    ensure!(samples.api_failed <= 10, "the API did not answer too often: {samples:?}");
+    let events = installation.events(&back)?;
+    let restored: Vec<&str> = events
+        .iter()
+        .filter(|event| event["kind"] == "batch_started")
+        .filter_map(|event| event["data"]["nodes"][0].as_str())
+        .collect();
+    ensure!(restored == [last.as_str(), first.as_str()], "in order {restored:?}");
+    Ok(())
+}
+
+/// Waits until the second master is being swapped; the two in their order.
+fn until_second_swap(installation: &mut Installation<'_>, id: &str) -> Result<[String; 2]> {
+    let mut order = Vec::new();
+    installation.until("the second master is being swapped", BOUND, |installation| {
+        let events = installation.events(id)?;
+        let step = |event: &Value| super::controls::step_of(&events, event);
+        let begun = events.iter().filter(|event| event["kind"] == "step_started").filter_map(step);
+        order = begun.filter(|(kind, _)| kind == "upgrade_control_plane").map(|(_, node)| node).collect();
+        order.dedup();
+        Ok(order.len() >= 2)
+    })?;
+    order.truncate(2);
+    let [first, second] = order.try_into().map_err(|order| anyhow::anyhow!("two masters: {order:?}"))?;
+    Ok([first, second])
+}
