@@ -289,6 +289,9 @@ fn nodes_in_work(stage: &StageView, style: &Style, rows_max: usize) -> Vec<Strin
     lines
 }
 
+/// Lines of the causes of one finding: a difference of files may be long.
+const CAUSE_LINES_MAX: usize = 40;
+
 /// What stops the start.
 fn findings(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     if !matches!(upgrade.state, State::Blocked) {
@@ -308,6 +311,9 @@ fn findings(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
             table::one_line(&sentence)
         ));
         if let Some(problem) = problem {
+            let causes: Vec<&str> = problem.causes.iter().flat_map(|cause| cause.lines()).collect();
+            let shown = causes.iter().filter(|line| !line.trim().is_empty()).take(CAUSE_LINES_MAX);
+            lines.extend(shown.map(|line| format!("           {}", style.tone(Tone::Faint, &table::one_line(line)))));
             let fix = problem.fix(style.language).replace("UPGRADE", upgrade.id.as_str());
             lines.push(format!("           {}  {}", style.pick("fix", "处理"), table::one_line(&fix)));
         }

@@ -74,6 +74,7 @@ pub(super) async fn drive(
         steps: JoinSet::new(),
         wake_at: None,
         unknown_since: None,
+        claimed: false,
     };
     let ended = driver.run(messages).await;
     shared.hub.detach(id);
@@ -111,6 +112,8 @@ struct Shell {
     steps: JoinSet<(shiplock_core::id::StepNumber, u32, StepResult)>,
     wake_at: Option<Timestamp>,
     unknown_since: Option<Timestamp>,
+    /// The cluster has accepted us once.
+    claimed: bool,
 }
 
 enum Answer {
@@ -178,13 +181,16 @@ impl Shell {
                     match claim {
                         Some(Ok(outcome)) => {
                             let problem = self.claim_problem(outcome);
+                            self.claimed |= problem.is_none();
                             if problem.is_some() {
                                 // The cluster is not ours any more: what acts on it ends now.
                                 self.steps.shutdown().await;
                             }
                             Input::Claim(problem)
                         }
-                        // An unreachable cluster shows in the facts; a claim that stood goes on to stand.
+                        // Why the first claim is not made must be seen: the cluster may be read and yet take nothing. One
+                        // that stood goes on to stand.
+                        Some(Err(problem)) if !self.claimed => Input::Claim(Some(problem)),
                         _ => Input::Tick,
                     }
                 }

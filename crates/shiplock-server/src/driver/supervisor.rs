@@ -261,8 +261,12 @@ impl Drop for DriverGuard<'_> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use shiplock_cluster::port::Cluster;
+    use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
+    use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
+    use shiplock_core::id::{NodeName, ObjectUid};
+    use shiplock_core::plan::NewApiObjects;
     use shiplock_core::upgrade::{Event, PauseReason};
+    use shiplock_core::version::MinorVersion;
 
     use super::*;
     use crate::http::sample::{events_to_running, planned, store_with};
@@ -311,6 +315,72 @@ mod tests {
         tokio::select! {
             events = events_when_broken => assert!(events <= events_to_running().len() + 2, "{events} events"),
             () = supervisor.run() => unreachable!("it drives for as long as it is polled"),
+        }
+    }
+
+    /// Can be read, and takes nothing: as with an etcd that is full.
+    struct Full;
+
+    #[async_trait]
+    impl Connector for Full {
+        async fn connect(&self, _: &ClusterName) -> Result<Arc<dyn Cluster>, Problem> {
+            Ok(Arc::new(Self))
+        }
+    }
+
+    #[async_trait]
+    impl Cluster for Full {
+        async fn facts(&self) -> Result<ClusterFacts, Problem> {
+            Ok(shiplock_core::sample::cluster(&[("blue", 3)]))
+        }
+        async fn changed(&self) {
+            std::future::pending().await
+        }
+        async fn claim(&self, _: &Claim) -> Result<ClaimOutcome, Problem> {
+            Err(Problem::new(Code::ClusterAnswer).cause("etcdserver: mvcc: database space exceeded"))
+        }
+        async fn release(&self, _: &UpgradeId) -> Result<(), Problem> {
+            unreachable!("nothing was claimed")
+        }
+        async fn node(&self, _: &NodeName) -> Result<Option<NodeFacts>, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+        async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+        async fn uncordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Uncordon, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+        async fn pods_on(&self, _: &NodeName) -> Result<Vec<DrainPod>, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+        async fn evict(&self, _: &DrainPod) -> Result<Eviction, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+        async fn delete_pod(&self, _: &DrainPod) -> Result<Eviction, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+        async fn objects_of_new_apis(&self, _: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
+            unreachable!("nothing is done before the claim")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_takes_no_claim_is_said_to_and_nothing_is_done() {
+        let store = Arc::new(store_with(&[("running", events_to_running())]).await);
+        let settings =
+            DriverSettings { holder: "one".to_owned(), installation: "one".to_owned(), policy: Policy::default() };
+        let supervisor = Supervisor::new(store, Arc::default(), Arc::new(Full), settings);
+        let said = async {
+            let says = |wait: &WaitingOn| matches!(&wait.what, Waiting::Gate { problem } if problem.causes.iter().any(|why| why.contains("space")));
+            while !supervisor.waiting_on(&"running".into()).iter().any(says) {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = said => {}
+            () = supervisor.run() => unreachable!("it drives for as long as it is polled"),
+            () = tokio::time::sleep(std::time::Duration::from_secs(60)) => panic!("it never says why it waits"),
         }
     }
 
