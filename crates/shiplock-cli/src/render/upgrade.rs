@@ -137,10 +137,14 @@ pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
             let fix = table::one_line(&fix.replace("UPGRADE", upgrade.id.as_str()));
             lines.push(format!("{blank}  {}  {fix}", style.tone(Tone::Strong, style.pick("fix", "处理"))));
         }
-        if let Waiting::Continue { reason } = &wait.what
-            && let Some(problem) = reason.problem()
-        {
-            for cause in problem.causes.iter().flat_map(|cause| cause.lines()).filter(|line| !line.trim().is_empty()) {
+        let problem = match &wait.what {
+            Waiting::Continue { reason } => reason.problem(),
+            Waiting::Gate { problem } | Waiting::NodeReadBack { problem, .. } => Some(problem),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            let causes = problem.causes.iter().flat_map(|cause| cause.lines()).filter(|line| !line.trim().is_empty());
+            for cause in causes.take(CAUSE_LINES_MAX) {
                 lines.push(format!("{blank}  {}", style.tone(Tone::Faint, &table::one_line(cause))));
             }
             lines.push(format!("{blank}  {}  shiplock explain {}", style.pick("more", "详情"), problem.code));
