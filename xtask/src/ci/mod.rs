@@ -92,6 +92,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shiplock-agent", &["shiplock-api", "shiplock-core"]),
     ("shiplock-server", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core"]),
     ("shiplock-cli", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core", "shiplock-server"]),
+    (
+        "shiplock-sim",
+        &["shiplock-agent", "shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core", "shiplock-server"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,452 @@
+//! Controllers of pods: Deployment, ReplicaSet, StatefulSet, DaemonSet; and the table of pods with what hangs on it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::moment::Moment;
+use super::object::{Deletion, Labels, Phase, Pod, PodTemplate, Workload, WorkloadId, WorkloadKind, WorkloadStatus};
+use super::table::Text;
+use super::{Event, World};
+
+impl World {
+    // ---- pods ----
+
+    pub(super) fn insert_pod(&mut self, pod: Pod) -> Option<u32> {
+        let version = self.next_version();
+        let (owner, bound, namespace, labels) =
+            (pod.owner, pod.node.is_some(), pod.meta.namespace.clone(), pod.meta.labels.clone());
+        let id = self.pods.insert(pod, version)?;
+        if let Some(owner) = owner {
+            Arc::make_mut(self.pods_of.entry(owner).or_default()).insert(id);
+            self.due(owner);
+        }
+        if !bound {
+            self.unbound.insert(id);
+        }
+        let budgets: Vec<u32> = self.budgets_of(&namespace, &labels).collect();
+        for budget in budgets {
+            Arc::make_mut(self.pods_in.entry(budget).or_default()).insert(id);
+            self.budget_due(budget);
+        }
+        Some(id)
+    }
+
+    /// The pod is gone, whatever kept it.
+    pub fn remove_pod(&mut self, id: u32) {
+        let version = self.next_version();
+        let Some(pod) = self.pods.remove(id, version) else { return };
+        self.unbound.remove(&id);
+        if let Some(node) = pod.node
+            && let Some(pods) = self.pods_on.get_mut(node as usize)
+        {
+            Arc::make_mut(pods).remove(&id);
+            let used = &mut self.used[node as usize];
+            *used = used.plus(requests(&pod.template), -1);
+        }
+        if let Some(owner) = pod.owner {
+            if let Some(pods) = self.pods_of.get_mut(&owner) {
+                Arc::make_mut(pods).remove(&id);
+            }
+            self.count_ready(owner, pod.ready, false);
+            self.due(owner);
+        }
+        let budgets: Vec<u32> = self.budgets_of(&pod.meta.namespace, &pod.meta.labels).collect();
+        for budget in budgets {
+            if let Some(pods) = self.pods_in.get_mut(&budget) {
+                Arc::make_mut(pods).remove(&id);
+            }
+            self.budget_due(budget);
+        }
+        if !self.unbound.is_empty() {
+            self.wake_scheduler();
+        }
+    }
+
+    pub(super) fn set_ready(&mut self, id: u32, ready: bool) {
+        let Some(pod) = self.pods.get(id).filter(|pod| pod.ready != ready).cloned() else { return };
+        let (version, now) = (self.next_version(), self.now);
+        self.pods.change(id, version, |pod| {
+            pod.ready = ready;
+            pod.ready_since = now;
+        });
+        if let Some(owner) = pod.owner {
+            self.count_ready(owner, !ready, ready);
+            self.due(owner);
+        }
+        self.budgets_due_for(&pod);
+    }
+
+    pub(super) fn budgets_due_for(&mut self, pod: &Pod) {
+        let budgets: Vec<u32> = self.budgets_of(&pod.meta.namespace, &pod.meta.labels).collect();
+        for budget in budgets {
+            self.budget_due(budget);
+        }
+    }
+
+    /// Counts at once, up to the Deployment, so that nobody has to look at all pods for it.
+    fn count_ready(&mut self, owner: WorkloadId, before: bool, after: bool) {
+        if before == after {
+            return;
+        }
+        let mut next = Some(owner);
+        while let Some(id) = next {
+            let version = self.next_version();
+            self.workloads_mut(id.kind).change(id.id, version, |workload| {
+                let ready = workload.status.ready;
+                workload.status.ready = if after { ready + 1 } else { ready.saturating_sub(1) };
+            });
+            next = self.workload(id).and_then(|workload| workload.owner);
+        }
+    }
+
+    /// Tells a pod to end; `grace_seconds` in place of its own. One without a node or with no grace goes at once.
+    pub(super) fn end_pod(&mut self, id: u32, grace_seconds: Option<i64>) {
+        let Some(pod) = self.pods.get(id).cloned() else { return };
+        if pod.mirror.is_some() {
+            return;
+        }
+        let grace = grace_seconds.unwrap_or(pod.template.grace_seconds).max(0);
+        if (pod.node.is_none() || pod.is_finished() || grace == 0) && !pod.template.behaviour.finalizer {
+            return self.remove_pod(id);
+        }
+        if pod.deletion.is_some() {
+            return;
+        }
+        let (version, now) = (self.next_version(), self.now);
+        let at = Moment(now.0 + grace * 1000);
+        self.pods.change(id, version, |pod| {
+            pod.deletion = Some(Deletion { asked_at: now, at });
+            pod.life += 1;
+        });
+        self.queue_end(id);
+        if let Some(owner) = pod.owner {
+            self.due(owner);
+        }
+        self.budgets_due_for(&pod);
+    }
+
+    // ---- controllers ----
+
+    pub(super) fn due(&mut self, workload: WorkloadId) {
+        if self.due.insert(workload) {
+            let after = self.pace.controller;
+            self.queue(after, Event::Reconcile(workload));
+        }
+    }
+
+    pub(super) fn reconcile_daemon_sets(&mut self) {
+        let all: Vec<u32> = self.daemon_sets.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.due(WorkloadId { kind: WorkloadKind::DaemonSet, id });
+        }
+    }
+
+    pub(super) fn reconcile(&mut self, id: WorkloadId) {
+        self.due.remove(&id);
+        let Some(workload) = self.workload(id).cloned() else { return };
+        match id.kind {
+            WorkloadKind::Deployment => self.reconcile_deployment(id, &workload),
+            WorkloadKind::ReplicaSet => self.reconcile_replica_set(id, &workload),
+            WorkloadKind::StatefulSet => self.reconcile_stateful_set(id, &workload),
+            WorkloadKind::DaemonSet => self.reconcile_daemon_set(id, &workload),
+        }
+    }
+
+    fn set_status(&mut self, id: WorkloadId, status: WorkloadStatus) {
+        let Some(before) = self.workload(id).cloned() else { return };
+        if before.status == status {
+            return;
+        }
+        let version = self.next_version();
+        self.workloads_mut(id.kind).change(id.id, version, |workload| workload.status = status);
+        if let Some(owner) = before.owner {
+            self.due(owner);
+        }
+    }
+
+    /// The suffix of a ReplicaSet and of its pods: the same in every run.
+    fn suffix(&self, workload: &Workload) -> String {
+        let mut number = (workload.meta.uid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(workload.revision);
+        name_digits(&mut number, 9)
+    }
+
+    fn reconcile_deployment(&mut self, id: WorkloadId, deployment: &Workload) {
+        let sets: Vec<(u32, Arc<Workload>)> = self
+            .replica_sets
+            .in_namespace(&deployment.meta.namespace)
+            .filter(|(_, set)| set.owner == Some(id))
+            .map(|(set, held)| (set, held.clone()))
+            .collect();
+        let newest = sets.iter().find(|(_, set)| set.revision == deployment.revision).cloned();
+        let (newest_id, newest) = match newest {
+            Some(found) => found,
+            None => {
+                let hash = self.suffix(deployment);
+                let mut template = (*deployment.template).clone();
+                let mut labels = (*template.labels).clone();
+                labels.insert("pod-template-hash".into(), hash.as_str().into());
+                template.labels = Arc::new(labels);
+                let mut meta = self.new_meta(
+                    &deployment.meta.namespace.clone(),
+                    &format!("{}-{hash}", deployment.meta.name),
+                    &template.labels.clone(),
+                );
+                meta.annotations = deployment.meta.annotations.clone();
+                let mut selector = deployment.selector.clone();
+                selector.labels.insert("pod-template-hash".into(), hash.as_str().into());
+                let set = Workload {
+                    meta,
+                    kind: WorkloadKind::ReplicaSet,
+                    replicas: 0,
+                    selector,
+                    template: Arc::new(template),
+                    revision: deployment.revision,
+                    owner: Some(id),
+                    surge_and_unavailable: (0, 0),
+                    parallel: true,
+                    status: WorkloadStatus::default(),
+                };
+                let version = self.next_version();
+                let Some(set) = self.replica_sets.insert(set, version) else { return };
+                self.pods_of.entry(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set }).or_default();
+                let Some(held) = self.replica_sets.get(set).cloned() else { return };
+                (set, held)
+            }
+        };
+        let old: Vec<&(u32, Arc<Workload>)> = sets.iter().filter(|(set, _)| *set != newest_id).collect();
+        let old_wanted: u32 = old.iter().map(|(_, set)| set.replicas).sum();
+        let (surge, unavailable) = deployment.surge_and_unavailable;
+        let wanted = deployment.replicas;
+        let total = newest.replicas + old_wanted;
+        let scaled = if old_wanted == 0 {
+            wanted
+        } else {
+            (newest.replicas + (wanted + surge).saturating_sub(total)).min(wanted)
+        };
+        if scaled != newest.replicas {
+            self.scale(newest_id, scaled);
+        }
+        // Old pods go as far as enough are ready; those that are not ready go first anyway.
+        let ready: u32 = sets.iter().map(|(_, set)| set.status.ready).sum();
+        let mut may_go = ready.saturating_sub(wanted.saturating_sub(unavailable));
+        for (set, held) in &old {
+            let unready = held.replicas.saturating_sub(held.status.ready);
+            let go = held.replicas.min(unready + may_go);
+            may_go = may_go.saturating_sub(go.saturating_sub(unready));
+            if go > 0 {
+                self.scale(*set, held.replicas - go);
+            }
+        }
+        let status = WorkloadStatus {
+            replicas: sets.iter().map(|(_, set)| set.status.replicas).sum(),
+            updated: newest.status.replicas,
+            desired: wanted,
+            observed_generation: deployment.meta.generation,
+            ..deployment.status
+        };
+        self.set_status(id, status);
+    }
+
+    fn scale(&mut self, set: u32, replicas: u32) {
+        let version = self.next_version();
+        self.replica_sets.change(set, version, |set| {
+            set.replicas = replicas;
+            set.meta.generation += 1;
+        });
+        self.due(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set });
+    }
+
+    fn pod_from(&mut self, workload: &Workload, id: WorkloadId, name: &str, template: &Arc<PodTemplate>) -> Pod {
+        Pod {
+            meta: self.new_meta(&workload.meta.namespace, name, &template.labels),
+            template: template.clone(),
+            owner: Some(id),
+            mirror: None,
+            node: None,
+            phase: Phase::Pending,
+            ready: false,
+            ready_since: self.now,
+            started_at: None,
+            restarts: 0,
+            deletion: None,
+            unschedulable_why: None,
+            life: 0,
+        }
+    }
+
+    fn reconcile_replica_set(&mut self, id: WorkloadId, set: &Workload) {
+        let mut live: Vec<(u32, Arc<Pod>)> = self
+            .pods_of(id)
+            .filter_map(|pod| Some((pod, self.pods.get(pod)?.clone())))
+            .filter(|(_, pod)| pod.deletion.is_none() && !pod.is_finished())
+            .collect();
+        let wanted = set.replicas as usize;
+        let mut made = 0;
+        for _ in live.len()..wanted {
+            let mut number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let name = format!("{}-{}", set.meta.name, name_digits(&mut number, 5));
+            let pod = self.pod_from(set, id, &name, &set.template);
+            made += u32::from(self.insert_pod(pod).is_some());
+        }
+        if live.len() > wanted {
+            // Those without a node go first, then those that are not ready, then the youngest.
+            live.sort_by_key(|(pod, held)| (held.node.is_some(), held.ready, std::cmp::Reverse(*pod)));
+            for (pod, _) in live.iter().take(live.len() - wanted) {
+                self.end_pod(*pod, None);
+            }
+        }
+        if made > 0 {
+            self.wake_scheduler();
+        }
+        let replicas = u32::try_from(live.len().min(wanted)).unwrap_or(u32::MAX) + made;
+        let status = WorkloadStatus {
+            replicas,
+            updated: replicas,
+            desired: set.replicas,
+            observed_generation: set.meta.generation,
+            ..self.workload(id).map(|set| set.status).unwrap_or_default()
+        };
+        self.set_status(id, status);
+    }
+
+    fn reconcile_stateful_set(&mut self, id: WorkloadId, set: &Workload) {
+        let mut by_name: BTreeMap<Text, (u32, Arc<Pod>)> = BTreeMap::new();
+        for pod in self.pods_of(id) {
+            if let Some(held) = self.pods.get(pod) {
+                by_name.insert(held.meta.name.clone(), (pod, held.clone()));
+            }
+        }
+        let name = |ordinal: u32| format!("{}-{ordinal}", set.meta.name);
+        let mut made = 0;
+        let mut all_ready = true;
+        for ordinal in 0..set.replicas {
+            match by_name.get(name(ordinal).as_str()) {
+                None => {
+                    let mut template = (*set.template).clone();
+                    template.claims =
+                        template.claims.iter().map(|claim| format!("{claim}-{}", name(ordinal)).into()).collect();
+                    let mut labels = (*template.labels).clone();
+                    labels.insert("statefulset.kubernetes.io/pod-name".into(), name(ordinal).into());
+                    labels.insert(
+                        "controller-revision-hash".into(),
+                        format!("{}-{}", set.meta.name, set.revision).into(),
+                    );
+                    template.labels = Arc::new(labels);
+                    let pod = self.pod_from(set, id, &name(ordinal), &Arc::new(template));
+                    made += u32::from(self.insert_pod(pod).is_some());
+                    all_ready = false;
+                }
+                Some((_, pod)) => all_ready &= pod.is_healthy(),
+            }
+            if !all_ready && !set.parallel {
+                break;
+            }
+        }
+        let revision = format!("{}-{}", set.meta.name, set.revision);
+        let is_new =
+            |pod: &Pod| pod.meta.labels.get("controller-revision-hash").map(AsRef::as_ref) == Some(revision.as_str());
+        if all_ready {
+            let over =
+                by_name.iter().filter(|(found, _)| (0..set.replicas).all(|ordinal| name(ordinal) != found.as_ref()));
+            let old = (0..set.replicas).rev().filter_map(|ordinal| by_name.get(name(ordinal).as_str()));
+            let next =
+                over.map(|(_, found)| found).next_back().or_else(|| old.into_iter().find(|(_, pod)| !is_new(pod)));
+            if let Some((pod, _)) = next.cloned() {
+                self.end_pod(pod, None);
+            }
+        }
+        if made > 0 {
+            self.wake_scheduler();
+        }
+        let status = WorkloadStatus {
+            replicas: u32::try_from(by_name.len()).unwrap_or(u32::MAX) + made,
+            updated: u32::try_from(by_name.values().filter(|(_, pod)| is_new(pod)).count()).unwrap_or(0) + made,
+            desired: set.replicas,
+            observed_generation: set.meta.generation,
+            ..self.workload(id).map(|set| set.status).unwrap_or_default()
+        };
+        self.set_status(id, status);
+    }
+
+    fn reconcile_daemon_set(&mut self, id: WorkloadId, set: &Workload) {
+        let mut by_node: BTreeMap<u32, (u32, Arc<Pod>)> = BTreeMap::new();
+        for pod in self.pods_of(id) {
+            if let Some(held) = self.pods.get(pod)
+                && let Some(node) = held.node
+            {
+                by_node.insert(node, (pod, held.clone()));
+            }
+        }
+        let eligible: Vec<u32> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| super::schedule::daemon_belongs(&set.template, node))
+            .map(|(id, _)| id)
+            .collect();
+        let desired = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
+        let revision: Text = set.revision.to_string().into();
+        let key = "pod-template-generation";
+        let mut made = 0;
+        for node in &eligible {
+            if by_node.contains_key(node) {
+                continue;
+            }
+            let mut number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let name = format!("{}-{}", set.meta.name, name_digits(&mut number, 5));
+            let mut pod = self.pod_from(set, id, &name, &set.template);
+            let mut labels = (*pod.meta.labels).clone();
+            labels.insert(key.into(), revision.clone());
+            pod.meta.labels = Arc::new(labels) as Labels;
+            if let Some(pod) = self.insert_pod(pod) {
+                self.bind(pod, *node);
+                made += 1;
+            }
+        }
+        let is_new = |pod: &Pod| pod.meta.labels.get(key) == Some(&revision);
+        let unavailable = by_node.values().filter(|(_, pod)| !pod.is_healthy()).count();
+        let mut may_go = (set.surge_and_unavailable.1.max(1) as usize).saturating_sub(unavailable);
+        let mut ends = Vec::new();
+        for (node, (pod, held)) in &by_node {
+            if eligible.binary_search(node).is_err()
+                && !self.nodes.get(*node).is_some_and(|node| super::schedule::daemon_stays(&set.template, node))
+            {
+                ends.push(*pod);
+            } else if !is_new(held) && held.deletion.is_none() && (may_go > 0 || !held.ready) {
+                may_go = may_go.saturating_sub(usize::from(held.ready));
+                ends.push(*pod);
+            }
+        }
+        for pod in ends {
+            self.end_pod(pod, None);
+        }
+        let updated = by_node.values().filter(|(_, pod)| is_new(pod) && pod.deletion.is_none()).count();
+        let status = WorkloadStatus {
+            replicas: u32::try_from(by_node.len()).unwrap_or(u32::MAX) + made,
+            updated: u32::try_from(updated).unwrap_or(u32::MAX) + made,
+            desired,
+            observed_generation: set.meta.generation,
+            ..self.workload(id).map(|set| set.status).unwrap_or_default()
+        };
+        self.set_status(id, status);
+    }
+}
+
+/// What a pod takes of its node.
+pub(super) fn requests(template: &PodTemplate) -> super::object::Resources {
+    super::object::Resources { pods: 1, ..template.requests }
+}
+
+/// Characters as Kubernetes draws them for names.
+fn name_digits(number: &mut u64, count: usize) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    *number ^= *number >> 29;
+    *number = number.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    *number ^= *number >> 32;
+    (0..count)
+        .map(|_| {
+            let digit = ALPHABET[(*number % ALPHABET.len() as u64) as usize];
+            *number = *number / ALPHABET.len() as u64 + 0x5851_f42d;
+            char::from(digit)
+        })
+        .collect()
+}

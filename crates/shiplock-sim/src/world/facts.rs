@@ -1,0 +1,204 @@
+//! The world as Shiplock's server sees it through the API: the stand-in for translation and caches.
+
+use std::sync::Arc;
+
+use shiplock_cluster::port::DrainPod;
+use shiplock_core::facts::{
+    AddonFacts, ApiServerFacts, BudgetFacts, ClusterFacts, ControlPlaneComponent, ControlPlanePodFacts, NodeFacts,
+    NodeOwner, PodFacts, Readiness, WorkloadFacts,
+};
+use shiplock_core::id::{ClusterUid, NodeName, ObjectUid};
+use shiplock_core::version::KubernetesVersion;
+
+use super::World;
+use super::object::{Effect, Node, Pod, PodTemplate, Taint, Workload, WorkloadKind, uuid_text};
+
+/// The annotation that marks a node as ours.
+pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
+
+/// The UID of an object as the API tells it.
+pub fn object_uid(uid: u128) -> ObjectUid {
+    ObjectUid::new(uuid_text(uid))
+}
+
+impl World {
+    /// Facts of a node.
+    pub fn node_facts(&self, node: &Node) -> NodeFacts {
+        let owner =
+            node.meta.annotations.get(OWNER_ANNOTATION).and_then(|text| serde_json::from_str::<NodeOwner>(text).ok());
+        let hard = |taint: &Taint| taint.effect != Effect::PreferNoSchedule;
+        NodeFacts {
+            uid: object_uid(node.meta.uid),
+            machine_id: node.info.machine_id.to_string(),
+            boot_id: node.info.boot_id.to_string(),
+            architecture: node.info.architecture.to_string(),
+            kubelet_version: node.info.kubelet_version.to_string(),
+            container_runtime_version: node.info.container_runtime_version.to_string(),
+            ready: if node.is_ready() {
+                Readiness::Ready
+            } else {
+                Readiness::NotReady { why: node.not_ready_why.to_string() }
+            },
+            unschedulable: node.unschedulable,
+            owner,
+            taints: node.all_taints().filter(hard).map(|taint| taint.key.to_string()).collect(),
+            labels: node.meta.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        }
+    }
+
+    /// The name of the controller of a pod, as its owner reference has it.
+    fn controller(&self, pod: &Pod) -> Option<(&'static str, &Arc<Workload>)> {
+        let owner = pod.owner?;
+        Some((owner.kind.word(), self.workload(owner)?))
+    }
+
+    /// The cluster as a watch-fed cache shows it at this moment. Pods only where `with_pods`: nothing that decides looks
+    /// at them.
+    pub fn cluster_facts(&self, with_pods: bool) -> ClusterFacts {
+        let nodes =
+            self.nodes().iter().map(|(_, node)| (NodeName::new(node.meta.name.to_string()), self.node_facts(node)));
+        let mut workloads = Vec::new();
+        let mut addons = Vec::new();
+        for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet] {
+            for (_, workload) in self.workloads(kind).iter() {
+                workloads.push(workload_facts(workload));
+                addons.extend(addon_facts(workload));
+            }
+        }
+        let budgets = self.budgets().iter().map(|(_, budget)| BudgetFacts {
+            namespace: budget.meta.namespace.to_string(),
+            name: budget.meta.name.to_string(),
+            disruptions_allowed: i64::from(budget.allowed),
+            expected_pods: i64::from(budget.expected),
+        });
+        let pods = self.pods().iter().filter(|(_, pod)| with_pods && !pod.is_finished()).map(|(_, pod)| PodFacts {
+            namespace: pod.meta.namespace.to_string(),
+            name: pod.meta.name.to_string(),
+            uid: object_uid(pod.meta.uid),
+            node: pod
+                .node
+                .and_then(|node| self.nodes().get(node))
+                .map(|node| NodeName::new(node.meta.name.to_string())),
+            controller: self.controller(pod).map(|(kind, owner)| format!("{kind}/{}", owner.meta.name)),
+            is_mirror: pod.mirror.is_some(),
+            tolerates_unschedulable: tolerates_cordon(&pod.template),
+        });
+        let mut control_plane_pods = Vec::new();
+        for (_, node) in self
+            .nodes()
+            .iter()
+            .filter(|(_, node)| node.meta.labels.contains_key("node-role.kubernetes.io/control-plane"))
+        {
+            for component in ControlPlaneComponent::ALL {
+                if let Some(pod) = self.pods().find("kube-system", &format!("{}-{}", component.name(), node.meta.name))
+                {
+                    control_plane_pods.push(ControlPlanePodFacts {
+                        node: NodeName::new(node.meta.name.to_string()),
+                        component,
+                        image: pod.template.containers.first().map(|(_, image)| image.to_string()).unwrap_or_default(),
+                        ready: pod.ready,
+                        restarts: i64::from(pod.restarts),
+                    });
+                }
+            }
+        }
+        ClusterFacts {
+            uid: ClusterUid::new(uuid_text(self.cluster_uid())),
+            observed_at: self.now().timestamp(),
+            api_servers: self.api_servers(),
+            nodes: nodes.collect(),
+            pods: pods.collect(),
+            budgets: budgets.collect(),
+            workloads,
+            control_plane_pods,
+            addons,
+        }
+    }
+
+    /// The API servers that answer; where none does, those that are there.
+    fn api_servers(&self) -> Vec<ApiServerFacts> {
+        let mut found = Vec::new();
+        for (id, node) in self.nodes().iter() {
+            let Some(machine) = self.machine(id) else { continue };
+            let Some(pod) = machine.static_pods.get(&ControlPlaneComponent::KubeApiserver) else { continue };
+            let image = pod.running.as_ref().unwrap_or(&pod.image);
+            if let Some(version) = image.rsplit_once(':').and_then(|(_, tag)| tag.parse::<KubernetesVersion>().ok()) {
+                found.push(ApiServerFacts { address: format!("{}:6443", node.meta.name), version });
+            }
+        }
+        if found.is_empty()
+            && let Some(version) = self.api_version_elsewhere()
+        {
+            found.push(ApiServerFacts { address: "api:6443".to_owned(), version });
+        }
+        found
+    }
+
+    /// Where no master is a node, the API server is at the newest kubelet's version at least.
+    fn api_version_elsewhere(&self) -> Option<KubernetesVersion> {
+        self.nodes()
+            .iter()
+            .filter_map(|(_, node)| KubernetesVersion::parse_reported(&node.info.kubelet_version).ok())
+            .max()
+    }
+
+    /// The pods of a node as a drain sees them.
+    pub fn drain_pods(&self, node: u32) -> Vec<DrainPod> {
+        let pods = self.pods_on(node).filter_map(|id| self.pods().get(id)).filter(|pod| !pod.is_finished());
+        pods.map(|pod| self.drain_pod(pod)).collect()
+    }
+
+    /// A pod as a drain sees it.
+    pub fn drain_pod(&self, pod: &Pod) -> DrainPod {
+        let owner =
+            self.controller(pod).map(|(kind, owner)| match owner.owner.and_then(|above| self.workload(above)) {
+                Some(above) => format!("Deployment {}", above.meta.name),
+                None => format!("{kind} {}", owner.meta.name),
+            });
+        let budgets =
+            self.budgets_of(&pod.meta.namespace, &pod.meta.labels).filter_map(|budget| self.budgets().get(budget));
+        DrainPod {
+            namespace: pod.meta.namespace.to_string(),
+            name: pod.meta.name.to_string(),
+            uid: object_uid(pod.meta.uid),
+            owner,
+            is_mirror: pod.mirror.is_some(),
+            is_daemon: pod.owner.is_some_and(|owner| owner.kind == WorkloadKind::DaemonSet),
+            tolerates_unschedulable: tolerates_cordon(&pod.template),
+            is_terminating: pod.deletion.is_some(),
+            grace_seconds: pod.template.grace_seconds,
+            budgets: budgets.map(|budget| format!("{}/{}", budget.meta.namespace, budget.meta.name)).collect(),
+        }
+    }
+}
+
+fn tolerates_cordon(template: &PodTemplate) -> bool {
+    let cordon = Taint { key: "node.kubernetes.io/unschedulable".into(), value: "".into(), effect: Effect::NoSchedule };
+    super::schedule::tolerates(template, &cordon)
+}
+
+fn workload_facts(workload: &Workload) -> WorkloadFacts {
+    let desired = if workload.kind == WorkloadKind::DaemonSet { workload.status.desired } else { workload.replicas };
+    WorkloadFacts {
+        kind: workload.kind.word().to_owned(),
+        namespace: workload.meta.namespace.to_string(),
+        name: workload.meta.name.to_string(),
+        desired: i64::from(desired),
+        ready: i64::from(workload.status.ready),
+    }
+}
+
+/// kube-proxy and CoreDNS, where kubeadm puts them.
+fn addon_facts(workload: &Workload) -> Option<AddonFacts> {
+    let expected = [("kube-proxy", WorkloadKind::DaemonSet), ("coredns", WorkloadKind::Deployment)];
+    let name = workload.meta.name.to_string();
+    if &*workload.meta.namespace != "kube-system" || !expected.contains(&(name.as_str(), workload.kind)) {
+        return None;
+    }
+    let status = workload.status;
+    let desired = if workload.kind == WorkloadKind::DaemonSet { status.desired } else { workload.replicas };
+    let image = workload.template.containers.first().map(|(_, image)| image.to_string()).unwrap_or_default();
+    let rolled_out = status.observed_generation >= workload.meta.generation
+        && [status.updated, status.ready, status.replicas].iter().all(|count| *count == desired);
+    Some(AddonFacts { name, image, rolled_out, edits: Vec::new() })
+}

@@ -1,0 +1,553 @@
+//! The world: a Kubernetes cluster and its machines under virtual time.
+//!
+//! All change goes through methods of [`World`], which keep what is derived (pods of a node, requests in use, budgets)
+//! and queue what follows (controllers, kubelets, probes). [`World::advance`] lets time pass; nothing is looked at that
+//! did not change. A clone is a world of its own that goes on from the same moment with the same luck.
+
+mod build;
+mod control;
+mod disruption;
+mod facts;
+mod kubelet;
+mod machine;
+mod moment;
+mod object;
+mod schedule;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+pub use self::build::{NodeSpec, WorkloadSpec};
+pub use self::disruption::{DeleteAnswer, EvictAnswer};
+pub use self::facts::{OWNER_ANNOTATION, object_uid};
+pub use self::machine::{
+    Etcd, EtcdMember, Executable, Installed, Machine, MachineFaults, StaticPod, Unit, UnitState, Work,
+};
+pub use self::moment::Moment;
+pub use self::object::{
+    Behaviour, Budget, Deletion, Effect, JsonObject, Keep, Labels, Lease, Meta, Node, NodeInfo, Operator, Phase, Pod,
+    PodTemplate, PodTerm, Requirement, Resources, Selector, Service, Share, Spread, Taint, Toleration, VolumeClaim,
+    Workload, WorkloadId, WorkloadKind, WorkloadStatus, labels, uuid_number, uuid_text,
+};
+pub use self::table::{Change, ChangeKind, Object, Table, Text, TooOld};
+
+/// How long things take that no template says.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// From a change to what a controller does about it.
+    pub controller: Duration,
+    /// From a pod without a node to the attempt to bind it.
+    pub scheduler: Duration,
+    /// From the start of a kubelet to its first words to the API server.
+    pub kubelet_start: Duration,
+    /// From there to a Ready node.
+    pub node_ready: Duration,
+    /// So long without a word from a kubelet its node stays Ready.
+    pub node_monitor_grace: Duration,
+    /// From the start of a static pod to its health.
+    pub static_pod: Duration,
+    /// From power to running services.
+    pub boot: Duration,
+    /// How far each of these is drawn longer or shorter, in hundredths; 0 takes no luck.
+    pub jitter_percent: u32,
+    /// Nodes that the scheduler finds before it stops looking for better ones.
+    pub scheduler_candidates: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            controller: Duration::from_millis(50),
+            scheduler: Duration::from_millis(30),
+            kubelet_start: Duration::from_millis(1_500),
+            node_ready: Duration::from_secs(2),
+            node_monitor_grace: Duration::from_secs(40),
+            static_pod: Duration::from_secs(3),
+            boot: Duration::from_secs(35),
+            jitter_percent: 20,
+            scheduler_candidates: 16,
+        }
+    }
+}
+
+/// The world.
+#[derive(Clone, Debug)]
+pub struct World {
+    now: Moment,
+    version: u64,
+    uids: u64,
+    luck: ChaCha8Rng,
+    sequence: u64,
+    queue: BinaryHeap<Reverse<Queued>>,
+    pace: Arc<Pace>,
+    cluster_uid: u128,
+    nodes: Table<Node>,
+    pods: Table<Pod>,
+    deployments: Table<Workload>,
+    replica_sets: Table<Workload>,
+    stateful_sets: Table<Workload>,
+    daemon_sets: Table<Workload>,
+    budgets: Table<Budget>,
+    leases: Table<Lease>,
+    claims: Table<VolumeClaim>,
+    services: Table<Service>,
+    others: BTreeMap<Text, Table<JsonObject>>,
+    changes_kept_max: usize,
+    machines: Vec<Option<Arc<Machine>>>,
+    etcd: Etcd,
+    /// Pods bound to each node, by the id of the node.
+    pods_on: Vec<Arc<BTreeSet<u32>>>,
+    /// Requests of the pods bound to each node.
+    used: Vec<Resources>,
+    /// Pods of each workload.
+    pods_of: BTreeMap<WorkloadId, Arc<BTreeSet<u32>>>,
+    unbound: BTreeSet<u32>,
+    scheduling: bool,
+    /// Reconciliations that are queued.
+    due: BTreeSet<WorkloadId>,
+    budgets_due: BTreeSet<u32>,
+    /// Pods that each budget selects.
+    pods_in: BTreeMap<u32, Arc<BTreeSet<u32>>>,
+    /// Where the scheduler goes on looking.
+    scheduler_at: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Queued {
+    at: Moment,
+    sequence: u64,
+    event: Event,
+}
+
+/// What happens by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Schedule,
+    Reconcile(WorkloadId),
+    ReconcileBudget(u32),
+    PodStarts { pod: u32, life: u32 },
+    PodReady { pod: u32, life: u32 },
+    PodEnds { pod: u32, life: u32 },
+    KubeletSpeaks { node: u32, run: u32 },
+    KubeletReady { node: u32, run: u32 },
+    NodeSilent { node: u32, run: u32 },
+    NodeEvicts { node: u32, run: u32 },
+    StaticPodUp { node: u32, component: shiplock_core::facts::ControlPlaneComponent, run: u32 },
+    Booted { node: u32, boot: u32 },
+    UnitEnds { node: u32, unit: Text, boot: u32 },
+}
+
+impl World {
+    /// An empty cluster. Tables keep `changes_kept_max` changes each for watches; 0 where nobody watches.
+    pub fn new(seed: u64, begin: Moment, pace: Pace, changes_kept_max: usize) -> Self {
+        let mut luck = ChaCha8Rng::seed_from_u64(seed);
+        let cluster_uid = u128::from(luck.next_u64()) << 64 | u128::from(luck.next_u64());
+        Self {
+            now: begin,
+            version: 1,
+            uids: 0,
+            luck,
+            sequence: 0,
+            queue: BinaryHeap::new(),
+            pace: Arc::new(pace),
+            cluster_uid,
+            nodes: Table::new(changes_kept_max),
+            pods: Table::new(changes_kept_max),
+            deployments: Table::new(changes_kept_max),
+            replica_sets: Table::new(changes_kept_max),
+            stateful_sets: Table::new(changes_kept_max),
+            daemon_sets: Table::new(changes_kept_max),
+            budgets: Table::new(changes_kept_max),
+            leases: Table::new(changes_kept_max),
+            claims: Table::new(changes_kept_max),
+            services: Table::new(changes_kept_max),
+            others: BTreeMap::new(),
+            changes_kept_max,
+            machines: Vec::new(),
+            etcd: Etcd::default(),
+            pods_on: Vec::new(),
+            used: Vec::new(),
+            pods_of: BTreeMap::new(),
+            unbound: BTreeSet::new(),
+            scheduling: false,
+            due: BTreeSet::new(),
+            budgets_due: BTreeSet::new(),
+            pods_in: BTreeMap::new(),
+            scheduler_at: 0,
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// The newest resource version.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How long things take.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Sets how long things take from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = Arc::new(pace);
+    }
+
+    /// The UID of namespace `kube-system`.
+    pub fn cluster_uid(&self) -> u128 {
+        self.cluster_uid
+    }
+
+    /// Sets the UID of namespace `kube-system`, as read from elsewhere.
+    pub fn set_cluster_uid(&mut self, uid: u128) {
+        self.cluster_uid = uid;
+    }
+
+    /// Nodes.
+    pub fn nodes(&self) -> &Table<Node> {
+        &self.nodes
+    }
+
+    /// Pods.
+    pub fn pods(&self) -> &Table<Pod> {
+        &self.pods
+    }
+
+    /// Controllers of a kind.
+    pub fn workloads(&self, kind: WorkloadKind) -> &Table<Workload> {
+        match kind {
+            WorkloadKind::Deployment => &self.deployments,
+            WorkloadKind::ReplicaSet => &self.replica_sets,
+            WorkloadKind::StatefulSet => &self.stateful_sets,
+            WorkloadKind::DaemonSet => &self.daemon_sets,
+        }
+    }
+
+    fn workloads_mut(&mut self, kind: WorkloadKind) -> &mut Table<Workload> {
+        match kind {
+            WorkloadKind::Deployment => &mut self.deployments,
+            WorkloadKind::ReplicaSet => &mut self.replica_sets,
+            WorkloadKind::StatefulSet => &mut self.stateful_sets,
+            WorkloadKind::DaemonSet => &mut self.daemon_sets,
+        }
+    }
+
+    /// One controller.
+    pub fn workload(&self, id: WorkloadId) -> Option<&Arc<Workload>> {
+        self.workloads(id.kind).get(id.id)
+    }
+
+    /// PodDisruptionBudgets.
+    pub fn budgets(&self) -> &Table<Budget> {
+        &self.budgets
+    }
+
+    /// Leases.
+    pub fn leases(&self) -> &Table<Lease> {
+        &self.leases
+    }
+
+    /// PersistentVolumeClaims.
+    pub fn claims(&self) -> &Table<VolumeClaim> {
+        &self.claims
+    }
+
+    /// Services.
+    pub fn services(&self) -> &Table<Service> {
+        &self.services
+    }
+
+    /// Objects that are kept and not modelled, by resource such as `configmaps` or `deployments.example.com`.
+    pub fn others(&self, resource: &str) -> Option<&Table<JsonObject>> {
+        self.others.get(resource)
+    }
+
+    /// The resources of which such objects were ever kept.
+    pub fn other_resources(&self) -> impl Iterator<Item = &Text> {
+        self.others.keys()
+    }
+
+    /// The machine under a node, by the id of the node.
+    pub fn machine(&self, node: u32) -> Option<&Arc<Machine>> {
+        self.machines.get(node as usize)?.as_ref()
+    }
+
+    /// etcd.
+    pub fn etcd(&self) -> &Etcd {
+        &self.etcd
+    }
+
+    /// The ids of the pods that are bound to a node.
+    pub fn pods_on(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        self.pods_on.get(node as usize).into_iter().flat_map(|pods| pods.iter().copied())
+    }
+
+    /// The ids of the pods of a controller.
+    pub fn pods_of(&self, workload: WorkloadId) -> impl Iterator<Item = u32> + '_ {
+        self.pods_of.get(&workload).into_iter().flat_map(|pods| pods.iter().copied())
+    }
+
+    /// The ids of pods that found no place yet.
+    pub fn unbound(&self) -> impl Iterator<Item = u32> + '_ {
+        self.unbound.iter().copied()
+    }
+
+    /// The requests of the pods that are bound to a node.
+    pub fn used(&self, node: u32) -> Resources {
+        self.used.get(node as usize).copied().unwrap_or_default()
+    }
+
+    /// When something happens next by itself.
+    pub fn next_at(&self) -> Option<Moment> {
+        self.queue.peek().map(|queued| queued.0.at)
+    }
+
+    /// Lets time pass, with everything that happens until then.
+    pub fn advance(&mut self, to: Moment) {
+        while self.next_at().is_some_and(|at| at <= to) {
+            self.step();
+        }
+        self.now = self.now.max(to);
+    }
+
+    /// Lets the next thing happen; false where nothing ever does.
+    pub fn step(&mut self) -> bool {
+        let Some(Reverse(Queued { at, event, .. })) = self.queue.pop() else { return false };
+        self.now = self.now.max(at);
+        match event {
+            Event::Schedule => self.schedule(),
+            Event::Reconcile(workload) => self.reconcile(workload),
+            Event::ReconcileBudget(budget) => self.reconcile_budget(budget),
+            Event::PodStarts { pod, life } => self.pod_starts(pod, life),
+            Event::PodReady { pod, life } => self.pod_ready(pod, life),
+            Event::PodEnds { pod, life } => self.pod_ends(pod, life),
+            Event::KubeletSpeaks { node, run } => self.kubelet_speaks(node, run),
+            Event::KubeletReady { node, run } => self.kubelet_ready(node, run),
+            Event::NodeSilent { node, run } => self.node_silent(node, run),
+            Event::NodeEvicts { node, run } => self.node_evicts(node, run),
+            Event::StaticPodUp { node, component, run } => self.static_pod_up(node, component, run),
+            Event::Booted { node, boot } => self.booted(node, boot),
+            Event::UnitEnds { node, unit, boot } => self.unit_ends(node, &unit, boot),
+        }
+        true
+    }
+
+    fn queue(&mut self, after: Duration, event: Event) {
+        let percent = self.pace.jitter_percent;
+        let after = if percent == 0 || after.is_zero() {
+            after
+        } else {
+            let factor = self.luck.random_range(100 - percent.min(99)..=100 + percent);
+            after * factor / 100
+        };
+        self.sequence += 1;
+        self.queue.push(Reverse(Queued { at: self.now + after, sequence: self.sequence, event }));
+    }
+
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// A UID that nobody has.
+    pub fn new_uid(&mut self) -> u128 {
+        self.uids += 1;
+        (self.cluster_uid & !0xffff_ffff_ffff_ffff) | u128::from(self.uids)
+    }
+
+    /// What a new object has.
+    pub fn new_meta(&mut self, namespace: &str, name: &str, labels: &Labels) -> Meta {
+        Meta {
+            namespace: Text::from(namespace),
+            name: Text::from(name),
+            uid: self.new_uid(),
+            version: 0,
+            generation: 1,
+            created_at: self.now,
+            labels: labels.clone(),
+            annotations: Labels::default(),
+        }
+    }
+
+    // ---- change of objects ----
+
+    /// Changes a Node: labels, annotations, taints, cordon. False where there is none with the id.
+    pub fn change_node(&mut self, id: u32, change: impl FnOnce(&mut Node)) -> bool {
+        let version = self.next_version();
+        let before = self.nodes.get(id).cloned();
+        if !self.nodes.change(id, version, change) {
+            return false;
+        }
+        if let (Some(before), Some(after)) = (before, self.nodes.get(id).cloned()) {
+            let opened = (before.unschedulable && !after.unschedulable) || (!before.is_ready() && after.is_ready());
+            if opened || before.taints != after.taints || before.meta.labels != after.meta.labels {
+                self.wake_scheduler();
+                self.reconcile_daemon_sets();
+            }
+        }
+        true
+    }
+
+    /// Deletes a Node object. Its machine stays.
+    pub fn delete_node(&mut self, id: u32) -> bool {
+        let version = self.next_version();
+        if self.nodes.remove(id, version).is_none() {
+            return false;
+        }
+        // Its pods are collected.
+        let pods: Vec<u32> = self.pods_on(id).collect();
+        for pod in pods {
+            self.remove_pod(pod);
+        }
+        self.reconcile_daemon_sets();
+        true
+    }
+
+    /// Changes a machine.
+    pub fn change_machine(&mut self, node: u32, change: impl FnOnce(&mut Machine)) {
+        if let Some(Some(machine)) = self.machines.get_mut(node as usize) {
+            change(Arc::make_mut(machine));
+        }
+    }
+
+    /// Changes etcd: alarms, learners.
+    pub fn change_etcd(&mut self, change: impl FnOnce(&mut Etcd)) {
+        change(&mut self.etcd);
+    }
+
+    /// Changes a pod as nobody but a test or an operator would; its binding must stay.
+    pub fn change_pod(&mut self, id: u32, change: impl FnOnce(&mut Pod)) -> bool {
+        let version = self.next_version();
+        self.pods.change(id, version, change)
+    }
+
+    /// Changes the spec of a workload: replicas, template. Controllers follow.
+    pub fn change_workload(&mut self, id: WorkloadId, change: impl FnOnce(&mut Workload)) -> bool {
+        let version = self.next_version();
+        let changed = self.workloads_mut(id.kind).change(id.id, version, |workload| {
+            let template = workload.template.clone();
+            change(workload);
+            workload.meta.generation += 1;
+            if *workload.template != *template {
+                workload.revision += 1;
+            }
+        });
+        self.due(id);
+        changed
+    }
+
+    /// Deletes a workload with its pods.
+    pub fn delete_workload(&mut self, id: WorkloadId) -> bool {
+        let version = self.next_version();
+        if self.workloads_mut(id.kind).remove(id.id, version).is_none() {
+            return false;
+        }
+        let sets: Vec<WorkloadId> = self
+            .replica_sets
+            .iter()
+            .filter(|(_, set)| set.owner == Some(id))
+            .map(|(set, _)| WorkloadId { kind: WorkloadKind::ReplicaSet, id: set })
+            .collect();
+        for set in sets {
+            self.delete_workload(set);
+        }
+        let pods: Vec<u32> = self.pods_of(id).collect();
+        for pod in pods {
+            self.end_pod(pod, None);
+        }
+        true
+    }
+
+    /// Changes the spec of a budget; its status follows.
+    pub fn change_budget(&mut self, id: u32, change: impl FnOnce(&mut Budget)) -> bool {
+        let version = self.next_version();
+        let changed = self.budgets.change(id, version, |budget| {
+            change(budget);
+            budget.meta.generation += 1;
+        });
+        self.gather_budget(id);
+        self.budget_due(id);
+        changed
+    }
+
+    /// Deletes a budget.
+    pub fn delete_budget(&mut self, id: u32) -> bool {
+        let version = self.next_version();
+        self.budgets.remove(id, version).is_some()
+    }
+
+    /// Creates a Lease; none where there is one of the name.
+    pub fn create_lease(&mut self, lease: Lease) -> Option<u32> {
+        let version = self.next_version();
+        self.leases.insert(lease, version)
+    }
+
+    /// Replaces a Lease if it still has the version; else false (409).
+    pub fn replace_lease(&mut self, id: u32, expected_version: Option<u64>, change: impl FnOnce(&mut Lease)) -> bool {
+        match self.leases.get(id) {
+            Some(found) if expected_version.is_none_or(|version| version == found.meta.version) => {}
+            _ => return false,
+        }
+        let version = self.next_version();
+        self.leases.change(id, version, change)
+    }
+
+    /// Deletes a Lease.
+    pub fn delete_lease(&mut self, id: u32) -> bool {
+        let version = self.next_version();
+        self.leases.remove(id, version).is_some()
+    }
+
+    /// Keeps an object that is not modelled; none where there is one of the name.
+    pub fn create_other(&mut self, resource: &str, object: JsonObject) -> Option<u32> {
+        let version = self.next_version();
+        let kept = self.changes_kept_max;
+        self.others.entry(Text::from(resource)).or_insert_with(|| Table::new(kept)).insert(object, version)
+    }
+
+    /// Changes an object that is not modelled.
+    pub fn change_other(&mut self, resource: &str, id: u32, change: impl FnOnce(&mut JsonObject)) -> bool {
+        let version = self.next_version();
+        self.others.get_mut(resource).is_some_and(|table| table.change(id, version, change))
+    }
+
+    /// Deletes an object that is not modelled.
+    pub fn delete_other(&mut self, resource: &str, id: u32) -> bool {
+        let version = self.next_version();
+        self.others.get_mut(resource).is_some_and(|table| table.remove(id, version).is_some())
+    }
+
+    /// The addresses behind a Service: the ids of its ready pods.
+    pub fn endpoints(&self, service: &Service) -> Vec<u32> {
+        let Some(selector) = &service.selector else { return Vec::new() };
+        let matches = |pod: &Pod| selector.iter().all(|(key, value)| pod.meta.labels.get(key) == Some(value));
+        let pods = self.pods.in_namespace(&service.meta.namespace);
+        pods.filter(|(_, pod)| pod.ready && pod.deletion.is_none() && matches(pod)).map(|(id, _)| id).collect()
+    }
+
+    /// Drops the changes that are kept for watches, as a compaction of etcd does: each watch begins anew (410).
+    pub fn compact(&mut self) {
+        self.nodes.compact();
+        self.pods.compact();
+        for kind in WorkloadKind::ALL {
+            self.workloads_mut(kind).compact();
+        }
+        self.budgets.compact();
+        self.leases.compact();
+        self.claims.compact();
+        self.services.compact();
+        self.others.values_mut().for_each(Table::compact);
+    }
+}

@@ -1,0 +1,116 @@
+//! What the world promises.
+
+use std::time::Duration;
+
+use super::*;
+
+fn world(seed: u64, nodes: usize) -> World {
+    let mut world = World::new(seed, Moment(1_800_000_000_000), Pace::default(), 1_000);
+    for index in 1..=nodes {
+        world.add_node(&NodeSpec::worker(&format!("n{index}"), "v1.35.4", "v1.6.20")).unwrap();
+    }
+    world
+}
+
+fn ready(world: &World, id: WorkloadId) -> u32 {
+    world.workload(id).unwrap().status.ready
+}
+
+#[test]
+fn a_deployment_comes_up_survives_a_drain_and_rolls_out_a_new_image() {
+    let mut world = world(1, 3);
+    let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::Deployment, "shop", "cart", 4)).unwrap();
+    world.settle(Duration::from_secs(60));
+    assert_eq!(ready(&world, id), 4);
+    world.change_node(0, |node| node.unschedulable = true);
+    for pod in world.drain_pods(0) {
+        assert_eq!(world.evict(&pod.namespace, &pod.name, uuid_number(pod.uid.as_str())), EvictAnswer::Accepted);
+    }
+    world.settle(Duration::from_secs(60));
+    assert_eq!((ready(&world, id), world.pods_on(0).count()), (4, 0));
+    world.change_workload(id, |workload| {
+        std::sync::Arc::make_mut(&mut workload.template).containers[0].1 = "registry.example/app:2".into();
+    });
+    world.settle(Duration::from_secs(300));
+    assert_eq!(ready(&world, id), 4);
+    let new = world.pods().iter().filter(|(_, pod)| &*pod.template.containers[0].1 == "registry.example/app:2").count();
+    assert_eq!((new, world.pods().len()), (4, 4));
+}
+
+#[test]
+fn a_budget_counts_as_upstream_does_and_refuses_the_second_eviction_until_the_first_pod_is_replaced() {
+    let mut world = world(2, 3);
+    let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::Deployment, "shop", "cart", 3)).unwrap();
+    let keep = Keep::MinAvailable(Share::Count(2));
+    let budget = world.add_budget("shop", "cart", Some(Selector::of([("app", "cart")])), keep).unwrap();
+    world.settle(Duration::from_secs(60));
+    let held = world.budgets().get(budget).unwrap();
+    assert_eq!((held.healthy, held.desired_healthy, held.expected, held.allowed), (3, 2, 3, 1));
+    let names: Vec<_> = world.pods().iter().map(|(_, pod)| pod.meta.name.clone()).collect();
+    assert_eq!(world.evict("shop", &names[0], None), EvictAnswer::Accepted);
+    assert!(matches!(world.evict("shop", &names[1], None), EvictAnswer::Refused { .. }), "at once");
+    world.advance(world.now() + Duration::from_secs(2));
+    assert!(matches!(world.evict("shop", &names[1], None), EvictAnswer::Refused { .. }), "not ready yet");
+    world.settle(Duration::from_secs(60));
+    assert_eq!(ready(&world, id), 3);
+    assert_eq!(world.evict("shop", &names[1], None), EvictAnswer::Accepted);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_world_and_a_clone_goes_on_alike() {
+    let trace = |mut world: World| {
+        world.add_workload(&WorkloadSpec::new(WorkloadKind::StatefulSet, "shop", "db", 3)).unwrap();
+        world.settle(Duration::from_secs(100));
+        let changes = world.pods().changes_since(0).unwrap();
+        changes
+            .map(|change| format!("{} {:?} {}", change.version, change.kind, change.object.meta.name))
+            .collect::<Vec<_>>()
+    };
+    let one = world(7, 4);
+    assert_eq!(trace(one.clone()), trace(world(7, 4)));
+    assert_eq!(trace(one.clone()), trace(one));
+}
+
+#[test]
+fn a_watch_from_a_version_that_is_not_kept_any_more_must_list_again() {
+    let mut world = World::new(1, Moment(0), Pace::default(), 3);
+    for index in 0..6 {
+        world.add_node(&NodeSpec::worker(&format!("n{index}"), "v1.35.4", "v1.6.20")).unwrap();
+    }
+    assert!(matches!(world.nodes().changes_since(1).map(Iterator::count), Err(TooOld)));
+    let newest = world.nodes().newest();
+    assert_eq!(world.nodes().changes_since(newest).map(Iterator::count), Ok(0));
+    assert_eq!(world.nodes().changes_since(newest - 1).map(Iterator::count), Ok(1));
+}
+
+#[test]
+fn a_node_without_its_kubelet_is_not_ready_after_the_grace_and_loses_its_pods_in_the_end() {
+    let mut world = world(3, 2);
+    let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::Deployment, "shop", "cart", 2)).unwrap();
+    world.settle(Duration::from_secs(60));
+    world.stop_kubelet(0);
+    world.advance(world.now() + Duration::from_secs(60));
+    assert!(!world.nodes().get(0).unwrap().is_ready());
+    world.advance(world.now() + Duration::from_secs(600));
+    assert_eq!(ready(&world, id), 2, "they run elsewhere");
+    world.start_kubelet(0);
+    world.settle(Duration::from_secs(60));
+    assert!(world.nodes().get(0).unwrap().is_ready());
+}
+
+#[test]
+fn a_world_of_5000_nodes_and_150000_pods_is_cheap_to_clone() {
+    let mut world = World::new(1, Moment(0), Pace::default(), 0);
+    let nodes: Vec<u32> = (0..5_000)
+        .map(|index| world.add_node(&NodeSpec::worker(&format!("n{index}"), "v1.35.4", "v1.6.20")).unwrap())
+        .collect();
+    let template = std::sync::Arc::new(PodTemplate { labels: labels([("app", "a")]), ..PodTemplate::default() });
+    for index in 0..150_000 {
+        let namespace = format!("team-{}", index % 500);
+        world.add_pod(&namespace, &format!("a-{index}"), &template, None, Some(nodes[index % 5_000])).unwrap();
+    }
+    let mut other = world.clone();
+    other.change_node(0, |node| node.unschedulable = true);
+    assert!(!world.nodes().get(0).unwrap().unschedulable);
+    assert_eq!(other.pods().len(), 150_000);
+}
