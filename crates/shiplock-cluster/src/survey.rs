@@ -16,7 +16,7 @@ use kube::api::ListParams;
 use shiplock_core::facts::ApiServerFacts;
 use shiplock_core::id::ClusterUid;
 use shiplock_core::problem::Problem;
-use shiplock_core::version::KubernetesVersion;
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
 use tokio::time::Instant;
 
 use crate::answer::{Ask, bounded, unreadable};
@@ -61,7 +61,7 @@ async fn api_servers(connection: &Connection) -> Result<Vec<ApiServerFacts>, Pro
         tracing::debug!(%problem, "the instances of the API server cannot be listed");
         BTreeSet::new()
     });
-    let answers: Vec<(String, Option<KubernetesVersion>)> = stream::iter(addresses)
+    let answers: Vec<(String, Option<Answered>)> = stream::iter(addresses)
         .map(|address| async move {
             let version = match connection.to_instance(&address) {
                 Some(Ok(instance)) => version(&instance).await,
@@ -82,13 +82,11 @@ async fn api_servers(connection: &Connection) -> Result<Vec<ApiServerFacts>, Pro
 /// Instances that answered stand for themselves; for the others the configured address answers.
 async fn combine(
     connection: &Connection,
-    answers: Vec<(String, Option<KubernetesVersion>)>,
+    answers: Vec<(String, Option<Answered>)>,
 ) -> Result<Vec<ApiServerFacts>, Problem> {
     let (known, silent): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, version)| version.is_some());
-    let mut found: Vec<ApiServerFacts> = known
-        .into_iter()
-        .filter_map(|(address, version)| Some(ApiServerFacts { address, version: version? }))
-        .collect();
+    let mut found: Vec<ApiServerFacts> =
+        known.into_iter().filter_map(|(address, answered)| Some(facts(address, answered?))).collect();
     if found.is_empty() || !silent.is_empty() {
         let mut silent: Vec<String> = silent.into_iter().map(|(address, _)| address).collect();
         silent.sort();
@@ -98,16 +96,30 @@ async fn combine(
             format!("in place of {}", silent.join(", "))
         };
         let address = format!("{} ({instead})", connection.server);
-        found.push(ApiServerFacts { address, version: version(connection).await? });
+        found.push(facts(address, version(connection).await?));
     }
     found.sort_by(|one, other| one.address.cmp(&other.address));
     Ok(found)
 }
 
-async fn version(connection: &Connection) -> Result<KubernetesVersion, Problem> {
+/// What an API server says of itself: its version, and the older minor version that it emulates.
+type Answered = (KubernetesVersion, Option<MinorVersion>);
+
+fn facts(address: String, (version, emulates): Answered) -> ApiServerFacts {
+    ApiServerFacts { address, version, emulates }
+}
+
+async fn version(connection: &Connection) -> Result<Answered, Problem> {
     let ask = Ask::new("get", "/version");
     let info = bounded(&connection.server, ask, LIMIT, connection.client.apiserver_version()).await?;
-    KubernetesVersion::parse_reported(&info.git_version).map_err(|error| unreadable(ask).because(&error))
+    let version =
+        KubernetesVersion::parse_reported(&info.git_version).map_err(|error| unreadable(ask).because(&error))?;
+    let emulates = match (info.emulation_major, info.emulation_minor) {
+        (Some(major), Some(minor)) => format!("{major}.{minor}").parse().ok(),
+        // Before 1.33 it does not say so, and emulates nothing.
+        _ => None,
+    };
+    Ok((version, emulates.filter(|emulated| *emulated < version.release)))
 }
 
 /// `address:port` of each instance, from the EndpointSlices of the Service `kubernetes`.

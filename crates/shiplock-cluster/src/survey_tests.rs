@@ -26,7 +26,7 @@ fn version_server() -> Connection {
 
 #[tokio::test]
 async fn instances_that_do_not_answer_are_named_beside_the_address_that_answers_for_them() {
-    let at = |minor| Some(KubernetesVersion::new(1, minor, 0));
+    let at = |minor| Some((KubernetesVersion::new(1, minor, 0), None));
     let named = |address: &str, version| (address.to_owned(), version);
     let connection = version_server();
     let cases = [

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{NodePlan, Plan, Stage};
+use crate::plan::{NodePlan, Plan, Stage, StageKind};
 use crate::step::{Action, Step};
 use crate::upgrade::batch::size_limit;
 use crate::upgrade::{State, StepStatus, Upgrade};
@@ -194,12 +194,18 @@ pub fn remaining(upgrade: &Upgrade, now: Timestamp) -> Option<Remaining> {
             .filter(|node| !upgrade.skipped.contains_key(&node.node) && !upgrade.abandoned.contains(&node.node))
             .collect();
         let rest = stage_estimate(&upgrade.plan, index, stage, &untouched, batches.len(), upgrade.max_parallel, left);
+        let soaked = upgrade.soak.filter(|_| upgrade.stages_started.contains(&index));
+        let rest = rest.less(soaked.map_or(0, |soak| milliseconds_between(soak.since, now)));
         total = total.then(open).then(rest);
     }
     Some(Remaining { estimate: total, pace: pace(upgrade, now) })
 }
 
 fn pace(upgrade: &Upgrade, now: Timestamp) -> Pace {
+    // Nothing is to happen in a soak.
+    if upgrade.soak.is_some_and(|soak| soak.unwell_since.is_none()) {
+        return Pace::Expected;
+    }
     let upper = |step: &Step| range(&upgrade.plan, &step.action).upper_milliseconds;
     let quiet = milliseconds_between(upgrade.updated_at, now);
     let longest = upgrade.in_flight().map(|(step, ..)| upper(step)).max().unwrap_or(0);
@@ -229,7 +235,11 @@ fn stage_estimate(
     let fetching = waves.fold(Estimate::default(), |total, wave| {
         total.then(wave.iter().map(|step| of(step)).fold(Estimate::default(), Estimate::beside))
     });
-    let own = others.iter().fold(fetching, |total, step| total.then(of(step)));
+    let soak = match stage.kind {
+        StageKind::Soak { seconds, .. } => Estimate::seconds(seconds.into(), seconds.into()),
+        _ => Estimate::default(),
+    };
+    let own = others.iter().fold(fetching.then(soak), |total, step| total.then(of(step)));
     let interval = u64::from(plan.options.batch_interval_seconds);
     let mut total = own;
     let mut rest = nodes;

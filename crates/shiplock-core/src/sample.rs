@@ -55,6 +55,7 @@ pub fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
         api_servers: vec![ApiServerFacts {
             address: "10.0.0.1:6443".to_owned(),
             version: "v1.36.3".parse().expect("samples are well formed"),
+            emulates: None,
         }],
         nodes,
         pods: Vec::new(),
@@ -82,7 +83,7 @@ pub fn cluster_with_masters(masters: u64, workers: usize) -> ClusterFacts {
         master.taints.push(CONTROL_PLANE_LABEL.to_owned());
         cluster.nodes.insert(NodeName::from(name.as_str()), master);
         let version = "v1.35.4".parse().expect("samples are well formed");
-        cluster.api_servers.push(ApiServerFacts { address: format!("10.0.0.{index}:6443"), version });
+        cluster.api_servers.push(ApiServerFacts { address: format!("10.0.0.{index}:6443"), version, emulates: None });
         for component in ControlPlaneComponent::ALL {
             cluster.control_plane_pods.push(ControlPlanePodFacts {
                 node: NodeName::from(name.as_str()),

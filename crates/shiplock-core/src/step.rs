@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{ArtefactFile, ArtefactImage};
 use crate::facts::ControlPlaneComponent;
 use crate::id::{NodeName, StepNumber, UpgradeId};
-use crate::version::KubernetesVersion;
+use crate::version::{KubernetesVersion, MinorVersion};
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +182,27 @@ pub struct ControlPlaneUpgrade {
     pub hand_edits_accepted: bool,
     /// Preflight errors that kubeadm is told to ignore.
     pub ignore_preflight_errors: Vec<String>,
+    /// Whether the components begin or end to behave like an older minor version; none in an upgrade without a soak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulation: Option<Emulation>,
+}
+
+/// How a swap changes what API server, controller manager and scheduler emulate by `--emulated-version`,
+/// see <https://kubernetes.io/docs/concepts/cluster-administration/compatibility-version/>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "emulation", rename_all = "snake_case")]
+pub enum Emulation {
+    /// Afterwards they emulate this minor version.
+    Begins {
+        /// Which.
+        of: MinorVersion,
+    },
+    /// An earlier swap of the plan made them emulate this minor version; afterwards they are what they are.
+    Ends {
+        /// Which.
+        of: MinorVersion,
+    },
 }
 
 /// What is put back on one master.

@@ -146,6 +146,11 @@ impl<'a> Installation<'a> {
 
     /// Starts the server and waits until it answers.
     pub(crate) fn start_server(&mut self) -> Result<()> {
+        self.start_server_with(&[])
+    }
+
+    /// The same with further options of `serve`.
+    pub(crate) fn start_server_with(&mut self, options: &[&str]) -> Result<()> {
         let log = self.lab.folder().join("server.log");
         let log = File::options()
             .create(true)
@@ -158,6 +163,7 @@ impl<'a> Installation<'a> {
         let child = Command::new(&self.programs.shiplock)
             .args(["serve", "--agent-listen", &listen, "--agent-url", &url, "--data-dir"])
             .arg(&self.data_directory)
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -271,7 +277,12 @@ impl<'a> Installation<'a> {
 
     /// Starts an upgrade without staying attached, and hands back its id.
     pub(crate) fn begin(&self, options: &[&str]) -> Result<String> {
-        let started = self.json(&[&["upgrade", CLUSTER, "--to", "1.36", "--yes", "--detach"], options].concat())?;
+        self.begin_to("1.36", options)
+    }
+
+    /// The same to another version than the usual one.
+    pub(crate) fn begin_to(&self, to: &str, options: &[&str]) -> Result<String> {
+        let started = self.json(&[&["upgrade", CLUSTER, "--to", to, "--yes", "--detach"], options].concat())?;
         started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
     }
 

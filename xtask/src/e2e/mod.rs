@@ -19,6 +19,8 @@ mod precheck;
 mod refusals;
 mod rollback;
 mod samples;
+mod soak;
+mod two_hops;
 
 use std::time::Instant;
 
@@ -145,6 +147,12 @@ const SCENARIOS: &[Scenario] = &[
         run: control_plane::obstacles::run,
     },
     Scenario {
+        name: "master-patches",
+        promise: "edits given as kubeadm patches are kept, others stop the master untouched; certificates as planned",
+        in_gate: false,
+        run: control_plane::patches::run,
+    },
+    Scenario {
         name: "rollback",
         promise: "one master goes back before add-ons are touched: all old and well, nothing lost; refused afterwards",
         in_gate: false,
@@ -155,6 +163,24 @@ const SCENARIOS: &[Scenario] = &[
         promise: "three masters go back from the middle of their stage, while server and agent are killed",
         in_gate: false,
         run: rollback::three_masters,
+    },
+    Scenario {
+        name: "soak",
+        promise: "one master emulates the old version and goes back without a loss; stepped up, there is no way back",
+        in_gate: false,
+        run: soak::one_master,
+    },
+    Scenario {
+        name: "soak-three",
+        promise: "three masters go back from their soak while server and agent are killed, and step up the next time",
+        in_gate: false,
+        run: soak::three_masters,
+    },
+    Scenario {
+        name: "two-hops",
+        promise: "control plane today, pools later, the next hop when skew allows it: etcd 3.7 stays on the way back",
+        in_gate: false,
+        run: two_hops::run,
     },
     Scenario {
         name: "precheck",

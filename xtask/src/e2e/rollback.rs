@@ -25,7 +25,7 @@ const OLD: &[(&str, &str)] = &[
 const NEW_OBJECT: &str = r#"{"apiVersion":"admissionregistration.k8s.io/v1","kind":"MutatingAdmissionPolicy","metadata":{"name":"only-new"},"spec":{"reinvocationPolicy":"Never","failurePolicy":"Ignore","matchConstraints":{"resourceRules":[{"apiGroups":["example.com"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["nothing"]}]},"mutations":[{"patchType":"JSONPatch","jsonPatch":{"expression":"[JSONPatch{op: \"test\", path: \"/kind\", value: \"x\"}]"}}]}}"#;
 
 /// Everything on the masters is old, runs and is well; nothing carries our mark.
-fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {
+pub(crate) fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {
     let pods: Value = serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?)?;
     let pods = pods["items"].as_array().cloned().unwrap_or_default();
     let versions = versions(lab)?;
@@ -50,12 +50,12 @@ fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn rolled_back(installation: &Installation<'_>, id: &str, options: &[&str]) -> Result<String> {
+pub(crate) fn rolled_back(installation: &Installation<'_>, id: &str, options: &[&str]) -> Result<String> {
     let started = installation.json(&[&["rollback", id, "--yes", "--detach"], options].concat())?;
     started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
 }
 
-fn how_long(installation: &Installation<'_>, id: &str) -> Result<()> {
+pub(crate) fn how_long(installation: &Installation<'_>, id: &str) -> Result<()> {
     let events = installation.events(id)?;
     let of = |event: &Value| event["data"]["outcome"]["interrupted_milliseconds"].as_u64();
     let away: Vec<u64> = events.iter().filter_map(of).collect();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shiplock_core::facts::{ControlPlaneComponent, HandEdit};
 use shiplock_core::problem::{Code, Problem};
+use shiplock_core::version::MinorVersion;
 
 use super::manifest::{self, Manifest};
 use super::{difference, kubeconfig};
@@ -45,7 +46,14 @@ pub struct Rendering<'a> {
     pub node: &'a str,
     /// A folder with kubeadm patches on the node.
     pub patches: Option<&'a str>,
+    /// The minor version that API server, controller manager and scheduler emulate, where they do.
+    pub emulates: Option<MinorVersion>,
 }
+
+/// The flag by which a component emulates an older minor version.
+pub const EMULATED_VERSION: &str = "emulated-version";
+/// The components that can, by their names in a ClusterConfiguration.
+const EMULATING: [&str; 3] = ["apiServer", "controllerManager", "scheduler"];
 
 /// Reads ConfigMap `kubeadm-config` as the node itself.
 pub async fn cluster_configuration<H: Host>(host: &H) -> Result<ClusterConfiguration, Problem> {
@@ -88,12 +96,39 @@ pub fn documents(configuration: &Value, version: &str, node: &str, api_server: &
     Ok(format!("{own}\n---\n{cluster}\n"))
 }
 
+/// The configuration with the flag for those components that can emulate. It is only rendered from and never uploaded,
+/// so that the flag is gone with the next rendering. The error is in words.
+fn emulating(configuration: &Value, emulates: MinorVersion) -> Result<Value, String> {
+    let mut configuration = configuration.clone();
+    for component in EMULATING {
+        let section = configuration
+            .as_object_mut()
+            .map(|fields| fields.entry(component).or_insert_with(|| json!({})))
+            .filter(|section| section.is_object() || section.is_null())
+            .ok_or_else(|| format!("{component} is no object"))?;
+        if section.is_null() {
+            *section = json!({});
+        }
+        // Of v1beta4; kubeadm brings the ConfigMap to it with each upgrade.
+        let arguments = section
+            .as_object_mut()
+            .map(|fields| fields.entry("extraArgs").or_insert_with(|| json!([])))
+            .and_then(Value::as_array_mut)
+            .ok_or_else(|| format!("{component}.extraArgs is no list"))?;
+        if arguments.iter().any(|argument| argument.get("name") == Some(&EMULATED_VERSION.into())) {
+            return Err(format!("{component}.extraArgs of ConfigMap kubeadm-config sets {EMULATED_VERSION} already"));
+        }
+        arguments.push(json!({ "name": EMULATED_VERSION, "value": emulates.to_string() }));
+    }
+    Ok(configuration)
+}
+
 /// Renders the manifests of all components into a folder, which is made new, and gives their texts.
 pub async fn render<H: Host>(
     host: &H,
     folder: &Path,
     rendering: Rendering<'_>,
-    configuration: &Value,
+    whole: &Value,
     api_server: &Manifest,
 ) -> Result<BTreeMap<ControlPlaneComponent, String>, Problem> {
     let failed = |why: &str| {
@@ -103,6 +138,9 @@ pub async fn render<H: Host>(
             .with("result", "an error")
             .cause(why)
     };
+    let emulating = rendering.emulates.map(|emulates| emulating(whole, emulates)).transpose();
+    let configuration = emulating.map_err(|why| failed(&why))?;
+    let configuration = configuration.as_ref().unwrap_or(whole);
     let documents =
         documents(configuration, rendering.version, rendering.node, api_server).map_err(|why| failed(&why))?;
     let unusable = |error: std::io::Error| files::unusable(folder, rendering.node, "written", &error);
@@ -186,5 +224,18 @@ mod tests {
         assert_eq!(documents[1]["kubernetesVersion"], "v1.36.3");
         assert_eq!(documents[1]["etcd"]["local"]["dataDir"], "/d");
         assert!(parse("{}").is_err() && parse("[").is_err());
+    }
+
+    #[test]
+    fn what_emulates_is_told_so_beside_the_flags_that_it_has_and_never_twice() {
+        let emulates = MinorVersion { major: 1, minor: 35 };
+        let flag = json!({ "name": "emulated-version", "value": "1.35" });
+        let configuration = json!({ "apiServer": { "extraArgs": [{ "name": "v", "value": "2" }] }, "scheduler": null });
+        let found = emulating(&configuration, emulates).unwrap();
+        assert_eq!(found["apiServer"]["extraArgs"], json!([{ "name": "v", "value": "2" }, flag]));
+        assert_eq!(found["controllerManager"]["extraArgs"], json!([flag]));
+        assert_eq!(found["scheduler"]["extraArgs"], json!([flag]));
+        assert!(emulating(&found, emulates).unwrap_err().contains("sets emulated-version already"));
+        assert!(emulating(&json!({ "apiServer": { "extraArgs": { "v": "2" } } }), emulates).is_err());
     }
 }

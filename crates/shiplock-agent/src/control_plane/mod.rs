@@ -309,7 +309,7 @@ async fn find_edits<H: Host>(
         Trust::Anybody => None,
     };
     let node = node.ok_or_else(|| missing("the node's name in the kubelet's certificate"))?;
-    let rendering = Rendering { kubeadm: program, version: running, node: &node, patches: None };
+    let rendering = Rendering { kubeadm: program, version: running, node: &node, patches: None, emulates: None };
     let rendered = kubeadm::render(host, &host.at(RENDERED), rendering, &configuration.document, api_server).await?;
     Ok(kubeadm::hand_edits(&rendered, &texts))
 }

@@ -7,9 +7,9 @@ use shiplock_api::agent::ReportKind;
 use shiplock_core::artefact::ArtefactImage;
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::step::{Action, ControlPlaneMethod, ControlPlaneUpgrade};
+use shiplock_core::step::{Action, ControlPlaneMethod, ControlPlaneUpgrade, Emulation};
 use shiplock_core::upgrade::StepOutcome;
-use shiplock_core::version::KubernetesVersion;
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
 use crate::fake::{FakeNode, digest, file};
 use crate::master::{manifest_path, reference};
@@ -49,6 +49,7 @@ fn upgrade(kubelet: &str, kubeadm: &str) -> ControlPlaneUpgrade {
         patches_folder: None,
         hand_edits_accepted: false,
         ignore_preflight_errors: Vec::new(),
+        emulation: None,
     }
 }
 
@@ -306,6 +307,59 @@ async fn etcd_alone_is_swapped_alone_and_the_others_afterwards_without_it() {
     let (result, _) = ended(&node, rest).await;
     assert!(result.is_ok(), "what was rendered before is no edit by hand: {result:?}");
     check_swapped(&node, "both");
+}
+
+const EMULATED: MinorVersion = MinorVersion { major: 1, minor: 35 };
+
+/// The two swaps of a soak: components that emulate, and then what they are with the kubelet.
+fn soak_swaps() -> [ControlPlaneUpgrade; 2] {
+    let begins = ControlPlaneUpgrade {
+        files: vec![file("kubeadm", KUBEADM)],
+        emulation: Some(Emulation::Begins { of: EMULATED }),
+        ..staged_swap()
+    };
+    let ends = ControlPlaneUpgrade {
+        components: ControlPlaneComponent::ALL[1..].to_vec(),
+        emulation: Some(Emulation::Ends { of: EMULATED }),
+        ..staged_swap()
+    };
+    [begins, ends]
+}
+
+#[tokio::test(start_paused = true)]
+async fn components_emulate_until_they_step_up_and_both_are_read_from_what_runs() {
+    let [begins, ends] = soak_swaps();
+    let node = master(&staged_swap());
+    let (result, _) = ended(&node, begins.clone()).await;
+    let Ok(StepOutcome::Swapped { components, .. }) = result else { panic!("{result:?}") };
+    let expected = ["etcd 3.6.8-0", "kube-apiserver v1.36.3 (emulates 1.35)"];
+    assert_eq!(components[..2], expected);
+    assert_eq!(node.running("kubelet"), "kubelet v1.35.4", "the kubelet stays");
+    let emulates = || node.manifests().iter().filter(|text| text.contains("--emulated-version=1.35")).count();
+    assert_eq!(emulates(), 3);
+    assert_eq!(ended(&node, begins).await.0, Ok(StepOutcome::AlreadyDone));
+
+    let (result, _) = ended(&node, ends.clone()).await;
+    let Ok(StepOutcome::Swapped { difference, .. }) = result else { panic!("{result:?}") };
+    assert!(difference.contains("-    - --emulated-version=1.35"), "{difference}");
+    assert_eq!(emulates(), 0);
+    check_swapped(&node, "stepped up");
+    assert_eq!(ended(&node, ends).await.0, Ok(StepOutcome::AlreadyDone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_edited_during_a_soak_is_not_lost_unseen() {
+    let [begins, ends] = soak_swaps();
+    let node = master(&staged_swap());
+    assert!(ended(&node, begins).await.0.is_ok());
+    let path = crate::master::manifest_path(SCHEDULER);
+    node.write(&path, &(node.read(&path) + "    - --v=1\n"));
+    node.sync_pods();
+    let (problem, _) = ended(&node, ends.clone()).await.0.unwrap_err();
+    assert_eq!(problem.code, Code::HandEdited, "{problem}");
+    assert!(problem.causes[0].contains("+    - --v=1") && !problem.causes[0].contains("emulated"), "{problem}");
+    let accepted = ControlPlaneUpgrade { hand_edits_accepted: true, ..ends };
+    assert!(ended(&node, accepted).await.0.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,7 +91,7 @@ pub(crate) fn image_id(reference: &str) -> String {
 
 /// What a kubeadm such as `kubeadm v1.36.3` renders; one with `broken-NAME` in it gives that component a flag which it
 /// does not survive.
-fn render(kubeadm: &str, component: ControlPlaneComponent) -> String {
+fn render(kubeadm: &str, component: ControlPlaneComponent, emulates: bool) -> String {
     let version = kubeadm.split(' ').nth(1).unwrap_or_default();
     let mut flags: Vec<String> = match component {
         ControlPlaneComponent::Etcd => {
@@ -115,6 +115,9 @@ fn render(kubeadm: &str, component: ControlPlaneComponent) -> String {
     if kubeadm.contains(&format!("broken-{}", component.name())) {
         flags.push("not-known".to_owned());
     }
+    if emulates && component != ControlPlaneComponent::Etcd {
+        flags.push("emulated-version=1.35".to_owned());
+    }
     let flags: String = flags.iter().map(|flag| format!("    - --{flag}\n")).collect();
     let name = component.name();
     let image = reference(component, version);
@@ -129,7 +132,7 @@ impl FakeNode {
     /// Makes a master of the node, as kubeadm 1.35 would.
     pub(crate) fn become_master(&self) {
         for component in ControlPlaneComponent::ALL {
-            self.write(&manifest_path(component), &render("kubeadm v1.35.4", component));
+            self.write(&manifest_path(component), &render("kubeadm v1.35.4", component, false));
         }
         let kubeconfig = format!(
             "clusters: [{{cluster: {{server: 'https://{OWN}:6443', certificate-authority-data: YQ==}}}}]\n\
@@ -186,9 +189,14 @@ impl FakeNode {
     }
 
     pub(crate) fn image_of(&self, component: ControlPlaneComponent) -> String {
+        image(&self.manifest_of(component))
+    }
+
+    /// The manifest that what runs was made from.
+    pub(crate) fn manifest_of(&self, component: ControlPlaneComponent) -> String {
         let pods = self.master.pods.borrow();
         let running = pods.iter().find(|pod| pod.component == component && pod.running);
-        running.map(|pod| image(&pod.manifest)).unwrap_or_default()
+        running.map(|pod| pod.manifest.clone()).unwrap_or_default()
     }
 
     /// How many containers were made for a component.
@@ -239,9 +247,10 @@ impl FakeNode {
     /// kubeadm renders into a folder.
     pub(crate) fn fake_render(&self, folder: &str, kubeadm: &str, phase: &str) {
         let kubeadm = self.read(kubeadm);
+        let emulates = self.read(&format!("{folder}/kubeadm.yaml")).contains("emulated-version");
         for component in ControlPlaneComponent::ALL {
             if (component == ControlPlaneComponent::Etcd) == (phase == "etcd") {
-                self.write(&format!("{folder}/{}.yaml", component.name()), &render(&kubeadm, component));
+                self.write(&format!("{folder}/{}.yaml", component.name()), &render(&kubeadm, component, emulates));
             }
         }
     }
@@ -263,7 +272,7 @@ impl FakeNode {
             ["phase", ..] => {}
             _ => {
                 for component in ControlPlaneComponent::ALL {
-                    self.write(&manifest_path(component), &render(&content, component));
+                    self.write(&manifest_path(component), &render(&content, component, false));
                 }
                 self.sync_pods();
             }
@@ -290,7 +299,10 @@ impl FakeNode {
                 "/readyz" => ok(true),
                 "/version" => {
                     let image = self.image_of(ControlPlaneComponent::KubeApiserver);
-                    said(json!({ "gitVersion": image.rsplit_once(':').unwrap().1 }))
+                    let version = image.rsplit_once(':').unwrap().1;
+                    let emulates = self.manifest_of(ControlPlaneComponent::KubeApiserver).contains("emulated-version");
+                    let minor = if emulates { "35" } else { version.split('.').nth(1).unwrap() };
+                    said(json!({ "gitVersion": version, "emulationMajor": "1", "emulationMinor": minor }))
                 }
                 "/api/v1/namespaces/kube-system/configmaps/kubeadm-config" => said(json!({
                     "metadata": { "resourceVersion": "1" },

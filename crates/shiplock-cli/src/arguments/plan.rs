@@ -11,12 +11,13 @@ use shiplock_core::step::{ControlPlaneMethod, OnDrainTimeout};
 use crate::duration::parse_seconds;
 
 /// The options that a plan that was made already cannot take any more.
-const PLAN_OPTIONS: [&str; 20] = [
+const PLAN_OPTIONS: [&str; 21] = [
     "control_plane_only",
     "node_pools_only",
     "control_plane_method",
     "keep_certificates",
     "kubeadm_patches",
+    "soak",
     "ignore_preflight_errors",
     "accept",
     "pool",
@@ -40,6 +41,7 @@ const PLAN_OPTIONS: [&str; 20] = [
 Examples:
   shiplock plan prod --to 1.36                             # the control plane, then all pools
   shiplock plan prod --to 1.36 --control-plane-only        # the pools another day
+  shiplock plan prod --to 1.36 --soak 24h                  # a day in which going back loses nothing
   shiplock plan prod --to v1.36.3 --pool web --node w-1    # a canary
   shiplock plan prod --to 1.36 --pause-policy after-first-batch
   shiplock upgrade --plan PLAN                             # takes the plan")]
@@ -150,6 +152,11 @@ pub struct PlanOptionArguments {
     /// A folder with kubeadm patches, the same on each master.
     #[arg(long, value_name = "FOLDER")]
     pub kubeadm_patches: Option<String>,
+    /// Upgrade the masters so that going back loses nothing: they run the new version and behave like the old one for
+    /// this time, such as 30m or 24h, while everything is watched; then they step up. Until then shiplock rollback
+    /// takes all of it back [default: no soak].
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, conflicts_with = "node_pools_only")]
+    pub soak: Option<u32>,
     /// A preflight error that kubeadm is told to ignore, such as SystemVerification; may be given more than once.
     #[arg(long, value_name = "NAME")]
     pub ignore_preflight_errors: Vec<String>,
@@ -192,6 +199,7 @@ impl PlanOptionArguments {
                 kubeadm_patches: self.kubeadm_patches.clone(),
                 ignore_preflight_errors: self.ignore_preflight_errors.clone(),
                 accept: self.accept.clone(),
+                soak_seconds: self.soak.unwrap_or(defaults.soak_seconds),
             },
         }
     }

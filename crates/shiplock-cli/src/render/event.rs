@@ -46,7 +46,7 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
     let teller = Teller { plan, language };
     match event {
         Event::Planned { plan, by } => {
-            let nodes = words::nodes(plan.nodes().count(), language);
+            let nodes = words::nodes(plan.nodes_in_the_end().len(), language);
             let (id, to) = (&plan.id, plan.to);
             if zh {
                 format!("{by} 接受了计划 {id}：{nodes}升级到 {to}")

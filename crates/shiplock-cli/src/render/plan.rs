@@ -84,7 +84,7 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
             });
         }
     }
-    let nodes = words::nodes(plan.nodes().count(), language);
+    let nodes = words::nodes(plan.nodes_in_the_end().len(), language);
     text.push_str(&if style.zh() {
         format!("\n尚未做任何更改；将涉及 {nodes}。\n")
     } else {
@@ -163,7 +163,18 @@ fn stage_sentence(plan: &Plan, stage: &Stage, style: &Style) -> String {
             )
             .to_owned(),
         StageKind::AddOns => style.pick("kube-proxy and CoreDNS", "kube-proxy 与 CoreDNS").to_owned(),
-        StageKind::ControlPlane | StageKind::NodePool { .. } => {
+        StageKind::Soak { seconds, emulates } => {
+            let time = time::duration((*seconds).into(), style.language);
+            if style.zh() {
+                format!("{time}：控制面运行 {} 并模拟 {emulates}，期间持续检查；随时可无损回退", plan.to)
+            } else {
+                format!(
+                    "{time}: the masters run {} and emulate {emulates}, all is watched; going back loses nothing",
+                    plan.to
+                )
+            }
+        }
+        StageKind::ControlPlane | StageKind::StepUp | StageKind::NodePool { .. } => {
             let (nodes, batches) = (
                 words::nodes(stage.nodes.len(), style.language),
                 batches(stage.nodes.len(), stage.max_parallel(plan.options.max_parallel)),
@@ -205,7 +216,9 @@ fn nodes(plan: &Plan, nodes: &[NodePlan], style: &Style) -> String {
     ];
     let mut table = table::Table::new(titles).indented(7);
     for node in nodes.iter().take(NODES_MAX) {
-        let kubelet = if node.kubelet_from == plan.to {
+        let kubelet = if node.drain == DrainDecision::SkippedKubeletStays {
+            node.kubelet_from.to_string()
+        } else if node.kubelet_from == plan.to {
             plan.to.to_string()
         } else {
             format!("{} → {}", node.kubelet_from, plan.to)
@@ -221,6 +234,7 @@ fn nodes(plan: &Plan, nodes: &[NodePlan], style: &Style) -> String {
             DrainDecision::Drain => style.pick("yes", "是"),
             DrainDecision::SkippedByOption => style.pick("no: --drain never", "否：--drain never"),
             DrainDecision::SkippedForPatch => style.pick("no: patch only", "否：仅补丁版本"),
+            DrainDecision::SkippedKubeletStays => style.pick("no: kubelet stays", "否：kubelet 不变"),
             DrainDecision::SkippedNowhereToGo => style.pick("no: nowhere to go", "否：Pod 无处可去"),
         };
         let note = if node.cordoned_before { style.pick("stays cordoned", "保持不可调度") } else { "" };
@@ -290,6 +304,18 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
             format!(
                 "{node} is the only master: the API does not answer for about {seconds} s while it is changed; accept that with --accept CP-003"
             )
+        }
+        Note::Soak { emulates, seconds } => {
+            let time = time::duration((*seconds).into(), style.language);
+            if zh {
+                format!(
+                    "每个控制面节点切换两次：先换上新版本并模拟 {emulates}，试运行 {time}后再切换到新版本并升级 kubelet；在此之前可用 shiplock rollback 无损回退，此后不再提供回退"
+                )
+            } else {
+                format!(
+                    "each master is swapped twice: first to the new version that emulates {emulates}, and after a soak of {time} to what it is, with its kubelet; until then shiplock rollback loses nothing, after that there is no way back"
+                )
+            }
         }
         Note::EtcdMinorChanges { from, to } if zh => {
             format!("etcd 从 {from} 升级到 {to}（次版本变化）：之后回退控制面时 etcd 保持 {to}")

@@ -67,6 +67,8 @@ pub fn stage(kind: &str, pool: Option<&str>, language: Language) -> String {
         ("preparation", _) => language.pick("preparation", "准备").to_owned(),
         ("backup", _) => language.pick("backup", "备份").to_owned(),
         ("control_plane", _) => language.pick("control plane", "控制面").to_owned(),
+        ("soak", _) => language.pick("soak", "试运行").to_owned(),
+        ("step_up", _) => language.pick("step up", "切换到新版本").to_owned(),
         ("cluster_configuration", _) => language.pick("cluster configuration", "集群配置").to_owned(),
         ("add_ons", _) => language.pick("add-ons", "附加组件").to_owned(),
         ("verification", _) => language.pick("verification", "验证").to_owned(),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{AgentFacts, ClusterFacts, InstallMethod, Observed};
+use crate::facts::{AgentFacts, ApiServerFacts, ClusterFacts, InstallMethod, Observed};
 use crate::id::NodeName;
 use crate::plan::{Mode, NodePlan, Plan, StageKind};
 use crate::problem::{Code, Problem};
@@ -74,7 +74,7 @@ pub fn check_plan(
     now: Timestamp,
 ) -> CheckReport {
     let mut findings = vec![check_identity(plan, cluster), check_skew(plan, cluster)];
-    for node in plan.nodes() {
+    for node in plan.nodes_in_the_end() {
         let subject = format!("node {}", node.node);
         let checks = [
             ("NOD-001", check_node(node, cluster)),
@@ -151,6 +151,7 @@ fn check_kubelet_configuration(
 /// No kubelet may become newer than any API server, see <https://kubernetes.io/releases/version-skew-policy/#kubelet>.
 fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
     let oldest = cluster.api_servers.iter().map(|server| server.version).min();
+    let emulates = cluster.api_servers.iter().find(|server| server.behaves_like() < plan.to.release);
     let raises_control_plane = plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane);
     let outcome = match oldest {
         Some(oldest) if raises_control_plane && oldest != plan.control_plane => Err((
@@ -160,12 +161,12 @@ fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
         Some(_) if plan.mode == Mode::Rollback => check_kubelets_after(plan, cluster),
         Some(_) if raises_control_plane => Ok(()),
         None => Err((CheckResult::Unknown, stale(plan, "no API server's version could be read".to_owned()))),
-        Some(oldest) if oldest < plan.to => Err((
+        Some(oldest) if oldest < plan.to || emulates.is_some() => Err((
             CheckResult::Fail,
             Problem::new(Code::KubeletNewerThanApiServer)
                 .with("kubelet", plan.to)
                 .with("nodes", plan.nodes().map(|node| node.node.as_str()).collect::<Vec<_>>().join(", "))
-                .with("api_server", oldest),
+                .with("api_server", emulates.map_or_else(|| oldest.to_string(), ApiServerFacts::described)),
         )),
         Some(_) => Ok(()),
     };
@@ -175,7 +176,7 @@ fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
 /// After a rollback no kubelet of a node that stays as it is may be newer than the API servers.
 fn check_kubelets_after(plan: &Plan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
     let newer = cluster.nodes.iter().find_map(|(name, node)| {
-        let kubelet = node.kubelet().filter(|kubelet| *kubelet > plan.to && plan.node(name).is_none())?;
+        let kubelet = node.kubelet().filter(|kubelet| *kubelet > plan.to && !plan.holds(name))?;
         Some((name, kubelet))
     });
     match newer {

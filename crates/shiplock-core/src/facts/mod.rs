@@ -16,7 +16,7 @@ pub use self::control_plane::{
 use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
 use crate::problem::Problem;
 use crate::upgrade::waiting::WaitingOn;
-use crate::version::KubernetesVersion;
+use crate::version::{KubernetesVersion, MinorVersion};
 
 /// Something that was read, or why it could not be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,24 @@ pub struct ApiServerFacts {
     pub address: String,
     /// What its `/version` says.
     pub version: KubernetesVersion,
+    /// The older minor version that it emulates, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulates: Option<MinorVersion>,
+}
+
+impl ApiServerFacts {
+    /// The minor version that clients meet: no kubelet may be newer than it.
+    pub fn behaves_like(&self) -> MinorVersion {
+        self.emulates.unwrap_or(self.version.release)
+    }
+
+    /// `v1.36.3`, or `v1.36.3 that emulates 1.35`.
+    pub fn described(&self) -> String {
+        match self.emulates {
+            Some(emulates) => format!("{} that emulates {emulates}", self.version),
+            None => self.version.to_string(),
+        }
+    }
 }
 
 /// The label by which nodes name their pool.

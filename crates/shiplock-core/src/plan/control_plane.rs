@@ -9,13 +9,13 @@ use super::make::{
     Builder, COMPONENT_TIMEOUT_SECONDS, CONTAINERD_ROLES, CORDON_TIMEOUT_SECONDS, KUBELET_ROLES, PlanInput,
     runtime_needs_work, runtime_target,
 };
-use super::{NodePlan, Note, Stage, StageKind};
+use super::{DrainDecision, NodePlan, Note, Stage, StageKind};
 use crate::artefact::{ArtefactFile, ArtefactImage};
 use crate::facts::{ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, NodeFacts, Observed};
 use crate::id::NodeName;
 use crate::problem::{Code, Problem};
-use crate::step::{Action, ControlPlaneMethod, ControlPlaneUpgrade, Target};
-use crate::version::KubernetesVersion;
+use crate::step::{Action, ControlPlaneMethod, ControlPlaneUpgrade, Emulation, Target};
+use crate::version::{KubernetesVersion, MinorVersion};
 
 /// The check whose finding is about edits made by hand.
 const HAND_EDITS_CHECK: &str = "CP-008";
@@ -34,14 +34,14 @@ pub(super) struct Master<'a> {
     pub(super) name: &'a NodeName,
     node: &'a NodeFacts,
     facts: &'a ControlPlaneFacts,
-    kubelet: KubernetesVersion,
+    pub(super) kubelet: KubernetesVersion,
     /// Components that do not run the target's image.
-    components_behind: bool,
+    pub(super) components_behind: bool,
     etcd_minor_changes: bool,
     leads_etcd: bool,
 }
 
-fn refused(input: &PlanInput<'_>, why: impl Into<String>) -> Problem {
+pub(super) fn refused(input: &PlanInput<'_>, why: impl Into<String>) -> Problem {
     Problem::new(Code::ControlPlaneRefused).with("cluster", input.cluster).with("why", why.into())
 }
 
@@ -217,8 +217,16 @@ pub(super) fn check_skew_after(input: &PlanInput<'_>, to: KubernetesVersion) -> 
 }
 
 /// What a person should know of the masters before accepting.
-pub(super) fn notes(input: &PlanInput<'_>, to: KubernetesVersion, masters: &[Master<'_>]) -> Vec<Note> {
+pub(super) fn notes(
+    input: &PlanInput<'_>,
+    to: KubernetesVersion,
+    masters: &[Master<'_>],
+    soak: Option<MinorVersion>,
+) -> Vec<Note> {
     let mut notes = Vec::new();
+    if let Some(emulates) = soak {
+        notes.push(Note::Soak { emulates, seconds: input.request.options.soak_seconds });
+    }
     let count = input.facts.nodes.values().filter(|node| node.is_control_plane()).count();
     if let ([master], 1) = (masters, count) {
         let seconds = match input.request.options.control_plane_method {
@@ -316,6 +324,7 @@ impl Builder<'_> {
         &mut self,
         masters: &[Master<'_>],
         addons_behind: bool,
+        soak: Option<MinorVersion>,
     ) -> Result<Vec<Stage>, Problem> {
         let mut stages = Vec::new();
         if let Some(first) = masters.first() {
@@ -323,9 +332,22 @@ impl Builder<'_> {
             let backup = Action::BackupEtcd { files };
             let backup = self.step(backup, Target::Node(first.name.clone()), BACKUP_TIMEOUT_SECONDS);
             stages.push(Stage { kind: StageKind::Backup, steps: vec![backup], nodes: Vec::new() });
-            let nodes = masters.iter().enumerate();
-            let nodes = nodes.map(|(index, master)| self.master(master, index == 0)).collect::<Result<_, _>>()?;
-            stages.push(Stage { kind: StageKind::ControlPlane, steps: Vec::new(), nodes });
+            let seconds = self.input.request.options.soak_seconds;
+            let swaps = match soak {
+                None => vec![(StageKind::ControlPlane, None)],
+                Some(of) => vec![
+                    (StageKind::ControlPlane, Some(Emulation::Begins { of })),
+                    (StageKind::Soak { seconds, emulates: of }, None),
+                    (StageKind::StepUp, Some(Emulation::Ends { of })),
+                ],
+            };
+            for (kind, emulation) in swaps {
+                let mut nodes = Vec::new();
+                for (index, master) in masters.iter().enumerate().filter(|_| !matches!(kind, StageKind::Soak { .. })) {
+                    nodes.push(self.master(master, index == 0, emulation)?);
+                }
+                stages.push(Stage { kind, steps: Vec::new(), nodes });
+            }
         } else if !addons_behind {
             return Ok(stages);
         }
@@ -350,12 +372,26 @@ impl Builder<'_> {
         Ok(stages)
     }
 
-    fn master(&mut self, master: &Master<'_>, is_first: bool) -> Result<NodePlan, Problem> {
+    /// One swap of a master. With a soak there are two: the first brings the components, which emulate, and the second
+    /// ends that and brings the kubelet, with all that a kubelet's upgrade asks for.
+    fn master(
+        &mut self,
+        master: &Master<'_>,
+        is_first: bool,
+        emulation: Option<Emulation>,
+    ) -> Result<NodePlan, Problem> {
         let Master { name, node, facts, kubelet, .. } = *master;
         let options = &self.input.request.options;
         let masters = self.input.facts.nodes.values().filter(|node| node.is_control_plane()).count();
         let target = Target::Node(name.clone());
-        let (drain, runtime, mut steps) = self.emptied_with_runtime(name, node, kubelet)?;
+        let kubelet_stays = matches!(emulation, Some(Emulation::Begins { .. }));
+        let (drain, runtime, mut steps) = if kubelet_stays {
+            let cordon = self.step(Action::Cordon, target.clone(), CORDON_TIMEOUT_SECONDS);
+            (DrainDecision::SkippedKubeletStays, None, vec![cordon])
+        } else {
+            self.emptied_with_runtime(name, node, kubelet)?
+        };
+        let swaps_etcd = !matches!(emulation, Some(Emulation::Ends { .. }));
         let architecture = &node.architecture;
         let images = self.component_images(architecture)?;
         let pause = self.input.artefacts.image(self.to, "pause", architecture)?.clone();
@@ -371,28 +407,32 @@ impl Builder<'_> {
                 is_first,
                 is_only: masters == 1,
                 etcd_minor_changes: master.etcd_minor_changes,
-                renew_certificates: options.renew_certificates && !facts.certificates.external_ca,
+                // Once: the first swap has renewed them.
+                renew_certificates: options.renew_certificates && swaps_etcd && !facts.certificates.external_ca,
                 patches_folder: options.kubeadm_patches.clone(),
                 hand_edits_accepted: options.accepts(HAND_EDITS_CHECK),
                 ignore_preflight_errors: options.ignore_preflight_errors.clone(),
+                emulation: emulation.filter(|_| components != [ControlPlaneComponent::Etcd]),
             }))
         };
+        let roles: &[&str] = if kubelet_stays { &["kubeadm"] } else { KUBELET_ROLES };
         let mut actions = Vec::new();
         // Over a minor version etcd goes alone and first: it cannot go back, and what fails must be named as etcd.
         // kubeadm's own commands have an order of their own.
-        if master.etcd_minor_changes && options.control_plane_method == ControlPlaneMethod::StagedSwap {
+        let etcd_alone = master.etcd_minor_changes && options.control_plane_method == ControlPlaneMethod::StagedSwap;
+        if etcd_alone && swaps_etcd {
             actions.push(upgrade(&[ControlPlaneComponent::Etcd], self.files(&["kubeadm"], architecture)?));
-            actions.push(upgrade(&ControlPlaneComponent::ALL[1..], self.files(KUBELET_ROLES, architecture)?));
-        } else {
-            actions.push(upgrade(&ControlPlaneComponent::ALL, self.files(KUBELET_ROLES, architecture)?));
         }
+        let together =
+            if etcd_alone || !swaps_etcd { &ControlPlaneComponent::ALL[1..] } else { &ControlPlaneComponent::ALL };
+        actions.push(upgrade(together, self.files(roles, architecture)?));
         for action in actions {
             steps.push(self.step(action, target.clone(), COMPONENT_TIMEOUT_SECONDS));
         }
         let kubelet_file = self.input.artefacts.file(self.to, "kubelet", architecture)?;
         let verify = Action::VerifyNode {
-            kubelet: self.to,
-            kubelet_sha256: (kubelet != self.to).then(|| kubelet_file.sha256.clone()),
+            kubelet: if kubelet_stays { kubelet } else { self.to },
+            kubelet_sha256: (kubelet != self.to && !kubelet_stays).then(|| kubelet_file.sha256.clone()),
             container_runtime: runtime.as_ref().map(|file| file.version.clone()),
             container_runtime_sha256: runtime.map(|file| file.sha256),
             control_plane_images: images,

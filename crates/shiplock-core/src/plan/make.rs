@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::control_plane::{self, Master};
+use super::soak;
 use super::{
     ContainerRuntimePolicy, DrainDecision, DrainPolicy, Mode, NodePlan, Note, Plan, PlanRequest, Stage, StageKind,
 };
@@ -15,7 +16,7 @@ use crate::facts::{AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod,
 use crate::id::{Actor, ClusterName, NodeName, PlanId, PoolName, StepNumber};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Step, Target};
-use crate::version::KubernetesVersion;
+use crate::version::{KubernetesVersion, MinorVersion};
 
 /// All that a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,7 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
         Mode::Cluster | Mode::ControlPlane => control_plane::select(input, control_plane, to)?,
     };
     let addons_behind = request.mode != Mode::NodePools && control_plane::addons_behind(input, to)?;
+    let soak = soak::emulated(input, control_plane, to, &masters)?;
     let control_plane_works = !masters.is_empty() || addons_behind;
     let mut selection = match request.mode {
         Mode::ControlPlane | Mode::Rollback => Selection::default(),
@@ -94,8 +96,8 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
     }
 
     let mut builder = Builder { input, to, numbers: 0, notes: selection.notes };
-    builder.notes.extend(control_plane::notes(input, to, &masters));
-    let stages = builder.stages(&selection.pools, &masters, addons_behind)?;
+    builder.notes.extend(control_plane::notes(input, to, &masters, soak));
+    let stages = builder.stages(&selection.pools, &masters, addons_behind, soak)?;
     let mut notes = builder.notes;
     notes.extend(
         facts
@@ -256,14 +258,15 @@ fn nothing_to_do(selection: &Selection<'_>, to: KubernetesVersion) -> Problem {
 
 /// The target must be legal against every API server, also where instances differ: a kubelet may meet any.
 fn check_skew(input: &PlanInput<'_>, to: KubernetesVersion, selection: &Selection<'_>) -> Result<(), Problem> {
-    for api_server in input.facts.api_servers.iter().map(|server| server.version) {
+    for server in &input.facts.api_servers {
+        let api_server = server.version;
         for (pool, nodes) in &selection.pools {
             let names = || nodes.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
-            if to > api_server {
+            if to > api_server || to.release > server.behaves_like() {
                 return Err(Problem::new(Code::KubeletNewerThanApiServer)
                     .with("kubelet", to)
                     .with("nodes", names())
-                    .with("api_server", api_server));
+                    .with("api_server", server.described()));
             }
             if !input.catalogue.kubelet_skew_legal(to, api_server) {
                 return Err(Problem::new(Code::SkewTooWide)
@@ -336,6 +339,7 @@ impl Builder<'_> {
         pools: &BTreeMap<PoolName, Vec<(&NodeName, &NodeFacts, KubernetesVersion)>>,
         masters: &[Master<'_>],
         addons_behind: bool,
+        soak: Option<MinorVersion>,
     ) -> Result<Vec<Stage>, Problem> {
         let mut preparation = vec![self.step(Action::CaptureBaseline, Target::Cluster, BASELINE_TIMEOUT_SECONDS)];
         for (master, action) in self.prefetch_to_masters(masters)? {
@@ -354,7 +358,7 @@ impl Builder<'_> {
             }
         }
         let mut stages = vec![Stage { kind: StageKind::Preparation, steps: preparation, nodes: Vec::new() }];
-        stages.extend(self.control_plane_stages(masters, addons_behind)?);
+        stages.extend(self.control_plane_stages(masters, addons_behind, soak)?);
         for (pool, nodes) in pools {
             let nodes =
                 nodes.iter().map(|(name, node, kubelet)| self.node(name, node, *kubelet)).collect::<Result<_, _>>()?;

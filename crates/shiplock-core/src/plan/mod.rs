@@ -8,10 +8,13 @@ mod make;
 mod rollback;
 #[cfg(test)]
 mod rollback_tests;
+mod soak;
+#[cfg(test)]
+mod soak_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -25,7 +28,7 @@ use crate::estimate::Estimate;
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneMethod, OnDrainTimeout, Step};
-use crate::version::KubernetesVersion;
+use crate::version::{KubernetesVersion, MinorVersion};
 
 /// A plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +99,12 @@ pub struct Stage {
 impl Stage {
     /// The most nodes of this stage that go together: masters go one by one, whatever the bound for pools is.
     pub fn max_parallel(&self, pools: u32) -> u32 {
-        if self.kind == StageKind::ControlPlane { 1 } else { pools }
+        if matches!(self.kind, StageKind::ControlPlane | StageKind::StepUp) { 1 } else { pools }
+    }
+
+    /// What this stage does to a node.
+    pub fn node(&self, name: &NodeName) -> Option<&NodePlan> {
+        self.nodes.iter().find(|node| node.node == *name)
     }
 }
 
@@ -111,6 +119,16 @@ pub enum StageKind {
     Backup,
     /// The masters, one after another: etcd, components and kubelet.
     ControlPlane,
+    /// The masters run the target and behave like the version before: nothing is done, everything is looked at. From
+    /// here the way back loses nothing.
+    Soak {
+        /// How long, in seconds.
+        seconds: u32,
+        /// The minor version that they emulate.
+        emulates: MinorVersion,
+    },
+    /// The masters, one after another: they stop to emulate, and their kubelets follow.
+    StepUp,
     /// What kubeadm keeps in the cluster for all nodes.
     ClusterConfiguration,
     /// kube-proxy and CoreDNS.
@@ -131,6 +149,8 @@ impl StageKind {
             Self::Preparation => "preparation",
             Self::Backup => "backup",
             Self::ControlPlane => "control_plane",
+            Self::Soak { .. } => "soak",
+            Self::StepUp => "step_up",
             Self::ClusterConfiguration => "cluster_configuration",
             Self::AddOns => "add_ons",
             Self::NodePool { .. } => "node_pool",
@@ -180,6 +200,8 @@ pub enum DrainDecision {
     SkippedByOption,
     /// It is not: a patch upgrade leaves running containers alone.
     SkippedForPatch,
+    /// It is not: kubelet and runtime stay as they are until the soak is over.
+    SkippedKubeletStays,
     /// It is not: no other node could take the pods.
     SkippedNowhereToGo,
 }
@@ -206,6 +228,13 @@ pub enum Note {
         /// The master.
         node: NodeName,
         /// About how long, in seconds.
+        seconds: u32,
+    },
+    /// The masters soak: they are swapped twice, and until the second swap the way back loses nothing.
+    Soak {
+        /// The minor version that they emulate meanwhile.
+        emulates: MinorVersion,
+        /// How long, in seconds.
         seconds: u32,
     },
     /// etcd goes to another minor version. A later way back leaves it there.
@@ -294,6 +323,8 @@ pub struct PlanOptions {
     pub ignore_preflight_errors: Vec<String>,
     /// The checks whose findings may pass, by id, such as `CP-003`.
     pub accept: Vec<String>,
+    /// How long the masters run the target while they emulate the minor version before, in seconds; 0 for no soak.
+    pub soak_seconds: u32,
 }
 
 /// The upper bound of `max_parallel`.
@@ -318,6 +349,7 @@ impl Default for PlanOptions {
             kubeadm_patches: None,
             ignore_preflight_errors: Vec::new(),
             accept: Vec::new(),
+            soak_seconds: 0,
         }
     }
 }
@@ -333,6 +365,7 @@ impl PlanOptions {
             ("node_ready_timeout_seconds", self.node_ready_timeout_seconds, 10, 86_400),
             ("gate_timeout_seconds", self.gate_timeout_seconds, 10, 86_400),
             ("expiry_seconds", self.expiry_seconds, 60, 30 * 86_400),
+            ("soak_seconds", self.soak_seconds, 0, 30 * 86_400),
         ];
         for (option, value, least, most) in bounds {
             if value < least || value > most {
@@ -458,9 +491,23 @@ impl Plan {
         self.stages.iter().flat_map(|stage| &stage.nodes)
     }
 
-    /// The plan of one node.
-    pub fn node(&self, name: &NodeName) -> Option<&NodePlan> {
-        self.nodes().find(|node| node.node == *name)
+    /// Each node once: masters that soak are in two stages, and the later one says what they are in the end.
+    pub fn nodes_in_the_end(&self) -> Vec<&NodePlan> {
+        let mut seen = BTreeSet::new();
+        let all: Vec<&NodePlan> = self.nodes().collect();
+        let mut last: Vec<&NodePlan> = all.into_iter().rev().filter(|node| seen.insert(&node.node)).collect();
+        last.reverse();
+        last
+    }
+
+    /// Whether anything is done to a node.
+    pub fn holds(&self, name: &NodeName) -> bool {
+        self.nodes().any(|node| node.node == *name)
+    }
+
+    /// What is done to a node by the stage that a step of it belongs to; none for a step of no node.
+    pub fn node_of_step(&self, number: StepNumber) -> Option<&NodePlan> {
+        self.nodes().find(|node| node.steps.iter().any(|step| step.number == number))
     }
 
     /// Computes the hash over the content.

@@ -133,8 +133,10 @@ fn may_be_taken_back(input: &RollbackInput<'_>) -> Result<(), Problem> {
         return Err(problem.with("newest", newest));
     }
     let mut stages = upgrade.plan.stages.iter().enumerate();
-    let beyond =
-        |kind: &StageKind| !matches!(kind, StageKind::Preparation | StageKind::Backup | StageKind::ControlPlane);
+    let beyond = |kind: &StageKind| {
+        let before = [StageKind::Preparation, StageKind::Backup, StageKind::ControlPlane].contains(kind);
+        !before && !matches!(kind, StageKind::Soak { .. })
+    };
     if let Some((_, stage)) =
         stages.find(|(index, stage)| upgrade.stages_started.contains(index) && beyond(&stage.kind))
     {

@@ -84,7 +84,7 @@ type Change<'a> = &'a dyn Fn(&mut Left, &mut Upgrade);
 fn masters_begun(upgrade: &Upgrade) -> Vec<NodeName> {
     let batches = upgrade.batches.get(&2).into_iter().flatten().flat_map(|batch| &batch.nodes);
     let begun = |name: &&NodeName| {
-        let node = upgrade.plan.node(name).unwrap();
+        let node = upgrade.plan.stages[2].node(name).unwrap();
         node.steps
             .iter()
             .any(|step| matches!(step.action, Action::UpgradeControlPlane(_)) && upgrade.has_succeeded(step))
@@ -181,6 +181,29 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
     }
     let untouched = World::with_masters(3, 1, PlanOptions::default());
     assert_eq!(Left::by(&untouched).plan(&untouched.upgrade).unwrap_err().code, Code::NothingToDo);
+}
+
+#[test]
+fn from_the_soak_every_master_goes_back_and_from_the_step_up_none() {
+    let mut world = World::with_masters(3, 1, PlanOptions { soak_seconds: 3_600, ..PlanOptions::default() });
+    while world.upgrade.soak.is_none() {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+    }
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "p".into() });
+    let _ = world.run_out();
+    let left = Left::by(&world);
+    let plan = left.plan(&world.upgrade).unwrap();
+    assert_eq!(plan.nodes().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["m1", "m3", "m2"]);
+    let kinds: Vec<_> = plan.stages[1].nodes[0].steps.iter().map(|step| step.action.kind()).collect();
+    assert_eq!(kinds, ["cordon", "restore_control_plane", "verify_node", "uncordon"], "the kubelet was never touched");
+    assert_eq!(World::over(left.cluster, plan).run_out(), Decision::Finish(Outcome::Succeeded));
+    let mut stepping = world.upgrade.clone();
+    stepping.stages_started.insert(4);
+    let problem = Left::by(&world).plan(&stepping).unwrap_err();
+    assert_eq!((problem.code, &*problem.parameters["stage"]), (Code::RollbackTooLate, "step_up"));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! It never acts and remembers nothing. Whatever it wants is a [`Command`]; whatever it cannot do yet is a
 //! [`WaitingOn`] that says why. What could not be read lets nothing through.
 
+mod soak;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::check::check_plan;
@@ -10,7 +12,7 @@ use crate::facts::{
     ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Facts, Observed, Readiness, StaticPodFacts,
 };
 use crate::id::{Actor, NodeName, StepNumber};
-use crate::plan::{NodePlan, PausePolicy, Stage};
+use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor, Step};
 
@@ -198,6 +200,9 @@ impl View<'_> {
                 Err(held) => self.held(held),
             };
         }
+        if let StageKind::Soak { seconds, emulates } = stage.kind {
+            return self.soak(index, seconds, emulates);
+        }
         if let Some(reason) = self.lost_contact() {
             return pause_for(reason);
         }
@@ -320,7 +325,8 @@ impl View<'_> {
 
     /// Works on the open batch; true when it ended (and that was recorded).
     fn batch(&self, index: usize, ordinal: u32, nodes: &[NodeName], work: &mut Work) -> bool {
-        let plans = || nodes.iter().filter_map(|node| self.upgrade.plan.node(node));
+        let stage = &self.upgrade.plan.stages[index];
+        let plans = || nodes.iter().filter_map(|node| stage.node(node));
         let unfinished = |node: &&NodePlan| {
             !matches!(
                 self.upgrade.node_progress(node),
@@ -631,12 +637,12 @@ impl View<'_> {
                 self.node(node, &mut work);
             }
         }
-        if let Some((index, _)) = self.upgrade.current_stage()
+        if let Some((index, stage)) = self.upgrade.current_stage()
             && let Some(open) = self.upgrade.open_batch(index)
             && open
                 .nodes
                 .iter()
-                .filter_map(|node| self.upgrade.plan.node(node))
+                .filter_map(|node| stage.node(node))
                 .all(|node| matches!(self.upgrade.node_progress(node), NodeProgress::Done | NodeProgress::Abandoned))
             && work.commands.is_empty()
         {

@@ -17,7 +17,7 @@ use crate::facts::WorkloadFacts;
 
 pub use self::decide::{Command, Decision, Outcome, Policy, decide};
 pub use self::event::{Event, EventRecord, PauseReason, StepOutcome};
-pub use self::state::{Batch, IllegalEvent, NodeProgress, State, StepProgress, StepStatus, Upgrade};
+pub use self::state::{Batch, IllegalEvent, NodeProgress, SoakProgress, State, StepProgress, StepStatus, Upgrade};
 pub use self::waiting::{Waiting, WaitingOn};
 
 /// Workloads that have fewer ready pods than before, as `Deployment shop/cart 1/2`. A workload that was scaled

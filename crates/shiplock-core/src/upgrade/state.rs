@@ -14,6 +14,7 @@ use crate::problem::Problem;
 use crate::step::{Action, Step};
 
 use super::event::{Event, EventRecord, PauseReason, StepOutcome};
+use super::waiting::Waiting;
 
 /// An upgrade, folded from its log.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,25 @@ pub struct Upgrade {
     pub baseline: Option<Vec<WorkloadFacts>>,
     /// When the expiry deadline was first seen to have passed.
     pub expiry_noticed_at: Option<Timestamp>,
+    /// How the soak stands, while the masters soak.
+    pub soak: Option<SoakProgress>,
+}
+
+/// How a soak stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoakProgress {
+    /// Its time counts from here: from its begin, and from the newest continue.
+    pub since: Timestamp,
+    /// Whether its time was told in the log.
+    pub is_told: bool,
+    /// Since when something is not as well as it was; the soak does not end then.
+    pub unwell_since: Option<Timestamp>,
+}
+
+impl SoakProgress {
+    fn begun(since: Timestamp) -> Self {
+        Self { since, is_told: false, unwell_since: None }
+    }
 }
 
 /// Where an upgrade stands.
@@ -259,6 +279,7 @@ impl Upgrade {
             continued_at: None,
             baseline: None,
             expiry_noticed_at: None,
+            soak: None,
         })
     }
 
@@ -306,7 +327,8 @@ impl Upgrade {
                 self.epoch = *epoch;
             }
             (state, _) if state.is_terminal() => return misfit(state),
-            (_, Event::WaitingBegan { .. } | Event::InterferenceNoticed { .. }) => {}
+            (_, Event::WaitingBegan { on }) => self.note_soak(&on.what, at),
+            (_, Event::InterferenceNoticed { .. }) => {}
 
             (State::Planned | State::Blocked | State::Ready { .. }, Event::CheckStarted) => {
                 self.state = State::Checking;
@@ -332,11 +354,14 @@ impl Upgrade {
                 if next != Some(*stage) || !self.stages_started.insert(*stage) {
                     return Err(format!("stage {stage} is not the next one"));
                 }
+                let soaks = matches!(self.plan.stages[*stage].kind, StageKind::Soak { .. });
+                self.soak = soaks.then(|| SoakProgress::begun(at));
             }
             (State::Running, Event::StageFinished { stage }) => {
                 if !self.stages_started.contains(stage) || !self.stages_finished.insert(*stage) {
                     return Err(format!("stage {stage} is not in work"));
                 }
+                self.soak = None;
             }
             (State::Running, Event::BatchStarted { stage, batch, size_limit, nodes }) => {
                 self.begin_batch(at, *stage, *batch, *size_limit, nodes)?;
@@ -372,7 +397,7 @@ impl Upgrade {
                 State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring,
                 Event::NodeSkipped { node, problem },
             ) => {
-                if self.plan.node(node).is_none() {
+                if !self.plan.holds(node) {
                     return Err(format!("node {node} is not in the plan"));
                 }
                 self.skipped.insert(node.clone(), problem.clone());
@@ -409,6 +434,7 @@ impl Upgrade {
                 }
                 self.retry_first = self.failed_nodes();
                 self.continued_at = Some(at);
+                self.soak = self.soak.map(|_| SoakProgress::begun(at));
                 self.state = if self.cancel_requested { State::Cancelling } else { State::Running };
             }
             (State::Paused { .. }, Event::ExpiryNoticed) => self.expiry_noticed_at = Some(at),
@@ -419,6 +445,15 @@ impl Upgrade {
             (state, _) => return misfit(state),
         }
         Ok(())
+    }
+
+    fn note_soak(&mut self, what: &Waiting, at: Timestamp) {
+        let Some(soak) = &mut self.soak else { return };
+        match what {
+            Waiting::Soak { .. } => (soak.is_told, soak.unwell_since) = (true, None),
+            Waiting::SoakUnwell { .. } => soak.unwell_since = soak.unwell_since.or(Some(at)),
+            _ => {}
+        }
     }
 
     fn begin_batch(
@@ -579,8 +614,8 @@ impl Upgrade {
 
     /// Nodes whose steps all succeeded, and nodes of the plan.
     pub fn node_counts(&self) -> (usize, usize) {
-        let done = self.plan.nodes().filter(|node| self.node_progress(node) == NodeProgress::Done).count();
-        (done, self.plan.nodes().count())
+        let nodes = self.plan.nodes_in_the_end();
+        (nodes.iter().filter(|node| self.node_progress(node) == NodeProgress::Done).count(), nodes.len())
     }
 
     /// Whether the stage with an index is a node pool.

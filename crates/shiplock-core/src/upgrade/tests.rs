@@ -166,7 +166,12 @@ impl World {
     }
 
     fn started_nodes(&self) -> BTreeSet<NodeName> {
-        self.upgrade.plan.nodes().filter(|node| self.upgrade.is_started(node)).map(|node| node.node.clone()).collect()
+        // A master that steps up is begun with a second time.
+        let name = |node: &crate::plan::NodePlan| match self.upgrade.plan.node_of_step(node.steps[0].number) {
+            Some(_) if is_second(&self.upgrade.plan, node) => format!("{}-again", node.node).as_str().into(),
+            _ => node.node.clone(),
+        };
+        self.upgrade.plan.nodes().filter(|node| self.upgrade.is_started(node)).map(name).collect()
     }
 
     /// Rules that hold after every event, whatever came before.
@@ -184,7 +189,7 @@ impl World {
             let count = upgrade.plan.stages[stage].nodes.iter().filter(at_work).count();
             assert!(count <= limit, "nodes in work are of the open batch");
             for batch in upgrade.batches.get(&stage).into_iter().flatten() {
-                let masters = upgrade.plan.stages[stage].kind == StageKind::ControlPlane;
+                let masters = matches!(upgrade.plan.stages[stage].kind, StageKind::ControlPlane | StageKind::StepUp);
                 let most = if masters { 1 } else { super::batch::size_limit(batch.ordinal, 100) };
                 assert!(batch.nodes.len() <= most as usize, "the batch law");
             }
@@ -220,6 +225,12 @@ impl World {
             }
         }
     }
+}
+
+fn is_second(plan: &Plan, node: &crate::plan::NodePlan) -> bool {
+    plan.nodes()
+        .find(|other| other.node == node.node)
+        .is_some_and(|first| first.steps[0].number != node.steps[0].number)
 }
 
 fn record(number: u64, second: i64, event: Event) -> EventRecord {
@@ -641,6 +652,73 @@ fn a_master_is_not_begun_with_while_etcd_could_lose_its_quorum_and_the_wait_name
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
 }
 
+/// Three masters that are swapped and soak.
+fn soaking() -> World {
+    let mut world = World::with_masters(3, 1, PlanOptions { soak_seconds: 3_600, ..options() });
+    while world.upgrade.soak.is_none() {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+    }
+    world
+}
+
+fn waited_on(decision: &Decision) -> &Waiting {
+    let Decision::Wait { on, .. } = decision else { panic!("it waits: {decision:?}") };
+    &on[0].what
+}
+
+#[test]
+fn a_soak_ends_when_its_time_is_over_and_the_masters_step_up_one_by_one() {
+    let mut world = soaking();
+    let begun = world.now;
+    assert!(matches!(waited_on(&world.settle()), Waiting::Soak { .. }));
+    world.now = begun + 3_599;
+    assert!(matches!(waited_on(&world.settle()), Waiting::Soak { .. }));
+    assert_eq!(world.started_nodes().len(), 3, "nothing is begun meanwhile");
+    world.now = begun + 3_600;
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert_eq!(world.batches(4), [["m2"], ["m3"], ["m1"]]);
+    let told = |record: &&EventRecord| matches!(&record.event, Event::WaitingBegan { on } if matches!(on.what, Waiting::Soak { .. }));
+    assert_eq!(world.log.iter().filter(told).count(), 1, "the log tells of it once");
+    assert_eq!(world.upgrade.node_counts(), (4, 4), "a master counts once");
+}
+
+#[test]
+fn a_soak_does_not_end_while_something_is_not_well_and_pauses_when_that_lasts() {
+    let mut world = soaking();
+    let begun = world.now;
+    let _ = world.settle();
+    world.ill_members.insert("m2".into());
+    world.now = begun + 3_590;
+    assert!(matches!(waited_on(&world.settle()), Waiting::SoakUnwell { problem } if problem.code == Code::EtcdNotWell));
+    world.now = begun + 3_700;
+    assert!(matches!(waited_on(&world.settle()), Waiting::SoakUnwell { .. }), "its time is over, and it is not well");
+    world.now += 16 * 60;
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Gate { .. }, .. }));
+    world.ill_members.clear();
+    world.append(Event::Continued { by: "tester".into() });
+    assert!(matches!(waited_on(&world.settle()), Waiting::Soak { .. }), "its time counts anew");
+    world.now += 3_600;
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn an_api_server_that_does_not_emulate_holds_the_soak() {
+    let mut world = soaking();
+    let new = "v1.36.3".parse().unwrap();
+    for server in &mut world.cluster.api_servers {
+        (server.version, server.emulates) = (new, "1.35".parse().ok());
+    }
+    assert!(matches!(waited_on(&world.settle()), Waiting::Soak { .. }));
+    world.cluster.api_servers[1].emulates = None;
+    let waits = world.settle();
+    let Waiting::SoakUnwell { problem } = waited_on(&waits) else { panic!("{waits:?}") };
+    assert_eq!((problem.code, &*problem.parameters["found"]), (Code::ReadBackMismatch, "v1.36.3"));
+}
+
 #[derive(Clone, Debug)]
 enum Chance {
     Succeed(usize),
@@ -682,12 +760,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, rng_seed: seed(), ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_rules_hold_and_a_healed_world_comes_to_an_end(
-        masters in prop_oneof![Just(0), Just(1), Just(3)], blue in 1usize..8, green in 0usize..4, max_parallel in 1u32..6, chances in proptest::collection::vec(chance(), 0..160),
+        masters in prop_oneof![Just(0), Just(1), Just(3)], blue in 1usize..8, green in 0usize..4, max_parallel in 1u32..6, soak_seconds in prop_oneof![Just(0u32), Just(900)], chances in proptest::collection::vec(chance(), 0..160),
     ) {
         let options = PlanOptions { max_parallel, ..PlanOptions::default() };
         let mut world = match masters {
             0 => World::new(&[("blue", blue), ("green", green)], options),
-            masters => World::with_masters(masters, blue, options),
+            masters => World::with_masters(masters, blue, PlanOptions { soak_seconds, ..options }),
         };
         for chance in chances {
             let _ = world.settle();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NodeName, StepNumber};
 use crate::language::Language;
 use crate::problem::Problem;
+use crate::version::MinorVersion;
 
 use super::event::PauseReason;
 
@@ -127,6 +128,16 @@ pub enum Waiting {
     },
     /// The interval between batches.
     BatchInterval,
+    /// The masters soak: they emulate the minor version before.
+    Soak {
+        /// What they emulate.
+        emulates: MinorVersion,
+    },
+    /// The masters soak, and something is not as well as it was.
+    SoakUnwell {
+        /// What.
+        problem: Problem,
+    },
     /// A person: the pre-check found what must be handled.
     Findings {
         /// How many findings stop the start.
@@ -165,11 +176,13 @@ impl WaitingOn {
             Waiting::Step { .. }
             | Waiting::StepRetry { .. }
             | Waiting::BatchInterval
+            | Waiting::Soak { .. }
             | Waiting::NodeReadBack { .. } => WhoActs::Nobody,
             Waiting::PodDisruptionBudget { .. } | Waiting::PodTermination { .. } => WhoActs::WorkloadOwner,
             Waiting::EvictionRefused { .. }
             | Waiting::AgentContact { .. }
             | Waiting::Gate { .. }
+            | Waiting::SoakUnwell { .. }
             | Waiting::ClusterFacts { .. }
             | Waiting::Findings { .. }
             | Waiting::Continue { .. } => WhoActs::Operator,
@@ -237,6 +250,21 @@ impl WaitingOn {
                 }
             }
             Waiting::BatchInterval => language.pick("the interval between batches", "批次间隔").to_owned(),
+            Waiting::Soak { emulates } => {
+                if zh {
+                    format!("控制面试运行中：已运行目标版本，并模拟 {emulates}")
+                } else {
+                    format!("the masters soak: they run the target and emulate {emulates}")
+                }
+            }
+            Waiting::SoakUnwell { problem } => {
+                let sentence = problem.sentence(language);
+                if zh {
+                    format!("控制面试运行期间有异常，试运行不会结束：{sentence}")
+                } else {
+                    format!("the soak does not end while something is not well: {sentence}")
+                }
+            }
             Waiting::Findings { blocking } => {
                 if zh {
                     format!("有 {blocking} 项检查结果必须先处理")
@@ -264,6 +292,17 @@ impl WaitingOn {
         let zh = language == Language::Zh;
         Some(match &self.what {
             Waiting::Step { .. } | Waiting::StepRetry { .. } | Waiting::BatchInterval => return None,
+            Waiting::Soak { .. } => {
+                language.pick("to go back: shiplock rollback UPGRADE", "如需回退：shiplock rollback UPGRADE").to_owned()
+            }
+            Waiting::SoakUnwell { problem } => {
+                let fix = problem.fix(language);
+                if zh {
+                    format!("{fix}；或回退：shiplock rollback UPGRADE")
+                } else {
+                    format!("{fix}; or go back: shiplock rollback UPGRADE")
+                }
+            }
             Waiting::PodDisruptionBudget { budgets, .. } => {
                 let (namespace, budget) =
                     budgets.first().and_then(|name| name.split_once('/')).unwrap_or(("NAMESPACE", "NAME"));
@@ -321,6 +360,8 @@ impl WaitingOn {
             Waiting::Gate { problem } => format!("gate {}", problem.code),
             Waiting::ClusterFacts { problem } => format!("facts {}", problem.code),
             Waiting::BatchInterval => "interval".to_owned(),
+            Waiting::Soak { .. } => "soak".to_owned(),
+            Waiting::SoakUnwell { problem } => format!("soak {}", problem.code),
             Waiting::Findings { .. } => "findings".to_owned(),
             Waiting::Continue { reason } => format!("continue {}", reason.word()),
         }
@@ -338,10 +379,20 @@ fn owner_text(owner: Option<&str>, language: Language) -> String {
 /// The words for what an executor says of its progress. A word of a newer agent is shown as it is.
 fn phase_name(phase: &str, language: Language) -> &str {
     match phase {
+        "examining" => language.pick("examining", "检视"),
         "preparing" => language.pick("preparing", "准备"),
         "downloading" => language.pick("downloading", "下载"),
         "importing" => language.pick("importing images", "导入镜像"),
         "configuring" => language.pick("writing the configuration", "写入配置"),
+        "applying" => language.pick("kubeadm upgrade", "kubeadm upgrade"),
+        "moving_leader" => language.pick("moving etcd's leadership", "转移 etcd 领导者"),
+        "swapping" => language.pick("swapping", "切换"),
+        "saving" => language.pick("saving", "保存快照"),
+        "checking" => language.pick("checking the copy", "校验副本"),
+        "sending" => language.pick("sending", "发送"),
+        "uploading" => language.pick("uploading", "上传"),
+        "waiting_for_api_servers" => language.pick("waiting until all API servers are seen", "等待识别全部 API server"),
+        "upgrading_addons" => language.pick("upgrading", "升级"),
         "restarting" => language.pick("restarting", "重启"),
         "verifying" => language.pick("verifying", "验证"),
         "rolling_back" => language.pick("rolling back", "回滚"),
@@ -358,6 +409,11 @@ pub fn step_name(kind: &str, language: Language) -> &str {
         "drain" => language.pick("draining", "排空"),
         "upgrade_container_runtime" => language.pick("upgrading the container runtime", "升级容器运行时"),
         "upgrade_kubelet" => language.pick("upgrading the kubelet", "升级 kubelet"),
+        "backup_etcd" => language.pick("saving etcd", "备份 etcd"),
+        "upgrade_control_plane" => language.pick("swapping the control plane", "切换控制面"),
+        "upload_configuration" => language.pick("uploading the configuration", "上传集群配置"),
+        "upgrade_addons" => language.pick("upgrading the add-ons", "升级附加组件"),
+        "verify_addons" => language.pick("reading back the add-ons", "回读附加组件"),
         "restore_control_plane" => language.pick("putting the control plane back", "恢复控制面"),
         "verify_node" => language.pick("reading back", "回读验证"),
         "uncordon" => language.pick("uncordoning", "恢复调度"),

@@ -378,6 +378,9 @@ impl Machine {
                         | Waiting::StepRetry { .. }
                         | Waiting::NodeReadBack { .. }
                         | Waiting::BatchInterval
+                        // The decision itself records these.
+                        | Waiting::Soak { .. }
+                        | Waiting::SoakUnwell { .. }
                         | Waiting::Continue { .. }
                         | Waiting::Findings { .. }
                 )
@@ -392,6 +395,17 @@ impl Machine {
         self.noticed = keys;
         if !fresh.is_empty() {
             self.append(fresh, None, outputs);
+        }
+    }
+
+    /// The machine that a node is: that of the plan, and for a node that only fetches, that which the cluster tells.
+    fn machine_id(&self, node: &NodeName) -> Option<String> {
+        if let Some(planned) = self.upgrade.plan.nodes().find(|planned| planned.node == *node) {
+            return Some(planned.machine_id.clone());
+        }
+        match &self.facts.as_ref()?.cluster {
+            Observed::Known(cluster) => cluster.nodes.get(node).map(|node| node.machine_id.clone()),
+            Observed::Unknown { .. } => None,
         }
     }
 
@@ -437,20 +451,28 @@ impl Machine {
             if self.dispatched.get(&step.number) == Some(&attempt) {
                 continue;
             }
+            let offered = match (step.action.executor(), step.target.node()) {
+                (Executor::Agent, Some(node)) => match self.machine_id(node) {
+                    Some(machine_id) => Some((node.clone(), machine_id)),
+                    // It is offered once the cluster has told which machine the node is.
+                    None => continue,
+                },
+                _ => None,
+            };
             self.dispatched.insert(step.number, attempt);
-            match (step.action.executor(), step.target.node().and_then(|node| self.upgrade.plan.node(node))) {
-                (Executor::Agent, Some(node)) => outputs.push(Output::Offer(Box::new(Assignment {
+            match offered {
+                Some((node, machine_id)) => outputs.push(Output::Offer(Box::new(Assignment {
                     id: AssignmentId {
                         upgrade: self.upgrade.id.clone(),
                         step: step.number,
                         generation: Generation { epoch: self.epoch, intent },
                     },
-                    node: node.node.clone(),
-                    machine_id: node.machine_id.clone(),
+                    node,
+                    machine_id,
                     timeout_seconds: step.timeout_seconds,
                     action: step.action,
                 }))),
-                _ => outputs.push(Output::RunStep { step: Box::new(step), attempt, since }),
+                None => outputs.push(Output::RunStep { step: Box::new(step), attempt, since }),
             }
         }
     }

@@ -68,7 +68,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(300);
 impl StepContext {
     /// Does a step to its end. `since` is when its intent was recorded.
     pub(super) async fn run(&self, step: &Step, since: Timestamp) -> StepResult {
-        let result = match (&step.action, step.target.node().and_then(|node| self.plan.node(node))) {
+        let result = match (&step.action, self.plan.node_of_step(step.number)) {
             (Action::CaptureBaseline, _) => self.capture_baseline(step).await,
             (Action::Cordon, Some(node)) => self.cordon(node).await,
             (Action::Drain { timeout_seconds, on_timeout }, Some(node)) => {
@@ -220,7 +220,8 @@ impl StepContext {
                 let worse_at_last = &worse_at_last;
                 async move {
                     let facts = context.cluster.facts().await?;
-                    for planned in context.plan.nodes().filter(|node| !context.left_out.contains(&node.node)) {
+                    let planned = context.plan.nodes_in_the_end();
+                    for planned in planned.into_iter().filter(|node| !context.left_out.contains(&node.node)) {
                         let node = facts.nodes.get(&planned.node).ok_or_else(|| gone(planned))?;
                         check_node(&planned.node, node, kubelet_after(planned).unwrap_or(kubelet))?;
                     }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use shiplock_api::agent::{AssignmentId, PermitResponse, ReportKind, ReportResponse};
 use shiplock_core::facts::{Facts, Observed};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
-use shiplock_core::plan::PlanOptions;
+use shiplock_core::plan::{Mode, PlanOptions, PlanRequest};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::sample::{agents, at, cluster, plan_of, request};
+use shiplock_core::sample::{agents, at, cluster, cluster_with_masters, plan_of, request};
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::{Event, EventRecord, PauseReason, Policy, State, StepOutcome, Upgrade};
 
@@ -168,6 +168,41 @@ fn a_crash_after_any_output_is_survived_and_every_step_is_done_in_the_end() {
             }
         }
     }
+}
+
+#[test]
+fn a_node_that_only_fetches_is_offered_its_step_under_the_machine_id_that_the_cluster_tells() {
+    let cluster = cluster_with_masters(1, 2);
+    let options = PlanOptions { accept: vec!["CP-003".to_owned()], ..PlanOptions::default() };
+    let asked = PlanRequest { mode: Mode::ControlPlane, ..request("1.36", options) };
+    let plan = plan_of(&cluster, &asked).unwrap();
+    let mut world = World::new(&[("blue", 1)]);
+    world.log.clear();
+    world.append(None, vec![Event::Planned { plan: Box::new(plan), by: "tester".into() }]);
+    let mut machine = world.machine();
+    let facts = || Facts {
+        cluster: Observed::Known(cluster.clone()),
+        agents: agents(&cluster, at(0)),
+        progress: BTreeMap::new(),
+        uptime_seconds: 1,
+    };
+    let mut inputs = std::collections::VecDeque::from([Input::Claim(None), Input::Facts(Box::new(facts()))]);
+    let mut offered = BTreeMap::new();
+    while let Some(input) = inputs.pop_front() {
+        for output in machine.on(input, at(0)) {
+            match output {
+                Output::Append { events, .. } => {
+                    let records = world.append(Some(Epoch(1)), events);
+                    inputs.push_back(Input::Appended(records));
+                }
+                Output::Offer(assignment) => drop(offered.insert(assignment.node.to_string(), assignment.machine_id)),
+                Output::RunStep { step, .. } => assert_eq!(step.action, Action::CaptureBaseline),
+                _ => {}
+            }
+        }
+    }
+    let expected = ["blue-01", "blue-02", "m1"].map(|node| (node.to_owned(), format!("machine-{node}")));
+    assert_eq!(offered, BTreeMap::from(expected));
 }
 
 /// Drives until the first offer and hands it back with the machine that made it.

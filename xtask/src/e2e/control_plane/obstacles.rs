@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{components_are_upgraded, old_cluster, only_master};
+use super::{
+    components_are_upgraded, kubeadm_finds_nothing_left, nothing_starts_after_read_back, old_cluster, only_master,
+};
 use crate::e2e::installation::{CLUSTER, Installation};
 use crate::e2e::pools::{marked, workers_are_upgraded};
 use crate::lab::Lab;
@@ -139,5 +141,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
     let manifest = lab.exec_text("m1", &["cat", "/etc/kubernetes/manifests/kube-scheduler.yaml"])?;
     ensure!(!manifest.contains("--v=1"), "what was let go is still there: {manifest}");
-    Ok(())
+    // The new kubelet of kubeadm's own way starts all static pods anew, after the node is Ready.
+    nothing_starts_after_read_back(lab, &["m1"], &installation.events(&id)?)?;
+    kubeadm_finds_nothing_left(lab, "m1")
 }

@@ -55,7 +55,17 @@ impl<H: Host> Master<'_, H> {
             let (version, kubelet) = back.identity(&expected).await?;
             let old = SwapBegun::find(&folder).map(|begun| begun.old_containers).unwrap_or_default();
             let (step, kubelet) = (self.step, kubelet.as_deref());
-            Judge { step, expected: &expected, stopped: &plan.stopped, old, kubelet, version: &version }.wait().await
+            Judge {
+                step,
+                expected: &expected,
+                stopped: &plan.stopped,
+                old,
+                kubelet,
+                version: &version,
+                behaves_like: None,
+            }
+            .wait()
+            .await
         };
         swap.await.map(|_| ()).map_err(|problem: Problem| problem.to_string())
     }

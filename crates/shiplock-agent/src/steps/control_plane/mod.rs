@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::step::{ControlPlaneMethod, ControlPlaneUpgrade};
+use shiplock_core::step::{ControlPlaneMethod, ControlPlaneUpgrade, Emulation};
 use shiplock_core::upgrade::StepOutcome;
+use shiplock_core::version::MinorVersion;
 
 use self::ground::Ground;
 use self::prepare::Texts;
@@ -90,6 +91,7 @@ impl<H: Host> Master<'_, H> {
             old: begun.as_ref().map(|begun| begun.old_containers.clone()).unwrap_or_default(),
             kubelet: self.kubelet_sha256()?,
             version: &self.upgrade.version.to_string(),
+            behaves_like: self.behaves_like(),
         };
         let up_at = match judge.wait().await {
             Ok(up_at) => up_at,
@@ -111,6 +113,14 @@ impl<H: Host> Master<'_, H> {
 
     fn old(&self) -> PathBuf {
         self.folder.join(kept::OLD)
+    }
+
+    /// What the API server answers that it behaves like, where the plan changes that.
+    fn behaves_like(&self) -> Option<MinorVersion> {
+        self.upgrade.emulation.map(|emulation| match emulation {
+            Emulation::Begins { of } => of,
+            Emulation::Ends { .. } => self.upgrade.version.release,
+        })
     }
 
     /// The kubelet's digest, where it is swapped.
@@ -174,6 +184,7 @@ impl<H: Host> Master<'_, H> {
             old: std::collections::BTreeSet::new(),
             kubelet: self.kubelet_sha256()?,
             version: &self.upgrade.version.to_string(),
+            behaves_like: self.behaves_like(),
         };
         let images = expected.iter().all(|expected| expected.manifest.image == expected.reference);
         if !images || judge.look().await.is_err() {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::size::readable_bytes;
-use shiplock_core::step::ControlPlaneMethod;
+use shiplock_core::step::{ControlPlaneMethod, Emulation};
+use shiplock_core::version::MinorVersion;
 
 use super::Master;
 use super::back::placed_beside;
@@ -98,6 +99,14 @@ impl<H: Host> Master<'_, H> {
 
     /// The manifests that the target's kubeadm writes, and those in force.
     pub(super) async fn render(&self) -> Result<Texts, Failure> {
+        let emulates = match self.upgrade.emulation {
+            Some(Emulation::Begins { of }) => Some(of),
+            Some(Emulation::Ends { .. }) | None => None,
+        };
+        self.render_into("rendered", emulates).await
+    }
+
+    async fn render_into(&self, folder: &str, emulates: Option<MinorVersion>) -> Result<Texts, Failure> {
         let step = self.step;
         let kubeadm = step.host.node_path(&step.tool(with_role(&self.upgrade.files, "kubeadm")?).await?);
         let configuration = kubeadm::cluster_configuration(&*step.host).await.map_err(Failure::retryable)?;
@@ -109,8 +118,9 @@ impl<H: Host> Master<'_, H> {
             version: &version,
             node: step.assignment.node.as_str(),
             patches: self.upgrade.patches_folder.as_deref(),
+            emulates,
         };
-        let folder = self.folder.join("rendered");
+        let folder = self.folder.join(folder);
         let rendered = kubeadm::render(&*step.host, &folder, rendering, &configuration.document, &api_server).await?;
         Ok(Texts { rendered, in_force, configuration })
     }
@@ -198,6 +208,17 @@ impl<H: Host> Master<'_, H> {
             return Ok(());
         }
         let edited = |path: &str| Problem::new(Code::HandEdited).with("path", path).with("node", &step.assignment.node);
+        let lost = |rendered: &BTreeMap<ControlPlaneComponent, String>| match kubeadm::hand_edits(rendered, &touched)
+            .into_iter()
+            .next()
+        {
+            Some(edit) => Err(edited(&edit.path).cause(edit.difference).into()),
+            None => Ok(()),
+        };
+        if let Some(Emulation::Ends { of }) = self.upgrade.emulation {
+            // The swap before this one rendered what is in force; the installed kubeadm is still the old one.
+            return lost(&self.render_into("compared", Some(of)).await?.rendered);
+        }
         let api_server = self.api_server()?;
         let running = api_server.image.rsplit_once(':').map_or("", |(_, tag)| tag);
         let installed = step.host.find_program("kubeadm");
@@ -214,14 +235,12 @@ impl<H: Host> Master<'_, H> {
             version: running,
             node: step.assignment.node.as_str(),
             patches: self.upgrade.patches_folder.as_deref(),
+            emulates: None,
         };
         let folder = self.folder.join("compared");
         let document = &texts.configuration.document;
         let rendered = kubeadm::render(&*step.host, &folder, rendering, document, &api_server).await?;
-        match kubeadm::hand_edits(&rendered, &touched).into_iter().next() {
-            Some(edit) => Err(edited(&edit.path).cause(edit.difference).into()),
-            None => Ok(()),
-        }
+        lost(&rendered)
     }
 
     /// The kubelet's configuration, and certificates, as kubeadm's own upgrade writes them.

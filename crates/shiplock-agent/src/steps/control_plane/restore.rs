@@ -47,6 +47,7 @@ pub async fn run<H: Host>(step: &Step<H>, restore: &ControlPlaneRestore) -> Resu
         old,
         kubelet: kubelet.as_deref(),
         version: &version,
+        behaves_like: None,
     };
     if SwapPlan::find(&folder).is_none() {
         if is_in_force(&back).await? && judge(&[], Default::default()).look().await.is_ok() {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
+use shiplock_core::version::MinorVersion;
 
 use crate::control_plane::manifest::Manifest;
 use crate::control_plane::{is_healthy, kubeconfig, newest};
@@ -57,6 +58,8 @@ pub(super) struct Judge<'a, H> {
     pub(super) kubelet: Option<&'a str>,
     /// The version that the API server must answer.
     pub(super) version: &'a str,
+    /// The minor version that it must answer that it behaves like; none where nothing is known of that.
+    pub(super) behaves_like: Option<MinorVersion>,
 }
 
 /// What is wrong.
@@ -135,9 +138,19 @@ impl<H: Host> Judge<'_, H> {
             return Err(wrong("it runs, and its health endpoint does not say ok".to_owned()));
         }
         if expected.component == ControlPlaneComponent::KubeApiserver && self.is_of_the_plan(expected) {
-            let found = self.answered_version(&expected.manifest).await;
-            if found.as_deref() != Some(self.version) {
-                return Err(wrong(format!("it answers version {}", found.as_deref().unwrap_or("none"))));
+            let answer = self.version_answer(&expected.manifest).await;
+            let text = |name: &str| answer.as_ref().and_then(|said| said.get(name)?.as_str());
+            let found = text("gitVersion").unwrap_or("none");
+            if found != self.version {
+                return Err(wrong(format!("it answers version {found}")));
+            }
+            let emulated = (text("emulationMajor").unwrap_or_default(), text("emulationMinor").unwrap_or_default());
+            let as_wanted = |minor: MinorVersion| (minor.major.to_string(), minor.minor.to_string());
+            if let Some(minor) = self.behaves_like.filter(|minor| {
+                let (major, minor) = as_wanted(*minor);
+                emulated != (&*major, &*minor)
+            }) {
+                return Err(wrong(format!("it behaves like {}.{}, not like {minor}", emulated.0, emulated.1)));
             }
         }
         Ok(found.id.clone())
@@ -148,7 +161,7 @@ impl<H: Host> Judge<'_, H> {
         expected.reference.ends_with(&format!(":{}", self.version))
     }
 
-    async fn answered_version(&self, api_server: &Manifest) -> Option<String> {
+    async fn version_answer(&self, api_server: &Manifest) -> Option<Value> {
         let host = &*self.step.host;
         let root = api_server.health_url.rsplit_once('/')?.0;
         let url = format!("{root}/version");
@@ -158,8 +171,7 @@ impl<H: Host> Judge<'_, H> {
             let own = kubeconfig::read(host, kubeconfig::KUBELET).ok()?;
             answer = host.ask(&Question { trust: &own.trust, ..question }).await.ok()?;
         }
-        let said: Value = serde_json::from_str(&answer.body).ok()?;
-        said.get("gitVersion").and_then(Value::as_str).map(str::to_owned)
+        serde_json::from_str(&answer.body).ok()
     }
 
     /// One line for each component: `kube-apiserver v1.36.3`.
@@ -167,7 +179,14 @@ impl<H: Host> Judge<'_, H> {
         let mut lines = Vec::new();
         for expected in self.expected {
             let tag = expected.reference.rsplit_once(':').map_or("", |(_, tag)| tag);
-            lines.push(format!("{} {tag}", expected.component.name()));
+            let name = expected.component.name();
+            let emulated = (self.behaves_like.map(|minor| minor.to_string())).filter(|minor| {
+                expected.component != ControlPlaneComponent::Etcd && !self.version[1..].starts_with(minor)
+            });
+            lines.push(match emulated {
+                Some(minor) => format!("{name} {tag} (emulates {minor})"),
+                None => format!("{name} {tag}"),
+            });
         }
         if self.kubelet.is_some()
             && let Ok(version) = kubelet::reported_version(self.step).await
