@@ -13,6 +13,7 @@ use crate::e2e::control_plane::{components_are_upgraded, interruptions, old_clus
 use crate::e2e::custody::{self, Custody};
 use crate::e2e::installation::{Installation, Programs};
 use crate::e2e::pools::{mixed_cluster, workers_are_upgraded};
+use crate::e2e::samples::Sampler;
 use crate::lab::Lab;
 
 /// Arguments of `cargo xtask bench`.
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// How long something is left idle before it is measured, in seconds
     #[arg(long, default_value_t = 600)]
     idle_seconds: u64,
+    /// One rival of `whole` alone, where both together take too long
+    #[arg(long, value_enum)]
+    only: Option<Rival>,
     /// The lab to use
     #[arg(long, default_value_t = 0, env = "SHIPLOCK_LAB_ID")]
     id: u8,
@@ -56,6 +60,15 @@ enum What {
     Restart,
     /// What the pre-check finds of what is there, and how fast it is on files; needs no cluster
     Precheck,
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Rival {
+    /// The documented steps as a shell script
+    Script,
+    /// Shiplock
+    Shiplock,
 }
 
 /// Runs one benchmark.
@@ -96,7 +109,7 @@ fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
         installation.until_state(&id, "succeeded", BOUND)?;
         let shiplock = begun.elapsed();
         workers_are_upgraded(lab, &names)?;
-        show(run, &format!("{} workers", arguments.workers), script, shiplock, &installation, &id)?;
+        show(run, &format!("{} workers", arguments.workers), Some(script), shiplock, &installation, &id)?;
         drop(installation);
         lab.down()?;
     }
@@ -110,14 +123,23 @@ fn whole(lab: &Lab, arguments: &Arguments) -> Result<()> {
     let masters: Vec<&str> = masters.iter().map(String::as_str).collect();
     let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
     for run in 1..=arguments.runs {
-        old_cluster(lab, arguments.masters, arguments.workers)?;
-        lab.deploy_web()?;
-        let script = script::upgrade_whole(lab, &masters, &workers)?;
-        lab.down()?;
+        let mut script = None;
+        if arguments.only != Some(Rival::Shiplock) {
+            old_cluster(lab, arguments.masters, arguments.workers)?;
+            lab.deploy_web()?;
+            let took = script::upgrade_whole(lab, &masters, &workers)?;
+            println!("run {run}: script {:.1} s", took.as_secs_f64());
+            script = Some(took);
+            lab.down()?;
+        }
+        if arguments.only == Some(Rival::Script) {
+            continue;
+        }
 
         old_cluster(lab, arguments.masters, arguments.workers)?;
         lab.deploy_web()?;
         let mut installation = Installation::ready_with(lab, programs.clone())?;
+        let sampler = Sampler::start(lab, &masters)?;
         let begun = Instant::now();
         let id = installation.begin(&only_master())?;
         installation.until_state(&id, "succeeded", BOUND)?;
@@ -126,6 +148,7 @@ fn whole(lab: &Lab, arguments: &Arguments) -> Result<()> {
         let what = format!("{} masters and {} workers", arguments.masters, arguments.workers);
         show(run, &what, script, shiplock, &installation, &id)?;
         println!("masters away for {:?} ms", interruptions(&installation.events(&id)?));
+        println!("{:?}", sampler.stop()?);
         drop(installation);
         lab.down()?;
     }
@@ -135,13 +158,19 @@ fn whole(lab: &Lab, arguments: &Arguments) -> Result<()> {
 fn show(
     run: u32,
     what: &str,
-    script: Duration,
+    script: Option<Duration>,
     shiplock: Duration,
     installation: &Installation<'_>,
     id: &str,
 ) -> Result<()> {
-    let (script, shiplock) = (script.as_secs_f64(), shiplock.as_secs_f64());
-    println!("run {run}: {what}: script {script:.1} s, shiplock {shiplock:.1} s, ratio {:.2}", shiplock / script);
+    let shiplock = shiplock.as_secs_f64();
+    match script.map(|script| script.as_secs_f64()) {
+        Some(script) => {
+            let ratio = shiplock / script;
+            println!("run {run}: {what}: script {script:.1} s, shiplock {shiplock:.1} s, ratio {ratio:.2}");
+        }
+        None => println!("run {run}: {what}: shiplock {shiplock:.1} s"),
+    }
     println!("critical path of shiplock:");
     for line in critical_path(installation, id)? {
         println!("  {line}");

@@ -141,6 +141,7 @@ fn control_plane(masters: u64, own_id: u64) -> ControlPlaneFacts {
             }),
         },
         hand_edits: Observed::Known(Vec::new()),
+        configured_version: Some(Observed::Known("v1.35.4".to_owned())),
         certificates: CertificateFacts {
             first_to_end: "/etc/kubernetes/pki/apiserver.crt".to_owned(),
             ends_at: at(100 * 86_400),

@@ -125,13 +125,19 @@ impl<'a> Installation<'a> {
         for node in &nodes {
             installation.join(node)?;
         }
-        installation.until("every agent is heard of", Duration::from_secs(60), |installation| {
+        installation.until_heard()?;
+        Ok(installation)
+    }
+
+    /// Waits until the server that runs has heard of the agent of every node.
+    pub(crate) fn until_heard(&mut self) -> Result<()> {
+        let nodes = self.lab.node_names()?.len();
+        self.until("every agent is heard of", Duration::from_secs(60), |installation| {
             let agents = installation.json(&["agent", "list", CLUSTER])?;
             let heard =
                 agents["agents"].as_array().into_iter().flatten().filter(|agent| !agent["last_heard_at"].is_null());
-            Ok(heard.count() == nodes.len())
-        })?;
-        Ok(installation)
+            Ok(heard.count() == nodes)
+        })
     }
 
     /// The data directory.

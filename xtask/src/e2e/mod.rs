@@ -18,7 +18,7 @@ pub(crate) mod pools;
 mod precheck;
 mod refusals;
 mod rollback;
-mod samples;
+pub(crate) mod samples;
 mod soak;
 mod two_hops;
 

@@ -88,14 +88,12 @@ pub(crate) fn one_master(lab: &Lab) -> Result<()> {
     ensure!(written == "soak", "what was written meanwhile is gone: {written}");
 
     let again = installation.begin(&asked("20s"))?;
-    let view = installation.watch(&again)?;
     until_step_ends(&mut installation, &again, "upgrade_control_plane", 2)?;
     installation.ok(&["pause", &again])?;
     installation.until_state(&again, "paused", BOUND)?;
     installation.refused(&["rollback", &again, "--yes"], "UPG0118")?;
     installation.ok(&["continue", &again])?;
     installation.until_state(&again, "succeeded", BOUND)?;
-    view.ended()?;
     how_long(&installation, &again)?;
     components_are_upgraded(lab, &["m1"])?;
     workers_are_upgraded(lab, &["m1", "w1"])?;

@@ -49,6 +49,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     let catalogue = strict_catalogue(&installation)?;
     installation.kill_server()?;
     installation.start_server_with(&["--catalogue", &catalogue.to_string_lossy()])?;
+    installation.until_heard()?;
 
     let alone = installation.begin(&[only_master().as_slice(), &["--control-plane-only"]].concat())?;
     installation.until_state(&alone, "succeeded", BOUND)?;

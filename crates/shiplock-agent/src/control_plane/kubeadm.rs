@@ -81,17 +81,21 @@ fn parse(body: &str) -> Result<ClusterConfiguration, String> {
 }
 
 /// The documents for `kubeadm --config`: this master's own part, and the cluster's at a version. JSON is YAML.
-pub fn documents(configuration: &Value, version: &str, node: &str, api_server: &Manifest) -> Result<String, String> {
+pub fn documents(configuration: &Value, rendering: Rendering<'_>, api_server: &Manifest) -> Result<String, String> {
     let (address, port) = api_server.advertised().ok_or("the API server's manifest does not tell its address")?;
-    let own = json!({
+    let mut own = json!({
         "apiVersion": configuration.get("apiVersion"),
         "kind": "InitConfiguration",
         "localAPIEndpoint": { "advertiseAddress": address, "bindPort": port },
-        "nodeRegistration": { "name": node, "criSocket": CRI_SOCKET },
+        "nodeRegistration": { "name": rendering.node, "criSocket": CRI_SOCKET },
     });
+    // As a flag kubeadm does not take it beside a file.
+    if let Some(folder) = rendering.patches {
+        own["patches"] = json!({ "directory": folder });
+    }
     let mut cluster = configuration.clone();
     if let Some(fields) = cluster.as_object_mut() {
-        fields.insert("kubernetesVersion".to_owned(), version.into());
+        fields.insert("kubernetesVersion".to_owned(), rendering.version.into());
     }
     Ok(format!("{own}\n---\n{cluster}\n"))
 }
@@ -141,8 +145,7 @@ pub async fn render<H: Host>(
     let emulating = rendering.emulates.map(|emulates| emulating(whole, emulates)).transpose();
     let configuration = emulating.map_err(|why| failed(&why))?;
     let configuration = configuration.as_ref().unwrap_or(whole);
-    let documents =
-        documents(configuration, rendering.version, rendering.node, api_server).map_err(|why| failed(&why))?;
+    let documents = documents(configuration, rendering, api_server).map_err(|why| failed(&why))?;
     let unusable = |error: std::io::Error| files::unusable(folder, rendering.node, "written", &error);
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(unusable)?;
@@ -153,11 +156,8 @@ pub async fn render<H: Host>(
     let variable = format!("{FOLDER_VARIABLE}={}", host.node_path(folder));
     let file = host.node_path(&file);
     for phase in [["control-plane", "all"], ["etcd", "local"]] {
-        let mut words =
-            vec![&*variable, rendering.kubeadm, "init", "phase", phase[0], phase[1], "--dry-run", "--config", &file];
-        if let Some(patches) = rendering.patches {
-            words.extend(["--patches", patches]);
-        }
+        let words =
+            [&*variable, rendering.kubeadm, "init", "phase", phase[0], phase[1], "--dry-run", "--config", &file];
         let output = host.output("env", &words, READ_LIMIT).await?;
         if !output.success {
             return Err(failed(&output.error));
@@ -217,10 +217,15 @@ mod tests {
         assert_eq!(configuration.resource_version, "251");
         let pod = "spec: {containers: [{name: a, image: i, command: [a, --advertise-address=10.0.0.7]}]}";
         let api_server = Manifest::parse(ControlPlaneComponent::KubeApiserver, pod).unwrap();
-        let text = documents(&configuration.document, "v1.36.3", "m2", &api_server).unwrap();
+        let rendering = |patches| Rendering { kubeadm: "k", version: "v1.36.3", node: "m2", patches, emulates: None };
+        let text = documents(&configuration.document, rendering(None), &api_server).unwrap();
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         assert_eq!(documents[0]["localAPIEndpoint"], json!({ "advertiseAddress": "10.0.0.7", "bindPort": 6443 }));
         assert_eq!(documents[0]["apiVersion"], "kubeadm.k8s.io/v1beta4");
+        assert_eq!(documents[0].get("patches"), None);
+        let patched = super::documents(&configuration.document, rendering(Some("/p")), &api_server).unwrap();
+        let patched: Vec<Value> = serde_saphyr::from_multiple(&patched).unwrap();
+        assert_eq!(patched[0]["patches"], json!({ "directory": "/p" }));
         assert_eq!(documents[1]["kubernetesVersion"], "v1.36.3");
         assert_eq!(documents[1]["etcd"]["local"]["dataDir"], "/d");
         assert!(parse("{}").is_err() && parse("[").is_err());

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use serde_json::Value;
 use shiplock_core::facts::{
     CertificateFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, HandEdit, Observed, RunningContainerFacts,
     StaticPodFacts,
@@ -37,6 +38,8 @@ use crate::host::Host;
 const HEALTH_LIMIT: Duration = Duration::from_millis(1500);
 /// ConfigMap `kubeadm-config` is asked for after so long, where nothing on the node has changed.
 const CONFIGURATION_EVERY: Duration = Duration::from_secs(60);
+/// And after so long where it could not be read, as while an API server is being replaced.
+const CONFIGURATION_AGAIN: Duration = Duration::from_secs(5);
 /// In memory: what is rendered to be compared is not kept.
 const RENDERED: &str = "/run/shiplock/rendered";
 /// Static pods of one master, also those that have been replaced.
@@ -84,6 +87,8 @@ struct KnownEdits {
     keys: Vec<(PathBuf, FileKey)>,
     resource_version: String,
     asked_at: Instant,
+    /// The version that the configuration names.
+    version: Result<String, Problem>,
     edits: Result<Vec<HandEdit>, Problem>,
 }
 
@@ -113,6 +118,10 @@ impl ControlPlaneReader {
                 EtcdReading::Stacked(read) => EtcdFacts::Stacked { cluster: since.observed("etcd", read) },
             },
             hand_edits: self.hand_edits(host, data_folder, &texts, &parsed, since).await,
+            configured_version: self
+                .hand_edits
+                .as_ref()
+                .map(|known| since.observed("kubeadm-config", known.version.clone())),
             certificates: self.certificates(host),
             kubelet_server_is_local: is_local(&kubelet_server, advertised.as_ref()),
             kept: kept::read(host, data_folder),
@@ -206,22 +215,28 @@ impl ControlPlaneReader {
         files.extend(program.iter().map(|path| host.at(path)));
         let keys = keys(&files);
         let known = self.hand_edits.take().filter(|known| known.keys == keys);
-        if let Some(known) = known.as_ref().filter(|known| known.asked_at.elapsed() < CONFIGURATION_EVERY) {
+        let is_fresh = |known: &&KnownEdits| {
+            known.asked_at.elapsed() < if known.version.is_ok() { CONFIGURATION_EVERY } else { CONFIGURATION_AGAIN }
+        };
+        if let Some(known) = known.as_ref().filter(is_fresh) {
             self.hand_edits = Some(known.clone());
             return since.observed("hand edits", known.edits.clone());
         }
-        let (resource_version, edits) = match kubeadm::cluster_configuration(host).await {
-            Err(problem) => (String::new(), Err(problem)),
+        let (resource_version, version, edits) = match kubeadm::cluster_configuration(host).await {
+            Err(problem) => (String::new(), Err(problem.clone()), Err(problem)),
             Ok(configuration) => {
                 let same = known.filter(|known| known.resource_version == configuration.resource_version);
                 let edits = match same {
                     Some(known) => known.edits,
                     None => find_edits(host, program.as_deref(), data_folder, &configuration, texts, parsed).await,
                 };
-                (configuration.resource_version, edits)
+                let version = configuration.document.get("kubernetesVersion").and_then(Value::as_str);
+                let version = version.unwrap_or_default().to_owned();
+                (configuration.resource_version, Ok(version), edits)
             }
         };
-        self.hand_edits = Some(KnownEdits { keys, resource_version, asked_at: Instant::now(), edits: edits.clone() });
+        let asked_at = Instant::now();
+        self.hand_edits = Some(KnownEdits { keys, resource_version, asked_at, version, edits: edits.clone() });
         since.observed("hand edits", edits)
     }
 }

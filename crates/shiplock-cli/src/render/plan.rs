@@ -323,6 +323,12 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
         Note::EtcdMinorChanges { from, to } => {
             format!("etcd goes from {from} to {to}, another minor: a later way back leaves it there")
         }
+        Note::ConfigurationStale { named, running } if zh => {
+            format!("ConfigMap kubeadm-config 记录的版本是 {named}，实际运行 {running}：将会更新")
+        }
+        Note::ConfigurationStale { named, running } => {
+            format!("ConfigMap kubeadm-config names {named} and {running} runs: it is brought up to date")
+        }
         Note::CertificatesNotRenewed { ends_at } if zh => {
             format!("CA 私钥不在控制面节点上：证书不会续期，最早于 {ends_at} 到期")
         }

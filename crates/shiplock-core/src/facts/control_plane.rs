@@ -56,6 +56,9 @@ pub struct ControlPlaneFacts {
     /// What this master's files have that the installed kubeadm would not render: edits made by hand, which an
     /// upgrade would lose. Unknown where the installed kubeadm is not of the version that runs.
     pub hand_edits: Observed<Vec<HandEdit>>,
+    /// The version that ConfigMap `kubeadm-config` names, from which kubeadm renders; none where the agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured_version: Option<Observed<String>>,
     /// The certificates under `/etc/kubernetes/pki` and in kubeconfig files.
     pub certificates: CertificateFacts,
     /// The address of the API server that this master's kubelet uses, as in `/etc/kubernetes/kubelet.conf`.

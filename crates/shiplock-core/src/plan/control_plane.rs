@@ -41,6 +41,17 @@ pub(super) struct Master<'a> {
     leads_etcd: bool,
 }
 
+impl Master<'_> {
+    /// The version that ConfigMap `kubeadm-config` names, where it is not the one that this master's API server runs.
+    fn stale_configuration(&self) -> Option<(String, KubernetesVersion)> {
+        let Some(Observed::Known(named)) = &self.facts.configured_version else { return None };
+        let mut components = self.facts.components.iter();
+        let api_server = components.find(|found| found.component == ControlPlaneComponent::KubeApiserver)?;
+        let running: KubernetesVersion = tag(&api_server.image).parse().ok()?;
+        (named.parse() != Ok(running)).then(|| (named.clone(), running))
+    }
+}
+
 pub(super) fn refused(input: &PlanInput<'_>, why: impl Into<String>) -> Problem {
     Problem::new(Code::ControlPlaneRefused).with("cluster", input.cluster).with("why", why.into())
 }
@@ -104,6 +115,10 @@ fn examine<'a>(
         }
         EtcdFacts::Stacked { cluster: Observed::Known(etcd) } => etcd,
     };
+    if let Some(Observed::Unknown { problem, .. }) = &facts.configured_version {
+        let why = format!("master {name} cannot read ConfigMap kubeadm-config, from which kubeadm renders manifests");
+        return Err(refused(input, why).because(problem));
+    }
     let mut components_behind = false;
     let mut etcd_minor_changes = false;
     for component in ControlPlaneComponent::ALL {
@@ -240,6 +255,9 @@ pub(super) fn notes(
         let from = from.map(|found| tag(&found.image).to_owned()).unwrap_or_default();
         let to = target_tag(input, ControlPlaneComponent::Etcd, to).to_owned();
         notes.push(Note::EtcdMinorChanges { from, to });
+    }
+    for (named, running) in masters.iter().filter_map(Master::stale_configuration).take(1) {
+        notes.push(Note::ConfigurationStale { named, running });
     }
     let ends = masters.iter().filter(|master| master.facts.certificates.external_ca);
     if let Some(ends_at) = ends.map(|master| master.facts.certificates.ends_at).min() {

@@ -113,7 +113,11 @@ fn what_cannot_be_upgraded_in_place_is_refused_by_name() {
     let facts = cluster_with_masters(3, 1);
     let unknown =
         || Observed::Unknown { problem: Problem::new(Code::Internal).with("what", "no answer"), since: at(0) };
-    let cases: [(&str, Change); 4] = [
+    let cases: [(&str, Change); 5] = [
+        ("ConfigMap kubeadm-config", |facts| {
+            let problem = Problem::new(Code::ClusterUnreachable).cause("it answers 404");
+            facts.configured_version = Some(Observed::Unknown { problem, since: at(0) });
+        }),
         ("external", |facts| facts.etcd = EtcdFacts::External { endpoints: vec!["https://10.9.9.9:2379".to_owned()] }),
         ("comes from", |facts| facts.components[1].image = "mirror.example/k8s/kube-apiserver:v1.35.4".to_owned()),
         ("no manifest of kube-scheduler", |facts| drop(facts.components.pop())),
@@ -202,4 +206,17 @@ fn what_an_upgrade_would_lose_on_kubelets_and_add_ons_blocks_until_it_is_accepte
     };
     assert_eq!(blocked(&[]), ["NODE-007 node blue-01", "ADD-008 Deployment kube-system/coredns"]);
     assert!(blocked(&["NODE-007", "ADD-008"]).is_empty());
+}
+
+#[test]
+fn a_configuration_of_another_version_is_told_of() {
+    let facts = cluster_with_masters(1, 1);
+    let mut told = agents(&facts, at(0));
+    edit(&mut told, "m1").configured_version = Some(Observed::Known("v1.34.2".to_owned()));
+    let plan = plan_with(&facts, &told, &asked()).unwrap();
+    let running = "v1.35.4".parse().unwrap();
+    assert!(plan.notes.contains(&Note::ConfigurationStale { named: "v1.34.2".to_owned(), running }));
+    assert!(
+        plan_of(&facts, &asked()).unwrap().notes.iter().all(|note| !matches!(note, Note::ConfigurationStale { .. }))
+    );
 }

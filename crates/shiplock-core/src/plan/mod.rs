@@ -244,6 +244,13 @@ pub enum Note {
         /// The version after.
         to: String,
     },
+    /// ConfigMap `kubeadm-config` names another version than runs: it is brought up to date.
+    ConfigurationStale {
+        /// The version that it names.
+        named: String,
+        /// The version that runs.
+        running: KubernetesVersion,
+    },
     /// The key of the cluster's CA is not on the masters: certificates are not renewed.
     CertificatesNotRenewed {
         /// When the first one ends.

@@ -262,8 +262,14 @@ impl<H: Host> Master<'_, H> {
             .map_err(|error| step.unusable(&old, "written", &error))?;
         let file = self.folder.join("certificates.yaml");
         let version = self.upgrade.version.to_string();
-        let node = step.assignment.node.as_str();
-        let documents = kubeadm::documents(&texts.configuration.document, &version, node, &self.api_server()?);
+        let rendering = Rendering {
+            kubeadm: &kubeadm,
+            version: &version,
+            node: step.assignment.node.as_str(),
+            patches: None,
+            emulates: None,
+        };
+        let documents = kubeadm::documents(&texts.configuration.document, rendering, &self.api_server()?);
         let documents = documents.map_err(|why| step.unusable(&file, "written", &std::io::Error::other(why)))?;
         files::replace(&file, &documents, 0o600).map_err(|error| step.unusable(&file, "written", &error))?;
         let file = step.host.node_path(&file);
