@@ -123,13 +123,13 @@ impl World {
             let Some(pod) = machine.static_pods.get(&ControlPlaneComponent::KubeApiserver) else { continue };
             let image = pod.running.as_ref().unwrap_or(&pod.image);
             if let Some(version) = image.rsplit_once(':').and_then(|(_, tag)| tag.parse::<KubernetesVersion>().ok()) {
-                found.push(ApiServerFacts { address: format!("{}:6443", node.meta.name), version });
+                found.push(ApiServerFacts { address: format!("{}:6443", node.meta.name), version, emulates: None });
             }
         }
         if found.is_empty()
             && let Some(version) = self.api_version_elsewhere()
         {
-            found.push(ApiServerFacts { address: "api:6443".to_owned(), version });
+            found.push(ApiServerFacts { address: "api:6443".to_owned(), version, emulates: None });
         }
         found
     }
