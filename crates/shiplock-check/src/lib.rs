@@ -10,6 +10,7 @@
 pub mod api;
 pub mod catalogue;
 pub mod cluster;
+pub mod components;
 pub mod lifecycle;
 pub mod manifest;
 pub mod object;

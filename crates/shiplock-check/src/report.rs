@@ -125,6 +125,11 @@ impl Finding {
         Self::new(check, catalogue::NOT_SEEN, Outcome::Unknown, Subject::cluster()).with("why", why)
     }
 
+    /// A check that has nothing to look at by design; the report counts it among those that did not run.
+    pub fn skipped(check: &'static str, reason: impl fmt::Display) -> Self {
+        Self::new(check, catalogue::NOT_SEEN, Outcome::Skipped, Subject::cluster()).with("why", reason)
+    }
+
     /// The same with a parameter.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {

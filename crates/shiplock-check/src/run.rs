@@ -145,6 +145,15 @@ impl Assembly<'_> {
         let today = self.now.to_zoned(TimeZone::UTC).date();
         let mut findings: Vec<Finding> =
             findings.into_iter().filter(|finding| self.selection.wants_id(&finding.check)).collect();
+        findings.retain(|finding| {
+            let is_skipped = finding.outcome == Outcome::Skipped;
+            if is_skipped {
+                let why = finding.parameters.get("why").cloned().unwrap_or_default();
+                ran.retain(|id| *id != finding.check);
+                skipped.insert(finding.check.clone(), why);
+            }
+            !is_skipped
+        });
         for finding in &mut findings {
             let acceptance = self.acceptances.iter().find(|acceptance| acceptance.covers(finding, today));
             finding.accepted = match acceptance {

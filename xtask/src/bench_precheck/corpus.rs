@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -90,9 +91,74 @@ const WAYS: &[(&str, &str)] = &[
     ("beside-bad.yaml", "a: b\n  c: d\n---\napiVersion: @\nkind: #\nmetadata:\n  name: %\n"),
     ("before-bad.yaml", "apiVersion: @\nkind: #\nmetadata:\n  name: %\n---\nx: [\n"),
     ("noext", "apiVersion: @\nkind: #\nmetadata:\n  name: %\n"),
+    ("indented.yaml", "  apiVersion: @\n  kind: #\n  metadata:\n     name: %\n"),
+    ("spaced.yaml", "apiVersion : @   \nkind :   #\t# c\nmetadata :\n  name :   %\n"),
+    ("tabs.yaml", "apiVersion:\t@\nkind:\t#\nmetadata:\n  name:\t%\t\n"),
+    ("anchored.yaml", "apiVersion: &v @\nkind: &k #\nmetadata: &m\n  name: &n %\n"),
+    ("verbatim.yaml", "apiVersion: !<tag:yaml.org,2002:str> @\nkind: !!str \"#\"\nmetadata: !!map\n  name: %\n"),
+    ("merges.yaml", "a: &a {apiVersion: v1, kind: #}\nb: &b {apiVersion: @}\n<<: [*b, *a]\nmetadata: {name: %}\n"),
+    ("wrapped.yaml", "apiVersion:\n  \"@\"\nkind:\n  # c\n  '#'\nmetadata:\n  name:\n    %\n"),
+    (
+        "end-marker.yaml",
+        "# only a comment\n...\n---\n---\nnull\n---\napiVersion: @\nkind: #\nmetadata:\n  name: %\n...\n# end\n",
+    ),
+    ("after-end.yaml", "a: 1\n...\napiVersion: @\nkind: #\nmetadata:\n  name: %\n"),
+    ("nested.yaml", "- - apiVersion: @\n    kind: #\n    metadata:\n      name: %\n- []\n- [[], {}]\n"),
+    (
+        "array.json",
+        "[[{\"apiVersion\":\"v1\",\"kind\":\"Pod\"}],[{\"apiVersion\":\"@\",\"kind\":\"#\",\"metadata\":{\"name\":\"%\"}}]]",
+    ),
+    ("unicode.json", "{\"\\u0061piVersion\":\"@\",\"\\u006bind\":\"#\",\"metadata\":{\"name\":\"%\"}}"),
+    (
+        "unicode.yaml",
+        "\"\\x61piVersion\": \"@\"\n\"k\\u0069nd\": \"#\"\nmetadata: {name: %, annotations: {o: 运维 🚢}}\n",
+    ),
+    (
+        "typed-in-list.yaml",
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: @\n  kind: #List\n  items:\n  - metadata: {name: %}\n- apiVersion: v1\n  kind: List\n  items: []\n- apiVersion: v1\n  kind: List\n",
+    ),
+    ("list-late.yaml", "items:\n- metadata:\n    name: %\n  kind: #\n  apiVersion: @\nkind: List\napiVersion: v1\n"),
+    ("block-key.yaml", "? |-\n  apiVersion\n: @\n? >-\n  kind\n: #\nmetadata:\n  ? name\n  : %\n"),
+    (
+        "huge.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: huge\ndata:\n  x: \"$huge\"\n---\napiVersion: @\nkind: #\nmetadata:\n  name: %\n",
+    ),
+    ("folded-quotes.yaml", "apiVersion: \"\\\n  @\"\nkind: '#'\nmetadata: {\n  name: %\n  }\n"),
+    (
+        "kustomize.yaml",
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]\n---\n# a patch\napiVersion: @\nkind: #\nmetadata:\n  name: %\n  $patch: delete\n",
+    ),
+    (
+        "openshift.yaml",
+        "apiVersion: template.openshift.io/v1\nkind: Template\nobjects:\n- apiVersion: @\n  kind: #\n  metadata: {name: %}\nparameters: []\n",
+    ),
+    (
+        "values-in-text.yaml",
+        "apiVersion: @\nkind: #\nmetadata:\n  name: %\n  annotations:\n    a: 'see {{ .Values.x }} and ${Y}'\n    b: \"--- # not a marker\"\n",
+    ),
+    ("UPPER.YAML", "apiVersion: @\nkind: #\nmetadata:\n  name: %\n"),
+    (
+        "many-bad.yaml",
+        "a: [\n---\n\tb\n---\n'open\n---\napiVersion: @\nkind: #\nmetadata:\n  name: %\n---\n{{ end }}\n",
+    ),
+    (
+        "template-beside.yaml",
+        "{{- if .Values.x }}\napiVersion: v1\n{{- end }}\n---\napiVersion: @\nkind: #\nmetadata:\n  name: %\n",
+    ),
 ];
+/// The ways that hold something unreadable beside the object.
+const BESIDE_BAD: [&str; 4] = ["beside-bad.yaml", "before-bad.yaml", "many-bad.yaml", "template-beside.yaml"];
 /// The same text in other bytes: what is done to a plain one.
-const BYTES: [&str; 5] = ["crlf.yaml", "cr.yaml", "bom.yaml", "utf16le.yaml", "utf16be.yaml"];
+const BYTES: [&str; 8] = [
+    "crlf.yaml",
+    "cr.yaml",
+    "bom.yaml",
+    "utf16le.yaml",
+    "utf16be.yaml",
+    "no-mark16.yaml",
+    "mixed.yaml",
+    "packed.yaml.gz",
+];
 /// Texts that hold such an object and must give no finding.
 const NOT_OBJECTS: &[(&str, &str)] = &[
     (
@@ -107,6 +173,19 @@ const NOT_OBJECTS: &[(&str, &str)] = &[
     (
         "reference.yaml",
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %\n  ownerReferences:\n  - apiVersion: @\n    kind: #\n",
+    ),
+    (
+        "inline-patch.yaml",
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nmetadata:\n  name: %\npatches:\n- patch: |-\n    apiVersion: @\n    kind: #\n    metadata:\n      name: %\n- target:\n    kind: #\n",
+    ),
+    (
+        "embedded.yaml",
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: %\nstringData:\n  a: \"apiVersion: @\\nkind: #\\n\"\n  b: >\n    apiVersion: @\n\n    kind: #\n  c: 'apiVersion: @'\n",
+    ),
+    ("values.yaml", "image:\n  apiVersion: @\n  kind: #\n  name: %\nreplicas: 2\n"),
+    (
+        "reference2.yaml",
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: %\nspec:\n  scaleTargetRef:\n    apiVersion: @\n    kind: #\n    name: %\n",
     ),
     ("other-group.yaml", "apiVersion: example.com/v1beta1\nkind: #\nmetadata:\n  name: %\n"),
 ];
@@ -132,6 +211,7 @@ const UNREADABLE: &[(&str, &[u8])] = &[
 fn write(way: &str, kind: &Kind, name: &str) -> String {
     let api_version = kind.api_version();
     let filler = "      filler of a long note\n".repeat(500);
+    let huge = "x ".repeat(200_000);
     // The marks of a way are replaced in one go, since a kind may hold one of them.
     let mut text = String::new();
     let mut rest = way;
@@ -142,6 +222,7 @@ fn write(way: &str, kind: &Kind, name: &str) -> String {
             '#' if !rest.starts_with("# ") || text.ends_with("kind: ") => (kind.kind.as_str(), 1),
             '%' if !rest.starts_with("%YAML") => (name, 1),
             '$' if rest.starts_with("$filler") => (filler.trim_end(), 7),
+            '$' if rest.starts_with("$huge") => (huge.as_str(), 5),
             '$' if rest.starts_with("$escaped") => ("", 8),
             _ => (&rest[..character.len_utf8()], character.len_utf8()),
         };
@@ -160,6 +241,14 @@ fn bytes(way: &str, kind: &Kind, name: &str) -> Vec<u8> {
         "crlf.yaml" => text.replace('\n', "\r\n").into_bytes(),
         "cr.yaml" => text.replace('\n', "\r").into_bytes(),
         "bom.yaml" => format!("\u{feff}{text}").into_bytes(),
+        "mixed.yaml" => text.replacen('\n', "\r\n", 2).into_bytes(),
+        "no-mark16.yaml" => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        "packed.yaml.gz" => {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            // A buffer in memory takes everything.
+            let _ = packed.write_all(text.as_bytes());
+            packed.finish().unwrap_or_default()
+        }
         "utf16le.yaml" => format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect(),
         _ => format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_be_bytes).collect(),
     }
@@ -195,7 +284,7 @@ pub(super) fn measure(shiplock: &Path, folder: &Path) -> Result<()> {
             let path = root.join(way);
             let said = check(shiplock, &["-f", &path.to_string_lossy(), "--to", &format!("1.{target}")])?;
             let found = by_name(&said)?;
-            let wrong_exit = (said.exit == 4) != way.ends_with("-bad.yaml");
+            let wrong_exit = (said.exit == 4) != BESIDE_BAD.contains(&way);
             ensure!(!wrong_exit, "{way} at 1.{target}: exit code {}", said.exit);
             for (index, kind) in table.kinds.iter().enumerate() {
                 let Some(label) = kind.label(target) else { continue };

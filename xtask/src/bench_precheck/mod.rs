@@ -4,6 +4,9 @@
 //! every target, every way to write it. Rivals that are on the PATH are timed on the same files.
 
 mod corpus;
+mod helm;
+mod live;
+mod server;
 mod speed;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +24,12 @@ pub struct PrecheckArguments {
     /// The `shiplock` whose pre-check is measured; without it the release build, which is made first
     #[arg(long)]
     shiplock: Option<PathBuf>,
+    /// How much of the large cluster is filled in for the live measurement
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Keep the filled API server running for work by hand instead of measuring
+    #[arg(long)]
+    keep: bool,
 }
 
 /// What to measure.
@@ -30,6 +39,10 @@ enum What {
     Accuracy,
     /// Time and memory on files
     Speed,
+    /// Findings, time and memory on a real API server that is filled like a large cluster
+    Live,
+    /// Releases that real Helm 3 and 4 made
+    Helm,
 }
 
 /// Measures.
@@ -50,11 +63,22 @@ pub fn run(arguments: &PrecheckArguments, runs: u32) -> Result<()> {
 }
 
 fn measure(arguments: &PrecheckArguments, runs: u32, shiplock: &Path, folder: &Path) -> Result<()> {
-    if arguments.only != Some(What::Speed) {
+    let wants = |what: What| arguments.only.is_none_or(|only| only == what);
+    if arguments.keep {
+        live::keep(folder, arguments.scale)?;
+        return Ok(());
+    }
+    if wants(What::Accuracy) {
         corpus::measure(shiplock, folder)?;
     }
-    if arguments.only != Some(What::Accuracy) {
+    if wants(What::Speed) {
         speed::measure(shiplock, folder, runs)?;
+    }
+    if wants(What::Helm) {
+        helm::measure(shiplock, folder)?;
+    }
+    if wants(What::Live) {
+        live::measure(shiplock, folder, runs, arguments.scale)?;
     }
     Ok(())
 }

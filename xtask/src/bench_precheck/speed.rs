@@ -8,10 +8,11 @@ use anyhow::{Context, Result, ensure};
 
 const OBJECTS_IN_A_FILE: usize = 500;
 
-struct Cost {
-    wall_seconds: f64,
-    cpu_seconds: f64,
-    peak_kibibytes: u64,
+/// What a run took.
+pub(super) struct Cost {
+    pub(super) wall_seconds: f64,
+    pub(super) cpu_seconds: f64,
+    pub(super) peak_kibibytes: u64,
 }
 
 /// Measures all layouts and sizes.
@@ -43,7 +44,7 @@ pub(super) fn measure(shiplock: &Path, folder: &Path, runs: u32) -> Result<()> {
     Ok(())
 }
 
-fn is_on_path(name: &str) -> bool {
+pub(super) fn is_on_path(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }
 
@@ -78,15 +79,26 @@ fn median(command: &[&str], runs: u32) -> Result<Cost> {
             costs.push(cost);
         }
     }
+    median_of(costs)
+}
+
+/// The run in the middle, by wall time.
+pub(super) fn median_of(mut costs: Vec<Cost>) -> Result<Cost> {
     costs.sort_by(|one, other| one.wall_seconds.total_cmp(&other.wall_seconds));
     let middle = costs.len() / 2;
     costs.into_iter().nth(middle).context("at least one run")
 }
 
 fn cost(command: &[&str]) -> Result<Cost> {
+    cost_with(&command.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), &[])
+}
+
+/// What a command takes, with further variables of its environment.
+pub(super) fn cost_with(command: &[String], variables: &[(&str, &str)]) -> Result<Cost> {
     let output = Command::new("/usr/bin/time")
         .args(["-f", "%e %U %S %M"])
         .args(command)
+        .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .output()
         .context("/usr/bin/time cannot be started")?;

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::home::{Home, remove, temporary};
 use super::process::{command, run, say};
-use super::versions::{CNI, CONTAINERD, Release};
+use super::versions::{CNI, CONTAINERD, HELM, Release};
 
 /// The commands of one Kubernetes release.
 pub(crate) const KUBERNETES_COMMANDS: &[&str] =
@@ -99,6 +99,24 @@ pub(crate) fn common_builds() -> Vec<GoBuild> {
             kubernetes: false,
         },
     ]
+}
+
+/// Programs that only measurements and comparisons need: Helm, whose releases the pre-check reads.
+pub(crate) fn helm_builds() -> Vec<GoBuild> {
+    HELM.iter()
+        .map(|version| {
+            let module = format!("helm.sh/helm/v{}", version.split('.').next().unwrap_or_default());
+            GoBuild {
+                name: "helm",
+                version: (*version).into(),
+                packages: vec![(format!("{module}/cmd/helm"), "helm".to_owned())],
+                module,
+                linker_flags: String::new(),
+                tags: "",
+                kubernetes: false,
+            }
+        })
+        .collect()
 }
 
 fn kubernetes(release: &Release) -> GoBuild {

@@ -35,6 +35,9 @@ pub const DEFAULT_MINORS: &[&str] = &["1.35", "1.36"];
 /// The containerd that nodes are upgraded to; they are born with Debian's 1.6.
 pub const CONTAINERD: &str = "2.2.9";
 
+/// Helm, once for each major: they store releases that the pre-check reads.
+pub const HELM: &[&str] = &["3.22.0", "4.3.1"];
+
 /// The CNI plugins.
 pub const CNI: &str = "1.9.1";
 

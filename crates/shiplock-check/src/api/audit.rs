@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
+
 use crate::lifecycle::{Standing, Table};
 use crate::question::{Profile, Question};
 use crate::report::{Finding, Outcome, Subject};
@@ -69,11 +71,21 @@ struct Calls {
     address: String,
 }
 
+/// Beginnings of the names of users that are Kubernetes' own; their watches begin anew by themselves.
+const OWN_WATCHERS: [&str; 4] =
+    ["system:apiserver", "system:kube-", "system:node:", "system:serviceaccount:kube-system:"];
+/// A finding names so many programs.
+const WATCHERS_NAMED_MAX: usize = 5;
+
 /// What a log says, line by line.
 #[derive(Debug, Default)]
 pub struct AuditLog {
     /// Position of the kind in the table, user, user agent.
     callers: BTreeMap<(usize, String, String), Calls>,
+    /// Version of a kubectl, and who uses it.
+    kubectls: BTreeMap<(MinorVersion, String), u64>,
+    /// User and program that watch.
+    watchers: BTreeMap<(String, String), u64>,
     lines: u64,
     bad: Option<(u64, String)>,
 }
@@ -96,7 +108,7 @@ impl AuditLog {
             return;
         }
         // Most lines are of versions that stay.
-        let may_matter = ["beta", "alpha", "k8s.io/deprecated"];
+        let may_matter = ["beta", "alpha", "k8s.io/deprecated", "\"verb\":\"watch\"", "\"userAgent\":\"kubectl/v"];
         if !may_matter.iter().any(|word| memchr::memmem::find(line, word.as_bytes()).is_some()) {
             return;
         }
@@ -111,6 +123,7 @@ impl AuditLog {
     }
 
     fn count(&mut self, event: &Event<'_>, question: &Question) {
+        self.count_program(event);
         let Some(reference) = &event.object_ref else { return };
         // A request has several stages; this one is there once, and only when it was served.
         if event.stage != "ResponseComplete" || OWN_USERS.contains(&event.user.username.as_ref()) {
@@ -140,6 +153,24 @@ impl AuditLog {
         }
     }
 
+    /// Counts who watches, and who uses which kubectl.
+    fn count_program(&mut self, event: &Event<'_>) {
+        let user = event.user.username.as_ref();
+        let agent = event.user_agent.as_deref().unwrap_or("-");
+        let (name, rest) = agent.split_once('/').unwrap_or((agent, ""));
+        let word = rest.split(' ').next().unwrap_or_default();
+        if name == "kubectl"
+            && let Ok(version) = KubernetesVersion::parse_reported(word)
+            && self.kubectls.len() < CALLERS_MAX
+        {
+            *self.kubectls.entry((version.release, user.to_owned())).or_default() += 1;
+        }
+        let is_own = OWN_WATCHERS.iter().any(|begin| user.starts_with(begin));
+        if event.verb == "watch" && !is_own && name != "kubectl" && self.watchers.len() < CALLERS_MAX {
+            *self.watchers.entry((user.to_owned(), name.to_owned())).or_default() += 1;
+        }
+    }
+
     /// What the log means at the target.
     pub fn judge(&self, file: &str, question: &Question) -> Vec<Finding> {
         let table = Table::shipped();
@@ -163,10 +194,72 @@ impl AuditLog {
                 .with("successor", successor.map_or_else(|| "-".to_owned(), |found| found.api_version));
             findings.push(finding.seen("API-009", file));
         }
+        for ((minor, user), count) in &self.kubectls {
+            // kubectl goes with API servers of its own minor and of the ones beside it.
+            if minor.minor.abs_diff(question.target.minor) > 1 || minor.major != question.target.major {
+                let finding = Finding::new("VER-011", "kubectl", Outcome::Warn, Subject::new("Client", "", user));
+                let finding = finding.with("version", minor).with("user", user).with("count", count);
+                findings.push(finding.with("target", question.target).seen("VER-011", file));
+            }
+        }
+        if !self.watchers.is_empty() {
+            let names: BTreeSet<String> =
+                self.watchers.keys().map(|(user, program)| format!("{program} ({user})")).collect();
+            let named: Vec<String> = names.iter().take(WATCHERS_NAMED_MAX).cloned().collect();
+            let finding = Finding::new("CP-010", "watch", Outcome::Warn, Subject::new("File", "", file));
+            findings.push(finding.with("count", names.len()).with("names", named.join(", ")));
+        }
         if let Some((line, why)) = &self.bad {
             let finding = Finding::new("API-009", "unreadable", Outcome::Unknown, Subject::new("File", "", file));
             findings.push(finding.with("line", line).with("why", why));
         }
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(lines: &[String]) -> Vec<String> {
+        let question = Question {
+            target: MinorVersion { major: 1, minor: 37 },
+            current: None,
+            profile: Profile::Default,
+            now: "2026-11-27T00:00:00Z".parse().unwrap(),
+        };
+        let mut log = AuditLog::default();
+        lines.iter().for_each(|line| log.take(line.as_bytes(), &question));
+        log.judge("audit.log", &question)
+            .iter()
+            .map(|finding| format!("{:?} {} {}", finding.outcome, finding.check, finding.subject.name))
+            .collect()
+    }
+
+    fn event(user: &str, agent: &str, verb: &str, version: &str) -> String {
+        format!(
+            "{{\"kind\":\"Event\",\"stage\":\"ResponseComplete\",\"verb\":\"{verb}\",\"user\":{{\"username\":\"{user}\"}},\"userAgent\":\"{agent}\",\"objectRef\":{{\"resource\":\"volumeattributesclasses\",\"apiGroup\":\"storage.k8s.io\",\"apiVersion\":\"{version}\"}},\"requestReceivedTimestamp\":\"2026-11-26T23:00:00.000000Z\"}}"
+        )
+    }
+
+    #[test]
+    fn callers_old_kubectls_and_programs_that_watch_are_named_and_kubernetes_own_are_not() {
+        let old = "kubectl/v1.30.1 (linux/amd64) kubernetes/abc";
+        let lines = [
+            event("ci", "argo/v2.9", "update", "v1beta1"),
+            event("system:serviceaccount:kube-system:generic-garbage-collector", "kcm/v1.36", "list", "v1beta1"),
+            event("dev", old, "get", "v1"),
+            event("ops", "kubectl/v1.36.1 (linux/amd64)", "get", "v1"),
+            event("system:serviceaccount:shop:cache", "cache/v0.0.0", "watch", "v1"),
+            event("system:node:w1", "kubelet/v1.36.3", "watch", "v1"),
+        ];
+        assert_eq!(found(&lines), ["Warn API-009 ci", "Warn VER-011 dev", "Warn CP-010 audit.log"]);
+        assert_eq!(found(&lines[1..2]), [""; 0]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_event_is_unknown_and_the_good_ones_beside_it_count() {
+        let lines = ["{\"verb\":\"watch\",".to_owned(), event("ci", "argo/v2.9", "update", "v1beta1"), "x".to_owned()];
+        assert_eq!(found(&lines), ["Warn API-009 ci", "Unknown API-009 audit.log"]);
     }
 }

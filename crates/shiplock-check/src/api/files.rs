@@ -132,7 +132,9 @@ impl Sink for OneFile<'_> {
     }
 }
 
-fn removed_configuration(api_version: &str, target: MinorVersion) -> Option<(MinorVersion, &'static str)> {
+/// Whether a configuration file of a component is of a version that a minor does not read any more; since when, and what
+/// takes its place.
+pub(crate) fn removed_configuration(api_version: &str, target: MinorVersion) -> Option<(MinorVersion, &'static str)> {
     let (group, version) = crate::lifecycle::split(api_version);
     let found = COMPONENT_CONFIGURATIONS.iter().find(|(of, name, ..)| *of == group && *name == version)?;
     let removed = MinorVersion { major: 1, minor: found.2 };

@@ -50,6 +50,9 @@ pub struct Release {
     pub objects: Vec<ReleaseObject>,
     /// Why it cannot be read, if it cannot.
     pub unreadable: Option<String>,
+    /// The UID and the resource version of what it was read from: as long as both are the same, so is the release.
+    #[serde(default)]
+    pub origin: (String, String),
 }
 
 /// An object in a release's manifest.
@@ -114,10 +117,17 @@ impl Reader {
             buffer.shrink_to(4 << 20);
         }
         match outcome {
-            Ok((chart, kube_version, objects)) => Release { id, chart, kube_version, objects, unreadable: None },
-            Err(why) => {
-                Release { id, chart: String::new(), kube_version: None, objects: Vec::new(), unreadable: Some(why) }
+            Ok((chart, kube_version, objects)) => {
+                Release { id, chart, kube_version, objects, unreadable: None, origin: Default::default() }
             }
+            Err(why) => Release {
+                id,
+                chart: String::new(),
+                kube_version: None,
+                objects: Vec::new(),
+                unreadable: Some(why),
+                origin: Default::default(),
+            },
         }
     }
 
@@ -252,4 +262,114 @@ pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Find
         }
     }
     (usages, findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::question::Profile;
+
+    fn id(revision: u64, status: &str) -> Revision {
+        Revision { namespace: "n".into(), release: "r".into(), revision, status: status.into() }
+    }
+
+    fn packed(json: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(json).unwrap();
+        STANDARD.encode(encoder.finish().unwrap()).into_bytes()
+    }
+
+    fn stored(manifest: &str) -> Vec<u8> {
+        let json = serde_json::json!({
+            "manifest": manifest,
+            "chart": { "metadata": { "name": "c", "version": "1.0", "kubeVersion": "<1.37-0" }, "values": { "password": "secret-value" } },
+            "config": { "token": "secret-token" },
+            "hooks": [{ "manifest": "apiVersion: policy/v1beta1\nkind: PodDisruptionBudget\nmetadata: {name: hook}\n" }],
+        });
+        packed(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_newest_deployed_revision_counts_and_a_newer_one_that_failed_counts_as_such() {
+        for (revisions, expected) in [
+            (vec![id(1, "superseded"), id(2, "deployed")], vec![2]),
+            (vec![id(1, "deployed"), id(2, "deployed")], vec![2]),
+            (vec![id(1, "deployed"), id(2, "failed")], vec![1, 2]),
+            (vec![id(1, "superseded"), id(2, "failed"), id(3, "deployed")], vec![3]),
+            (vec![id(1, "deployed"), id(2, "pending-upgrade")], vec![1, 2]),
+            (vec![id(1, "failed"), id(2, "uninstalled")], vec![]),
+            (vec![id(1, "failed"), id(2, "superseded")], vec![]),
+            (vec![id(9, "deployed"), id(10, "superseded")], vec![9]),
+        ] {
+            let found: Vec<u64> = wanted(&revisions).iter().map(|one| one.revision).collect();
+            assert_eq!(found, expected, "{revisions:?}");
+        }
+    }
+
+    #[test]
+    fn a_release_is_read_with_its_hooks_and_no_value_of_it_is_kept() {
+        let manifest = "---\n# Source: c/templates/a.yaml\napiVersion: extensions/v1beta1\nkind: Ingress\nmetadata:\n  name: web\n---\napiVersion: v1\nkind: Secret\nstringData:\n  a: secret-value\n";
+        let release = Reader::default().read(id(1, "deployed"), &stored(manifest));
+        assert_eq!(release.unreadable, None);
+        let names: Vec<&str> = release.objects.iter().map(|object| object.name.as_str()).collect();
+        assert_eq!(names, ["web", "hook"]);
+        assert!(!serde_json::to_string(&release).unwrap().contains("secret"));
+        let question = Question {
+            target: shiplock_core::version::MinorVersion { major: 1, minor: 37 },
+            current: None,
+            profile: Profile::Default,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let (usages, findings) = judge(&[release], &question);
+        assert_eq!(usages.len(), 2);
+        assert_eq!(findings.iter().map(|finding| finding.check.as_str()).collect::<Vec<_>>(), ["API-006"]);
+    }
+
+    #[test]
+    fn what_is_no_release_is_told_and_a_bomb_is_not_unpacked() {
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+        for _ in 0..200 {
+            bomb.write_all(&[b' '; 1 << 20]).unwrap();
+        }
+        let bomb = STANDARD.encode(bomb.finish().unwrap()).into_bytes();
+        let mut reader = Reader::default();
+        for (name, payload) in [
+            ("nothing", Vec::new()),
+            ("no base64", b"%%%".to_vec()),
+            ("no JSON", packed(b"{\"manifest\": \"secret")),
+            ("another shape", packed(b"[1, 2]")),
+            ("cut off", stored("a: b\n")[..40].to_vec()),
+            ("a bomb", bomb),
+            ("a manifest that cannot be read", stored("a: [\n")),
+        ] {
+            let release = reader.read(id(1, "deployed"), &payload);
+            let why = release.unreadable.unwrap_or_else(|| panic!("{name} was read"));
+            assert!(!why.contains("secret"), "{name}: {why}");
+        }
+        assert!(reader.unpacked.capacity() <= 4 << 20 && reader.packed.capacity() <= 4 << 20);
+        // Plain JSON is what Helm reads too, and one bad release does not spoil the next.
+        let plain = STANDARD.encode(b"{\"manifest\":\"apiVersion: extensions/v1beta1\\nkind: Ingress\\n\"}");
+        assert_eq!(reader.read(id(1, "deployed"), plain.as_bytes()).objects.len(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_payload_makes_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0_usize..200, wraps in any::<bool>()) {
+            let mut reader = Reader::default();
+            reader.read(id(1, "deployed"), &bytes);
+            let whole = if wraps { packed(&bytes) } else { stored("a: b\n") };
+            let mut damaged = whole.clone();
+            let at = cut.min(damaged.len() - 1);
+            damaged[at] = damaged[at].wrapping_add(1);
+            reader.read(id(1, "deployed"), &damaged);
+            reader.read(id(1, "deployed"), &whole[..at]);
+        }
+    }
 }

@@ -23,6 +23,10 @@ const KEPT: &[&str] = &[
     "apiserver_storage_size_bytes",
     "process_start_time_seconds",
 ];
+/// How long writes to etcd take, over all resources: bucket by bucket, by its bound.
+pub const ETCD_WRITES: &str = "etcd_request_duration_seconds_bucket";
+/// The requests to etcd that write.
+const WRITES: [&str; 3] = ["operation=\"create\"", "operation=\"update\"", "operation=\"delete\""];
 /// No API server has more lines of the metrics that are kept.
 const SAMPLES_MAX: usize = 20_000;
 
@@ -50,6 +54,9 @@ impl Metrics {
     /// Takes a line of the text format if a check asks for it.
     pub fn take(&mut self, line: &str) {
         let end = line.find(['{', ' ']).unwrap_or(line.len());
+        if &line[..end] == ETCD_WRITES {
+            return self.take_etcd(line);
+        }
         if !KEPT.contains(&&line[..end]) || self.samples.len() >= SAMPLES_MAX {
             return;
         }
@@ -59,6 +66,25 @@ impl Metrics {
         };
         if let Some(Ok(value)) = rest.split_whitespace().next().map(str::parse) {
             self.samples.push(Sample { name: line[..end].to_owned(), labels, value });
+        }
+    }
+
+    /// Adds a bucket of one resource to those of all: there are thousands.
+    fn take_etcd(&mut self, line: &str) {
+        if !WRITES.iter().any(|operation| line.contains(operation)) {
+            return;
+        }
+        let Some((labels, rest)) = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')) else { return };
+        let bound = read_labels(labels).remove("le").filter(|bound| bound == "+Inf" || bound.parse::<f64>().is_ok());
+        let (Some(bound), Some(Ok(value))) = (bound, rest.split_whitespace().next().map(str::parse::<f64>)) else {
+            return;
+        };
+        let is_it = |sample: &&mut Sample| sample.name == ETCD_WRITES && sample.labels.get("le") == Some(&bound);
+        if let Some(known) = self.samples.iter_mut().find(is_it) {
+            known.value += value;
+        } else if self.samples.len() < SAMPLES_MAX {
+            let labels = BTreeMap::from([("le".to_owned(), bound)]);
+            self.samples.push(Sample { name: ETCD_WRITES.to_owned(), labels, value });
         }
     }
 

@@ -354,14 +354,47 @@ pub(super) const CHECKS: &[Check] = &[
         name: "deprecated-fields",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Services",
+        reads: "Services, pods",
         title: ["Fields that are deprecated", "已弃用的字段"],
         why: [
-            "externalIPs of Services are deprecated since 1.36: whoever may write Services can take over traffic with them.",
-            "Service 的 externalIPs 自 1.36 起弃用：能写 Service 的人可借此劫持流量。",
+            "What a release does not heed any more is passed over without a word: a profile is not applied, a pod finds no node.",
+            "新版本不再识别的字段会被悄然忽略：安全配置不生效，pod 找不到节点。",
         ],
         fix: ["use a load balancer or Gateway API in their place", "请改用负载均衡或 Gateway API"],
-        sentences: &[says("external-ips", "it uses externalIPs", "使用了 externalIPs")],
+        sentences: &[
+            says(
+                "external-ips",
+                "it uses externalIPs, which are deprecated since 1.36: whoever may write Services can take over traffic with them",
+                "使用了自 1.36 起弃用的 externalIPs：能写 Service 的人可借此劫持流量",
+            ),
+            Sentence {
+                name: "seccomp",
+                text: [
+                    "its pods have the annotation {name}, which 1.27 and newer do not heed",
+                    "其 pod 带有注解 {name}，1.27 及以上版本不再识别",
+                ],
+                fix: Some(["set securityContext.seccompProfile", "请设置 securityContext.seccompProfile"]),
+            },
+            Sentence {
+                name: "apparmor",
+                text: [
+                    "its pods have the annotation {name}, which is deprecated since 1.30",
+                    "其 pod 带有自 1.30 起弃用的注解 {name}",
+                ],
+                fix: Some(["set securityContext.appArmorProfile", "请设置 securityContext.appArmorProfile"]),
+            },
+            Sentence {
+                name: "master-label",
+                text: [
+                    "its pods ask for nodes with the label {name}, which kubeadm takes away from 1.24 on",
+                    "其 pod 要求节点带有标签 {name}，kubeadm 自 1.24 起移除该标签",
+                ],
+                fix: Some([
+                    "ask for node-role.kubernetes.io/control-plane",
+                    "请改用 node-role.kubernetes.io/control-plane",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/concepts/services-networking/service/#external-ips",
         not_built: None,
     },

@@ -4,8 +4,12 @@
 
 mod addon;
 mod api;
+mod capacity;
+mod compatibility;
+mod etcd;
 mod network;
 mod node;
+mod run;
 mod version;
 mod webhook;
 mod workload;
@@ -234,8 +238,19 @@ impl Check {
 }
 
 static ALL: LazyLock<Vec<&'static Check>> = LazyLock::new(|| {
-    let parts =
-        [api::CHECKS, webhook::CHECKS, version::CHECKS, node::CHECKS, workload::CHECKS, network::CHECKS, addon::CHECKS];
+    let parts = [
+        api::CHECKS,
+        webhook::CHECKS,
+        version::CHECKS,
+        etcd::CHECKS,
+        node::CHECKS,
+        capacity::CHECKS,
+        workload::CHECKS,
+        network::CHECKS,
+        addon::CHECKS,
+        compatibility::CHECKS,
+        run::CHECKS,
+    ];
     let mut all: Vec<&'static Check> = parts.into_iter().flatten().collect();
     all.sort_by_key(|check| (check.category(), check.id));
     all

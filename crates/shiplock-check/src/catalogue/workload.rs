@@ -1,6 +1,6 @@
 //! Workloads.
 
-use super::{Check, Scope, Severity, not_built, says};
+use super::{Check, Scope, Severity, says};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -26,20 +26,27 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "WL-002",
         name: "pdb-currently-zero",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "PodDisruptionBudgets",
+        reads: "PodDisruptionBudgets, pods",
         title: ["Budgets that let no pod go now", "当前不允许驱逐的 PDB"],
         why: ["A drain waits until its pods are healthy again.", "排空会等待其 pod 恢复健康。"],
         fix: [
             "heal its pods, or set unhealthyPodEvictionPolicy to AlwaysAllow",
             "请修复其 pod，或将 unhealthyPodEvictionPolicy 设为 AlwaysAllow",
         ],
-        sentences: &[says(
-            "none-now",
-            "no disruption is allowed now: {healthy} are healthy, {desired} must be",
-            "当前不允许中断：{healthy} 个健康，要求 {desired} 个",
-        )],
+        sentences: &[
+            says(
+                "none-now",
+                "no disruption is allowed now: {healthy} are healthy, {desired} must be",
+                "当前不允许中断：{healthy} 个健康，要求 {desired} 个",
+            ),
+            says(
+                "broken",
+                "no disruption is allowed, and pod {pod} does not get well by itself: {healthy} are healthy, {desired} must be",
+                "不允许中断，且 pod {pod} 无法自行恢复：{healthy} 个健康，要求 {desired} 个",
+            ),
+        ],
         source: "https://kubernetes.io/docs/tasks/run-application/configure-pdb/",
         not_built: None,
     },
@@ -268,12 +275,4 @@ pub(super) const CHECKS: &[Check] = &[
         source: "https://kubernetes.io/docs/concepts/workloads/controllers/job/",
         not_built: None,
     },
-    not_built(
-        "WL-015",
-        "image-not-repullable",
-        Severity::Advice,
-        Scope::Node,
-        ["Images that cannot be pulled again", "无法再次拉取的镜像"],
-        ["only a node can tell whether its registry answers", "只有节点能判断镜像仓库是否可用"],
-    ),
 ];

@@ -4,7 +4,15 @@
 //! and the plan put right by themselves is no finding.
 
 mod addon;
+mod capacity;
+mod compatibility;
+mod components;
+mod control_plane;
 mod node;
+mod packing;
+mod policy;
+mod quantity;
+mod storage;
 mod traffic;
 mod version;
 mod webhook;
@@ -12,7 +20,7 @@ mod workload;
 
 use std::collections::BTreeMap;
 
-use crate::object::{Objects, Pod};
+use crate::object::{Objects, Pod, image_name, image_tag};
 use crate::question::Question;
 use crate::report::{Finding, Subject};
 use crate::snapshot::{Read, Snapshot};
@@ -23,46 +31,58 @@ pub const READS: &[(&str, &[&str])] = &[
         "/api/v1/nodes",
         &[
             "VER-002", "VER-003", "VER-010", "VER-012", "CP-002", "CP-003", "NODE-001", "NODE-002", "NODE-005",
-            "NODE-011", "NODE-024", "NET-001", "WL-008",
+            "NODE-011", "NODE-024", "NET-001", "WL-008", "CAP-001", "CAP-002", "CAP-003", "CAP-005", "RUN-001",
         ],
     ),
     (
         "/api/v1/pods",
         &[
-            "VER-004", "VER-005", "NODE-024", "NODE-025", "CAP-004", "CAP-006", "CAP-009", "WL-001", "WL-002",
-            "WL-003", "WL-005", "WL-006", "WL-007", "WL-008", "WL-009", "WL-010", "WL-011", "WL-013", "WL-014",
-            "NET-003", "NET-007", "STO-001", "STO-002", "STO-003", "WHK-008",
+            "VER-004", "VER-005", "VER-009", "NODE-024", "NODE-025", "CAP-001", "CAP-003", "CAP-004", "CAP-006",
+            "CAP-009", "CP-004", "CP-005", "CP-012", "WL-001", "WL-002", "WL-003", "WL-005", "WL-006", "WL-007",
+            "WL-008", "WL-009", "WL-010", "WL-011", "WL-013", "WL-014", "WL-015", "NET-003", "NET-005", "NET-007",
+            "NET-008", "STO-001", "STO-002", "STO-003", "STO-004", "WHK-008", "ADD-001", "ADD-002", "API-013",
+            "API-015",
         ],
     ),
     ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007", "WHK-008", "CAP-004"]),
     ("/apis/apps/v1/statefulsets", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-012"]),
     ("/apis/apps/v1/daemonsets", &["WL-016"]),
     ("/apis/policy/v1/poddisruptionbudgets", &["WL-001", "WL-002", "WL-003", "WL-004"]),
-    ("/api/v1/services", &["NET-001", "WL-007", "API-015", "WHK-008"]),
+    ("/api/v1/services", &["NET-001", "NET-008", "NET-009", "WL-007", "API-015", "WHK-008"]),
     ("/apis/discovery.k8s.io/v1/endpointslices", &["NET-001", "WHK-006", "WHK-013", "WHK-008"]),
     ("/api/v1/namespaces", &["WL-013", "WHK-007"]),
     (
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-        &["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"],
+        &["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
     ),
     (
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-        &["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"],
+        &["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
     ),
     ("/apis/apiregistration.k8s.io/v1/apiservices", &["WHK-011"]),
     (
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-        &["WHK-013", "ADD-003", "ADD-004", "ADD-005", "ADD-006"],
+        &["WHK-013", "ADD-003", "ADD-004", "ADD-005", "ADD-006", "CP-013"],
     ),
-    ("/api/v1/persistentvolumes", &["STO-001", "STO-002", "STO-003", "STO-007"]),
-    ("/api/v1/persistentvolumeclaims", &["STO-006"]),
+    ("/api/v1/persistentvolumes", &["STO-001", "STO-002", "STO-003", "STO-004", "STO-007", "CAP-003"]),
+    ("/api/v1/persistentvolumeclaims", &["STO-004", "STO-006", "CAP-003"]),
     ("/apis/storage.k8s.io/v1/storageclasses", &["STO-002", "STO-003"]),
     ("/apis/storage.k8s.io/v1/csidrivers", &["STO-003"]),
+    ("/apis/storage.k8s.io/v1/csinodes", &["STO-004"]),
     ("/apis/storage.k8s.io/v1/volumeattachments", &["STO-005"]),
     ("/apis/certificates.k8s.io/v1/certificatesigningrequests", &["WHK-015"]),
     ("/apis/batch/v1/jobs", &["WL-017"]),
     ("/api/v1/resourcequotas", &["CAP-010"]),
+    ("/apis/networking.k8s.io/v1/networkpolicies", &["NET-008"]),
+    ("/apis/networking.k8s.io/v1/servicecidrs", &["NET-009"]),
+    ("/api/v1/namespaces/kube-system/events", &["CP-014"]),
+    ("/apis/metrics.k8s.io/v1beta1/nodes", &["CAP-001"]),
+    ("/apis/operators.coreos.com/v2/operatorconditions", &["ADD-007"]),
+    ("/apis/config.openshift.io/v1/clusteroperators", &["ADD-007"]),
+    ("/api/v1/namespaces/kube-system/configmaps", &["API-012", "API-013", "NET-004", "NET-006", "NET-009"]),
 ];
+
+pub use self::version::client;
 
 /// Judges a snapshot.
 pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
@@ -73,6 +93,11 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
     traffic::judge(&mut look);
     webhook::judge(&mut look);
     addon::judge(&mut look);
+    components::judge(&mut look);
+    control_plane::judge(&mut look);
+    capacity::judge(&mut look);
+    storage::judge(&mut look);
+    compatibility::judge(&mut look);
     look.findings
 }
 
@@ -110,6 +135,11 @@ impl<'a> Look<'a> {
         self.findings.push(finding);
     }
 
+    /// A check that has nothing to look at here by design, with the reason.
+    fn skip(&mut self, check: &'static str, reason: &str) {
+        self.findings.push(Finding::skipped(check, reason));
+    }
+
     /// Seconds from a time to the snapshot.
     fn age_seconds(&self, since: Option<jiff::Timestamp>) -> i64 {
         since.map_or(0, |since| self.snapshot.taken_at.as_second() - since.as_second())
@@ -141,20 +171,6 @@ fn by_namespace<'a>(pods: impl Iterator<Item = &'a Pod>) -> BTreeMap<&'a str, Ve
         found.entry(&pod.metadata.namespace).or_default().push(pod);
     }
     found
-}
-
-/// The tag of an image: no port of a registry, no digest.
-fn image_tag(image: &str) -> Option<&str> {
-    let name = image.split('@').next().unwrap_or(image);
-    let last = name.rsplit('/').next().unwrap_or(name);
-    last.split_once(':').map(|(_, tag)| tag)
-}
-
-/// The last part of an image's name.
-fn image_name(image: &str) -> &str {
-    let name = image.split('@').next().unwrap_or(image);
-    let last = name.rsplit('/').next().unwrap_or(name);
-    last.split(':').next().unwrap_or(last)
 }
 
 #[cfg(test)]

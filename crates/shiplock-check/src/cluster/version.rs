@@ -16,6 +16,18 @@ fn older_max(kubelet: MinorVersion) -> u32 {
 
 const MASTER_LABELS: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
+/// What the version of a kubectl means, as `kubectl version --client` reports it.
+pub fn client(reported: &str, question: &crate::question::Question) -> Option<Finding> {
+    let subject = Subject::new("Client", "", "kubectl");
+    let Ok(version) = KubernetesVersion::parse_reported(reported) else {
+        return Some(Finding { subject, ..Finding::unknown("VER-007", format!("its version is `{reported}`")) });
+    };
+    let target = question.target;
+    let is_near = version.release.major == target.major && version.release.minor.abs_diff(target.minor) <= 1;
+    let finding = Finding::new("VER-007", "far", Outcome::Warn, subject).with("version", version);
+    (!is_near).then(|| finding.with("target", target))
+}
+
 pub(super) fn judge(look: &mut Look<'_>) {
     path(look);
     kubelets(look);
@@ -58,10 +70,16 @@ fn kubelets(look: &mut Look<'_>) {
         if let Some(current) = current.filter(|current| kubelet.release > *current) {
             look.say(with(Finding::new("VER-002", "newer", Outcome::Fail, subject())).with("current", current));
         }
-        let behind = kubelet.release.minors_behind(target);
-        if behind > older_max(kubelet.release) {
+        let allowed = older_max(kubelet.release);
+        // The control plane of the first hop comes before any node; those of later hops after the pools of the hop before.
+        let first = current.filter(|current| *current < target).map_or(target, |current| current.next());
+        let at = MinorVersion { minor: kubelet.release.minor + allowed + 1, ..kubelet.release };
+        if kubelet.release.minors_behind(first) > allowed {
             let finding = with(Finding::new("VER-003", "too-old", Outcome::Fail, subject()));
-            look.say(finding.with("target", target).with("allowed", older_max(kubelet.release)));
+            look.say(finding.with("target", first).with("allowed", allowed));
+        } else if kubelet.release.minors_behind(target) > allowed {
+            let finding = with(Finding::new("VER-003", "between", Outcome::Warn, subject()));
+            look.say(finding.with("target", target).with("at", at));
         }
         runtime(look, &info.container_runtime_version, subject());
     }
@@ -71,8 +89,8 @@ fn kubelets(look: &mut Look<'_>) {
     }
 }
 
-/// dockershim left with 1.24; containerd 1.x is supported up to 1.35 and refused by the kubelet of 1.36 … the runtime
-/// itself is the judge of that, so it is told as a warning.
+/// dockershim left with 1.24. Kubelets of 1.35 and 1.36 run with containerd 1.6, as was measured, by a fallback that the
+/// sources of 1.37 keep: it is a warning until the runtime itself is asked.
 fn runtime(look: &mut Look<'_>, reported: &str, subject: Subject) {
     let target = look.question.target.minor;
     let Some((name, version)) = reported.split_once("://") else { return };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Look, by_namespace, of, owner_of};
-use crate::object::{Budget, Labels, Pod, Probe, Workload};
+use crate::object::{Budget, Labels, Pod, Probe, Volume, Workload};
 use crate::report::{Finding, Outcome, Subject};
 
 /// A pod may be terminating for so long beyond its own time.
@@ -50,8 +50,7 @@ fn share(value: &Value, expected: i64) -> Option<i64> {
 }
 
 /// Whether a budget lets no pod go even when all are healthy; what it says.
-fn never_allows(budget: &Budget) -> Option<String> {
-    let expected = budget.status.expected_pods;
+fn never_allows(budget: &Budget, expected: i64) -> Option<String> {
     if expected <= 0 {
         return None;
     }
@@ -74,19 +73,33 @@ fn covers(budget: &Budget, labels: &Labels) -> bool {
 fn budgets(look: &mut Look<'_>) {
     let objects = look.objects;
     let Some(budgets) = look.need(&objects.budgets, &["WL-001", "WL-002", "WL-003", "WL-004"]) else { return };
+    let read = look.need(&objects.pods, &["WL-003"]);
+    let pods = by_namespace(read.into_iter().flatten().filter(|pod| !pod.has_ended()));
     for budget in budgets {
         let subject = || of("PodDisruptionBudget", &budget.metadata);
         let status = &budget.status;
-        if let Some(says) = never_allows(budget) {
+        let of_space = pods.get(budget.metadata.namespace.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let covered: Vec<&&Pod> = of_space.iter().filter(|pod| covers(budget, &pod.metadata.labels)).collect();
+        // A budget that the controller has not seen yet has no numbers of its own.
+        let is_seen = status.observed_generation > 0 || status.expected_pods > 0;
+        let expected = if is_seen { status.expected_pods } else { i64::try_from(covered.len()).unwrap_or(i64::MAX) };
+        if let Some(says) = never_allows(budget, expected) {
             let finding = Finding::new("WL-001", "never", Outcome::Fail, subject());
-            look.say(finding.with("says", says).with("expected", status.expected_pods));
-        } else if status.expected_pods > 0 && status.disruptions_allowed <= 0 {
-            let finding = Finding::new("WL-002", "none-now", Outcome::Warn, subject());
+            look.say(finding.with("says", says).with("expected", expected));
+        } else if is_seen && expected > 0 && status.disruptions_allowed <= 0 {
+            let broken = covered.iter().find(|pod| !pod.is_ready() && broken_reason(pod).is_some());
+            let is_held = budget.spec.unhealthy_pod_eviction_policy != "AlwaysAllow";
+            let finding = match broken.filter(|_| is_held) {
+                // Pods that do not get well by themselves hold the budget for ever.
+                Some(pod) => Finding::new("WL-002", "broken", Outcome::Fail, subject()).with("pod", &pod.metadata.name),
+                None => Finding::new("WL-002", "none-now", Outcome::Warn, subject()),
+            };
             look.say(finding.with("healthy", status.current_healthy).with("desired", status.desired_healthy));
         }
     }
-    let Some(pods) = look.need(&objects.pods, &["WL-003"]) else { return };
-    let pods = by_namespace(pods.iter().filter(|pod| !pod.has_ended()));
+    if read.is_none() {
+        return;
+    }
     let mut overlapping: BTreeMap<Subject, BTreeSet<&str>> = BTreeMap::new();
     let mut by_space: BTreeMap<&str, Vec<&Budget>> = BTreeMap::new();
     for budget in budgets {
@@ -179,7 +192,10 @@ fn probes(look: &mut Look<'_>, workload: &Workload, subject: &Subject) {
 
 fn pods(look: &mut Look<'_>) {
     let objects = look.objects;
-    let Some(pods) = look.need(&objects.pods, &["WL-009", "WL-010", "WL-011", "WL-013", "WL-014"]) else { return };
+    let Some(pods) = look.need(&objects.pods, &["WL-009", "WL-010", "WL-011", "WL-013", "WL-014", "WL-015", "API-015"])
+    else {
+        return;
+    };
     let mut said: BTreeSet<(&str, Subject)> = BTreeSet::new();
     for pod in pods.iter().filter(|pod| !pod.has_ended()) {
         let owner = pod.controller();
@@ -197,22 +213,23 @@ fn pods(look: &mut Look<'_>) {
         }
         let is_daemon = owner.is_some_and(|owner| owner.kind == "DaemonSet");
         let is_own = OWN_NAMESPACES.contains(&pod.metadata.namespace.as_str());
-        if !is_daemon
-            && !is_own
-            && pod.spec.volumes.iter().any(|volume| matches!(volume.source.as_str(), "emptyDir" | "hostPath"))
-        {
+        if !is_daemon && !is_own && pod.spec.volumes.iter().any(holds_data) {
             once("WL-010", Finding::new("WL-010", "local", Outcome::Warn, owner_of(pod)));
         }
         let grace = pod.spec.termination_grace_period_seconds.unwrap_or(30);
         if !is_daemon && grace > GRACE_SECONDS_MAX {
             once("WL-011", Finding::new("WL-011", "long", Outcome::Warn, owner_of(pod)).with("seconds", grace));
         }
-        let waits = pod.status.container_statuses.iter().filter_map(|container| container.state.waiting.as_ref());
-        let broken = ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"];
-        if let Some(waiting) = waits.into_iter().find(|waiting| broken.contains(&waiting.reason.as_str())) {
+        if let Some(reason) = broken_reason(pod) {
             let finding = Finding::new("WL-014", "broken", Outcome::Warn, owner_of(pod));
-            once("WL-014", finding.with("reason", &waiting.reason));
+            once("WL-014", finding.with("reason", reason));
         }
+        let never = pod.spec.containers.iter().find(|container| container.image_pull_policy == "Never");
+        if let Some(container) = never {
+            let finding = Finding::new("WL-015", "never", Outcome::Warn, owner_of(pod));
+            once("WL-015", finding.with("image", &container.image));
+        }
+        fields(&mut once, pod, look.question.target.minor);
     }
     for pod in pods {
         // The deletion timestamp is when the grace period ends.
@@ -221,6 +238,36 @@ fn pods(look: &mut Look<'_>) {
         {
             stuck(look, of("Pod", &pod.metadata), &pod.metadata.finalizers);
         }
+    }
+}
+
+/// Why a container of a pod does not get well by itself.
+fn broken_reason(pod: &Pod) -> Option<&str> {
+    let broken = ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"];
+    let waits = pod.status.container_statuses.iter().filter_map(|container| container.state.waiting.as_ref());
+    waits.map(|waiting| waiting.reason.as_str()).find(|reason| broken.contains(reason))
+}
+
+/// Whether a volume holds data that stay behind or go with the pod; one in memory is lost at every restart anyway.
+fn holds_data(volume: &Volume) -> bool {
+    volume.source == "hostPath" || (volume.source == "emptyDir" && volume.detail != "Memory")
+}
+
+/// Annotations and labels that a minor does not heed any more.
+fn fields(once: &mut impl FnMut(&'static str, Finding), pod: &Pod, target: u32) {
+    let marks = &pod.metadata.annotations.0;
+    let mut say = |sentence, name: &str| {
+        once("API-015", Finding::new("API-015", sentence, Outcome::Warn, owner_of(pod)).with("name", name));
+    };
+    if let Some(name) = marks.iter().find(|name| name.contains("seccomp.security.alpha")).filter(|_| target >= 27) {
+        say("seccomp", name);
+    }
+    if let Some(name) = marks.iter().find(|name| name.contains("apparmor.security.beta")).filter(|_| target >= 30) {
+        say("apparmor", name);
+    }
+    let master = "node-role.kubernetes.io/master";
+    if target >= 24 && pod.spec.node_selector.contains_key(master) {
+        say("master-label", master);
     }
 }
 

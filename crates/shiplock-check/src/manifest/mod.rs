@@ -72,10 +72,10 @@ pub fn read(bytes: &[u8], sink: &mut impl Sink) {
     }
 }
 
-/// Text of UTF-8 or, where a mark says so, UTF-16; without the mark.
+/// Text of UTF-8 or UTF-16, by its mark or, as YAML has it, by the zero beside the first letter; without the mark.
 fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
-    let wide = |read: fn([u8; 2]) -> u16| {
-        let (pairs, rest) = bytes[2..].as_chunks::<2>();
+    let wide = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes.as_chunks::<2>();
         if !rest.is_empty() {
             return None;
         }
@@ -84,8 +84,10 @@ fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
     };
     match bytes {
         [0xEF, 0xBB, 0xBF, rest @ ..] => std::str::from_utf8(rest).ok().map(Cow::Borrowed),
-        [0xFF, 0xFE, ..] => wide(u16::from_le_bytes),
-        [0xFE, 0xFF, ..] => wide(u16::from_be_bytes),
+        [0xFF, 0xFE, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [first, 0, ..] if *first > 0 => wide(bytes, u16::from_le_bytes),
+        [0, second, ..] if *second > 0 => wide(bytes, u16::from_be_bytes),
         _ => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
     }
 }

@@ -347,6 +347,107 @@ mod agreement {
         assert!(accepted.get() > 100, "only {} documents were objects", accepted.get());
     }
 
+    /// Both say the same of a text, document by document, as far as the scanner takes it.
+    fn agrees(text: &str) -> Result<u32, TestCaseError> {
+        let (mut rest, mut accepted) = (text, 0);
+        while let Some(read) = simple::document(rest, 1) {
+            let document = &rest[..read.length];
+            let mut found = tree::Found::default();
+            let outcome = tree::documents(document, 1, &mut found);
+            prop_assert!(outcome.is_ok(), "{outcome:?}\n{document}");
+            let (mut library, mut scanner) = (Seen::default(), Seen::default());
+            found.replay(&mut library);
+            if let Some(object) = read.object {
+                scanner.object(object);
+                accepted += 1;
+            }
+            prop_assert_eq!(&library.objects, &scanner.objects, "{}", document);
+            prop_assert_eq!(&library.troubles, &scanner.troubles, "{}", document);
+            rest = &rest[read.length..];
+            if rest.is_empty() || read.length == 0 {
+                break;
+            }
+        }
+        Ok(accepted)
+    }
+
+    const REAL: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: app\n  namespace: team\n  labels:\n    app: app\n    app.kubernetes.io/name: \"app\"\n  annotations:\n    note: |\n      several\n        lines\n\n      of text\n    empty: \"\"\nspec:\n  replicas: 3\n  selector:\n    matchLabels: {app: app}\n  template:\n    spec:\n      containers:\n      - name: main\n        image: registry.example.com:5000/team/app:1.2 # tag\n        args: [\"--port\", \"8080\"]\n        command:\n        - sh\n        - -c\n        - >-\n          exec app\n        env:\n        - {name: A, value: 'b'}\n        ports:\n        - containerPort: 8080\n---\n# next\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  a.yaml: |\n    apiVersion: extensions/v1beta1\n    kind: Ingress\n";
+
+    /// `SHIPLOCK_FUZZ_CASES` asks for more cases, and `SHIPLOCK_FUZZ_SEED` for others.
+    #[test]
+    fn a_real_manifest_that_is_damaged_anywhere_is_read_alike_or_not_by_the_scanner() {
+        let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        let cases = asked("SHIPLOCK_FUZZ_CASES").unwrap_or(4_000);
+        let seed = u8::try_from(asked("SHIPLOCK_FUZZ_SEED").unwrap_or(9) % 256).unwrap();
+        let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
+        let damage = prop_oneof![
+            prop::sample::select(vec![
+                " ",
+                "  ",
+                "\n",
+                "\t",
+                "-",
+                "- ",
+                ":",
+                ": ",
+                "#",
+                " #",
+                "'",
+                "\"",
+                "|",
+                ">",
+                "{",
+                "}",
+                "[",
+                "]",
+                ",",
+                "&a ",
+                "*a",
+                "!t ",
+                "%",
+                "@",
+                "`",
+                "\\",
+                "? ",
+                "<<: ",
+                "---\n",
+                "...\n",
+                "~",
+                "null",
+                "\r\n",
+                "\u{feff}",
+                "é",
+                "\u{85}",
+                "apiVersion: v2\n",
+                "kind: List\n",
+                "items:\n",
+                "metadata:\n",
+                "name: x\n",
+                "{{ .x }}",
+                "${X}",
+            ])
+            .prop_map(str::to_owned),
+            Just(String::new()),
+        ];
+        let edit = (any::<prop::sample::Index>(), 0_usize..6, damage);
+        let accepted = std::cell::Cell::new(0);
+        runner
+            .run(&prop::collection::vec(edit, 1..4), |edits| {
+                let mut text = REAL.to_owned();
+                for (place, removed, put) in edits {
+                    let begin = place.index(text.len());
+                    let boundary = |at: usize| (at..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap();
+                    let range = boundary(begin)..boundary((begin + removed).min(text.len()));
+                    text.replace_range(range, &put);
+                }
+                accepted.set(accepted.get() + agrees(&text)?);
+                Ok(())
+            })
+            .unwrap();
+        assert!(accepted.get() > cases / 4, "only {} documents were objects", accepted.get());
+    }
+
     #[test]
     fn no_text_makes_the_reader_panic() {
         let config = Config { cases: 2_000, failure_persistence: None, ..Config::default() };

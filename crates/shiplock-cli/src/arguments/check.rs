@@ -27,6 +27,9 @@ pub struct CheckArguments {
     /// Audit logs (JSON lines) to read callers from.
     #[arg(long, value_name = "FILE")]
     pub audit_log: Vec<PathBuf>,
+    /// Read every Helm release again, also those that did not change since the last check of this machine.
+    #[arg(long)]
+    pub fresh: bool,
     /// The kubeconfig; without it KUBECONFIG, then ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

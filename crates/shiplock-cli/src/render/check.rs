@@ -39,6 +39,7 @@ impl<'a> Shown<'a> {
 pub fn report(report: &Report, style: &Style) -> String {
     let mut text = headline(report, style);
     let found = groups(report, style.language);
+    let mut all_well = Vec::new();
     for category in Category::ALL {
         let ran = report.ran.iter().filter(|id| of(id, category)).count();
         let groups = found.iter().find(|(known, _)| *known == category).map(|(_, groups)| groups.as_slice());
@@ -47,7 +48,12 @@ pub fn report(report: &Report, style: &Style) -> String {
             continue;
         }
         let [english, chinese] = category.title();
-        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, style.pick(english, chinese))));
+        let title = style.pick(english, chinese);
+        if groups.is_empty() {
+            all_well.push(format!("{title} {ran}"));
+            continue;
+        }
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, title)));
         let failed = |id: &&String| report.findings.iter().any(|finding| finding.check == **id);
         let well = report.ran.iter().filter(|id| of(id, category)).filter(|id| !failed(id)).count();
         if well > 0 {
@@ -57,6 +63,13 @@ pub fn report(report: &Report, style: &Style) -> String {
         for one in groups {
             text.push_str(&group(one, style));
         }
+    }
+    if !all_well.is_empty() {
+        text.push_str(&format!(
+            "\n  {}  {}\n",
+            word(Outcome::Pass, false, style),
+            all_well.join(style.pick(", ", "、"))
+        ));
     }
     if !report.skipped.is_empty() {
         text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &skipped(report, style))));
@@ -115,9 +128,10 @@ fn group(group: &Group<'_>, style: &Style) -> String {
         text.push_str(&format!("{indent}{} {reason}\n", style.tone(Tone::Faint, style.pick("accepted:", "已接受："))));
     }
     text.push_str(&format!(
-        "{indent}{} {}\n",
+        "{indent}{} {}  {}\n",
         style.tone(Tone::Faint, style.pick("fix", "处理")),
-        one_line(&group.fix)
+        one_line(&group.fix),
+        style.tone(Tone::Faint, &format!("[explain {}]", first.check))
     ));
     text
 }
@@ -159,8 +173,12 @@ fn skipped(report: &Report, style: &Style) -> String {
         .map(|(reason, count)| match (reason.strip_prefix("scope:"), style.zh()) {
             (Some(scope), false) => format!("{count} need {scope}"),
             (Some(scope), true) => format!("{count} 项需要 {scope}"),
-            (None, false) => format!("{count} are not built"),
-            (None, true) => format!("{count} 项尚未实现"),
+            (None, is_chinese) => match (reason.strip_prefix("absent:"), is_chinese) {
+                (Some(what), false) => format!("{count} find no {what} here"),
+                (Some(what), true) => format!("{count} 项在此找不到 {what}"),
+                (None, false) => format!("{count} are not built"),
+                (None, true) => format!("{count} 项尚未实现"),
+            },
         })
         .collect();
     format!("{} {}", style.pick("not asked:", "未检查："), parts.join(", "))
@@ -172,4 +190,63 @@ fn of(id: &str, category: Category) -> bool {
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use jiff::Timestamp;
+    use shiplock_check::report::Subject;
+    use shiplock_check::run::{Assembly, Selection};
+    use shiplock_core::language::Language;
+
+    use super::*;
+
+    fn shown(findings: Vec<Finding>, language: Language) -> String {
+        let assembly = Assembly {
+            target: "1.37".parse().unwrap(),
+            current: Some("v1.36.3".to_owned()),
+            selection: &Selection::default(),
+            scopes: &BTreeSet::from(["cluster", "control-plane"]),
+            required: &[],
+            acceptances: &[],
+            baseline: None,
+            blocks_on: Outcome::Fail,
+            now: Timestamp::UNIX_EPOCH,
+            read: BTreeMap::new(),
+        };
+        report(&assembly.report(findings), &Style::plain(language, Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn a_cluster_that_is_well_takes_few_lines() {
+        let text = shown(Vec::new(), Language::En);
+        assert!(text.lines().count() <= 8, "{text}");
+        assert!(
+            text.contains("API lifecycle ") && text.contains("\nready: 0 blocking, 0 warnings, 0 unknown"),
+            "{text}"
+        );
+        let chinese = shown(Vec::new(), Language::Zh);
+        assert!(chinese.lines().count() <= 8 && chinese.contains("就绪"), "{chinese}");
+    }
+
+    #[test]
+    fn a_finding_has_its_sentence_its_objects_and_its_fix_under_its_category() {
+        let budget = |name: &str| {
+            Finding::new("WL-001", "never", Outcome::Fail, Subject::new("PodDisruptionBudget", "shop", name))
+                .with("says", "maxUnavailable 0")
+                .with("expected", 3)
+        };
+        let skipped = Finding::skipped("CP-004", "absent:etcd");
+        let text = shown(vec![budget("cart"), budget("web"), skipped], Language::En);
+        let from = text.find("\nWorkloads\n").unwrap_or_else(|| panic!("{text}"));
+        let lines: Vec<&str> = text[from..].lines().skip(1).take(6).collect();
+        assert!(lines[1].trim_start().starts_with("ok "), "{text}");
+        assert_eq!(lines[2], "  BLOCK  WL-001  maxUnavailable 0: none of its 3 pods may ever be evicted");
+        assert_eq!(lines[3].trim(), "PodDisruptionBudget shop/cart");
+        assert_eq!(lines[4].trim(), "PodDisruptionBudget shop/web");
+        assert!(lines[5].contains("fix allow one disruption") && lines[5].ends_with("[explain WL-001]"), "{text}");
+        assert!(text.contains("1 find no etcd here") && text.contains("\nblocked: 2 blocking"), "{text}");
+    }
 }

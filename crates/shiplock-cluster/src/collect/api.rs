@@ -1,7 +1,7 @@
 //! Who writes objects of versions that go away, and what Helm keeps.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,15 +17,14 @@ use shiplock_core::version::MinorVersion;
 use super::Progress;
 use super::request::{List, Requests, items};
 
-/// Helm's own label.
-const OF_HELM: &str = "labelSelector=owner%3Dhelm";
-/// The same without revisions that have no say any more.
-const OF_HELM_NOT_PAST: &str =
-    "labelSelector=owner%3Dhelm%2Cstatus%21%3Dsuperseded%2Cstatus%21%3Duninstalled%2Cstatus%21%3Duninstalling";
+/// Helm's own label, without revisions that newer ones took the place of.
+const OF_HELM: &str = "labelSelector=owner%3Dhelm%2Cstatus%21%3Dsuperseded";
 /// Releases are large: few on a page keep the memory small.
 const RELEASES_ON_A_PAGE: u32 = 100;
-/// So few releases are got one by one.
-const RELEASES_ONE_BY_ONE_MAX: usize = 8;
+/// So many that changed are got one by one; for more a whole list is less work for the API server.
+const CHANGED_ONE_BY_ONE_MAX: usize = 100;
+/// Of so many releases that are not deployed it is asked whether a superseded revision is newer.
+const NOT_DEPLOYED_ASKED_MAX: usize = 50;
 /// Where kubectl and kapp keep what they applied.
 const ANNOTATIONS: [&str; 2] = ["kubectl.kubernetes.io/last-applied-configuration", "kapp.k14s.io/original"];
 
@@ -41,6 +40,10 @@ struct PartialMetadata {
     name: String,
     #[serde(default)]
     namespace: String,
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    resource_version: String,
     #[serde(default)]
     labels: Labels,
     #[serde(default)]
@@ -109,9 +112,14 @@ struct Stored {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct StoredMetadata {
     #[serde(default)]
     namespace: String,
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    resource_version: String,
     #[serde(default)]
     labels: Labels,
 }
@@ -125,38 +133,98 @@ struct StoredData {
 /// Where Helm keeps its releases.
 const STORES: [(&str, bool); 2] = [("secrets", true), ("configmaps", false)];
 
-/// Reads the releases that count.
-pub(super) async fn releases(requests: &Requests<'_>) -> Read<Vec<Release>> {
+/// Reads the releases that count. Without any that is known, every revision that is not superseded is got once, and
+/// unpacked while the next page is fetched; with some, only what changed since is got. What no rule wants is dropped.
+pub(super) async fn releases(requests: &Requests<'_>, known: &[Release]) -> Read<Vec<Release>> {
+    let known: HashMap<&(String, String), &Release> =
+        known.iter().filter(|release| !release.origin.1.is_empty()).map(|release| (&release.origin, release)).collect();
     let mut releases = Vec::new();
     for (resource, is_secret) in STORES {
         let path = format!("/api/v1/{resource}");
-        let list = List { query: OF_HELM, metadata_only: true, ..List::of(&path) };
-        let revisions: Vec<(String, Revision)> = match requests.list::<Partial>(list).await {
-            Read::Seen(found) => found.into_iter().filter_map(|object| revision(&object)).collect(),
-            Read::NotSeen(why) => return Read::NotSeen(why),
-            Read::NotAsked => return Read::NotAsked,
-        };
-        let all: Vec<Revision> = revisions.iter().map(|(_, revision)| revision.clone()).collect();
-        let wanted: BTreeSet<Revision> = wanted(&all).into_iter().cloned().collect();
-        let read = if wanted.len() <= RELEASES_ONE_BY_ONE_MAX {
-            let names = revisions.iter().filter(|(_, revision)| wanted.contains(revision));
-            one_by_one(requests, resource, is_secret, names).await
+        let read = if known.is_empty() {
+            current_revisions(requests, &path, is_secret).await
         } else {
-            all_at_once(requests, &path, is_secret, &wanted).await
+            changed_revisions(requests, resource, is_secret, &known).await
         };
-        match read {
-            Ok(read) => releases.extend(read),
+        let read = match read {
+            Ok(read) => read,
             Err(why) => return Read::NotSeen(why),
+        };
+        let mut revisions: Vec<Revision> = read.iter().map(|release| release.id.clone()).collect();
+        let unsettled = wanted(&revisions).into_iter().filter(|one| one.status != "deployed");
+        for one in unsettled.take(NOT_DEPLOYED_ASKED_MAX).cloned().collect::<Vec<_>>() {
+            match superseded(requests, resource, &one).await {
+                Ok(more) => revisions.extend(more),
+                Err(why) => return Read::NotSeen(why),
+            }
         }
+        let wanted: BTreeSet<Revision> = wanted(&revisions).into_iter().cloned().collect();
+        releases.extend(read.into_iter().filter(|release| wanted.contains(&release.id)));
     }
     releases.sort_by(|one: &Release, other: &Release| one.id.cmp(&other.id));
     Read::Seen(releases)
 }
 
-fn revision(object: &Partial) -> Option<(String, Revision)> {
-    let metadata = &object.metadata;
-    let id = identify(&metadata.namespace, &metadata.labels)?;
-    Some((metadata.name.clone(), id))
+/// The revisions that are not superseded, of which those that are known are not got again.
+async fn changed_revisions(
+    requests: &Requests<'_>,
+    resource: &str,
+    is_secret: bool,
+    known: &HashMap<&(String, String), &Release>,
+) -> Result<Vec<Release>, String> {
+    let path = format!("/api/v1/{resource}");
+    let list = List { query: OF_HELM, metadata_only: true, ..List::of(&path) };
+    let found = match requests.list::<Partial>(list).await {
+        Read::Seen(found) => found,
+        Read::NotSeen(why) => return Err(why),
+        Read::NotAsked => return Ok(Vec::new()),
+    };
+    let all: Vec<Revision> =
+        found.iter().filter_map(|object| identify(&object.metadata.namespace, &object.metadata.labels)).collect();
+    let wanted: BTreeSet<&Revision> = wanted(&all);
+    let (mut releases, mut changed) = (Vec::new(), Vec::new());
+    for object in found {
+        let metadata = object.metadata;
+        let Some(id) = identify(&metadata.namespace, &metadata.labels).filter(|id| wanted.contains(id)) else {
+            continue;
+        };
+        match known.get(&(metadata.uid, metadata.resource_version)) {
+            Some(release) if release.id == id => releases.push((*release).clone()),
+            _ => changed.push((metadata.name, id)),
+        }
+    }
+    if changed.len() > CHANGED_ONE_BY_ONE_MAX {
+        return current_revisions(requests, &path, is_secret).await;
+    }
+    let mut reader = Reader::default();
+    for (name, id) in changed {
+        let path = format!("/api/v1/namespaces/{}/{resource}/{name}", id.namespace);
+        let body = match requests.get(&path, "application/json").await {
+            Ok(body) => body,
+            // It went between the list and now.
+            Err(failure) if failure.status == 404 => continue,
+            Err(failure) => return Err(failure.why),
+        };
+        let stored: Stored =
+            serde_json::from_slice(&body).map_err(|error| format!("{path}: column {}", error.column()))?;
+        releases.push(unpack(&mut reader, id, stored, is_secret));
+    }
+    Ok(releases)
+}
+
+/// The superseded revisions of a release, which may be newer than one that failed.
+async fn superseded(requests: &Requests<'_>, resource: &str, of: &Revision) -> Result<Vec<Revision>, String> {
+    let path = format!("/api/v1/namespaces/{}/{resource}", of.namespace);
+    let query = format!("labelSelector=owner%3Dhelm%2Cstatus%3Dsuperseded%2Cname%3D{}", of.release);
+    let list = List { query: &query, metadata_only: true, ..List::of(&path) };
+    match requests.list::<Partial>(list).await {
+        Read::Seen(found) => Ok(found
+            .iter()
+            .filter_map(|object| identify(&object.metadata.namespace, &object.metadata.labels))
+            .collect()),
+        Read::NotSeen(why) => Err(why),
+        Read::NotAsked => Ok(Vec::new()),
+    }
 }
 
 fn identify(namespace: &str, labels: &Labels) -> Option<Revision> {
@@ -168,25 +236,18 @@ fn identify(namespace: &str, labels: &Labels) -> Option<Revision> {
     })
 }
 
-async fn all_at_once(
-    requests: &Requests<'_>,
-    path: &str,
-    is_secret: bool,
-    wanted: &BTreeSet<Revision>,
-) -> Result<Vec<Release>, String> {
-    let list = List { query: OF_HELM_NOT_PAST, page: RELEASES_ON_A_PAGE, ..List::of(path) };
+async fn current_revisions(requests: &Requests<'_>, path: &str, is_secret: bool) -> Result<Vec<Release>, String> {
+    let list = List { query: OF_HELM, page: RELEASES_ON_A_PAGE, ..List::of(path) };
     for attempt in 0..2 {
         // One page is unpacked while the next one is fetched; no more are held.
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
-        let wanted = wanted.clone();
         let unpacking = tokio::task::spawn_blocking(move || {
             let mut reader = Reader::default();
             let mut releases = Vec::new();
             while let Some(body) = receiver.blocking_recv() {
                 for stored in items::<Stored>(&body)? {
-                    let id = identify(&stored.metadata.namespace, &stored.metadata.labels);
-                    if let Some(id) = id.filter(|id| wanted.contains(id)) {
-                        releases.push(unpack(&mut reader, id, &stored.data.release, is_secret));
+                    if let Some(id) = identify(&stored.metadata.namespace, &stored.metadata.labels) {
+                        releases.push(unpack(&mut reader, id, stored, is_secret));
                     }
                 }
             }
@@ -204,26 +265,10 @@ async fn all_at_once(
     Err("its pages expired twice while they were read".to_owned())
 }
 
-async fn one_by_one(
-    requests: &Requests<'_>,
-    resource: &str,
-    is_secret: bool,
-    names: impl Iterator<Item = &(String, Revision)>,
-) -> Result<Vec<Release>, String> {
-    let mut reader = Reader::default();
-    let mut releases = Vec::new();
-    for (name, id) in names {
-        let path = format!("/api/v1/namespaces/{}/{resource}/{name}", id.namespace);
-        let body = requests.get(&path, "application/json").await.map_err(|failure| failure.why)?;
-        let stored: Stored =
-            serde_json::from_slice(&body).map_err(|error| format!("{path}: column {}", error.column()))?;
-        releases.push(unpack(&mut reader, id.clone(), &stored.data.release, is_secret));
-    }
-    Ok(releases)
-}
-
-fn unpack(reader: &mut Reader, id: Revision, text: &str, is_secret: bool) -> Release {
+fn unpack(reader: &mut Reader, id: Revision, stored: Stored, is_secret: bool) -> Release {
+    let text = stored.data.release.as_str();
     // The API server adds a base64 of its own around what Helm put into a Secret.
     let payload = if is_secret { STANDARD.decode(text).map(Cow::Owned) } else { Ok(Cow::Borrowed(text.as_bytes())) };
-    reader.read(id, &payload.unwrap_or_default())
+    let release = reader.read(id, &payload.unwrap_or_default());
+    Release { origin: (stored.metadata.uid, stored.metadata.resource_version), ..release }
 }

@@ -10,7 +10,8 @@ use crate::connection::Connection;
 use crate::survey::{INSTANCES_MAX, instance_addresses};
 
 /// The checks that read instances.
-pub(super) const CHECKS: &[&str] = &["API-008", "WHK-004", "WHK-005", "CP-001", "CP-011", "VER-006"];
+pub(super) const CHECKS: &[&str] =
+    &["API-008", "WHK-004", "WHK-005", "CP-001", "CP-005", "CP-006", "CP-011", "VER-006"];
 /// A line of metrics is not longer.
 const LINE_BYTES_MAX: usize = 64 << 10;
 

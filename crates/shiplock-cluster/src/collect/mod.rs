@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use shiplock_check::api::helm::Release;
 use shiplock_check::run::Selection;
 use shiplock_check::snapshot::{Effort, Read, SNAPSHOT_SCHEMA, Snapshot};
 use shiplock_core::problem::{Code, Problem};
@@ -41,9 +42,28 @@ pub async fn collect(
     collection: &Collection<'_>,
     progress: Progress<'_>,
 ) -> Result<Snapshot, Problem> {
-    let connection = Connection::open(kubeconfig).await?;
+    collect_again(kubeconfig, collection, &[], progress).await
+}
+
+/// Reads a cluster again: of what did not change since the Helm releases that are known only the metadata is read.
+pub async fn collect_again(
+    kubeconfig: &InlinedKubeconfig,
+    collection: &Collection<'_>,
+    known: &[Release],
+    progress: Progress<'_>,
+) -> Result<Snapshot, Problem> {
+    over(&Connection::open(kubeconfig).await?, collection, known, progress).await
+}
+
+/// Reads a cluster over a connection.
+async fn over(
+    connection: &Connection,
+    collection: &Collection<'_>,
+    known: &[Release],
+    progress: Progress<'_>,
+) -> Result<Snapshot, Problem> {
     let begun = Instant::now();
-    let requests = Requests::new(&connection);
+    let requests = Requests::new(connection);
     progress("version");
     let version = requests.version().await?;
     let current = KubernetesVersion::parse_reported(&version).ok().map(|version| version.release);
@@ -66,15 +86,15 @@ pub async fn collect(
             return Read::NotAsked;
         }
         progress("Helm releases");
-        api::releases(&requests).await
+        api::releases(&requests, known).await
     };
     let instances = async {
         if !instance::CHECKS.iter().any(|id| collection.selection.wants_id(id)) {
             return Vec::new();
         }
-        instance::all(&requests, &connection).await
+        instance::all(&requests, connection).await
     };
-    let objects = resource::all(&requests, collection.selection, progress);
+    let objects = resource::all(&requests, served.seen().map(Vec::as_slice), collection.selection, progress);
     let (written, releases, metrics, objects) = futures::join!(written, releases, instances, objects);
     let (sent, bytes, in_flight_max) = requests.effort();
     Ok(Snapshot {
@@ -104,3 +124,6 @@ pub fn scopes(snapshot: &Snapshot) -> BTreeSet<&'static str> {
     }
     scopes
 }
+
+#[cfg(test)]
+mod tests;

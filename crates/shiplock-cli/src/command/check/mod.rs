@@ -1,6 +1,8 @@
 //! `check`: what will break, asked of files, of a cluster or of a snapshot. It changes nothing.
 
+mod client;
 mod files;
+mod known;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +15,7 @@ use shiplock_check::render as forms;
 use shiplock_check::report::{Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
 use shiplock_check::snapshot::{SNAPSHOT_SCHEMA, Snapshot};
-use shiplock_cluster::collect::{Collection, collect};
+use shiplock_cluster::collect::{Collection, collect_again};
 use shiplock_cluster::{Kubeconfig, KubeconfigSource};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
@@ -83,6 +85,14 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         findings.extend(more_findings);
         findings.extend(shiplock_check::cluster::judge(snapshot, &question));
     }
+    if asks_cluster
+        && options.snapshot.is_none()
+        && selection.wants_id("VER-007")
+        && let Some(reported) = client::kubectl_version().await
+    {
+        scopes.insert("client");
+        findings.extend(shiplock_check::cluster::client(&reported, &question));
+    }
     findings.extend(api::judge(usages, &question));
     let assembly = Assembly {
         target,
@@ -123,7 +133,11 @@ async fn live(options: &CheckArguments, selection: &Selection, output: &Output) 
         }
     };
     let collection = Collection { target: options.to, selection };
-    let snapshot = collect(&kubeconfig, &collection, &progress).await;
+    let known = known::Known::of(&kubeconfig.server, options.fresh);
+    let snapshot = collect_again(&kubeconfig, &collection, &known.read(), &progress).await;
+    if let Ok(snapshot) = &snapshot {
+        known.write(snapshot);
+    }
     if on_terminal {
         eprint!("\r\u{1b}[2K");
     }

@@ -4,6 +4,8 @@
 //! not tell which kinds there ever were. The committed table is therefore carried forward: what the newest release
 //! declares replaces what was known of a kind, and a kind that its sources no longer have is kept as a tombstone.
 
+mod components;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +30,9 @@ pub struct Arguments {
     /// The release of Kubernetes whose sources are read, as the Go modules number it
     #[arg(long, default_value = "0.37.2")]
     release: String,
+    /// The table of feature gates, flags, admission plugins and API versions that components refuse instead
+    #[arg(long)]
+    components: bool,
     /// Write the table; without it a difference is an error
     #[arg(long)]
     write: bool,
@@ -80,6 +85,9 @@ type Name = (String, String, String);
 
 /// Writes the table, or says that it is not what the sources say.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.components {
+        return components::run(arguments.write);
+    }
     let text = std::fs::read_to_string(TABLE).context("the table cannot be read")?;
     let table: Table = serde_json::from_str(&text).context("the table is not what this program writes")?;
     let minor = arguments.release.split('.').nth(1).context("a release such as 0.37.2")?;

@@ -1,0 +1,202 @@
+//! The collector against API servers that refuse, cut off, repeat themselves, lie or stay silent.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use shiplock_check::cluster::{READS, judge};
+use shiplock_check::question::{Profile, Question};
+use shiplock_check::report::Outcome;
+
+use super::*;
+use crate::mock::{Answer, Asked, Log, api, status};
+
+/// What an API server of 1.36 serves, as far as checks read it.
+fn discovery(is_core: bool) -> Value {
+    let mut groups: Vec<Value> = Vec::new();
+    for (path, _) in READS {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let (group, version) = match parts.as_slice() {
+            ["api", version, ..] => ("", *version),
+            ["apis", group, version, ..] => (*group, *version),
+            _ => continue,
+        };
+        if group.is_empty() == is_core {
+            let resource = parts.last().unwrap();
+            groups.push(json!({ "metadata": { "name": group }, "versions": [{ "version": version,
+                "resources": [{ "resource": resource, "responseKind": { "kind": "K" }, "verbs": ["list"] }] }] }));
+        }
+    }
+    json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": groups })
+}
+
+fn healthy(asked: &Asked) -> Answer {
+    match asked.path.as_str() {
+        "/version" => Answer::Json(
+            200,
+            json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.3", "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": "" }),
+        ),
+        "/api" => Answer::Json(200, discovery(true)),
+        "/apis" => Answer::Json(200, discovery(false)),
+        path if path.contains("/configmaps/") => status(404, "NotFound", "not found"),
+        _ => Answer::Json(200, json!({ "kind": "KList", "items": [] })),
+    }
+}
+
+/// The checks that come out unknown, and what was asked.
+async fn unknown(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (BTreeSet<String>, Snapshot, Log) {
+    let (connection, log) = api(answer);
+    let selection = Selection::default();
+    let collection = Collection { target: None, selection: &selection };
+    let snapshot = over(&connection, &collection, &[], &|_| ()).await.unwrap();
+    let question = Question {
+        target: "1.37".parse().unwrap(),
+        current: "1.36".parse().ok(),
+        profile: Profile::Default,
+        now: snapshot.taken_at,
+    };
+    let findings = judge(&snapshot, &question).into_iter();
+    let findings = findings.chain(shiplock_check::api::live::judge(&snapshot, &question).1);
+    let unknown = findings.filter(|finding| finding.outcome == Outcome::Unknown).map(|finding| finding.check).collect();
+    (unknown, snapshot, log)
+}
+
+/// Checks that ask each API server at its own address, which a made-up connection has not.
+fn without_instances(mut checks: BTreeSet<String>) -> BTreeSet<String> {
+    checks.retain(|check| !instance::CHECKS.contains(&check.as_str()));
+    checks
+}
+
+#[tokio::test]
+async fn every_resource_is_listed_once_and_nothing_that_is_deprecated_is_asked_for() {
+    let (unknown, snapshot, log) = unknown(healthy).await;
+    assert_eq!(without_instances(unknown), BTreeSet::new());
+    let asked: Vec<String> =
+        log.lock().unwrap().iter().map(|asked| format!("{}?{}", asked.path, asked.query)).collect();
+    let distinct: BTreeSet<&String> = asked.iter().collect();
+    assert_eq!(asked.len(), distinct.len(), "{asked:#?}");
+    for (path, _) in READS.iter().filter(|(path, _)| !path.ends_with("/configmaps")) {
+        assert_eq!(asked.iter().filter(|line| line.split('?').next() == Some(path)).count(), 1, "{path}");
+    }
+    assert!(asked.iter().all(|line| !line.contains("beta") || line.contains("metrics.k8s.io")), "{asked:#?}");
+    assert!(snapshot.effort.in_flight_max <= 6 && snapshot.effort.requests as usize >= asked.len() - 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_refused_cut_off_endless_wrong_or_never_comes_makes_only_its_own_checks_unknown() {
+    type Fault = fn(&Asked) -> Answer;
+    let faults: [(&str, Fault); 7] = [
+        ("forbidden", |_| status(403, "Forbidden", "no")),
+        ("broken off", |_| Answer::Broken),
+        ("silent", |_| Answer::Silence),
+        ("no list", |_| Answer::Json(200, json!({ "kind": "Pod", "items": [] }))),
+        ("no object", |_| Answer::Json(200, json!([1, 2]))),
+        ("its pages do not end", |_| {
+            Answer::Json(200, json!({ "kind": "KList", "metadata": { "continue": "again" }, "items": [] }))
+        }),
+        ("always expired", |asked| {
+            if asked.query.contains("continue=") {
+                status(410, "Expired", "too old")
+            } else {
+                Answer::Json(200, json!({ "kind": "KList", "metadata": { "continue": "x" }, "items": [] }))
+            }
+        }),
+    ];
+    let paths = ["/api/v1/nodes", "/api/v1/pods", "/apis/policy/v1/poddisruptionbudgets", "/api/v1/persistentvolumes"];
+    for (name, fault) in faults {
+        for path in paths {
+            let (unknown, ..) =
+                unknown(move |asked| if asked.path == path { fault(asked) } else { healthy(asked) }).await;
+            let unknown = without_instances(unknown);
+            let readers = READS.iter().find(|(known, _)| *known == path).unwrap().1;
+            assert!(!unknown.is_empty(), "{path} {name}");
+            assert!(unknown.iter().all(|check| readers.contains(&check.as_str())), "{path} {name}: {unknown:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_of_wrong_shapes_never_pass_for_good_ones() {
+    for item in [json!(1), json!("x"), json!({ "metadata": [] }), json!({ "spec": 5 }), json!(null)] {
+        let odd = item.clone();
+        let (unknown, ..) = unknown(move |asked| {
+            if asked.path == "/api/v1/pods" {
+                Answer::Json(200, json!({ "kind": "PodList", "items": [odd] }))
+            } else {
+                healthy(asked)
+            }
+        })
+        .await;
+        assert!(unknown.contains("WL-001") || unknown.contains("WL-003"), "{item}: {unknown:?}");
+    }
+}
+
+#[tokio::test]
+async fn releases_and_configurations_are_read_without_anything_secret() {
+    let (_, snapshot, log) = unknown(|asked| {
+        let release = "e30="; // {}
+        match (asked.path.as_str(), asked.query.contains("owner%3Dhelm")) {
+            ("/api/v1/secrets", true) => Answer::Json(
+                200,
+                json!({ "kind": "SecretList", "items": [
+                    { "metadata": { "namespace": "n", "name": "sh.helm.release.v1.a.v1", "labels": { "owner": "helm", "name": "a", "version": "1", "status": "deployed" } }, "data": { "release": "ZTMwPQ==", "password": "c2VjcmV0" } },
+                    { "metadata": { "namespace": "n", "name": "sh.helm.release.v1.a.v2", "labels": { "owner": "helm", "name": "a", "version": "2", "status": "failed" } }, "data": { "release": "%%%" } },
+                ] }),
+            ),
+            ("/api/v1/configmaps", true) => Answer::Json(
+                200,
+                json!({ "kind": "ConfigMapList", "items": [
+                    { "metadata": { "namespace": "n", "name": "b.v1", "labels": { "owner": "helm", "name": "b", "version": "1", "status": "deployed" } }, "data": { "release": release } },
+                ] }),
+            ),
+            ("/api/v1/namespaces/kube-system/configmaps/kubelet-config", _) => Answer::Json(
+                200,
+                json!({ "data": { "kubelet": "featureGates: {A: true}\n", "other": "a secret" } }),
+            ),
+            _ => healthy(asked),
+        }
+    })
+    .await;
+    let releases = snapshot.releases.seen().unwrap();
+    let shown: Vec<String> = releases
+        .iter()
+        .map(|one| format!("{} {} {}", one.id.release, one.id.revision, one.unreadable.is_some()))
+        .collect();
+    assert_eq!(shown, ["a 1 false", "a 2 true", "b 1 false"]);
+    let saved = serde_json::to_string(&snapshot).unwrap();
+    assert!(!saved.contains("secret") && !saved.contains("c2VjcmV0"), "{saved}");
+    let asked = log.lock().unwrap();
+    assert!(asked.iter().any(|one| one.path.contains("/namespaces/n/secrets") && one.query.contains("superseded")));
+    assert!(asked.iter().all(|one| one.method == "GET"));
+}
+
+#[tokio::test]
+async fn a_release_that_did_not_change_is_not_read_again_and_one_that_did_is() {
+    let secret = |name: &str, version: &str, resource_version: &str| {
+        json!({ "metadata": { "namespace": "n", "name": format!("sh.helm.release.v1.{name}.v{version}"), "uid": format!("uid-{name}"), "resourceVersion": resource_version,
+            "labels": { "owner": "helm", "name": name, "version": version, "status": "deployed" } }, "data": { "release": "ZTMwPQ==" } })
+    };
+    let answer = move |second: bool| {
+        move |asked: &Asked| {
+            let all = [secret("a", "1", "5"), secret("b", "1", if second { "7" } else { "6" })];
+            if asked.path == "/api/v1/secrets" {
+                Answer::Json(200, json!({ "kind": "SecretList", "items": all }))
+            } else if asked.path.starts_with("/api/v1/namespaces/n/secrets/") {
+                let found = all.iter().find(|one| asked.path.ends_with(one["metadata"]["name"].as_str().unwrap()));
+                Answer::Json(200, found.unwrap().clone())
+            } else {
+                healthy(asked)
+            }
+        }
+    };
+    let selection = Selection { only: vec!["API-005".into()], skip: Vec::new() };
+    let collection = Collection { target: None, selection: &selection };
+    let (connection, _) = api(answer(false));
+    let first = over(&connection, &collection, &[], &|_| ()).await.unwrap().releases.seen().unwrap().clone();
+    assert_eq!(first.len(), 2);
+    let (connection, log) = api(answer(true));
+    let second = over(&connection, &collection, &first, &|_| ()).await.unwrap().releases.seen().unwrap().clone();
+    assert_eq!(second.len(), 2);
+    let asked: Vec<String> = log.lock().unwrap().iter().map(|asked| asked.path.clone()).collect();
+    let got: Vec<&String> = asked.iter().filter(|path| path.contains("/namespaces/n/secrets/")).collect();
+    assert_eq!(got, ["/api/v1/namespaces/n/secrets/sh.helm.release.v1.b.v1"], "{asked:?}");
+}
