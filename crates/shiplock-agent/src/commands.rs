@@ -18,7 +18,7 @@ use crate::gateway::{GatewayError, HttpsGateway, parse_pin};
 use crate::identity::{DEFAULT_DATA_FOLDER, Identity, journal_path};
 use crate::journal::Journal;
 use crate::machine::Machine;
-use crate::node_loop::NodeLoop;
+use crate::node_loop::{HostWorkplace, NodeLoop};
 use crate::renewal::keep_certificate;
 use crate::steps::backup_etcd::{self, BackupMessage};
 use crate::steps::{Step, StepEvent, unit_prefix};
@@ -146,14 +146,8 @@ async fn run(data_folder: &Path) -> Result<ExitCode, Problem> {
     let (journal, records) = Journal::open(&path, |records| machine(records).essence())
         .map_err(|error| files::unusable(&path, "this node", "read", &error))?;
     eprintln!("agent {} of {identity:?} begins", env!("CARGO_PKG_VERSION"));
-    let agent = NodeLoop::new(
-        Rc::new(System::default()),
-        gateway.clone(),
-        journal,
-        machine(records),
-        identity.node.clone(),
-        data_folder.to_owned(),
-    );
+    let place = Rc::new(HostWorkplace::new(Rc::new(System::default()), data_folder.to_owned()));
+    let agent = NodeLoop::new(place, gateway.clone(), journal, machine(records), identity.node.clone());
     let stop = || Problem::new(Code::Internal).with("what", "waiting for signals");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|error| stop().because(&error))?;

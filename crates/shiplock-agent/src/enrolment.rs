@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use shiplock_api::agent::{EnrolRequest, PROTOCOL};
+use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::NodeName;
 use shiplock_core::problem::{Code, Problem};
 
@@ -38,29 +39,13 @@ pub struct Join {
 
 /// Joins.
 pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
-    let gateway = HttpsGateway::to_enrol(&join.server, join.pin)?;
-    let SigningRequest { key_pem, csr_pem } = SigningRequest::new(&join.node)?;
-
+    // An address that is none is refused before anything is written.
+    HttpsGateway::to_enrol(&join.server, join.pin)?;
     // The facts need the folder for its free space.
     std::fs::create_dir_all(&join.data_folder)
         .map_err(|error| files::unusable(&join.data_folder, "this node", "made", &error))?;
     let machine = FactsReader::default().read(&System::default(), &join.data_folder).await;
-    let request =
-        EnrolRequest { protocol: PROTOCOL, token: join.token.clone(), node: join.node.clone(), csr_pem, machine };
-    let response = gateway.enrol(&request).await.map_err(|error| match error {
-        GatewayError::Refused(problem) => *problem,
-        GatewayError::Unreachable(why) => Problem::new(Code::ServerUnreachable).with("server", &join.server).cause(why),
-    })?;
-    let identity = Identity {
-        server: join.server.clone(),
-        cluster: response.cluster,
-        node: join.node.clone(),
-        key_pem,
-        certificate_pem: response.certificate_pem,
-        ca_pem: response.ca_pem,
-    };
-    // What cannot be used is not stored.
-    HttpsGateway::enrolled(&identity)?;
+    let identity = enrol(&join.server, join.pin, &join.token, &join.node, machine).await?;
     identity.store(&join.data_folder)?;
     eprintln!("node {} of cluster {} is enrolled at {}", identity.node, identity.cluster, identity.server);
     if join.install_service {
@@ -68,6 +53,34 @@ pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
         eprintln!("service {SERVICE} runs; see `journalctl -u {SERVICE}`");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the server sign for a new key, and says who the agent is from then on. Nothing is stored.
+pub async fn enrol(
+    server: &str,
+    pin: [u8; 32],
+    token: &str,
+    node: &NodeName,
+    machine: MachineFacts,
+) -> Result<Identity, Problem> {
+    let gateway = HttpsGateway::to_enrol(server, pin)?;
+    let SigningRequest { key_pem, csr_pem } = SigningRequest::new(node)?;
+    let request = EnrolRequest { protocol: PROTOCOL, token: token.to_owned(), node: node.clone(), csr_pem, machine };
+    let response = gateway.enrol(&request).await.map_err(|error| match error {
+        GatewayError::Refused(problem) => *problem,
+        GatewayError::Unreachable(why) => Problem::new(Code::ServerUnreachable).with("server", server).cause(why),
+    })?;
+    let identity = Identity {
+        server: server.to_owned(),
+        cluster: response.cluster,
+        node: node.clone(),
+        key_pem,
+        certificate_pem: response.certificate_pem,
+        ca_pem: response.ca_pem,
+    };
+    // What cannot be used is not worth keeping.
+    HttpsGateway::enrolled(&identity)?;
+    Ok(identity)
 }
 
 /// A new key, and the request to have it signed.

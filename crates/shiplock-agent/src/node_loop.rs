@@ -2,6 +2,7 @@
 //!
 //! It must never carry out what follows a record that is not on disk: a journal that cannot be written ends the agent.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use shiplock_api::agent::{
     Assignment, AssignmentId, BackupOffer, BackupQuestion, PROTOCOL, PermitRequest, PermitResponse, PollRequest,
     PollResponse, Report, ReportResponse,
 };
-use shiplock_core::facts::MachineFacts;
+use shiplock_core::facts::{ControlPlaneFacts, MachineFacts};
 use shiplock_core::id::NodeName;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::StepOutcome;
@@ -51,16 +52,97 @@ async fn next<T>(slot: &mut Slot<T>) -> T {
     }
 }
 
-/// An agent at work.
-pub struct NodeLoop<H, G, L> {
+/// What an agent works on: a machine whose facts are read and on which steps are done. [`HostWorkplace`] is the real
+/// one; a simulator has its own.
+pub trait Workplace {
+    /// The facts now.
+    async fn facts(&self) -> MachineFacts;
+    /// The part of the facts that may change while nobody works on the node: the control plane's.
+    async fn control_plane(&self) -> Option<Box<ControlPlaneFacts>>;
+    /// Does a step. It asks for permits and tells its progress through `events`; dropped, it stops between two acts.
+    async fn work(
+        &self,
+        assignment: Assignment,
+        events: mpsc::UnboundedSender<StepEvent>,
+        rolling_back: Option<Problem>,
+    ) -> Result<StepOutcome, Failure>;
+    /// Forgets what the programs of an attempt left.
+    async fn clean(&self, id: &AssignmentId);
+    /// Waits.
+    async fn wait(&self, time: Duration);
+    /// A line for the agent's log.
+    fn note(&self, text: &dyn std::fmt::Display);
+}
+
+/// The machine behind a [`Host`].
+#[derive(Debug)]
+pub struct HostWorkplace<H> {
     host: Rc<H>,
+    data_folder: PathBuf,
+    facts: RefCell<FactsReader>,
+}
+
+impl<H: Host> HostWorkplace<H> {
+    /// A machine, and the agent's folder on it.
+    pub fn new(host: Rc<H>, data_folder: PathBuf) -> Self {
+        Self { host, data_folder, facts: RefCell::default() }
+    }
+}
+
+impl<H: Host> Workplace for HostWorkplace<H> {
+    async fn facts(&self) -> MachineFacts {
+        // Taken for the time of the reading: nobody else reads meanwhile.
+        let mut reader = self.facts.take();
+        let facts = reader.read(&*self.host, &self.data_folder).await;
+        self.facts.replace(reader);
+        facts
+    }
+
+    async fn control_plane(&self) -> Option<Box<ControlPlaneFacts>> {
+        let mut reader = self.facts.take();
+        let facts = reader.read_control_plane(&*self.host, &self.data_folder).await;
+        self.facts.replace(reader);
+        facts
+    }
+
+    async fn work(
+        &self,
+        assignment: Assignment,
+        events: mpsc::UnboundedSender<StepEvent>,
+        rolling_back: Option<Problem>,
+    ) -> Result<StepOutcome, Failure> {
+        let (host, data_folder) = (self.host.clone(), self.data_folder.clone());
+        Step { host, assignment, data_folder, events, rolling_back }.run().await
+    }
+
+    async fn clean(&self, id: &AssignmentId) {
+        if let Err(problem) = self.host.clear_units(&unit_prefix(id)).await {
+            self.note(&problem);
+        }
+        // After its programs, which would write it anew.
+        if let Err(error) = backup_etcd::remove(&self.data_folder, id) {
+            self.note(&format!("the snapshot of etcd of step {} cannot be removed: {error}", id.step));
+        }
+    }
+
+    async fn wait(&self, time: Duration) {
+        self.host.wait(time).await;
+    }
+
+    fn note(&self, text: &dyn std::fmt::Display) {
+        // The service manager keeps it.
+        eprintln!("{text}");
+    }
+}
+
+/// An agent at work.
+pub struct NodeLoop<W, G, L> {
+    place: Rc<W>,
     gateway: Rc<G>,
     log: L,
     machine: Machine,
     node: NodeName,
-    data_folder: PathBuf,
     began: Instant,
-    facts: FactsReader,
     known: Option<MachineFacts>,
     facts_read_at: Option<Instant>,
     control_plane_read_at: Instant,
@@ -82,15 +164,10 @@ pub struct NodeLoop<H, G, L> {
     go: Option<oneshot::Sender<()>>,
 }
 
-impl<H, G, L> std::fmt::Debug for NodeLoop<H, G, L> {
+impl<W, G, L> std::fmt::Debug for NodeLoop<W, G, L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NodeLoop").field("machine", &self.machine).finish_non_exhaustive()
     }
-}
-
-/// A line for the service's journal.
-fn note(text: impl std::fmt::Display) {
-    eprintln!("{text}");
 }
 
 /// 1 to 5 s, more with each failure, never the same for all agents.
@@ -101,19 +178,17 @@ fn back_off(failures: u32) -> Duration {
     base.mul_f64(0.5 + (random % 1000) as f64 / 2000.0).max(Duration::from_secs(1))
 }
 
-impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
+impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, L> {
     /// An agent whose machine has read its journal.
-    pub fn new(host: Rc<H>, gateway: Rc<G>, log: L, machine: Machine, node: NodeName, data_folder: PathBuf) -> Self {
+    pub fn new(place: Rc<W>, gateway: Rc<G>, log: L, machine: Machine, node: NodeName) -> Self {
         let now = Instant::now();
         Self {
-            host,
+            place,
             gateway,
             log,
             machine,
             node,
-            data_folder,
             began: now,
-            facts: FactsReader::default(),
             known: None,
             facts_read_at: None,
             control_plane_read_at: now,
@@ -164,6 +239,12 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
             result = next(&mut self.step) => {
                 self.events = None;
                 self.read_facts().await;
+                if self.known != self.told {
+                    // What the step changed is told at once: a poll under way is answered only when its hold ends. An
+                    // offer that is lost with it is made again.
+                    self.poll = None;
+                    self.poll_at = Instant::now();
+                }
                 let machine = Box::new(self.known.clone().expect("the facts were read one line above"));
                 self.input(Input::Ended { result, machine }).await
             }
@@ -185,7 +266,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
     }
 
     async fn read_facts(&mut self) {
-        self.known = Some(self.facts.read(&*self.host, &self.data_folder).await);
+        self.known = Some(self.place.facts().await);
         self.facts_read_at = Some(Instant::now());
         self.control_plane_read_at = Instant::now();
     }
@@ -194,7 +275,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
         let due =
             self.step.is_none() && self.poll.is_none() && self.control_plane_read_at.elapsed() >= CONTROL_PLANE_EVERY;
         if let Some(known) = self.known.as_mut().filter(|known| due && known.control_plane.is_some()) {
-            known.control_plane = self.facts.read_control_plane(&*self.host, &self.data_folder).await;
+            known.control_plane = self.place.control_plane().await;
             self.control_plane_read_at = Instant::now();
         }
     }
@@ -222,7 +303,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
         match answer {
             Ok(answer) => {
                 if self.poll_failures > 0 {
-                    note("the server answers again");
+                    self.place.note(&"the server answers again");
                 }
                 self.poll_failures = 0;
                 if told.is_some() {
@@ -243,13 +324,13 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
             Err(GatewayError::Unreachable(why)) => {
                 self.poll_failures = self.poll_failures.saturating_add(1);
                 if self.poll_failures == 1 {
-                    note(format!("the server does not answer: {why}"));
+                    self.place.note(&format!("the server does not answer: {why}"));
                 }
                 self.poll_at = now + back_off(self.poll_failures);
             }
             Err(GatewayError::Refused(problem)) => {
                 self.poll_failures = self.poll_failures.saturating_add(1);
-                note(format!("the server refuses: {problem}"));
+                self.place.note(&format!("the server refuses: {problem}"));
                 self.poll_at = now + ASK_REFUSING_AGAIN;
             }
         }
@@ -262,7 +343,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
         }
         let Some(report) = self.reports.first().cloned() else { return };
         let gateway = self.gateway.clone();
-        let host = self.host.clone();
+        let place = self.place.clone();
         self.report = Some(Box::pin(async move {
             let mut failures = 0;
             loop {
@@ -270,11 +351,11 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                     Ok(response) => return (report.id, response),
                     Err(GatewayError::Unreachable(_)) => {
                         failures += 1;
-                        host.wait(back_off(failures)).await;
+                        place.wait(back_off(failures)).await;
                     }
                     Err(GatewayError::Refused(problem)) => {
-                        note(format!("the server refuses a report: {problem}"));
-                        host.wait(ASK_REFUSING_AGAIN).await;
+                        place.note(&format!("the server refuses a report: {problem}"));
+                        place.wait(ASK_REFUSING_AGAIN).await;
                     }
                 }
             }
@@ -321,15 +402,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                 self.permit = None;
                 self.backup = None;
             }
-            Output::Clean(id) => {
-                if let Err(problem) = self.host.clear_units(&unit_prefix(&id)).await {
-                    note(problem);
-                }
-                // After its programs, which would write it anew.
-                if let Err(error) = backup_etcd::remove(&self.data_folder, &id) {
-                    note(format!("the snapshot of etcd of step {} cannot be removed: {error}", id.step));
-                }
-            }
+            Output::Clean(id) => self.place.clean(&id).await,
             Output::AskPermit(request) => self.ask_permit(request),
             Output::Go | Output::RollBack => {
                 if let Some(go) = self.go.take() {
@@ -355,27 +428,36 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                     self.report = None;
                 }
                 self.reports.retain(|other| !replaced(other));
-                note(format!("step {} of upgrade {} ended: {}", report.id.step, report.id.upgrade, ending(&report)));
+                self.place.note(&format!(
+                    "step {} of upgrade {} ended: {}",
+                    report.id.step,
+                    report.id.upgrade,
+                    ending(&report)
+                ));
                 self.reports.push(report);
             }
-            Output::Note(problem) => note(problem),
+            Output::Note(problem) => self.place.note(&problem),
         }
         Ok(())
     }
 
     fn start(&mut self, assignment: Assignment, rolling_back: Option<Problem>) {
-        note(format!("step {} of upgrade {}: {}", assignment.id.step, assignment.id.upgrade, assignment.action.kind()));
+        self.place.note(&format!(
+            "step {} of upgrade {}: {}",
+            assignment.id.step,
+            assignment.id.upgrade,
+            assignment.action.kind()
+        ));
         let (events, received) = mpsc::unbounded_channel();
-        let host = self.host.clone();
-        let step = Step { host, assignment, data_folder: self.data_folder.clone(), events, rolling_back };
+        let place = self.place.clone();
         self.events = Some(received);
-        self.step = Some(Box::pin(step.run()));
+        self.step = Some(Box::pin(async move { place.work(assignment, events, rolling_back).await }));
     }
 
     fn ask_about_backup(&mut self, message: BackupMessage, answer: oneshot::Sender<BackupReply>) {
         // Without an attempt in work nobody waits for an answer.
         let Some(id) = self.machine.attempt().cloned() else { return };
-        let (gateway, node) = (self.gateway.clone(), self.node.clone());
+        let (gateway, node, place) = (self.gateway.clone(), self.node.clone(), self.place.clone());
         self.backup = Some(Box::pin(async move {
             let size_bytes = match &message {
                 BackupMessage::Find { size_bytes } => *size_bytes,
@@ -389,7 +471,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                 (Ok(None), BackupMessage::Send { snapshot, path }) => {
                     let sent = gateway.send_backup(&BackupOffer { id, node, snapshot }, &path).await;
                     if let Err(GatewayError::Unreachable(why)) = &sent {
-                        note(format!("the backup did not get through: {why}"));
+                        place.note(&format!("the backup did not get through: {why}"));
                     }
                     sent.map(Some)
                 }
@@ -402,7 +484,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
 
     fn ask_permit(&mut self, request: PermitRequest) {
         let gateway = self.gateway.clone();
-        let host = self.host.clone();
+        let place = self.place.clone();
         self.permit = Some(Box::pin(async move {
             let mut failures = 0;
             loop {
@@ -410,7 +492,7 @@ impl<H: Host + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<H, G, L> {
                     Ok(response) => return (request, response),
                     Err(GatewayError::Unreachable(_)) => {
                         failures += 1;
-                        host.wait(back_off(failures)).await;
+                        place.wait(back_off(failures)).await;
                     }
                     Err(GatewayError::Refused(problem)) => {
                         return (request, PermitResponse::Refused { problem: *problem });

@@ -62,7 +62,7 @@ fn refuse(given: &[OsString], refusal: &clap::Error) -> Exit {
 
 fn runtime(command: &arguments::Command) -> Result<tokio::runtime::Runtime, Problem> {
     let mut builder = match command {
-        arguments::Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        arguments::Command::Serve(_) | arguments::Command::Demo(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     builder

@@ -64,6 +64,24 @@ results! {
     BackupVerified { verified: BackupView }
     /// `backup export`: the snapshot is in the file.
     BackupExported { exported: BackupView, path: String }
+    /// `demo`, once it is up. `server` is what `SHIPLOCK_SERVER` takes; `folder_stays`: it is not removed at the end.
+    DemoStarted {
+        server: String,
+        program: String,
+        speed: u32,
+        folder: String,
+        folder_stays: bool,
+        clusters: Vec<DemoCluster>,
+    }
+    /// One cluster of `demo`. `standing` is `ready`, `underway` or `blocked`.
+    DemoCluster {
+        name: ClusterName,
+        standing: String,
+        masters: usize,
+        workers: usize,
+        kubeconfig: String,
+        upgrade: Option<UpgradeId>,
+    }
     /// `explain CODE`.
     Explained { code: String, http_status: u16, sentence: String, fix: String, page: String }
     /// `explain NOD-001`.

@@ -154,10 +154,10 @@ impl<T: Clone + PartialEq> Cache<T> {
         }
     }
 
-    fn lose(&self, problem: Problem) {
+    fn lose(&self, problem: Problem, at: Timestamp) {
         let mut state = self.state();
         if state.health.connected {
-            state.health.good(Timestamp::now());
+            state.health.good(at);
         }
         state.health.lose(problem);
         drop(state);
@@ -230,15 +230,16 @@ where
     /// Keeps a cache fresh until the task is aborted.
     pub(crate) async fn follow(self, cache: Arc<Cache<T>>) {
         let mut backoff = BACKOFF.0;
+        let clock = self.connection.clock;
         loop {
-            let asked_at = Timestamp::now();
+            let asked_at = clock.now();
             let mut version = match self.list().await {
                 Ok((items, version)) => {
                     cache.replace(items, asked_at);
                     version
                 }
                 Err(problem) => {
-                    cache.lose(problem);
+                    cache.lose(problem, clock.now());
                     pause(&mut backoff).await;
                     continue;
                 }
@@ -257,6 +258,7 @@ where
                         let ask = Ask::new("watch", self.resource);
                         cache.lose(
                             unreadable(ask).cause("the watch cannot go on where it stopped; everything is listed anew"),
+                            clock.now(),
                         );
                         break;
                     }
@@ -265,7 +267,7 @@ where
                         if begun.elapsed() > BACKOFF.1 {
                             backoff = BACKOFF.0;
                         }
-                        cache.lose(problem);
+                        cache.lose(problem, clock.now());
                         pause(&mut backoff).await;
                     }
                 }

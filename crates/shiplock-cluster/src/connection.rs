@@ -18,6 +18,7 @@ use shiplock_core::problem::{Code, Problem};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
 use crate::answer::{Ask, Failure, bounded};
+use crate::clock::Clock;
 use crate::kubeconfig::InlinedKubeconfig;
 
 /// How long it may take until a server is connected to.
@@ -36,6 +37,7 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// The address, for messages.
     pub(crate) server: String,
+    pub(crate) clock: Clock,
     /// None where the connection was given and cannot be made to other addresses.
     config: Option<Config>,
 }
@@ -62,7 +64,7 @@ impl Connection {
 
     /// A connection over a given service, for tests and for the simulator's façade.
     pub(crate) fn over(client: Client, server: impl Into<String>) -> Self {
-        Self { client, server: server.into(), config: None }
+        Self { client, server: server.into(), clock: Clock::default(), config: None }
     }
 
     /// A connection with the same credentials and authority to one instance, whose certificate must name that address.
@@ -109,7 +111,7 @@ impl Connection {
             .map_err(BoxError::from)
             .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector));
         let client = Client::new(service, config.default_namespace.clone());
-        Ok(Self { client, server, config: Some(config) })
+        Ok(Self { client, server, clock: Clock::default(), config: Some(config) })
     }
 
     /// Reads, in one bounded attempt.

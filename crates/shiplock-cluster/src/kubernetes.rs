@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
@@ -16,6 +15,7 @@ use shiplock_core::version::MinorVersion;
 
 use crate::answer::Ask;
 use crate::cache::Changes;
+use crate::clock::Clock;
 use crate::collect::newer;
 use crate::connection::Connection;
 use crate::kubeconfig::Kubeconfig;
@@ -52,6 +52,13 @@ impl KubernetesCluster {
     /// server cannot be told apart then.
     pub fn with_client(client: kube::Client, server: &str) -> Self {
         Self::over(Connection::over(client, server))
+    }
+
+    /// The same, by another clock than this machine's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.connection.clock = clock;
+        self
     }
 
     fn over(connection: Connection) -> Self {
@@ -146,7 +153,7 @@ impl Cluster for KubernetesCluster {
     }
 
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Problem> {
-        lease::claim(&self.connection, claim, Timestamp::now()).await
+        lease::claim(&self.connection, claim, self.connection.clock.now()).await
     }
 
     async fn release(&self, upgrade: &UpgradeId) -> Result<(), Problem> {

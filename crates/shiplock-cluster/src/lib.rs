@@ -6,6 +6,7 @@
 
 mod answer;
 mod cache;
+mod clock;
 pub mod collect;
 mod connection;
 pub mod drain;
@@ -24,6 +25,7 @@ mod watching;
 #[cfg(test)]
 mod mock;
 
+pub use clock::Clock;
 pub use connection::ACT_TIMEOUT;
 pub use kubeconfig::{InlinedKubeconfig, Kubeconfig, KubeconfigSource};
 pub use kubernetes::KubernetesCluster;

@@ -171,7 +171,7 @@ impl Survey {
     pub(crate) async fn follow(self: Arc<Self>, connection: Connection) {
         let mut versions_at: Option<Instant> = None;
         loop {
-            let asked_at = Timestamp::now();
+            let asked_at = connection.clock.now();
             let found = match versions_at.filter(|at| at.elapsed() < VERSIONS_AGE_MAX) {
                 Some(_) => cluster_uid(&connection).await.map(|uid| (uid, None)),
                 None => survey(&connection).await.map(|found| (found.uid, Some(found.api_servers))),

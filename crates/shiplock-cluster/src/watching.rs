@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::answer::unreachable_server;
 use crate::cache::{Cache, Changes, Source};
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::survey::{Survey, Surveyed, survey};
 use crate::translation::{
@@ -36,6 +37,7 @@ pub(crate) struct Watching {
     daemon_sets: Arc<Cache<SeenWorkload>>,
     survey: Arc<Survey>,
     server: String,
+    clock: Clock,
     /// Aborted when this is dropped.
     _tasks: JoinSet<()>,
 }
@@ -100,6 +102,7 @@ impl Watching {
             daemon_sets: Cache::new(changes),
             survey: Survey::new(changes),
             server: connection.server.clone(),
+            clock: connection.clock,
             _tasks: JoinSet::new(),
         };
         tasks.spawn(nodes(connection).follow(watching.nodes.clone()));
@@ -131,19 +134,19 @@ impl Watching {
 
     /// The budgets, where they are fresh.
     pub(crate) fn budgets(&self) -> Option<Vec<Budget>> {
-        self.budgets.judge(Timestamp::now())?.ok()?;
+        self.budgets.judge(self.clock.now())?.ok()?;
         Some(self.budgets.look(|budgets| budgets.values().cloned().collect()))
     }
 
     /// Whether a budget allows a disruption, where that is known.
     pub(crate) fn budget_allows(&self, budget: &str) -> Option<bool> {
-        self.budgets.judge(Timestamp::now())?.ok()?;
+        self.budgets.judge(self.clock.now())?.ok()?;
         self.budgets.look(|budgets| Some(budgets.get(budget)?.facts.disruptions_allowed > 0))
     }
 
     /// The worst of all: none while something was never there.
     fn judge(&self) -> Option<Result<Timestamp, Problem>> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let judged = [
             self.nodes.judge(now),
             self.pods.judge(now),
@@ -208,7 +211,7 @@ fn gather(
 
 /// The facts by listing everything once; nothing is kept.
 pub(crate) async fn snapshot(connection: &Connection) -> Result<ClusterFacts, Problem> {
-    let observed_at = Timestamp::now();
+    let observed_at = connection.clock.now();
     let (nodes, pods, budgets, deployments, stateful_sets, daemon_sets) = (
         nodes(connection),
         pods(connection),

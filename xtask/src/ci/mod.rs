@@ -91,7 +91,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shiplock-cluster", &["shiplock-check", "shiplock-core"]),
     ("shiplock-agent", &["shiplock-api", "shiplock-core"]),
     ("shiplock-server", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core"]),
-    ("shiplock-cli", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core", "shiplock-server"]),
+    (
+        "shiplock-cli",
+        &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core", "shiplock-server", "shiplock-sim"],
+    ),
     (
         "shiplock-sim",
         &["shiplock-agent", "shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core", "shiplock-server"],

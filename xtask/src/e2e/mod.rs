@@ -12,6 +12,7 @@ pub(crate) mod controls;
 mod crashes;
 mod credentials;
 pub(crate) mod custody;
+mod demo;
 mod fencing;
 pub(crate) mod installation;
 pub(crate) mod pools;
@@ -181,6 +182,12 @@ const SCENARIOS: &[Scenario] = &[
         promise: "control plane today, pools later, the next hop when skew allows it: etcd 3.7 stays on the way back",
         in_gate: false,
         run: two_hops::run,
+    },
+    Scenario {
+        name: "demo",
+        promise: "the demo is up at once, kubectl works on its clusters, every control is real, and nothing is left",
+        in_gate: true,
+        run: demo::run,
     },
     Scenario {
         name: "precheck",

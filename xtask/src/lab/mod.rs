@@ -59,3 +59,4 @@ pub use layer::{Containerd, Disk};
 pub(crate) use mirror_server::MirrorService;
 pub use network::{API_PORT, MIRROR_PORT};
 pub use node::{NodeStatus, Stop};
+pub(crate) use versions::kubernetes_versions;

@@ -29,6 +29,11 @@ pub const RELEASES: &[Release] = &[
     Release { minor: "1.37", kubernetes: "1.37.2", etcd: "3.7.0", coredns: "1.14.6", pause: "3.10.2" },
 ];
 
+/// The versions of Kubernetes that the lab knows, oldest first.
+pub(crate) fn kubernetes_versions() -> impl Iterator<Item = &'static str> {
+    RELEASES.iter().map(|release| release.kubernetes)
+}
+
 /// What `lab build` builds where nothing else is asked for.
 pub const DEFAULT_MINORS: &[&str] = &["1.35", "1.36"];
 

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use shiplock_agent::gateway::{Gateway, GatewayError};
 use shiplock_agent::journal::{Journal, Record, RecordLog};
 use shiplock_agent::machine::Machine;
-use shiplock_agent::node_loop::NodeLoop;
+use shiplock_agent::node_loop::{HostWorkplace, NodeLoop};
 use shiplock_api::agent::{
     Assignment, AssignmentId, BackupAnswer, BackupOffer, BackupQuestion, KeptBackup, PermitRequest, PermitResponse,
     PollRequest, PollResponse, Report, ReportKind, ReportResponse,
@@ -148,8 +148,8 @@ pub(crate) async fn live(node: &Rc<FakeNode>, server: &Rc<FakeServer>, journal_f
     let machine = |records| Machine::recover(NodeName::from("w1"), "m1".to_owned(), "b1".to_owned(), records);
     let (journal, records) = Journal::open(&path, |records| machine(records).essence()).unwrap();
     let log = FusedLog { journal, left: journal_fuse.clone() };
-    let agent =
-        NodeLoop::new(node.clone(), server.clone(), log, machine(records), NodeName::from("w1"), node.path("/data"));
+    let place = Rc::new(HostWorkplace::new(node.clone(), node.path("/data")));
+    let agent = NodeLoop::new(place, server.clone(), log, machine(records), NodeName::from("w1"));
     let settled = async {
         loop {
             let changed = server.changed.notified();

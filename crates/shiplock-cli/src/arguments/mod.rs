@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod cluster;
+mod demo;
 mod plan;
 mod serve;
 
@@ -14,10 +15,14 @@ use shiplock_core::language::Language;
 pub use self::backup::{BackupCommand, BackupExportArguments};
 pub use self::check::{CheckArguments, FailOn, Policy};
 pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand};
+pub use self::demo::DemoArguments;
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
 pub use self::serve::ServeArguments;
 
 const EXAMPLES: &str = "\
+See it work, without a cluster:
+  shiplock demo
+
 Begin here:
   shiplock serve                      # a server on this machine, in another terminal
   shiplock cluster add prod --mirror https://mirror.example
@@ -125,6 +130,8 @@ pub enum ProgressChoice {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show everything on three simulated clusters: a real server, real controls, no cluster needed.
+    Demo(DemoArguments),
     /// Be the server: keep the log, drive upgrades, serve agents.
     Serve(ServeArguments),
     /// Register, show and forget clusters.
@@ -380,6 +387,9 @@ mod tests {
             ("shiplock serve --agent-listen 0.0.0.0:7443", true),
             ("shiplock serve --agent-listen nowhere", false),
             ("shiplock serve --listen 127.0.0.1:8080", false),
+            ("shiplock demo", true),
+            ("shiplock demo --speed 50 --data-dir d --seed 7", true),
+            ("shiplock demo --speed 0", false),
             ("shiplock run", false),
             ("shiplock", false),
         ] {

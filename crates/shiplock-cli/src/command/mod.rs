@@ -5,6 +5,7 @@ mod check;
 mod cluster;
 mod confirm;
 mod control;
+mod demo;
 mod explain;
 mod plan;
 mod rollback;
@@ -32,6 +33,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
     let context = || environment.client(arguments.global.server.as_deref()).map(|client| Context { client, output });
     match arguments.command {
         Command::Serve(options) => serve::serve(options, &environment, output).await,
+        Command::Demo(options) => demo::demo(options, output).await,
         Command::Cluster(command) => cluster::run(command, context, output).await,
         Command::Agent(command) => cluster::agent(command, &context()?).await,
         Command::Check(options) => check::check(options, output).await,

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod check;
 pub mod cluster;
 pub mod consequence;
+pub(crate) mod demo;
 pub mod event;
 pub mod plan;
 pub mod problem;

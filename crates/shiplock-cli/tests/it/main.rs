@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod demo;
 mod standing;
 
 use serde_json::Value;

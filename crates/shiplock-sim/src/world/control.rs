@@ -95,6 +95,10 @@ impl World {
                 let ready = workload.status.ready;
                 workload.status.ready = if after { ready + 1 } else { ready.saturating_sub(1) };
             });
+            if id != owner {
+                // A roll-out that may miss no pod goes on with each new one that is ready.
+                self.due(id);
+            }
             next = self.workload(id).and_then(|workload| workload.owner);
         }
     }

@@ -79,7 +79,11 @@ impl World {
                 .node
                 .and_then(|node| self.nodes().get(node))
                 .map(|node| NodeName::new(node.meta.name.to_string())),
-            controller: self.controller(pod).map(|(kind, owner)| format!("{kind}/{}", owner.meta.name)),
+            controller: self.controller(pod).map(|(kind, owner)| format!("{kind}/{}", owner.meta.name)).or_else(|| {
+                // A kubelet names its node as the controller of a mirror.
+                let node = pod.node.filter(|_| pod.mirror.is_some()).and_then(|node| self.nodes().get(node));
+                node.map(|node| format!("Node/{}", node.meta.name))
+            }),
             is_mirror: pod.mirror.is_some(),
             tolerates_unschedulable: tolerates_cordon(&pod.template),
         });

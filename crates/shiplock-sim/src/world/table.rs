@@ -109,6 +109,11 @@ impl<T: Object> Table<T> {
         self.get(self.id(namespace, name)?)
     }
 
+    /// The namespaces that hold any.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Text> {
+        self.names.keys()
+    }
+
     /// All objects with their ids, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
         self.names.values().flat_map(|names| names.values()).filter_map(|id| Some((*id, self.get(*id)?)))

@@ -1,0 +1,123 @@
+//! The demo as it is typed: what is promised at its begin holds, the controls are real, and nothing is left.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Generous: a debug build on a busy machine.
+const BOUND: Duration = Duration::from_secs(300);
+
+struct Demo {
+    child: Child,
+    folder: tempfile::TempDir,
+    told: Value,
+}
+
+impl Demo {
+    fn start(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shiplock"));
+        command.args(["demo", "-o", "ndjson"]).args(options).env("TMPDIR", folder.path());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let told = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Self { child, folder, told }
+    }
+
+    fn cluster(&self, standing: &str) -> &Value {
+        let mut clusters = self.told["clusters"].as_array().unwrap().iter();
+        clusters.find(|cluster| cluster["standing"] == standing).unwrap()
+    }
+
+    fn shiplock(&self, line: &str) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shiplock"));
+        command.args(line.split_whitespace()).args(["-o", "json", "--progress", "none"]);
+        let output = command.env("SHIPLOCK_SERVER", self.told["server"].as_str().unwrap()).output().unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{line}: {error}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    fn upgrade(&self, id: &str) -> Value {
+        self.shiplock(&format!("upgrades show {id}"))["upgrade"].clone()
+    }
+
+    fn until(&self, id: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let upgrade = self.upgrade(id);
+            if holds(&upgrade) {
+                return upgrade;
+            }
+            assert!(begun.elapsed() < BOUND, "{upgrade:#}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Ends it as Ctrl-C does, and tells what is left.
+    fn stop(mut self) -> Vec<PathBuf> {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+        std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Where an assertion failed before its end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_newcomer_finds_three_clusters_as_promised_upgrades_one_and_controls_another() {
+    let demo = Demo::start(&["--speed", "200", "--seed", "3"]);
+    let listed = demo.shiplock("cluster list");
+    let versions: Vec<&str> =
+        listed["clusters"].as_array().unwrap().iter().map(|cluster| cluster["version"].as_str().unwrap()).collect();
+    assert_eq!(versions, ["v1.35.4", "v1.36.3", "v1.35.4"], "bakery, harbour, museum: {listed:#}");
+
+    let blocked = demo.cluster("blocked")["upgrade"].as_str().unwrap().to_owned();
+    let blocked = demo.until(&blocked, |upgrade| upgrade["state"] == "blocked");
+    let checks: Vec<&str> =
+        blocked["findings"].as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap()).collect();
+    assert_eq!(checks, ["CP-003", "CP-008"], "{blocked:#}");
+
+    let underway = demo.cluster("underway")["upgrade"].as_str().unwrap().to_owned();
+    demo.shiplock(&format!("pause {underway}"));
+    let paused = demo.until(&underway, |upgrade| upgrade["state"] == "paused");
+    assert!(paused["nodes_done"].as_u64() < paused["nodes_total"].as_u64(), "{paused:#}");
+    demo.shiplock(&format!("continue {underway}"));
+
+    let ready = demo.shiplock("upgrade bakery --to 1.36 --yes");
+    assert_eq!(ready["upgrade"]["state"], "succeeded", "{ready:#}");
+    // Versions of API servers are read again twice a minute.
+    let begun = Instant::now();
+    while demo.shiplock("cluster show bakery")["cluster"]["version"] != "v1.36.3" {
+        assert!(begun.elapsed() < BOUND);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(demo.shiplock("backup list bakery")["backups"].as_array().unwrap().len(), 1);
+    demo.until(&underway, |upgrade| upgrade["state"] == "succeeded");
+    assert_eq!(demo.stop(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn two_demos_go_side_by_side_and_a_given_directory_stays() {
+    let given = tempfile::tempdir().unwrap();
+    let path = given.path().join("kept");
+    let (one, other) = (Demo::start(&[]), Demo::start(&["--data-dir", path.to_str().unwrap()]));
+    assert_ne!(one.told["server"], other.told["server"]);
+    for demo in [&one, &other] {
+        assert_eq!(demo.shiplock("cluster list")["clusters"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(one.stop(), Vec::<PathBuf>::new());
+    assert_eq!(other.stop(), Vec::<PathBuf>::new());
+    assert!(path.join("server/shiplock.db").is_file());
+}

@@ -1,0 +1,159 @@
+//! What a step does on a simulated machine, and how long it takes there. The order is that of the real executors: examine,
+//! permit, act as a program that outlives the agent, verify, and where what was put in place does not come up, back.
+
+use std::time::Duration;
+
+use shiplock_agent::steps::{Failure, unit_prefix};
+use shiplock_api::agent::Assignment;
+use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::facts::{ControlPlaneComponent, Observed};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::step::Action;
+use shiplock_core::upgrade::StepOutcome;
+
+use super::machine::etcd_facts;
+use super::release::addon_images;
+use crate::world::{Executable, Text, UnitState, Work, WorkloadKind, World};
+
+/// How long fetching takes.
+pub(super) const FETCH: Duration = Duration::from_secs(8);
+/// How often a program and what it put in place are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many looks are made at what was put in place.
+pub(super) const LOOKS_MAX: u32 = 120;
+/// How long putting the old back takes.
+pub(super) const BACK: Duration = Duration::from_secs(2);
+
+/// The name of the unit of a phase.
+pub(super) fn unit(assignment: &Assignment, phase: &str) -> String {
+    format!("{}{phase}", unit_prefix(&assignment.id))
+}
+
+/// What the program of a step does, and how long it takes; none for steps that only fetch or read.
+pub(super) fn program(action: &Action) -> Option<(Work, Duration)> {
+    let executable = |files: &[ArtefactFile], role: &str| {
+        let file = files.iter().find(|file| file.role == role)?;
+        Some(Executable { version: file.version.as_str().into(), sha256: file.sha256.as_str().into() })
+    };
+    let (work, seconds) = match action {
+        Action::UpgradeContainerRuntime { files, .. } => (Work::Runtime(executable(files, "containerd")?), 6),
+        Action::UpgradeKubelet { files, .. } => (Work::Kubelet(executable(files, "kubelet")?), 4),
+        Action::UpgradeControlPlane(upgrade) => {
+            let image = |component: &ControlPlaneComponent| {
+                let found = upgrade.images.iter().find(|image| image.role == component.name())?;
+                Some((*component, Text::from(found.reference.as_str())))
+            };
+            let images = upgrade.components.iter().filter_map(image).collect();
+            (Work::Swap { images, kubelet: executable(&upgrade.files, "kubelet") }, 3)
+        }
+        Action::UploadConfiguration { .. } => (Work::UploadConfiguration, 5),
+        Action::UpgradeAddons { .. } => (Work::AddOns(addon_images()), 5),
+        _ => return None,
+    };
+    Some((work, Duration::from_secs(seconds)))
+}
+
+/// Whether the goal of a program is reached, read from what runs.
+pub(super) fn is_reached(world: &World, id: u32, program: &Work) -> bool {
+    let Some(machine) = world.machine(id) else { return false };
+    match program {
+        Work::Runtime(executable) => machine.runtime.running.as_ref() == Some(executable),
+        Work::Kubelet(executable) => machine.kubelet.running.as_ref() == Some(executable),
+        Work::Swap { images, kubelet } => {
+            let runs = |(component, image): &(ControlPlaneComponent, Text)| {
+                let pod = machine.static_pods.get(component);
+                pod.is_some_and(|pod| pod.running.as_ref() == Some(image) && pod.healthy && pod.image == *image)
+            };
+            images.iter().all(runs)
+                && kubelet.as_ref().is_none_or(|kubelet| machine.kubelet.running.as_ref() == Some(kubelet))
+        }
+        // kubeadm writes the same again without harm.
+        Work::UploadConfiguration => false,
+        Work::AddOns(images) => images.iter().all(|(name, image)| {
+            let found = WorkloadKind::ALL.iter().filter_map(|kind| world.workloads(*kind).find("kube-system", name));
+            found.flat_map(|workload| workload.template.containers.first()).all(|(_, held)| held == image)
+        }),
+    }
+}
+
+/// Whether a program ended well and what it put in place is there.
+pub(super) fn is_done(world: &World, id: u32, assignment: &Assignment, program: &Work) -> bool {
+    match program {
+        Work::UploadConfiguration => unit_state(world, id, &unit(assignment, "act")) == Some(UnitState::Succeeded),
+        _ => is_reached(world, id, program),
+    }
+}
+
+/// How a unit stands; none where there is none.
+pub(super) fn unit_state(world: &World, id: u32, name: &str) -> Option<UnitState> {
+    world.machine(id)?.units.iter().find(|unit| &*unit.name == name).map(|unit| unit.state)
+}
+
+/// Why a master may not be touched now, looked at right before the act, as the real executor does.
+pub(super) fn guard(world: &World, id: u32, assignment: &Assignment) -> Result<(), Problem> {
+    let Action::UpgradeControlPlane(upgrade) = &assignment.action else { return Ok(()) };
+    let not_well = |why: &str| Problem::new(Code::EtcdNotWell).with("node", &assignment.node).with("why", why);
+    match etcd_facts(world, id) {
+        Observed::Known(etcd) => etcd.why_untouchable().map_or(Ok(()), |why| Err(not_well(&why)))?,
+        Observed::Unknown { problem, .. } => return Err(not_well("it could not be read").because(&problem)),
+    }
+    let another = world.nodes().iter().any(|(other, _)| {
+        let is_master = world.machine(other).is_some_and(|machine| !machine.static_pods.is_empty());
+        other != id && is_master && world.api_server_answers(other)
+    });
+    if upgrade.is_only || another {
+        Ok(())
+    } else {
+        Err(Problem::new(Code::NoOtherApiServer).with("node", &assignment.node))
+    }
+}
+
+/// The work that puts back what is there now.
+pub(super) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
+    let machine = world.machine(id)?;
+    Some(match program {
+        Work::Runtime(_) => Work::Runtime(machine.runtime.disk.clone()),
+        Work::Kubelet(_) => Work::Kubelet(machine.kubelet.disk.clone()),
+        Work::Swap { images, kubelet } => {
+            let old = |component: &ControlPlaneComponent| {
+                Some((*component, machine.static_pods.get(component)?.image.clone()))
+            };
+            Work::Swap {
+                images: images.iter().filter_map(|(component, _)| old(component)).collect(),
+                kubelet: kubelet.as_ref().map(|_| machine.kubelet.disk.clone()),
+            }
+        }
+        Work::UploadConfiguration | Work::AddOns(_) => return None,
+    })
+}
+
+/// What a step that was done reports.
+pub(super) fn outcome(action: &Action, interrupted: Duration) -> StepOutcome {
+    match action {
+        Action::UpgradeControlPlane(upgrade) => StepOutcome::Swapped {
+            interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
+            components: upgrade.components.iter().map(|one| format!("{} {}", one.name(), upgrade.version)).collect(),
+            difference: String::new(),
+        },
+        _ => StepOutcome::Done,
+    }
+}
+
+/// A step without a program: it fetches or reads.
+pub(super) fn fetched(world: &mut World, id: u32, assignment: &Assignment) -> Result<StepOutcome, Failure> {
+    match &assignment.action {
+        Action::Prefetch { files, images, .. } => {
+            let images: Vec<Text> = images.iter().map(|image| image.reference.as_str().into()).collect();
+            let files: Vec<Text> = files.iter().map(|file| file.sha256.as_str().into()).collect();
+            world.stage(id, images, files);
+            Ok(StepOutcome::Done)
+        }
+        Action::CollectLogs => Ok(StepOutcome::Logs { text: "a simulated machine keeps no journal\n".to_owned() }),
+        other => Err(Failure::from(
+            Problem::new(Code::StepKindMissing)
+                .with("node", &assignment.node)
+                .with("version", env!("CARGO_PKG_VERSION"))
+                .with("kind", other.kind()),
+        )),
+    }
+}

@@ -1,0 +1,125 @@
+//! Deployments, ReplicaSets, StatefulSets and DaemonSets.
+
+use serde_json::{Value, json};
+
+use super::metadata::{envelope, owner, put, read_selector, read_strings, selector, time};
+use super::template;
+use crate::world::{Behaviour, Workload, WorkloadId, WorkloadKind, WorkloadSpec, World};
+
+/// Renders a workload.
+pub(super) fn render(world: &World, _: u32, workload: &Workload) -> Value {
+    let mut object = envelope("apps/v1", workload.kind.word(), &workload.meta);
+    object["metadata"]["generation"] = workload.meta.generation.into();
+    if let Some(id) = workload.owner {
+        put(&mut object["metadata"], "ownerReferences", owner(world, id));
+    }
+    let mut spec = json!({
+        "selector": selector(&workload.selector),
+        "template": template::render(&workload.template),
+    });
+    let (surge, unavailable) = workload.surge_and_unavailable;
+    let status = workload.status;
+    match workload.kind {
+        WorkloadKind::Deployment => {
+            spec["replicas"] = workload.replicas.into();
+            spec["revisionHistoryLimit"] = 10.into();
+            spec["strategy"] = json!({
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable},
+            });
+        }
+        WorkloadKind::ReplicaSet => spec["replicas"] = workload.replicas.into(),
+        WorkloadKind::StatefulSet => {
+            spec["replicas"] = workload.replicas.into();
+            spec["serviceName"] = (&*workload.meta.name).into();
+            spec["podManagementPolicy"] = if workload.parallel { "Parallel" } else { "OrderedReady" }.into();
+            spec["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+        }
+        WorkloadKind::DaemonSet => {
+            spec["updateStrategy"] = json!({"type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}});
+        }
+    }
+    object["spec"] = spec;
+    object["status"] = if workload.kind == WorkloadKind::DaemonSet {
+        json!({
+            "currentNumberScheduled": status.replicas,
+            "desiredNumberScheduled": status.desired,
+            "numberReady": status.ready,
+            "numberAvailable": status.ready,
+            "numberUnavailable": status.desired.saturating_sub(status.ready),
+            "updatedNumberScheduled": status.updated,
+            "numberMisscheduled": 0,
+            "observedGeneration": status.observed_generation,
+        })
+    } else {
+        json!({
+            "replicas": status.replicas,
+            "readyReplicas": status.ready,
+            "availableReplicas": status.ready,
+            "updatedReplicas": status.updated,
+            "observedGeneration": status.observed_generation,
+        })
+    };
+    if workload.kind == WorkloadKind::Deployment {
+        let is_available = status.ready + unavailable >= workload.replicas;
+        object["status"]["unavailableReplicas"] = workload.replicas.saturating_sub(status.ready).into();
+        object["status"]["conditions"] = json!([{
+            "type": "Available",
+            "status": if is_available { "True" } else { "False" },
+            "reason": if is_available { "MinimumReplicasAvailable" } else { "MinimumReplicasUnavailable" },
+            "message": "",
+            "lastTransitionTime": time(workload.meta.created_at),
+            "lastUpdateTime": time(workload.meta.created_at),
+        }]);
+    }
+    object
+}
+
+fn replicas(object: &Value) -> u32 {
+    object["spec"]["replicas"].as_u64().map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Makes a workload; none where the name is taken.
+pub(super) fn create(world: &mut World, kind: WorkloadKind, object: &Value) -> Option<u32> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let spec = WorkloadSpec {
+        kind,
+        namespace: text("namespace"),
+        name: text("name"),
+        replicas: replicas(object),
+        selector: read_selector(&object["spec"]["selector"]),
+        template: template::read(&object["spec"]["template"], Behaviour::default()),
+        uid: None,
+    };
+    let id = world.add_workload(&spec)?;
+    let labels = read_strings(&object["metadata"]["labels"]);
+    let annotations = read_strings(&object["metadata"]["annotations"]);
+    world.change_workload(id, |workload| {
+        workload.meta.labels = labels;
+        workload.meta.annotations = annotations;
+    });
+    Some(id.id)
+}
+
+/// Takes what may be changed of a workload: replicas, template, labels, annotations.
+pub(super) fn replace(world: &mut World, id: WorkloadId, object: &Value) {
+    let Some(found) = world.workload(id).cloned() else { return };
+    let labels = read_strings(&object["metadata"]["labels"]);
+    let annotations = read_strings(&object["metadata"]["annotations"]);
+    let count = if id.kind == WorkloadKind::DaemonSet { found.replicas } else { replicas(object) };
+    let template = template::merged(&found.template, &object["spec"]["template"]);
+    if found.meta.labels == labels
+        && found.meta.annotations == annotations
+        && found.replicas == count
+        && found.template == template
+    {
+        return;
+    }
+    world.change_workload(id, |workload| {
+        workload.meta.labels = labels;
+        workload.meta.annotations = annotations;
+        workload.replicas = count;
+        workload.template = template;
+    });
+}

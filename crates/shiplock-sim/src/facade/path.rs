@@ -1,0 +1,174 @@
+//! What a request is about, read from its path and query.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+
+use super::resource::Resource;
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/version`.
+    Version,
+    /// `/healthz`, `/livez` or `/readyz`.
+    Health(&'static str),
+    /// `/metrics`.
+    Metrics,
+    /// `/api`.
+    CoreVersions,
+    /// `/apis`.
+    Groups,
+    /// `/apis/GROUP`.
+    Group(String),
+    /// `/api/v1` or `/apis/GROUP/VERSION`.
+    Resources { group: String, version: String },
+    /// A collection, an object or a subresource.
+    Objects(Target),
+    /// Nothing that is served.
+    Unknown,
+}
+
+/// A collection, an object or a subresource of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) resource: &'static Resource,
+    pub(super) namespace: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) subresource: Option<String>,
+}
+
+impl Route {
+    /// Reads a path.
+    pub(super) fn parse(path: &str) -> Self {
+        let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
+        let segments: Vec<String> = path.split('/').filter(|segment| !segment.is_empty()).map(decoded).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match segments.as_slice() {
+            ["version"] => Self::Version,
+            ["healthz", ..] => Self::Health("healthz"),
+            ["livez", ..] => Self::Health("livez"),
+            ["readyz", ..] => Self::Health("readyz"),
+            ["metrics"] => Self::Metrics,
+            ["api"] => Self::CoreVersions,
+            ["apis"] => Self::Groups,
+            ["apis", group] => Self::Group((*group).to_owned()),
+            ["api", "v1"] => Self::Resources { group: String::new(), version: "v1".to_owned() },
+            ["apis", group, version] => Self::Resources { group: (*group).to_owned(), version: (*version).to_owned() },
+            ["api", "v1", rest @ ..] => Self::objects("", "v1", rest),
+            ["apis", group, version, rest @ ..] => Self::objects(group, version, rest),
+            _ => Self::Unknown,
+        }
+    }
+
+    fn objects(group: &str, version: &str, rest: &[&str]) -> Self {
+        // Namespaces are objects themselves: two words are the object, three a subresource or a collection within.
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !matches!(rest, [] | ["status" | "finalize"]) => {
+                (Some((*namespace).to_owned()), rest)
+            }
+            _ => (None, rest),
+        };
+        let (plural, name, subresource) = match rest {
+            [plural] => (plural, None, None),
+            [plural, name] => (plural, Some(*name), None),
+            [plural, name, subresource] => (plural, Some(*name), Some(*subresource)),
+            _ => return Self::Unknown,
+        };
+        let Some(resource) = Resource::find(group, version, plural) else { return Self::Unknown };
+        // An object within a namespace is only reached through it; a cluster's object never is.
+        if (namespace.is_some() && !resource.namespaced)
+            || (resource.namespaced && name.is_some() && namespace.is_none())
+        {
+            return Self::Unknown;
+        }
+        if subresource.is_some_and(|subresource| !resource.subresources.contains(&subresource)) {
+            return Self::Unknown;
+        }
+        let owned = |word: Option<&str>| word.map(str::to_owned);
+        Self::Objects(Target { resource, namespace, name: owned(name), subresource: owned(subresource) })
+    }
+}
+
+/// The parameters behind the question mark; of one that is given twice the last counts.
+#[derive(Debug, Default)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl Query {
+    pub(super) fn parse(query: Option<&str>) -> Self {
+        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    /// A parameter; one that is empty counts as absent.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        matches!(self.text(name), Some("1" | "true"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_collections_objects_and_subresources_as_an_api_server_reads_them() {
+        let target =
+            |group: &str, plural: &str, namespace: Option<&str>, name: Option<&str>, subresource: Option<&str>| {
+                let owned = |word: Option<&str>| word.map(str::to_owned);
+                Route::Objects(Target {
+                    resource: Resource::find(group, "v1", plural).unwrap(),
+                    namespace: owned(namespace),
+                    name: owned(name),
+                    subresource: owned(subresource),
+                })
+            };
+        let resources = |group: &str, version: &str| Route::Resources { group: group.into(), version: version.into() };
+        for (path, expected) in [
+            ("/version", Route::Version),
+            ("/readyz/etcd", Route::Health("readyz")),
+            ("/metrics", Route::Metrics),
+            ("/api", Route::CoreVersions),
+            ("/apis/", Route::Groups),
+            ("/apis/apps", Route::Group("apps".into())),
+            ("/api/v1", resources("", "v1")),
+            ("/apis/apps/v1", resources("apps", "v1")),
+            ("/api/v1/nodes", target("", "nodes", None, None, None)),
+            ("/api/v1/nodes/w%2D1", target("", "nodes", None, Some("w-1"), None)),
+            ("/api/v1/pods", target("", "pods", None, None, None)),
+            ("/api/v1/namespaces", target("", "namespaces", None, None, None)),
+            ("/api/v1/namespaces/shop", target("", "namespaces", None, Some("shop"), None)),
+            ("/api/v1/namespaces/shop/status", target("", "namespaces", None, Some("shop"), Some("status"))),
+            ("/api/v1/namespaces/shop/pods", target("", "pods", Some("shop"), None, None)),
+            ("/api/v1/namespaces/shop/pods/a/eviction", target("", "pods", Some("shop"), Some("a"), Some("eviction"))),
+            ("/apis/apps/v1/deployments", target("apps", "deployments", None, None, None)),
+            (
+                "/apis/apps/v1/namespaces/shop/deployments/web",
+                target("apps", "deployments", Some("shop"), Some("web"), None),
+            ),
+            ("/api/v1/pods/a", Route::Unknown),
+            ("/api/v1/namespaces/shop/nodes", Route::Unknown),
+            ("/api/v1/nodes/a/eviction", Route::Unknown),
+            ("/api/v1/moons", Route::Unknown),
+            ("/apis/apps/v2/deployments", Route::Unknown),
+            ("/", Route::Unknown),
+        ] {
+            assert_eq!(Route::parse(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn of_the_query_only_what_has_a_value_counts() {
+        let query = Query::parse(Some("watch=1&limit=5&fieldSelector=spec.nodeName%3Dw-1&continue="));
+        assert!(query.flag("watch"));
+        assert_eq!(query.number("limit"), Some(5));
+        assert_eq!(query.text("fieldSelector"), Some("spec.nodeName=w-1"));
+        assert_eq!(query.text("continue"), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! What the façade refuses, in the words and with the codes of an API server. Clients build on both.
+
+use serde_json::{Value, json};
+
+use super::path::Target;
+use super::resource::Resource;
+
+/// An answer that is no success.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) code: u16,
+    reason: &'static str,
+    message: String,
+    details: Value,
+    /// Said in the header `Retry-After`, too.
+    pub(super) retry_after_seconds: Option<u32>,
+}
+
+impl Refusal {
+    pub(super) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: json!({}), retry_after_seconds: None }
+    }
+
+    fn about(mut self, resource: &Resource, name: &str) -> Self {
+        self.details = json!({"name": name, "kind": resource.plural});
+        if !resource.group.is_empty() {
+            self.details["group"] = resource.group.into();
+        }
+        self
+    }
+
+    /// The `Status` that is sent.
+    pub(super) fn body(&self) -> Value {
+        let mut details = self.details.clone();
+        if let Some(seconds) = self.retry_after_seconds {
+            details["retryAfterSeconds"] = seconds.into();
+        }
+        let mut body = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "code": self.code,
+        });
+        if !self.reason.is_empty() {
+            body["reason"] = self.reason.into();
+        }
+        if details.as_object().is_some_and(|details| !details.is_empty()) {
+            body["details"] = details;
+        }
+        body
+    }
+
+    /// Nothing is served under this path.
+    pub(super) fn no_such_path() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    pub(super) fn not_found(resource: &Resource, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified())).about(resource, name)
+    }
+
+    pub(super) fn already_exists(resource: &Resource, name: &str) -> Self {
+        let message = format!("{} \"{name}\" already exists", resource.qualified());
+        Self::new(409, "AlreadyExists", message).about(resource, name)
+    }
+
+    fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        Self::new(409, "Conflict", message).about(resource, name)
+    }
+
+    /// The object has another version than the writer knew.
+    pub(super) fn modified(resource: &Resource, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    /// A precondition does not hold: `what` is `UID` or `ResourceVersion`.
+    pub(super) fn precondition(resource: &Resource, name: &str, what: &str, wanted: &str, found: &str) -> Self {
+        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+        Self::conflict(resource, name, &why)
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub(super) fn invalid(resource: &Resource, name: &str, field: &str, why: &str) -> Self {
+        let message = format!("{} \"{name}\" is invalid: {field}: {why}", resource.kind);
+        let mut refusal = Self::new(422, "Invalid", message);
+        refusal.details = json!({"name": name, "kind": resource.kind, "group": resource.group,
+            "causes": [{"reason": "FieldValueInvalid", "message": why, "field": field}]});
+        refusal
+    }
+
+    /// A JSON patch that cannot be applied; a failed `test` among them.
+    pub(super) fn patch_failed(why: impl Into<String>) -> Self {
+        Self::new(422, "Invalid", why)
+    }
+
+    pub(super) fn method_not_allowed(target: &Target) -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message).about(target.resource, target.name.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn unsupported_media_type() -> Self {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+            application/json, application/json-patch+json, application/merge-patch+json, \
+            application/strategic-merge-patch+json, application/apply-patch+yaml";
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// A watch that begins at a version whose successors are forgotten.
+    pub(super) fn expired(wanted: u64, oldest: u64) -> Self {
+        Self::new(410, "Expired", format!("too old resource version: {wanted} ({oldest})"))
+    }
+
+    /// A page of a list that is forgotten.
+    pub(super) fn continue_expired() -> Self {
+        let message = "The provided continue parameter is too old to display a consistent list result. You can start \
+            a new list without the continue parameter.";
+        Self::new(410, "Expired", message)
+    }
+
+    /// A budget stands against an eviction.
+    pub(super) fn disruption_budget(cause: &str) -> Self {
+        let mut refusal =
+            Self::new(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
+        refusal.details = json!({"causes": [{"reason": "DisruptionBudget", "message": cause}]});
+        refusal
+    }
+}
