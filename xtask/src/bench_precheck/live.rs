@@ -170,7 +170,7 @@ fn node(index: usize) -> Value {
 
 /// Text that packs about as well as charts do.
 fn noise(seed: usize, length: usize) -> String {
-    let mut state = seed as u64 * 0x9E37_79B9_7F4A_7C15 + 1;
+    let mut state = (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut text = String::with_capacity(length + 24);
     while text.len() < length {
         state ^= state << 13;
