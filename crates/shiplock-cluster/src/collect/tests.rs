@@ -116,7 +116,7 @@ async fn a_list_that_is_refused_cut_off_endless_wrong_or_never_comes_makes_only_
 
 #[tokio::test]
 async fn objects_of_wrong_shapes_never_pass_for_good_ones() {
-    for item in [json!(1), json!("x"), json!({ "metadata": [] }), json!({ "spec": 5 }), json!(null)] {
+    for item in [json!(1), json!("x"), json!({ "metadata": 7 }), json!({ "spec": 5 }), json!(null)] {
         let odd = item.clone();
         let (unknown, ..) = unknown(move |asked| {
             if asked.path == "/api/v1/pods" {
