@@ -7,14 +7,14 @@ mod script;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::e2e::control_plane::{components_are_upgraded, interruptions, old_cluster, only_master};
 use crate::e2e::custody::{self, Custody};
-use crate::e2e::installation::{Installation, Programs};
+use crate::e2e::installation::{CLUSTER, Installation, Programs};
 use crate::e2e::pools::{mixed_cluster, workers_are_upgraded};
 use crate::e2e::samples::Sampler;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -80,6 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::Restart => return restart::run(arguments.runs, arguments.upgrades),
         What::Precheck => return crate::bench_precheck::run(&arguments.precheck, arguments.runs),
     };
+    lab::build_where_missing()?;
     let lab = Lab::open(arguments.id)?;
     let custody = Custody::begin(&lab)?;
     let result = measure(&lab, arguments);
@@ -103,11 +104,8 @@ fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
 
         mixed_cluster(lab, arguments.workers, &[])?;
         lab.deploy_web()?;
-        let mut installation = Installation::ready_with(lab, programs.clone())?;
-        let begun = Instant::now();
-        let id = installation.begin_pools(&[])?;
-        installation.until_state(&id, "succeeded", BOUND)?;
-        let shiplock = begun.elapsed();
+        let installation = Installation::ready_with(lab, programs.clone())?;
+        let (id, shiplock) = timed_upgrade(&installation, &["--node-pools-only"])?;
         workers_are_upgraded(lab, &names)?;
         show(run, &format!("{} workers", arguments.workers), Some(script), shiplock, &installation, &id)?;
         drop(installation);
@@ -138,12 +136,9 @@ fn whole(lab: &Lab, arguments: &Arguments) -> Result<()> {
 
         old_cluster(lab, arguments.masters, arguments.workers)?;
         lab.deploy_web()?;
-        let mut installation = Installation::ready_with(lab, programs.clone())?;
+        let installation = Installation::ready_with(lab, programs.clone())?;
         let sampler = Sampler::start(lab, &masters)?;
-        let begun = Instant::now();
-        let id = installation.begin(&only_master())?;
-        installation.until_state(&id, "succeeded", BOUND)?;
-        let shiplock = begun.elapsed();
+        let (id, shiplock) = timed_upgrade(&installation, &only_master())?;
         components_are_upgraded(lab, &masters)?;
         let what = format!("{} masters and {} workers", arguments.masters, arguments.workers);
         show(run, &what, script, shiplock, &installation, &id)?;
@@ -178,26 +173,68 @@ fn show(
     Ok(())
 }
 
-/// How long each step of each node took, in order of its beginning.
+/// Runs an upgrade as a person does, from the command to its end: plan, pre-check, work and read-back.
+fn timed_upgrade(installation: &Installation<'_>, options: &[&str]) -> Result<(String, Duration)> {
+    let begun = Instant::now();
+    let words = ["upgrade", CLUSTER, "--to", "1.36", "--yes", "--progress", "none"];
+    let ended = installation.json(&[&words, options].concat())?;
+    let took = begun.elapsed();
+    ensure!(ended["upgrade"]["state"] == "succeeded", "the upgrade ended otherwise: {ended}");
+    Ok((ended["upgrade"]["id"].as_str().context("an id")?.to_owned(), took))
+}
+
+/// A step at work, in seconds since the upgrade was made.
+#[derive(Debug, PartialEq)]
+struct Span {
+    begin: f64,
+    end: f64,
+    what: String,
+}
+
+/// The steps that the whole took as long as: each is the one whose end the next one waited for.
 fn critical_path(installation: &Installation<'_>, id: &str) -> Result<Vec<String>> {
     let events = installation.events(id)?;
-    let at = |event: &serde_json::Value| -> f64 {
-        let text = event["at"].as_str().unwrap_or_default();
-        // RFC 3339 of one day: the seconds since midnight are enough for a difference.
-        let clock = text.split('T').nth(1).unwrap_or_default().trim_end_matches('Z');
-        clock.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap_or_default())
+    let at = |event: &serde_json::Value| -> Result<jiff::Timestamp> {
+        event["at"].as_str().context("every event has a time")?.parse().context("a time")
     };
-    let begin = events.first().map(at).unwrap_or_default();
-    let mut lines = Vec::new();
+    let begin = at(events.first().context("an upgrade has events")?)?;
+    let since = |event: &serde_json::Value| Ok::<f64, anyhow::Error>(at(event)?.duration_since(begin).as_secs_f64());
+    let mut spans = Vec::new();
     for started in events.iter().filter(|event| event["kind"] == "step_started") {
         let step = &started["data"]["step"];
         let ended = events.iter().find(|event| event["kind"] == "step_succeeded" && event["data"]["step"] == *step);
         let (kind, node) = crate::e2e::controls::step_of(&events, started).unwrap_or_default();
         if let Some(ended) = ended {
-            lines.push(format!("{:>7.1} s  +{:>5.1} s  {node} {kind}", at(started) - begin, at(ended) - at(started)));
+            spans.push(Span { begin: since(started)?, end: since(ended)?, what: format!("{node} {kind}") });
         }
     }
+    let end = since(events.last().context("an upgrade has events")?)?;
+    let mut lines = Vec::new();
+    let mut cursor = 0.0;
+    for span in chain(spans, end) {
+        if span.begin - cursor >= 0.05 {
+            lines.push(format!("{cursor:>7.2} s  +{:>6.2} s  (between)", span.begin - cursor));
+        }
+        lines.push(format!("{:>7.2} s  +{:>6.2} s  {}", span.begin, span.end - span.begin, span.what));
+        cursor = span.end;
+    }
+    lines.push(format!("{cursor:>7.2} s  +{:>6.2} s  (until it is said to have succeeded)", end - cursor));
     Ok(lines)
+}
+
+/// Goes back from the end: what was in work last before each begin is what it waited for.
+fn chain(mut spans: Vec<Span>, end: f64) -> Vec<Span> {
+    spans.sort_by(|a, b| b.end.total_cmp(&a.end));
+    let mut cursor = end;
+    let mut chain = Vec::new();
+    for span in spans {
+        if span.end <= cursor {
+            cursor = span.begin;
+            chain.push(span);
+        }
+    }
+    chain.reverse();
+    chain
 }
 
 fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {
@@ -274,4 +311,17 @@ fn processor_seconds(stat: &str) -> Result<f64> {
     let fields: Vec<&str> = stat.rsplit(") ").next().context("stat")?.split(' ').collect();
     let tick = |index: usize| -> Result<u32> { Ok(fields.get(index).context("a field of stat")?.parse()?) };
     Ok(f64::from(tick(11)? + tick(12)?) / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_critical_path_leaves_out_what_nobody_waited_for() {
+        let span = |begin: f64, end: f64, what: &str| Span { begin, end, what: what.to_owned() };
+        let all = vec![span(0.0, 2.0, "fetch a"), span(0.0, 5.0, "fetch b"), span(5.0, 6.0, "a"), span(5.0, 9.0, "b")];
+        let path: Vec<String> = chain(all, 9.5).into_iter().map(|span| span.what).collect();
+        assert_eq!(path, ["fetch b", "b"]);
+    }
 }

@@ -5,6 +5,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
+use shiplock_core::join::JoinInstructions;
 use shiplock_core::plan::Plan;
 use shiplock_core::upgrade::EventRecord;
 
@@ -144,6 +145,9 @@ impl Schemas {
             Operation::RemoveCluster => json!({ "204": { "description": "It is forgotten." } }),
             Operation::ListAgents => json!({ "200": good("All agents.", self.answer::<Page<AgentView>>()) }),
             Operation::MakeJoinToken => json!({ "201": good("The token, shown once.", self.answer::<JoinToken>()) }),
+            Operation::ShowJoinInstructions => {
+                json!({ "200": good("What a new node needs.", self.answer::<JoinInstructions>()) })
+            }
             Operation::ListBackups => json!({ "200": good("The backups.", self.answer::<Page<BackupView>>()) }),
             Operation::ShowBackup => json!({ "200": good("The backup.", self.answer::<BackupView>()) }),
             Operation::VerifyBackup => json!({ "200": good("It is whole.", self.answer::<BackupView>()) }),
@@ -194,6 +198,9 @@ fn parameters(operation: Operation) -> Vec<Value> {
             parameter("query", "after", text(), "`next` of the page before."),
             parameter("query", "limit", count(), "The most rows."),
         ]),
+        Operation::ShowJoinInstructions => {
+            parameters.push(parameter("query", "architecture", text(), "The new node's; without it amd64."));
+        }
         Operation::ListBackups => {
             parameters.push(parameter("query", "cluster", text(), "Only those of this cluster."));
         }

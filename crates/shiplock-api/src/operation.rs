@@ -61,6 +61,7 @@ operations! {
     RemoveCluster "removeCluster" Delete "/clusters/{name}" "Forgets a cluster; nothing in it is touched."
     ListAgents "listAgents" Get "/clusters/{name}/agents" "Lists the enrolled agents of a cluster."
     MakeJoinToken "makeJoinToken" Post "/clusters/{name}/join-tokens" "Makes a one-time token for an agent."
+    ShowJoinInstructions "showJoinInstructions" Get "/clusters/{name}/join-instructions" "Tells how a new node joins, at the version of the control plane."
     ListBackups "listBackups" Get "/backups" "Lists the backups of etcd that the server keeps, newest first."
     ShowBackup "showBackup" Get "/backups/{id}" "Shows a backup, by what its file says of itself."
     VerifyBackup "verifyBackup" Post "/backups/{id}/verify" "Reads a backup back: all of it opens and has its SHA-256."

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{Actor, ClusterName, ClusterUid, NodeName, PlanId, PoolName, UpgradeId};
 use shiplock_core::language::Language;
-use shiplock_core::plan::{Plan, PlanRequest};
+use shiplock_core::plan::{NodePlan, Plan, PlanRequest};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::upgrade::{Batch, EventRecord, NodeProgress, State, Upgrade, WaitingOn};
+use shiplock_core::step::Step;
+use shiplock_core::upgrade::{Batch, EventRecord, NodeProgress, State, StepOutcome, StepStatus, Upgrade, WaitingOn};
 use shiplock_core::version::KubernetesVersion;
 
 use crate::agent::EtcdSnapshot;
@@ -277,6 +278,19 @@ pub struct UpgradeView {
     /// How long it will still take while nothing blocks it; none when it is paused or has ended.
     #[serde(default)]
     pub remaining: Option<shiplock_core::estimate::Remaining>,
+    /// How the workloads compare with the baseline; none until that was looked at, at the end.
+    #[serde(default)]
+    pub workloads: Option<WorkloadComparison>,
+}
+
+/// The workloads at the end beside those at the begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WorkloadComparison {
+    /// How many there were at the begin.
+    pub compared: usize,
+    /// Those with fewer ready pods than before, as `Deployment shop/cart 1/2`.
+    pub worse: Vec<String>,
 }
 
 /// The upgrades, newest first: `GET /api/v1/upgrades`.
@@ -334,6 +348,9 @@ pub struct NodeProgressView {
     pub progress: NodeProgress,
     /// The kind of the step in work or next; none when done.
     pub step: Option<String>,
+    /// What was read back from its running processes, as `kubelet v1.36.3`; empty until then.
+    #[serde(default)]
+    pub read_back: Vec<String>,
 }
 
 /// A node that was left out.
@@ -373,8 +390,37 @@ impl UpgradeView {
             abandoned: upgrade.abandoned.iter().cloned().collect(),
             findings: upgrade.report.iter().flat_map(|report| report.blocking().cloned()).collect(),
             remaining: shiplock_core::estimate::remaining(upgrade, now),
+            workloads: WorkloadComparison::of(upgrade),
         }
     }
+}
+
+impl WorkloadComparison {
+    fn of(upgrade: &Upgrade) -> Option<Self> {
+        let baseline = upgrade.baseline.as_ref()?;
+        let own = upgrade.plan.stages.iter().flat_map(|stage| &stage.steps);
+        own.filter_map(|step| outcome_of(upgrade, step)).find_map(|outcome| match outcome {
+            StepOutcome::Compared { worse } => Some(Self { compared: baseline.len(), worse: worse.clone() }),
+            _ => None,
+        })
+    }
+}
+
+/// How a step that succeeded ended.
+fn outcome_of<'a>(upgrade: &'a Upgrade, step: &Step) -> Option<&'a StepOutcome> {
+    match upgrade.step_status(step)? {
+        StepStatus::Succeeded { outcome, .. } => Some(outcome),
+        _ => None,
+    }
+}
+
+fn read_back(upgrade: &Upgrade, node: &NodePlan) -> Vec<String> {
+    let outcomes = node.steps.iter().filter_map(|step| outcome_of(upgrade, step));
+    let verified = outcomes.filter_map(|outcome| match outcome {
+        StepOutcome::Verified { components } => Some(components.clone()),
+        _ => None,
+    });
+    verified.last().unwrap_or_default()
 }
 
 impl StageView {
@@ -384,6 +430,7 @@ impl StageView {
             node: node.node.clone(),
             progress: upgrade.node_progress(node),
             step: node.steps.iter().find(|step| !upgrade.has_succeeded(step)).map(|step| step.action.kind().to_owned()),
+            read_back: read_back(upgrade, node),
         });
         Self {
             stage: stage.kind.word().to_owned(),

@@ -49,6 +49,8 @@ pub(crate) struct Attachment<'a> {
     pub(crate) stay: bool,
     /// The number of the event to begin after; none shows the newest ones.
     pub(crate) after: Option<u64>,
+    /// Whether another program shows this view and says itself what Ctrl-C does.
+    pub(crate) embedded: bool,
 }
 
 impl Attachment<'_> {
@@ -83,7 +85,7 @@ impl Attachment<'_> {
         let mut upgrade = client.upgrade(id).await?;
         let plan = self.plan().await?;
         let begin = self.after.unwrap_or_else(|| upgrade.len.saturating_sub(NEWEST_EVENTS));
-        let mut display = Display::new(self.output, plan, begin);
+        let mut display = Display::new(self.output, plan, begin, self.embedded);
         let mut events = self.feed(begin);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -157,10 +159,11 @@ struct Display<'a> {
     picture: Picture,
     unanswered_since: Option<Timestamp>,
     spoke_at: Instant,
+    embedded: bool,
 }
 
 impl<'a> Display<'a> {
-    fn new(output: &'a Output, plan: Option<Plan>, shown: u64) -> Self {
+    fn new(output: &'a Output, plan: Option<Plan>, shown: u64, embedded: bool) -> Self {
         Self {
             output,
             plan,
@@ -170,6 +173,7 @@ impl<'a> Display<'a> {
             picture: Picture::default(),
             unanswered_since: None,
             spoke_at: Instant::now(),
+            embedded,
         }
     }
 
@@ -233,7 +237,8 @@ impl<'a> Display<'a> {
                 format!("no answer from the server for {ago}, trying again; the upgrade does not depend on this view")
             }
         });
-        Frame { upgrade, plan: self.plan.as_ref(), events, notice: notice.as_deref(), size, live }.lines(&style)
+        let keys = live && !self.embedded;
+        Frame { upgrade, plan: self.plan.as_ref(), events, notice: notice.as_deref(), size, keys }.lines(&style)
     }
 
     fn unanswered(&mut self) {

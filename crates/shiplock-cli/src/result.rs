@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use shiplock_api::rest::{AgentView, BackupView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView};
 use shiplock_core::id::{ClusterName, UpgradeId};
+use shiplock_core::join::JoinInstructions;
 use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::Problem;
@@ -46,6 +47,8 @@ results! {
     Agents { agents: Vec<AgentView> }
     /// `agent join-command`.
     Join { join_token: JoinToken }
+    /// `cluster join-instructions`.
+    JoinScript { join_instructions: JoinInstructions, script: String }
     /// `plan`.
     Planned { plan: Plan, kept: bool }
     /// `upgrade`, `watch` and the controls. `detached`: the command did not wait for its end.
@@ -140,6 +143,7 @@ mod tests {
         survives(Role { manifest: "kind: List".to_owned() });
         survives(Agents { agents: sample::agents() });
         survives(Join { join_token: sample::join_token() });
+        survives(JoinScript { join_instructions: sample::join_instructions(), script: "x".to_owned() });
         survives(Planned { plan: sample::plan(), kept: true });
         for upgrade in sample::upgrades() {
             survives(OneUpgrade { upgrade, detached: false });

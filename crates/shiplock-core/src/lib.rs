@@ -24,6 +24,7 @@ pub mod check;
 pub mod estimate;
 pub mod facts;
 pub mod id;
+pub mod join;
 pub mod language;
 pub mod plan;
 pub mod problem;

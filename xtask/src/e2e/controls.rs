@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::installation::Installation;
+use super::installation::{CLUSTER, Installation};
 use super::pools::{KUBELET, batch_sizes, marked, mixed_cluster, versions};
 use crate::lab::Lab;
 
 const BOUND: Duration = Duration::from_secs(600);
+/// A server begins with no node whose agent is silent for longer than 30 s.
+const SILENT: jiff::SignedDuration = jiff::SignedDuration::from_secs(31);
 
 /// Workers that run the target's kubelet.
 fn upgraded(lab: &Lab) -> Result<BTreeSet<String>> {
@@ -56,36 +58,62 @@ pub(crate) fn until_step_begins(installation: &mut Installation<'_>, id: &str, k
     })
 }
 
+/// Waits until the server has not heard of an agent for so long that it does not begin with its node.
+fn until_silent(installation: &mut Installation<'_>, node: &str) -> Result<()> {
+    installation.until(&format!("the agent of {node} is silent"), BOUND, |installation| {
+        let agents = installation.json(&["agent", "list", CLUSTER])?;
+        let heard = |agent: &Value| agent["last_heard_at"].as_str()?.parse::<jiff::Timestamp>().ok();
+        let is_silent = |agent: &Value| {
+            agent["node"] == node && heard(agent).is_some_and(|at| at.duration_until(jiff::Timestamp::now()) > SILENT)
+        };
+        Ok(agents["agents"].as_array().into_iter().flatten().any(is_silent))
+    })
+}
+
+/// A pause in the middle of the first node, then cancel: the node that has started is finished, all others stay.
+fn pause_and_cancel(lab: &Lab, installation: &mut Installation<'_>) -> Result<()> {
+    let id = installation.begin_pools(&[])?;
+    until_step_begins(installation, &id, "drain", "w1")?;
+    installation.ok(&["pause", &id])?;
+    let paused = installation.until_state(&id, "paused", BOUND)?;
+    ensure!(paused["because"]["reason"] == "operator", "{paused}");
+    ensure!(upgraded(lab)? == set(&["w1"]), "what has started is finished: {:?}", upgraded(lab)?);
+    eprintln!("{}", installation.ok(&["cancel", &id, "--yes"])?);
+    installation.until_state(&id, "cancelled", BOUND)?;
+    ensure!(upgraded(lab)? == set(&["w1"]), "the others stay: {:?}", upgraded(lab)?);
+    ensure!(marked(lab)? == ["w4"], "marked: {:?}", marked(lab)?);
+    installation.refused(&["continue", &id], "UPG0305").map(drop)
+}
+
 /// The scenario.
 pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 5, &[])?;
     lab.kubectl(&["cordon", "w4"])?;
     let mut installation = Installation::ready(lab)?;
+    pause_and_cancel(lab, &mut installation)?;
 
-    // The plan's pause policy stops it after the first batch; cancel leaves everything else as it is.
+    // The plan's pause policy stops the next one after its first batch.
     let id = installation.begin_pools(&["--pause-policy", "after-first-batch"])?;
     let paused = installation.until_state(&id, "paused", BOUND)?;
     ensure!(paused["because"]["reason"] == "pause_policy", "{paused}");
-    eprintln!("{}", installation.ok(&["cancel", &id, "--yes"])?);
-    installation.until_state(&id, "cancelled", BOUND)?;
-    ensure!(upgraded(lab)? == set(&["w1"]), "upgraded: {:?}", upgraded(lab)?);
-    ensure!(marked(lab)? == ["w4"], "marked: {:?}", marked(lab)?);
+    ensure!(upgraded(lab)? == set(&["w1", "w2"]), "upgraded: {:?}", upgraded(lab)?);
 
-    // A pause in the middle of the second batch: its nodes finish, nothing new starts.
-    let id = installation.begin_pools(&[])?;
+    // The second batch is cut: w4 waits for its agent when the pause comes, so only w3 has started, and is finished.
+    lab.exec_text("w4", &["systemctl", "stop", "shiplock-agent"])?;
+    until_silent(&mut installation, "w4")?;
+    installation.ok(&["continue", &id])?;
     until_step_begins(&mut installation, &id, "drain", "w3")?;
     installation.ok(&["pause", &id])?;
     let paused = installation.until_state(&id, "paused", BOUND)?;
     ensure!(paused["because"]["reason"] == "operator", "{paused}");
-    let after_pause = upgraded(lab)?;
-    ensure!(after_pause == set(&["w1", "w2", "w3", "w4"]), "upgraded: {after_pause:?}");
+    ensure!(upgraded(lab)? == set(&["w1", "w2", "w3"]), "upgraded: {:?}", upgraded(lab)?);
     ensure!(marked(lab)? == ["w4"], "marked: {:?}", marked(lab)?);
-    ensure!(
-        installation.refused(&["pause", &id], "UPG0305").is_ok() || installation.upgrade(&id)?["state"] == "paused",
-        "still paused"
-    );
-    let len = paused["len"].clone();
+
+    // Continue: the cut batch is finished first, then comes the next size.
+    lab.exec_text("w4", &["systemctl", "start", "shiplock-agent"])?;
     installation.ok(&["continue", &id])?;
+    until_step_begins(&mut installation, &id, "cordon", "w5")?;
+    ensure!(upgraded(lab)? == set(&["w1", "w2", "w3", "w4"]), "w5 comes after the cut batch: {:?}", upgraded(lab)?);
     installation.until_state(&id, "succeeded", BOUND)?;
     let sizes: Vec<_> = batch_sizes(&installation.events(&id)?).into_values().collect();
     ensure!(sizes == [vec![1, 2, 1]], "batches of {sizes:?}");
@@ -94,6 +122,6 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         "the operator's cordon stays, ours are gone: {:?}",
         marked(lab)?
     );
-    eprintln!("  paused at event {len}; batches {sizes:?}; w4 is still cordoned by the operator");
+    eprintln!("  batches {sizes:?}, the second one cut by a pause; w4 is still cordoned by the operator");
     Ok(())
 }

@@ -2,6 +2,9 @@
 //! step, a power cut of the node; and an agent that stays down.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +23,12 @@ pub(crate) fn starts(lab: &Lab, node: &str, unit: &str) -> Result<usize> {
     lab.exec_text(node, &["sh", "-c", &format!("{pattern} || true")])?.trim().parse().context("a count")
 }
 
+/// The same since its newest boot only.
+fn starts_in_boot(lab: &Lab, node: &str, unit: &str) -> Result<usize> {
+    let pattern = format!("journalctl --boot -u {unit} -o cat --no-pager | grep -c '^Started {unit}'");
+    lab.exec_text(node, &["sh", "-c", &format!("{pattern} || true")])?.trim().parse().context("a count")
+}
+
 /// Evictions that the API server accepted, from its metrics.
 fn evictions(lab: &Lab) -> Result<u64> {
     let metrics = lab.kubectl(&["get", "--raw", "/metrics"])?;
@@ -33,17 +42,60 @@ fn evictions(lab: &Lab) -> Result<u64> {
     Ok(metrics.lines().filter(is_accepted).map(count).sum::<f64>() as u64)
 }
 
-/// The UIDs of the pods on workers that something controls and that a drain evicts.
-fn evictable_pods(lab: &Lab) -> Result<BTreeSet<String>> {
-    let pods: Value = serde_json::from_str(&lab.kubectl(&["get", "pods", "-A", "-o", "json"])?)?;
-    let evictable = |pod: &&Value| {
-        let owner = &pod["metadata"]["ownerReferences"][0]["kind"];
-        pod["spec"]["nodeName"].as_str().is_some_and(|node| node.starts_with('w'))
-            && owner != "DaemonSet"
-            && owner != "Node"
+/// A watch on all pods from outside, for as long as it lives: every pod that a drain may evict is noted.
+struct PodWatch {
+    child: Child,
+    path: PathBuf,
+}
+
+impl PodWatch {
+    fn start(lab: &Lab) -> Result<Self> {
+        let path = lab.folder().join("pods");
+        let columns = "custom-columns=U:.metadata.uid,N:.spec.nodeName,O:.metadata.ownerReferences[0].kind";
+        let words = ["get", "pods", "-A", "--watch", "--no-headers", "-o", columns];
+        let child = lab.kubectl_command(&words)?.stdout(File::create(&path)?).spawn().context("kubectl")?;
+        Ok(Self { child, path })
+    }
+
+    /// The UIDs of the pods on workers that something controls and that a drain evicts, as far as they were ever seen.
+    fn evictable(&self) -> Result<BTreeSet<String>> {
+        Ok(evictable(&fs::read_to_string(&self.path)?))
+    }
+}
+
+impl Drop for PodWatch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn evictable(listed: &str) -> BTreeSet<String> {
+    let uid = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [uid, node, owner] = words.as_slice() else { return None };
+        (node.starts_with('w') && !["DaemonSet", "Node"].contains(owner)).then(|| (*uid).to_owned())
     };
-    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    Ok(pods["items"].as_array().into_iter().flatten().filter(evictable).map(uid).collect())
+    listed.lines().filter_map(uid).collect()
+}
+
+/// The transient units of steps that systemd has started on a node in this boot, in order.
+fn step_units(lab: &Lab, node: &str) -> Result<Vec<String>> {
+    let text =
+        lab.exec_text(node, &["journalctl", "--boot", "-o", "cat", "--no-pager", "SYSLOG_IDENTIFIER=systemd"])?;
+    let unit = |line: &str| {
+        let name = line.strip_prefix("Started shiplock-")?.split_whitespace().next()?.trim_end_matches('.');
+        (!name.starts_with("agent.service")).then(|| name.to_owned())
+    };
+    Ok(text.lines().filter_map(unit).collect())
+}
+
+/// Has the agent of a node killed in the middle of its kubelet step: right when the new kubelet lies in its place.
+fn kill_agent_in_kubelet_step(lab: &Lab, node: &str) -> Result<()> {
+    let script = "old=$(stat -c %i /usr/bin/kubelet); \
+        while [ \"$(stat -c %i /usr/bin/kubelet)\" = \"$old\" ]; do sleep 0.01; done; \
+        systemctl kill -s KILL shiplock-agent; echo killed";
+    lab.exec_text(node, &["systemd-run", "--quiet", "--unit=kill-agent", "sh", "-c", script]).map(drop)
 }
 
 /// Scenario `crashes`.
@@ -55,14 +107,14 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         ["w1", "w2"].iter().map(|node| starts(lab, node, "kubelet")).collect::<Result<_>>()?;
     let runtime_before: Vec<usize> =
         ["w1", "w2"].iter().map(|node| starts(lab, node, "containerd")).collect::<Result<_>>()?;
-    let mut pods = evictable_pods(lab)?;
+    let pods = PodWatch::start(lab)?;
+    kill_agent_in_kubelet_step(lab, "w2")?;
     let id = installation.begin_pools(&["--max-parallel", "1"])?;
 
     // The server is killed once for each intent and each outcome of w1 that the log shows, one after the other.
     let mut seen = 0;
     let mut kills = Vec::new();
     installation.until("w1 is done under a server that is killed at every step", BOUND, |installation| {
-        pods.extend(evictable_pods(lab)?);
         let events = installation.events(&id)?;
         let of_w1 = |event: &&Value| step_of(&events, event).is_some_and(|(_, node)| node == "w1");
         let news: Vec<&Value> =
@@ -79,18 +131,19 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         Ok(false)
     })?;
     eprintln!("  the server was killed {} times: {}", kills.len(), kills.join(", "));
-    for phase in ["cordon", "drain", "upgrade_container_runtime", "upgrade_kubelet", "verify_node", "uncordon"] {
-        ensure!(kills.iter().any(|kill| kill.starts_with(phase)), "never killed around {phase}: {kills:?}");
+    for phase in
+        ["prefetch", "cordon", "drain", "upgrade_container_runtime", "upgrade_kubelet", "verify_node", "uncordon"]
+    {
+        for moment in ["step_started", "step_succeeded"] {
+            let kill = format!("{phase} {moment}");
+            ensure!(kills.contains(&kill), "never killed at {kill}: {kills:?}");
+        }
     }
 
-    // The agent of w2 is killed in the middle of its kubelet step.
-    until_step_begins(&mut installation, &id, "upgrade_kubelet", "w2")?;
-    lab.exec_text("w2", &["systemctl", "kill", "-s", "KILL", "shiplock-agent"])?;
-    // The machine of w3 loses its power in the middle of its runtime step.
+    // The agent of w2 is killed in the middle of its kubelet step; the machine of w3 loses its power in the middle of its runtime step.
     until_step_begins(&mut installation, &id, "upgrade_container_runtime", "w3")?;
     lab.stop("w3", Stop::PowerCut)?;
     lab.start("w3")?;
-    pods.extend(evictable_pods(lab)?);
     installation.until_state(&id, "succeeded", BOUND)?;
     workers_are_upgraded(lab, &["w1", "w2", "w3"])?;
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
@@ -101,10 +154,30 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         eprintln!("  {node}: kubelet started {kubelet} time, containerd {runtime} time");
         ensure!(kubelet == 1 && runtime == 1, "{node}: kubelet {kubelet}, containerd {runtime}");
     }
-    let evictions = evictions(lab)?;
-    pods.extend(evictable_pods(lab)?);
-    eprintln!("  {evictions} evictions accepted, {} pods were ever there", pods.len());
-    ensure!(evictions <= pods.len() as u64, "a pod was evicted twice");
+    let killed = lab.exec_text("w2", &["journalctl", "-u", "kill-agent", "-o", "cat", "--no-pager"])?;
+    let restarts = lab.exec_text("w2", &["systemctl", "show", "shiplock-agent", "-p", "NRestarts", "--value"])?;
+    ensure!(killed.contains("killed") && restarts.trim() == "1", "w2's agent was killed: {killed}, {restarts}");
+    for service in ["kubelet", "containerd"] {
+        // Once by the boot after the power cut, and once by its step at most.
+        let starts = starts_in_boot(lab, "w3", service)?;
+        ensure!(starts <= 2, "{service} of w3 started {starts} times since it booted");
+    }
+    for node in ["w1", "w2", "w3"] {
+        let units = step_units(lab, node)?;
+        let different: BTreeSet<_> = units.iter().collect();
+        eprintln!("  {node}: units {}", units.join(", "));
+        ensure!(different.len() == units.len(), "a unit ran twice on {node}: {units:?}");
+        ensure!(node == "w3" || !units.is_empty(), "{node} ran no unit");
+    }
+
+    // Whatever was evicted is gone, so with no pod evicted twice there are at most as many evictions as pods that went.
+    let accepted = evictions(lab)?;
+    let there = lab.kubectl(&["get", "pods", "-A", "-o", "custom-columns=U:.metadata.uid", "--no-headers"])?;
+    let there: BTreeSet<String> = there.lines().map(|line| line.trim().to_owned()).collect();
+    let ever = pods.evictable()?;
+    let gone = ever.difference(&there).count();
+    eprintln!("  {accepted} evictions accepted, {gone} of {} pods that could be evicted are gone", ever.len());
+    ensure!(accepted > 0 && accepted <= gone as u64, "a pod was evicted twice");
     Ok(())
 }
 
@@ -135,4 +208,15 @@ pub(crate) fn agent_lost(lab: &Lab) -> Result<()> {
     ensure!(cancelled["abandoned"][0] == "w2", "{cancelled}");
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evictable;
+
+    #[test]
+    fn pods_that_a_drain_evicts_are_told_from_the_others() {
+        let listed = "a w1 ReplicaSet\na w1 ReplicaSet\nb w2 DaemonSet\nc m1 ReplicaSet\nd <none> ReplicaSet\ne w2 Node\nf w2 <none>\n";
+        assert_eq!(evictable(listed).into_iter().collect::<Vec<_>>(), ["a", "f"]);
+    }
 }

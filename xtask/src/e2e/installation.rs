@@ -2,6 +2,7 @@
 //! command line as a person has it.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -214,9 +215,14 @@ impl<'a> Installation<'a> {
 
     /// Registers the lab's cluster.
     pub(crate) fn add_cluster(&self, name: &str) -> Result<()> {
+        self.add_cluster_with_mirror(name, &self.lab.mirror_url())
+    }
+
+    /// Registers the lab's cluster with another mirror than the lab's.
+    pub(crate) fn add_cluster_with_mirror(&self, name: &str, mirror: &str) -> Result<()> {
         let kubeconfig = self.lab.kubeconfig_path();
         let kubeconfig = kubeconfig.to_string_lossy();
-        self.ok(&["cluster", "add", name, "--kubeconfig", &kubeconfig, "--mirror", &self.lab.mirror_url()]).map(drop)
+        self.ok(&["cluster", "add", name, "--kubeconfig", &kubeconfig, "--mirror", mirror]).map(drop)
     }
 
     /// Puts an agent onto a node and enrols it, by the command that the product prints.
@@ -292,17 +298,37 @@ impl<'a> Installation<'a> {
         started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
     }
 
-    /// Shows an upgrade as its operator sees it, on this terminal, until it ends or the view is dropped.
+    /// Shows an upgrade as its operator sees it, on this terminal, until it ends or the view is dropped. Ctrl-C is not for
+    /// the view: it ends the whole run, so the view is of a process group of its own.
     pub(crate) fn watch(&self, id: &str) -> Result<View> {
+        eprintln!("Ctrl-C ends this run and removes its cluster.");
         Command::new(&self.programs.shiplock)
             .arg("--server")
             .arg(self.data_directory.join("shiplock.sock"))
-            .args(["watch", id, "--after", "0"])
+            .args(["watch", id, "--after", "0", "--embedded"])
+            .process_group(0)
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null())
             .spawn()
             .map(View)
             .context("shiplock cannot be started")
+    }
+
+    /// Watches an upgrade from its begin and keeps what is said, line by line.
+    pub(crate) fn watch_in_text(&self, id: &str) -> Result<Watched> {
+        let path = self.lab.folder().join(format!("watched-{id}"));
+        let child = Command::new(&self.programs.shiplock)
+            .arg("--server")
+            .arg(self.data_directory.join("shiplock.sock"))
+            .args(["watch", id, "--after", "0", "--stay", "--progress", "plain"])
+            .env("SHIPLOCK_LANG", "en")
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&path)?)
+            .spawn()
+            .context("shiplock cannot be started")?;
+        Ok(Watched { view: View(child), path })
     }
 
     /// An upgrade as programs see it.
@@ -357,6 +383,20 @@ impl View {
         let status = self.0.wait().context("the view cannot be waited for")?;
         ensure!(status.success(), "shiplock watch ended with {status}");
         Ok(())
+    }
+}
+
+/// `shiplock watch` whose lines are kept.
+pub(crate) struct Watched {
+    view: View,
+    path: PathBuf,
+}
+
+impl Watched {
+    /// Waits until it has shown the end, and hands back what it said.
+    pub(crate) fn ended(self) -> Result<String> {
+        self.view.ended()?;
+        fs::read_to_string(&self.path).with_context(|| self.path.display().to_string())
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod custody;
 mod demo;
 mod fencing;
 pub(crate) mod installation;
+mod new_node;
 pub(crate) mod pools;
 mod precheck;
 mod refusals;
@@ -28,7 +29,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use self::custody::Custody;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 
 /// Arguments of `cargo xtask e2e`.
 #[derive(Debug, clap::Args)]
@@ -196,6 +197,12 @@ const SCENARIOS: &[Scenario] = &[
         run: precheck::run,
     },
     Scenario {
+        name: "new-node",
+        promise: "a machine that joins by the printed instructions is born at the version of the control plane",
+        in_gate: false,
+        run: new_node::run,
+    },
+    Scenario {
         name: "refusals",
         promise: "bad input gets its own error and nothing is changed",
         in_gate: false,
@@ -224,6 +231,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .filter(|scenario| if arguments.names.is_empty() { arguments.all || scenario.in_gate } else { named(scenario) })
         .collect();
+    lab::build_where_missing()?;
     let custody = Custody::begin(&lab)?;
     let (mut passed, mut failed) = (0, 0);
     for scenario in &chosen {

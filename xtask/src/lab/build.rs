@@ -11,11 +11,25 @@ use super::archive::{build_archives, build_small_programs};
 use super::gobuild::{builds_of, common_builds};
 use super::home::Home;
 use super::host::prepare_build;
-use super::layer::build_system;
+use super::layer::{build_system, system_disk};
 use super::mirror::{build_mirror, is_built};
 use super::process::say;
 use super::store::store_for;
-use super::versions::{RELEASES, Release};
+use super::versions::{DEFAULT_MINORS, RELEASES, Release};
+
+/// Builds the releases that scenarios and benchmarks use, where anything of them is missing.
+pub fn build_where_missing() -> Result<()> {
+    let home = Home::open()?;
+    let releases = DEFAULT_MINORS.iter().map(|minor| Release::find(minor)).collect::<Result<Vec<_>>>()?;
+    let is_whole = system_disk(&home).exists()
+        && home.mirror().join("artefacts.json").exists()
+        && releases.iter().all(|release| is_built(&home, release));
+    if is_whole {
+        return Ok(());
+    }
+    say(format!("the lab is built first, about 20 minutes on 2 cores, and kept in {}", home.root().display()));
+    build(&DEFAULT_MINORS.map(str::to_owned))
+}
 
 /// Builds these Kubernetes releases with all that they need. What is built stays.
 pub fn build(minors: &[String]) -> Result<()> {

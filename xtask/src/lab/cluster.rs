@@ -239,7 +239,7 @@ impl Lab {
     }
 
     /// Pod networks are not handed out by the controller manager, so the Node object gets its own.
-    fn set_pod_net(&self, name: &str) -> Result<()> {
+    pub(crate) fn set_pod_net(&self, name: &str) -> Result<()> {
         let net = Network::pod_net(name)?;
         let patch = format!(r#"{{"spec":{{"podCIDR":"{net}","podCIDRs":["{net}"]}}}}"#);
         let mut said = String::new();

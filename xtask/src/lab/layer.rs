@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use super::archive::{short_digest, web_program};
 use super::home::{Home, link, write};
 use super::process::{command, run, say};
-use super::versions::{CNI, CONTAINERD, PACKAGES, Release, SYSTEM};
+use super::versions::{CNI, CONTAINERD, PACKAGES, RELEASES, Release, SYSTEM};
 
 const FILES: &[(&str, u32, &str)] = &[
     ("etc/systemd/system/lab-prep.service", 0o644, include_str!("../../lab-files/node/lab-prep.service")),
@@ -140,7 +140,9 @@ fn link_programs(from: &Path, to: &Path, names: Option<&[&str]>) -> Result<()> {
 fn program_layer(home: &Home, layer: &str, build: &str, version: &str, names: &[&str]) -> Result<PathBuf> {
     let built = home.bin(build, version);
     if !built.exists() {
-        bail!("{build} {version} is not built; run `cargo xtask lab build --kubernetes VERSION` first");
+        let release = RELEASES.iter().find(|release| [release.kubernetes, release.etcd].contains(&version));
+        let minor = release.map_or("VERSION", |release| release.minor);
+        bail!("{build} {version} is not built; run `cargo xtask lab build --kubernetes {minor}` first");
     }
     let place = home.root().join("layers").join(format!("{layer}-{version}"));
     home.make(&place, |folder| link_programs(&built, &folder.join("usr/bin"), Some(names)))?;

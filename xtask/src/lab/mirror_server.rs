@@ -73,6 +73,14 @@ pub(crate) fn serve(address: &str, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Serves another folder for as long as this process lives.
+pub(crate) fn serve_beside(address: &str, root: &Path) -> Result<()> {
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let root = root.to_owned();
+    std::thread::spawn(move || serve_on(&listener, &root));
+    Ok(())
+}
+
 fn serve_on(listener: &TcpListener, root: &Path) {
     for stream in listener.incoming().flatten() {
         let root = root.to_owned();

@@ -49,14 +49,14 @@ mod store;
 pub mod versions;
 pub mod workload;
 
-pub use build::build;
+pub use build::{build, build_where_missing};
 pub use cluster::{Lab, UpOptions};
 pub use home::Home;
 pub(crate) use home::Lock;
 pub(crate) use home::sha256;
 pub(crate) use janitor::own_program;
 pub use layer::{Containerd, Disk};
-pub(crate) use mirror_server::MirrorService;
+pub(crate) use mirror_server::{MirrorService, serve_beside};
 pub use network::{API_PORT, MIRROR_PORT};
 pub use node::{NodeStatus, Stop};
 pub(crate) use versions::kubernetes_versions;

@@ -35,7 +35,7 @@ pub(crate) fn kubernetes_versions() -> impl Iterator<Item = &'static str> {
 }
 
 /// What `lab build` builds where nothing else is asked for.
-pub const DEFAULT_MINORS: &[&str] = &["1.35", "1.36"];
+pub const DEFAULT_MINORS: [&str; 2] = ["1.35", "1.36"];
 
 /// The containerd that nodes are upgraded to; they are born with Debian's 1.6.
 pub const CONTAINERD: &str = "2.2.9";

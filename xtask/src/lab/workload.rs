@@ -20,7 +20,7 @@ pub const WEB: &str = include_str!("../../lab-files/workload/web.yaml");
 pub const TOLERANT: &str = include_str!("../../lab-files/workload/tolerant.yaml");
 /// Deployment `stubborn`: its pod ignores SIGTERM.
 pub const STUBBORN: &str = include_str!("../../lab-files/workload/stubborn.yaml");
-/// Pod `probe` on a master: asks the Service `web` by its DNS name.
+/// Pod `probe` on a master: asks the Service `web`, by its DNS name unless another address is put in its place.
 pub const PROBE: &str = include_str!("../../lab-files/workload/probe.yaml");
 
 /// What `web probe` reports.
@@ -118,9 +118,9 @@ impl Lab {
         serde_json::from_str(&text).with_context(|| format!("the probe {name} on {node} left no report: {text}"))
     }
 
-    /// Starts the probe as a pod on a master; it asks by DNS name.
-    pub fn start_pod_probe(&self) -> Result<()> {
-        self.apply(PROBE)?;
+    /// Starts the probe as a pod on a master.
+    pub fn start_pod_probe(&self, url: &str) -> Result<()> {
+        self.apply(&PROBE.replace("http://web.default.svc.cluster.local/", url))?;
         self.kubectl(&["wait", "pod/probe", "--for=condition=Ready", "--timeout=120s"]).map(drop)
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
 use shiplock_core::id::{ClusterName, PlanId, UpgradeId};
+use shiplock_core::join::JoinInstructions;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
 
@@ -163,6 +164,17 @@ impl Client {
     pub async fn join_token(&self, cluster: &ClusterName) -> Result<JoinToken, Problem> {
         let path = ["clusters", cluster.as_str(), "join-tokens"];
         self.send(self.request(Method::POST, &path, ANSWER_WITHIN).json(&serde_json::json!({}))).await
+    }
+
+    /// How a new node joins a cluster.
+    pub async fn join_instructions(
+        &self,
+        cluster: &ClusterName,
+        architecture: &str,
+    ) -> Result<JoinInstructions, Problem> {
+        let path = ["clusters", cluster.as_str(), "join-instructions"];
+        let pairs = [("architecture", Some(architecture.to_owned()))];
+        self.send(with_query(self.request(Method::GET, &path, WORK_WITHIN), &self.url(&path), pairs)).await
     }
 
     /// Makes a plan.

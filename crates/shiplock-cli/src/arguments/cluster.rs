@@ -16,6 +16,19 @@ pub enum ClusterCommand {
         /// The cluster.
         cluster: String,
     },
+    /// Print the script by which a new machine joins, at the version that the control plane runs.
+    #[command(after_help = "\
+Example:
+  shiplock cluster join-instructions prod > join.sh    # fetches from the mirror, compares digests, joins
+  # on a master:           kubeadm token create --print-join-command
+  # on the new machine:    sh join.sh \"kubeadm join …\"")]
+    JoinInstructions {
+        /// The cluster.
+        cluster: String,
+        /// The architecture of the new machine, as Kubernetes names it.
+        #[arg(long, value_name = "NAME", default_value = "amd64")]
+        architecture: String,
+    },
     /// Forget a cluster. Nothing in the cluster changes; logs of its upgrades stay.
     Remove {
         /// The cluster.

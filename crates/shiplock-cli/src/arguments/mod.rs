@@ -208,6 +208,9 @@ pub struct WatchArguments {
     /// Show events with a number above this; without it the newest ones.
     #[arg(long, value_name = "NUMBER")]
     pub after: Option<u64>,
+    /// Say nothing of Ctrl-C: the program that shows this view does.
+    #[arg(long, hide = true)]
+    pub embedded: bool,
 }
 
 /// Which upgrade is meant.
@@ -383,6 +386,7 @@ mod tests {
             ("shiplock completions tcsh", false),
             ("shiplock cluster add prod --context c --allow exec", true),
             ("shiplock cluster add", false),
+            ("shiplock cluster join-instructions prod --architecture arm64", true),
             ("shiplock agent join-command prod", true),
             ("shiplock serve --agent-listen 0.0.0.0:7443", true),
             ("shiplock serve --agent-listen nowhere", false),

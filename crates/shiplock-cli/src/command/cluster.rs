@@ -29,6 +29,12 @@ pub(super) async fn run<'a>(
             let found = context()?.client.cluster(&name.as_str().into()).await?;
             output.result(result::Cluster { cluster: found.clone() }, |style| cluster::show(&found, style));
         }
+        ClusterCommand::JoinInstructions { cluster: name, architecture } => {
+            let found = context()?.client.join_instructions(&name.as_str().into(), &architecture).await?;
+            let script = found.script(output.language());
+            let data = result::JoinScript { join_instructions: found, script: script.clone() };
+            output.result(data, |_| script);
+        }
         ClusterCommand::Remove { cluster: name, yes } => return remove(&name.as_str().into(), yes, &context()?).await,
         ClusterCommand::Role => {
             output.result(result::Role { manifest: ROLE_MANIFEST.to_owned() }, |_| ROLE_MANIFEST.to_owned());

@@ -46,7 +46,16 @@ pub(super) async fn resume(options: ContinueArguments, context: &Context<'_>) ->
         output.remark(&consequence::resume(&after, &output.progress_style()));
         // What came before was read before.
         let begin = Some(after.len.saturating_sub(1));
-        return Attachment { client: &context.client, upgrade: &id, output, stay: false, after: begin }.run().await;
+        return Attachment {
+            client: &context.client,
+            upgrade: &id,
+            output,
+            stay: false,
+            after: begin,
+            embedded: false,
+        }
+        .run()
+        .await;
     }
     tell(context, &after, |style| consequence::resume(&after, style));
     Ok(Exit::Done)

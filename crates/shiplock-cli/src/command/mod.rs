@@ -15,7 +15,7 @@ mod upgrades;
 use shiplock_api::client::Client;
 use shiplock_core::problem::Problem;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, WatchArguments};
 use crate::attached::Attachment;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -42,8 +42,8 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Watch(options) => {
             let context = context()?;
             let upgrade = upgrades::meant(&context, options.upgrade.as_deref()).await?;
-            let (client, after, stay) = (&context.client, options.after, options.stay);
-            Attachment { client, upgrade: &upgrade, output, stay, after }.run().await
+            let WatchArguments { stay, after, embedded, .. } = options;
+            Attachment { client: &context.client, upgrade: &upgrade, output, stay, after, embedded }.run().await
         }
         Command::Pause(options) => control::pause(options, &context()?).await,
         Command::Continue(options) => control::resume(options, &context()?).await,

@@ -59,7 +59,7 @@ pub(super) async fn start(create: UpgradeCreate, detach: bool, context: &Context
         });
         return Ok(Exit::Done);
     }
-    Attachment { client, upgrade: &id, output, stay: false, after: Some(0) }.run().await
+    Attachment { client, upgrade: &id, output, stay: false, after: Some(0), embedded: false }.run().await
 }
 
 async fn the_plan(options: &UpgradeArguments, context: &Context<'_>) -> Result<Plan, Problem> {

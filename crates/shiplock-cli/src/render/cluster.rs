@@ -164,9 +164,11 @@ fn component(observed: &Observed<ComponentFacts>, style: &Style) -> String {
 pub fn join(token: &JoinToken, style: &Style) -> String {
     let until = style.until(token.expires_at);
     let explanation = if style.zh() {
-        format!("在一个节点上以 root 运行（仅可使用一次，{until}后失效，此处仅显示一次）：")
+        format!("在一个装有 shiplock-agent 程序的节点上以 root 运行（仅可使用一次，{until}后失效，此处仅显示一次）：")
     } else {
-        format!("Run on one node as root (good for one node, ends in {until}, shown only here):")
+        format!(
+            "Run on one node that has the program shiplock-agent, as root (good for one node, ends in {until}, shown only here):"
+        )
     };
     format!("{explanation}\n\n  {}\n", token.command)
 }

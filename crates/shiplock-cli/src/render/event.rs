@@ -117,7 +117,12 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
         }
         Event::WaitingBegan { on } => {
             let what = on.sentence(language);
-            if zh { format!("等待：{what}") } else { format!("waiting: {what}") }
+            match (on.fix(language), zh) {
+                (Some(fix), true) => format!("等待：{what}。处理：{fix}"),
+                (Some(fix), false) => format!("waiting: {what}. Fix: {fix}"),
+                (None, true) => format!("等待：{what}"),
+                (None, false) => format!("waiting: {what}"),
+            }
         }
         Event::InterferenceNoticed { problem } => {
             let why = reason(problem, language);
@@ -268,11 +273,13 @@ impl Teller<'_> {
                 let back = relanded.join(self.language.pick(", ", "、"));
                 match (zh, relanded.is_empty()) {
                     (true, true) => format!("已排空，驱逐 {evicted} 个 Pod"),
-                    (true, false) => format!("已排空，驱逐 {evicted} 个 Pod；因容忍不可调度而又回来的：{back}"),
+                    (true, false) => {
+                        format!("已排空，驱逐 {evicted} 个 Pod；因容忍不可调度而又回来（去掉该容忍即可避免）：{back}")
+                    }
                     (false, true) => format!("drained, {}", words::pods_evicted(*evicted)),
                     (false, false) => {
                         format!(
-                            "drained, {}; came back, since they tolerate a cordon: {back}",
+                            "drained, {}; came back, since they tolerate a cordon (take that toleration away to keep them off): {back}",
                             words::pods_evicted(*evicted)
                         )
                     }

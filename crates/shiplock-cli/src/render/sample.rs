@@ -8,6 +8,7 @@ use shiplock_api::rest::{
 use shiplock_core::check::{CheckReport, CheckResult, Finding};
 use shiplock_core::facts::{ComponentFacts, InstallMethod, MachineFacts, Observed};
 use shiplock_core::id::{Actor, Epoch, StepNumber};
+use shiplock_core::join::JoinInstructions;
 use shiplock_core::language::Language;
 use shiplock_core::plan::{DrainDecision, Mode, NewApiObjects, NodePlan, Note, Plan, PlanOptions, Stage, StageKind};
 use shiplock_core::problem::{Code, Problem};
@@ -323,25 +324,60 @@ pub fn events() -> Vec<EventRecord> {
 
 /// A legal log up to the second batch: w-1 is done, w-2 and w-3 are in work.
 fn log_in_work() -> Vec<Event> {
-    let started = |step| Event::StepStarted { step: StepNumber(step), attempt: 1 };
-    let done = |step| Event::StepSucceeded { step: StepNumber(step), attempt: 1, outcome: StepOutcome::Done };
+    let plan = plan();
     let mut events = vec![
-        Event::Planned { plan: Box::new(plan()), by: "li.wei".into() },
+        Event::Planned { plan: Box::new(plan.clone()), by: "li.wei".into() },
         Event::CheckStarted,
         Event::CheckFinished { report: CheckReport { findings: vec![] } },
         Event::Started,
         Event::StageStarted { stage: 0 },
     ];
-    events.extend((1..=6).flat_map(|step| [started(step), done(step)]));
+    events.extend((1..=6).flat_map(|step| whole(&plan, step)));
     events.extend([Event::StageFinished { stage: 0 }, Event::StageStarted { stage: 1 }]);
     events.push(Event::BatchStarted { stage: 1, batch: 1, size_limit: 1, nodes: vec!["w-1".into()] });
-    events.extend((first_step(0)..first_step(1)).flat_map(|step| [started(step), done(step)]));
+    events.extend((first_step(0)..first_step(1)).flat_map(|step| whole(&plan, step)));
     events.push(Event::BatchFinished { stage: 1, batch: 1 });
     events.push(Event::BatchStarted { stage: 1, batch: 2, size_limit: 2, nodes: vec!["w-2".into(), "w-3".into()] });
     for node in [1, 2] {
-        events.extend([started(first_step(node)), done(first_step(node)), started(first_step(node) + 1)]);
+        events.extend(whole(&plan, first_step(node)));
+        events.push(Event::StepStarted { step: StepNumber(first_step(node) + 1), attempt: 1 });
     }
     events
+}
+
+/// A step from its begin to its end, with the outcome of its kind.
+fn whole(plan: &Plan, step: u32) -> [Event; 2] {
+    let step = StepNumber(step);
+    let outcome = match plan.step(step).map(|step| &step.action) {
+        Some(Action::CaptureBaseline) => {
+            StepOutcome::Baseline { workloads: shiplock_core::sample::cluster(&[]).workloads }
+        }
+        Some(Action::VerifyNode { .. }) => {
+            StepOutcome::Verified { components: vec!["kubelet v1.36.3".to_owned(), "containerd v2.2.9".to_owned()] }
+        }
+        Some(Action::VerifyCluster { .. }) => StepOutcome::Compared { worse: vec![] },
+        _ => StepOutcome::Done,
+    };
+    [Event::StepStarted { step, attempt: 1 }, Event::StepSucceeded { step, attempt: 1, outcome }]
+}
+
+/// An upgrade that ended well: the rest of the second batch, a third one, and the verification.
+fn upgrade_succeeded() -> UpgradeView {
+    let plan = plan();
+    let mut events = log_in_work();
+    for node in [1, 2] {
+        let step = first_step(node) + 1;
+        events.push(whole(&plan, step)[1].clone());
+        events.extend((step + 1..first_step(node + 1)).flat_map(|step| whole(&plan, step)));
+    }
+    events.push(Event::BatchFinished { stage: 1, batch: 2 });
+    events.push(Event::BatchStarted { stage: 1, batch: 3, size_limit: 4, nodes: vec!["w-4".into(), "w-5".into()] });
+    events.extend((first_step(3)..first_step(5)).flat_map(|step| whole(&plan, step)));
+    events.push(Event::BatchFinished { stage: 1, batch: 3 });
+    events.extend([Event::StageFinished { stage: 1 }, Event::StageStarted { stage: 2 }]);
+    events.extend(whole(&plan, first_step(5)));
+    events.extend([Event::StageFinished { stage: 2 }, Event::Succeeded]);
+    view(events, vec![])
 }
 
 fn view(events: Vec<Event>, waits: Vec<WaitingOn>) -> UpgradeView {
@@ -413,7 +449,13 @@ pub fn unreadable() -> UnreadableUpgrade {
 
 /// Upgrades in several states.
 pub fn upgrades() -> Vec<UpgradeView> {
-    vec![upgrade_running(), upgrade_paused(), upgrade_blocked(CheckResult::Fail), upgrade_cancelled()]
+    vec![
+        upgrade_running(),
+        upgrade_paused(),
+        upgrade_blocked(CheckResult::Fail),
+        upgrade_cancelled(),
+        upgrade_succeeded(),
+    ]
 }
 
 fn node(name: &str, ready: bool, cordoned: bool) -> NodeView {
@@ -489,6 +531,13 @@ pub fn agents() -> Vec<AgentView> {
         AgentView { node: "w-1".into(), last_heard_at: Some(ago(3)), machine: machine.clone() },
         AgentView { node: "w-2".into(), last_heard_at: None, machine: MachineFacts { kubelet: unknown, ..machine } },
     ]
+}
+
+/// How a new node joins.
+pub fn join_instructions() -> JoinInstructions {
+    let facts = shiplock_core::sample::cluster(&[("blue", 1)]);
+    let artefacts = shiplock_core::sample::artefacts();
+    JoinInstructions::of(&"prod".into(), &facts, "https://mirror.example", &artefacts, "amd64").unwrap()
 }
 
 /// A join token.

@@ -72,6 +72,7 @@ pub fn show(upgrade: &UpgradeView, style: &Style) -> String {
     lines.extend(findings(upgrade, style));
     lines.push(String::new());
     lines.extend(stages(upgrade, style, usize::MAX));
+    lines.extend(report(upgrade, style));
     lines.extend(leftovers(upgrade, style));
     lines.join("\n") + "\n"
 }
@@ -80,6 +81,7 @@ pub fn show(upgrade: &UpgradeView, style: &Style) -> String {
 pub fn outcome(upgrade: &UpgradeView, style: &Style) -> String {
     let mut lines = head(upgrade, style);
     lines.extend(findings(upgrade, style));
+    lines.extend(report(upgrade, style));
     lines.extend(leftovers(upgrade, style));
     lines.join("\n") + "\n"
 }
@@ -325,6 +327,55 @@ fn findings(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     lines
 }
 
+/// What an upgrade that has ended left: the versions that were read from what runs, and the workloads beside the
+/// baseline.
+fn report(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
+    if !upgrade.state.is_terminal() {
+        return Vec::new();
+    }
+    let mut alike: BTreeMap<&[String], Vec<NodeName>> = BTreeMap::new();
+    let nodes = upgrade.stages.iter().flat_map(|stage| &stage.nodes);
+    for node in nodes.filter(|node| !node.read_back.is_empty()) {
+        alike.entry(&node.read_back).or_default().push(node.node.clone());
+    }
+    let separator = style.pick(", ", "，");
+    let mut lines: Vec<String> = alike
+        .into_iter()
+        .map(|(components, nodes)| {
+            let (components, count) = (components.join(separator), words::nodes(nodes.len(), style.language));
+            let names = words::names(&nodes, style.language);
+            if style.zh() {
+                format!("已从运行中的进程回读：{components}：{count}（{names}）")
+            } else {
+                format!("read back from what runs: {components}: {count} ({names})")
+            }
+        })
+        .collect();
+    if let Some(workloads) = &upgrade.workloads {
+        let (all, worse) = (workloads.compared, workloads.worse.len());
+        let (text, tone) = match (workloads.worse.is_empty(), style.zh()) {
+            (true, true) => (format!("工作负载：已比较 {all} 个，均不差于升级前"), Tone::Good),
+            (true, false) => (format!("workloads: {all} compared, none worse than before"), Tone::Good),
+            (false, true) => (
+                format!("工作负载：{all} 个中有 {worse} 个就绪 Pod 少于升级前：{}", workloads.worse.join(separator)),
+                Tone::Bad,
+            ),
+            (false, false) => (
+                format!(
+                    "workloads: {worse} of {all} have fewer ready pods than before: {}",
+                    workloads.worse.join(separator)
+                ),
+                Tone::Bad,
+            ),
+        };
+        lines.push(style.tone(tone, &table::one_line(&text)));
+    }
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
 /// Nodes that were left out or given up, said at the end so that nobody overlooks them.
 fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
@@ -365,8 +416,8 @@ pub struct Frame<'a> {
     pub notice: Option<&'a str>,
     /// The size of the terminal: columns, lines.
     pub size: (usize, usize),
-    /// Whether it is drawn again; the last frame stays and speaks of no keys.
-    pub live: bool,
+    /// Whether it says what Ctrl-C does. The last frame stays and speaks of no keys.
+    pub keys: bool,
 }
 
 impl Frame<'_> {
@@ -384,6 +435,7 @@ impl Frame<'_> {
         let mut lines: Vec<String> = told.iter().flat_map(|line| table::wrap(line, width)).collect();
         lines.push(String::new());
         lines.extend(stages(self.upgrade, style, ROWS_MAX));
+        lines.extend(report(self.upgrade, style));
         lines.extend(leftovers(self.upgrade, style));
         let room = rows.saturating_sub(lines.len() + 3);
         if room > 0 && !self.events.is_empty() {
@@ -391,7 +443,7 @@ impl Frame<'_> {
             let newest = &self.events[self.events.len().saturating_sub(room)..];
             lines.extend(newest.iter().map(|record| super::event::line(record, self.plan, style)));
         }
-        if self.live {
+        if self.keys {
             let keys = style.pick("Ctrl-C leaves; the upgrade goes on", "Ctrl-C 退出观看，升级继续进行");
             lines.push(style.tone(Tone::Faint, keys));
         }
@@ -450,7 +502,7 @@ mod tests {
                         events: &events,
                         notice: Some("x"),
                         size,
-                        live: true,
+                        keys: true,
                     };
                     let plain = frame.lines(&sample::style(language));
                     let coloured = frame.lines(&Style { colour: true, ..sample::style(language) });
@@ -466,7 +518,7 @@ mod tests {
     fn a_frame_shows_head_stages_and_the_newest_events() {
         let (plan, events, upgrade) = (sample::plan(), sample::events(), sample::upgrade_running());
         let frame =
-            Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24), live: true };
+            Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24), keys: true };
         insta::assert_snapshot!("frame_en", frame.lines(&sample::style(Language::En)).join("\n"));
         insta::assert_snapshot!("frame_zh", frame.lines(&sample::style(Language::Zh)).join("\n"));
     }

@@ -157,7 +157,8 @@ impl DrainMachine {
             } else if is_first || (!pod.tolerates_unschedulable && now <= LATE_ARRIVALS) {
                 goal.insert(pod.uid.clone(), Tracked::new(pod, now));
             } else {
-                self.relanded.insert(pod.label());
+                let owner = pod.owner.as_ref().map(|owner| format!(" ({owner})")).unwrap_or_default();
+                self.relanded.insert(pod.label() + &owner);
             }
         }
         for (uid, tracked) in goal {

@@ -14,7 +14,7 @@ pub use self::control_plane::{
     KeptControlPlane, KeptImage, RunningContainerFacts, StaticPodFacts,
 };
 use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::upgrade::waiting::WaitingOn;
 use crate::version::{KubernetesVersion, MinorVersion};
 
@@ -71,6 +71,18 @@ pub struct ClusterFacts {
     /// kube-proxy and CoreDNS, where kubeadm put them.
     #[serde(default)]
     pub addons: Vec<AddonFacts>,
+}
+
+impl ClusterFacts {
+    /// The version that counts for skew: the oldest API server's, since a kubelet may meet any of them.
+    pub fn control_plane_version(&self) -> Result<KubernetesVersion, Problem> {
+        self.api_servers.iter().map(|server| server.version).min().ok_or_else(|| {
+            Problem::new(Code::ClusterAnswer)
+                .with("verb", "get")
+                .with("resource", "/version")
+                .cause("no API server was read")
+        })
+    }
 }
 
 /// One API server instance.

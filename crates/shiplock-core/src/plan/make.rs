@@ -63,7 +63,7 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
         let problem = Problem::new(Code::BadOption).with("option", "mode").with("value", "rollback");
         return Err(problem.with("why", "an upgrade is taken back by its own request, `shiplock rollback UPGRADE`"));
     }
-    let control_plane = control_plane_version(facts)?;
+    let control_plane = facts.control_plane_version()?;
     if let Some(oldest) = catalogue.oldest().filter(|oldest| control_plane.release < *oldest) {
         return Err(Problem::new(Code::BelowSupportedRange).with("version", control_plane).with("oldest", oldest));
     }
@@ -125,16 +125,6 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
     };
     plan.hash = plan.content_hash();
     Ok(plan)
-}
-
-/// The version that counts for skew is the oldest API server's: a kubelet may meet any of them.
-fn control_plane_version(facts: &ClusterFacts) -> Result<KubernetesVersion, Problem> {
-    facts.api_servers.iter().map(|server| server.version).min().ok_or_else(|| {
-        Problem::new(Code::ClusterAnswer)
-            .with("verb", "get")
-            .with("resource", "/version")
-            .cause("no API server was read")
-    })
 }
 
 /// Settles what the operator asked against what the control plane runs.

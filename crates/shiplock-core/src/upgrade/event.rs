@@ -193,7 +193,7 @@ pub enum StepOutcome {
     Drained {
         /// How many pods were evicted by us.
         evicted: u32,
-        /// Pods that tolerate a cordoned node and came back, as `namespace/name`.
+        /// Pods that tolerate a cordoned node and came back, as `namespace/name (Deployment NAME)`.
         relanded: Vec<String>,
     },
     /// Versions were read back.

@@ -157,9 +157,11 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     // All that can be wrong is looked at before the token is used up.
     let signing_request = AgentSigningRequest::parse(&asked.csr_pem)?;
     let now = Timestamp::now();
-    let cluster = gateway.store.use_join_token(&token_hash(&asked.token), now).await?;
-    let cluster = cluster.ok_or_else(|| Problem::new(Code::TokenRefused))?;
+    let (hash, refused) = (token_hash(&asked.token), || Problem::new(Code::TokenRefused));
+    let cluster = gateway.store.join_token(&hash, now).await?.ok_or_else(refused)?;
     check_machine(&gateway, &cluster, &asked.node, &asked.machine).await?;
+    // Another may have used it meanwhile.
+    let cluster = gateway.store.use_join_token(&hash, Timestamp::now()).await?.ok_or_else(refused)?;
     let certificate = gateway.authority.sign_agent(&signing_request, &cluster, &asked.node, now)?;
     let record = AgentRecord {
         cluster: cluster.clone(),

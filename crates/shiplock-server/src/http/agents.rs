@@ -1,4 +1,4 @@
-//! Agents of a cluster: who is enrolled, and tokens for those to come.
+//! Agents of a cluster: who is enrolled, tokens for those to come, and how a new node joins.
 
 use std::sync::Arc;
 
@@ -6,15 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use shiplock_api::rest::{AgentView, JoinToken, Page};
 use shiplock_core::id::ClusterName;
+use shiplock_core::join::JoinInstructions;
 
 use super::Site;
 use super::access::{By, token_hash};
-use super::cluster::known;
+use super::cluster::{changed, known};
 use super::failure::Failure;
-use super::input::Named;
+use super::input::{Asked, Named};
 use super::name::random_name;
+use super::plan::{FACTS_WITHIN, mirror_of};
+use crate::clusters::{Connector, facts_within};
 
 /// How long a join token may be used.
 const TOKEN_VALID: SignedDuration = SignedDuration::from_hours(24);
@@ -54,4 +58,30 @@ pub(super) async fn join_token(
     let (server, ca_pin) = (site.agent_url.clone(), site.authority.ca_pin().to_owned());
     let command = format!("shiplock-agent join --server {server} --token {token} --ca-pin {ca_pin}");
     Ok((StatusCode::CREATED, Json(JoinToken { token, ca_pin, server, expires_at, command })))
+}
+
+/// The query of [`join_instructions`].
+#[derive(Debug, Deserialize)]
+pub(super) struct JoinQuery {
+    architecture: Option<String>,
+}
+
+/// `GET /api/v1/clusters/{name}/join-instructions`.
+pub(super) async fn join_instructions(
+    State(site): State<Arc<Site>>,
+    Named(name): Named<ClusterName>,
+    Asked(query): Asked<JoinQuery>,
+) -> Result<Json<JoinInstructions>, Failure> {
+    let record = known(&site, &name).await?;
+    let mirror = mirror_of(&record)?;
+    let read_facts = async {
+        let cluster = site.clusters.connect(&name).await?;
+        facts_within(&*cluster, FACTS_WITHIN).await
+    };
+    let (facts, artefacts) = tokio::try_join!(read_facts, crate::mirror::read_artefacts(mirror))?;
+    if facts.uid != record.uid {
+        return Err(Failure(changed(&record, &facts)));
+    }
+    let architecture = query.architecture.as_deref().unwrap_or("amd64");
+    Ok(Json(JoinInstructions::of(&name, &facts, mirror, &artefacts, architecture)?))
 }

@@ -127,6 +127,7 @@ fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
         Operation::RemoveCluster => on(method, cluster::remove),
         Operation::ListAgents => on(method, agents::list),
         Operation::MakeJoinToken => on(method, agents::join_token),
+        Operation::ShowJoinInstructions => on(method, agents::join_instructions),
         Operation::ListBackups => on(method, backup::list),
         Operation::ShowBackup => on(method, backup::show),
         Operation::VerifyBackup => on(method, backup::verify),

@@ -22,7 +22,7 @@ use super::failure::Failure;
 use super::input::{Input, Named};
 use super::name::random_name;
 use crate::clusters::{Connector, facts_within};
-use crate::store::{StoreError, UpgradeFilter};
+use crate::store::{ClusterRecord, StoreError, UpgradeFilter};
 
 /// How long the facts of the cluster may take.
 pub(super) const FACTS_WITHIN: Duration = Duration::from_secs(15);
@@ -35,13 +35,7 @@ pub(super) async fn make(
     Input(asked): Input<PlanCreate>,
 ) -> Result<(StatusCode, Json<Plan>), Failure> {
     let record = known(&site, &name).await?;
-    let Some(mirror) = &record.mirror else {
-        return Err(Failure(
-            Problem::new(Code::ArtefactIndexUnreadable)
-                .with("location", format!("of cluster {name}"))
-                .cause("the cluster was registered without --mirror"),
-        ));
-    };
+    let mirror = mirror_of(&record)?;
     let read_facts = async {
         let cluster = site.clusters.connect(&name).await?;
         facts_within(&*cluster, FACTS_WITHIN).await
@@ -72,6 +66,15 @@ pub(super) async fn make(
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, to = %plan.to, %by, "a plan was made");
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// The mirror of a cluster, or the problem that it was registered without one.
+pub(super) fn mirror_of(record: &ClusterRecord) -> Result<&str, Problem> {
+    record.mirror.as_deref().ok_or_else(|| {
+        Problem::new(Code::ArtefactIndexUnreadable)
+            .with("location", format!("of cluster {}", record.name))
+            .cause("the cluster was registered without --mirror")
+    })
 }
 
 /// How many of a cluster's newest upgrades tell how long its steps take.

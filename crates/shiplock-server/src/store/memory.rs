@@ -364,6 +364,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError> {
+        let tables = self.tables();
+        let token = tables.join_tokens.get(hash).filter(|(_, expires_at)| *expires_at > now);
+        Ok(token.map(|(cluster, _)| cluster.clone()))
+    }
+
     async fn use_join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError> {
         let mut tables = self.tables();
         tables.join_tokens.retain(|_, (_, expires_at)| *expires_at > now);

@@ -128,6 +128,8 @@ pub trait Store: Send + Sync {
 
     /// Keeps the hash of a one-time join token.
     async fn add_join_token(&self, hash: &str, cluster: &ClusterName, expires_at: Timestamp) -> Result<(), StoreError>;
+    /// The cluster that a join token is for, without using it up; none when it is unknown, used or over.
+    async fn join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError>;
     /// Uses a join token up: its cluster, or none when it is unknown, used or over.
     async fn use_join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError>;
     /// Keeps an enrolled agent, in place of an earlier one of the node.

@@ -117,6 +117,8 @@ fn upgrade_whole(lab: &Lab, masters: &[&str], workers: &[&str], options: &[&str]
     lab.deploy_web()?;
     let mut installation = Installation::ready(lab)?;
     let options = [LAB_OPTIONS, options].concat();
+    // From 1.35 there is no way to 1.37 that leaves 1.36 out.
+    installation.refused(&["plan", "lab", "--to", "1.37", "--dry-run"], "UPG0104")?;
     eprintln!("{}", installation.ok(&[&["plan", "lab", "--to", "1.36", "--dry-run"], options.as_slice()].concat())?);
     let url = format!("http://{}/", lab.service_address("web")?);
     lab.start_probe(workers[0], "whole", &url, 20)?;

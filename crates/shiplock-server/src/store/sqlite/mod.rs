@@ -232,6 +232,10 @@ impl Store for SqliteStore {
         added.map_err(|fault| fault.during("keep a join token"))
     }
 
+    async fn join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError> {
+        registry::join_token(&self.database, hash, now).await.map_err(|fault| fault.during("read a join token"))
+    }
+
     async fn use_join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError> {
         registry::use_join_token(&self.database, hash, now).await.map_err(|fault| fault.during("use a join token"))
     }

@@ -147,6 +147,16 @@ pub(super) async fn add_join_token(
     Ok(change.commit().await?)
 }
 
+pub(super) async fn join_token(database: &Database, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, Fault> {
+    let cluster: Option<String> =
+        sqlx::query_scalar("SELECT cluster FROM join_tokens WHERE hash = $1 AND expires_at > $2")
+            .bind(hash)
+            .bind(stored_time(now))
+            .fetch_optional(database.readers())
+            .await?;
+    Ok(cluster.map(ClusterName::from))
+}
+
 pub(super) async fn use_join_token(
     database: &Database,
     hash: &str,
