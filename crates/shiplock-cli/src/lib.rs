@@ -54,7 +54,7 @@ fn refuse(given: &[OsString], refusal: &clap::Error) -> Exit {
     if output::asks_for_json(given) && refusal.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let what = refusal.render().to_string();
         let what = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let problem = Problem::new(Code::BadCommandLine).with("what", what).with("command", "");
+        let problem = Problem::new(Code::BadCommandLine).with("what", what).with("command", "shiplock");
         output::print_json(&result::Refused::new(&problem));
     }
     Exit::Usage

@@ -344,7 +344,7 @@ codes! {
         fix "mend what the cause names; the file holds one line: server = \"https://HOST:PORT\"" "请按原因修正；文件只需一行：server = \"https://HOST:PORT\"" }
     UPG0806 BadCommandLine 400 {
         "the command line cannot be understood: {what}" "无法理解命令行：{what}"
-        fix "see `shiplock {command} --help`" "请查看 `shiplock {command} --help`" }
+        fix "see `{command} --help`" "请查看 `{command} --help`" }
 }
 
 impl fmt::Display for Code {

@@ -72,7 +72,7 @@ async fn the_plan(options: &UpgradeArguments, context: &Context<'_>) -> Result<P
         // The definition of the command line refuses this before.
         _ => Err(Problem::new(Code::BadCommandLine)
             .with("what", "CLUSTER --to VERSION, or --plan PLAN")
-            .with("command", "upgrade")),
+            .with("command", "shiplock upgrade")),
     }
 }
 
