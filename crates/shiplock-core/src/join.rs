@@ -61,8 +61,7 @@ impl JoinInstructions {
     pub fn script(&self, language: Language) -> String {
         let zh = language == Language::Zh;
         let (cluster, version, architecture) = (&self.cluster, self.version, &self.architecture);
-        let mut text = String::from("#!/bin/sh\n");
-        text.push_str(&if zh {
+        let head = if zh {
             format!(
                 "# 将一台新机器以 {version}（{architecture}，即控制面的版本）加入集群 {cluster}。\n\
                  # 机器上须已有 containerd 与 kubelet 服务，与其他节点一致。以 root 运行：\n\
@@ -76,17 +75,16 @@ impl JoinInstructions {
                  #   sh FILE \"JOIN\"     JOIN: what `kubeadm token create --print-join-command` prints on a master\n\
                  # Then run on it what this prints: shiplock agent join-command {cluster}\n"
             )
-        });
-        text.push_str(FUNCTIONS);
-        for file in &self.files {
-            let (location, role) = (self.location(&file.path), quoted(&file.role));
-            text.push_str(&format!("program {location} {} {role}\n", quoted(&file.sha256)));
-        }
-        for image in &self.images {
-            text.push_str(&format!("image {} {}\n", self.location(&image.path), quoted(&image.sha256)));
-        }
-        text.push_str("systemctl daemon-reload\n$join\n");
-        text
+        };
+        let program = |file: &ArtefactFile| {
+            format!("program {} {} {}\n", self.location(&file.path), quoted(&file.sha256), quoted(&file.role))
+        };
+        let image = |image: &ArtefactImage| format!("image {} {}\n", self.location(&image.path), quoted(&image.sha256));
+        let mut parts = vec!["#!/bin/sh\n".to_owned(), head, FUNCTIONS.to_owned()];
+        parts.extend(self.files.iter().map(program));
+        parts.extend(self.images.iter().map(image));
+        parts.push("systemctl daemon-reload\n$join\n".to_owned());
+        parts.concat()
     }
 
     fn location(&self, path: &str) -> String {

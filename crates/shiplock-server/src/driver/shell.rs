@@ -14,7 +14,7 @@ use shiplock_core::facts::{Facts, NodeOwner, Observed};
 use shiplock_core::id::{ClusterName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, EventRecord};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::lease::HeldLease;
@@ -143,7 +143,8 @@ impl Shell {
         let (claim_len, claim_watch) = watch::channel(self.machine.upgrade().len);
         let (claim_sender, mut claims) = watch::channel::<Option<Result<ClaimOutcome, Problem>>>(None);
         let mut watchers = JoinSet::new();
-        watchers.spawn(watch_facts(cluster.clone(), facts_sender));
+        let facts_wanted = Arc::new(Notify::new());
+        watchers.spawn(watch_facts(cluster.clone(), facts_sender, facts_wanted.clone()));
         watchers.spawn(keep_claim(
             cluster.clone(),
             self.shared.settings.installation.clone(),
@@ -208,7 +209,16 @@ impl Shell {
             if let Some(ended) = self.feed(input, &cluster, &claim_len).await {
                 return self.finish(ended, &cluster).await;
             }
+            if matches!(&*facts.borrow(), Some(Ok(facts)) if self.is_older_than_batch(facts)) {
+                facts_wanted.notify_one();
+            }
         }
+    }
+
+    /// Whether facts cannot tell how the newest batch left the cluster. The gate behind it waits for newer ones, and a
+    /// cluster in which nothing changes any more would not give any by itself.
+    fn is_older_than_batch(&self, facts: &shiplock_core::facts::ClusterFacts) -> bool {
+        self.machine.upgrade().batch_finished_at.is_some_and(|finished_at| facts.observed_at < finished_at)
     }
 
     async fn finish(&self, ended: Ended, cluster: &Arc<dyn Cluster>) -> Ended {
@@ -372,10 +382,11 @@ impl Shell {
     }
 }
 
-/// Reads the cluster's facts whenever they change.
+/// Reads the cluster's facts whenever they change, and when they are wanted.
 async fn watch_facts(
     cluster: Arc<dyn Cluster>,
     facts: watch::Sender<Option<Result<Arc<shiplock_core::facts::ClusterFacts>, Problem>>>,
+    wanted: Arc<Notify>,
 ) {
     loop {
         let read = cluster.facts().await.map(Arc::new);
@@ -386,7 +397,10 @@ async fn watch_facts(
         if failed {
             tokio::time::sleep(FAILURE_PAUSE).await;
         } else {
-            cluster.changed().await;
+            tokio::select! {
+                () = cluster.changed() => {}
+                () = wanted.notified() => {}
+            }
             // Changes come in bursts; a short pause turns a burst into one look.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
