@@ -415,12 +415,12 @@ fn outcome_of<'a>(upgrade: &'a Upgrade, step: &Step) -> Option<&'a StepOutcome> 
 }
 
 fn read_back(upgrade: &Upgrade, node: &NodePlan) -> Vec<String> {
-    let outcomes = node.steps.iter().filter_map(|step| outcome_of(upgrade, step));
-    let verified = outcomes.filter_map(|outcome| match outcome {
+    let mut outcomes = node.steps.iter().rev().filter_map(|step| outcome_of(upgrade, step));
+    let verified = outcomes.find_map(|outcome| match outcome {
         StepOutcome::Verified { components } => Some(components.clone()),
         _ => None,
     });
-    verified.last().unwrap_or_default()
+    verified.unwrap_or_default()
 }
 
 impl StageView {
