@@ -111,7 +111,8 @@ fn examine<'a>(
             return Err(refused(input, why));
         }
         EtcdFacts::Stacked { cluster: Observed::Unknown { problem, .. } } => {
-            return Err(refused(input, format!("etcd on master {name} does not answer")).because(problem));
+            let named = problem.clone().with("node", name);
+            return Err(refused(input, format!("etcd on master {name} does not answer")).because(&named));
         }
         EtcdFacts::Stacked { cluster: Observed::Known(etcd) } => etcd,
     };
