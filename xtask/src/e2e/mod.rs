@@ -187,7 +187,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "demo",
         promise: "the demo is up at once, kubectl works on its clusters, every control is real, and nothing is left",
-        in_gate: true,
+        in_gate: false,
         run: demo::run,
     },
     Scenario {
