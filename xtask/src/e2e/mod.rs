@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: Shiplock against real clusters of the [lab](crate::lab).
+//! `cargo xtask e2e`: Shiplock against real clusters of the [lab].
 //!
 //! Each scenario boots its own cluster, shows one promise of the product and leaves nothing behind. What it claims it
 //! measures from outside: by the API server, by units and processes on the nodes, by an application that is asked all
