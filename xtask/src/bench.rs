@@ -19,47 +19,51 @@ use crate::lab::{self, Lab};
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to measure
-    #[arg(value_enum)]
+    #[command(subcommand)]
     what: What,
     /// How often, alternating between the rivals
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, global = true)]
     runs: u32,
-    /// The masters of the cluster
-    #[arg(long, default_value_t = 1)]
-    masters: u8,
-    /// The workers of the cluster
-    #[arg(long, default_value_t = 3)]
-    workers: u8,
-    /// The running upgrades in the store of a server that is started again
-    #[arg(long, default_value_t = 1000)]
-    upgrades: usize,
-    /// How long something is left idle before it is measured, in seconds
-    #[arg(long, default_value_t = 600)]
-    idle_seconds: u64,
-    /// One rival of `whole` alone, where both together take too long
-    #[arg(long, value_enum)]
-    only: Option<Rival>,
-    /// The lab to use
-    #[arg(long, default_value_t = 0, env = "SHIPLOCK_LAB_ID")]
+    /// The lab to use, where one is needed
+    #[arg(long, default_value_t = 0, env = "SHIPLOCK_LAB_ID", global = true)]
     id: u8,
-    #[command(flatten)]
-    precheck: crate::bench_precheck::PrecheckArguments,
 }
 
 /// What to measure.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Debug, clap::Subcommand)]
 enum What {
     /// The pool stage: Shiplock against a shell script of the documented steps
-    Pools,
+    Pools {
+        /// The workers of the cluster
+        #[arg(long, default_value_t = 3)]
+        workers: u8,
+    },
     /// A whole cluster: Shiplock against a shell script of the documented steps
-    Whole,
+    Whole {
+        /// The masters of the cluster
+        #[arg(long, default_value_t = 1)]
+        masters: u8,
+        /// The workers of the cluster
+        #[arg(long, default_value_t = 2)]
+        workers: u8,
+        /// One rival alone, where both together take too long
+        #[arg(long, value_enum)]
+        only: Option<Rival>,
+    },
     /// Memory and processor time of an idle agent and an idle server
-    Idle,
+    Idle {
+        /// How long both are left idle before they are measured, in seconds
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
     /// A server that is started again with many running upgrades in its store; needs no lab
-    Restart,
+    Restart {
+        /// The running upgrades in the store
+        #[arg(long, default_value_t = 1000)]
+        upgrades: usize,
+    },
     /// What the pre-check finds of what is there, and how fast it is on files; needs no cluster
-    Precheck,
+    Precheck(crate::bench_precheck::PrecheckArguments),
 }
 
 /// Who is measured.
@@ -73,17 +77,24 @@ enum Rival {
 
 /// Runs one benchmark.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let measure = match arguments.what {
-        What::Pools => pools,
-        What::Whole => whole,
-        What::Idle => idle,
-        What::Restart => return restart::run(arguments.runs, arguments.upgrades),
-        What::Precheck => return crate::bench_precheck::run(&arguments.precheck, arguments.runs),
-    };
+    let runs = arguments.runs;
+    match &arguments.what {
+        What::Pools { workers } => on_lab(arguments.id, |lab| pools(lab, runs, *workers)),
+        What::Whole { masters, workers, only } => {
+            on_lab(arguments.id, |lab| whole(lab, runs, *masters, *workers, *only))
+        }
+        What::Idle { seconds } => on_lab(arguments.id, |lab| idle(lab, *seconds)),
+        What::Restart { upgrades } => restart::run(runs, *upgrades),
+        What::Precheck(precheck) => crate::bench_precheck::run(precheck, runs),
+    }
+}
+
+/// Measures on a lab, and leaves nothing of it.
+fn on_lab(id: u8, measure: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     lab::build_where_missing()?;
-    let lab = Lab::open(arguments.id)?;
+    let lab = Lab::open(id)?;
     let custody = Custody::begin(&lab)?;
-    let result = measure(&lab, arguments);
+    let result = measure(&lab);
     let cleaned = custody::clean(&lab);
     custody.end();
     result.and(cleaned)
@@ -91,56 +102,60 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 const BOUND: Duration = Duration::from_secs(1800);
 
-fn pools(lab: &Lab, arguments: &Arguments) -> Result<()> {
+fn pools(lab: &Lab, runs: u32, workers: u8) -> Result<()> {
     let programs = Programs::released()?;
-    let workers: Vec<String> = (1..=arguments.workers).map(|index| format!("w{index}")).collect();
-    let names: Vec<&str> = workers.iter().map(String::as_str).collect();
-    for run in 1..=arguments.runs {
-        mixed_cluster(lab, arguments.workers, &[])?;
+    let named = named('w', workers);
+    let names: Vec<&str> = named.iter().map(String::as_str).collect();
+    for run in 1..=runs {
+        mixed_cluster(lab, workers, &[])?;
         lab.deploy_web()?;
         let script = script::upgrade_workers(lab, &names)?;
         workers_are_upgraded(lab, &names)?;
         lab.down()?;
 
-        mixed_cluster(lab, arguments.workers, &[])?;
+        mixed_cluster(lab, workers, &[])?;
         lab.deploy_web()?;
         let installation = Installation::ready_with(lab, programs.clone())?;
         let (id, shiplock) = timed_upgrade(&installation, &["--node-pools-only"])?;
         workers_are_upgraded(lab, &names)?;
-        show(run, &format!("{} workers", arguments.workers), Some(script), shiplock, &installation, &id)?;
+        show(run, &format!("{workers} workers"), Some(script), shiplock, &installation, &id)?;
         drop(installation);
         lab.down()?;
     }
     Ok(())
 }
 
-fn whole(lab: &Lab, arguments: &Arguments) -> Result<()> {
+/// The nodes of a lab: `w1`, `w2` and so on.
+fn named(letter: char, count: u8) -> Vec<String> {
+    (1..=count).map(|index| format!("{letter}{index}")).collect()
+}
+
+fn whole(lab: &Lab, runs: u32, masters: u8, workers: u8, only: Option<Rival>) -> Result<()> {
     let programs = Programs::released()?;
-    let named = |letter: char, count: u8| (1..=count).map(|index| format!("{letter}{index}")).collect::<Vec<_>>();
-    let (masters, workers) = (named('m', arguments.masters), named('w', arguments.workers));
-    let masters: Vec<&str> = masters.iter().map(String::as_str).collect();
-    let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
-    for run in 1..=arguments.runs {
+    let (masters_named, workers_named) = (named('m', masters), named('w', workers));
+    let master_names: Vec<&str> = masters_named.iter().map(String::as_str).collect();
+    let worker_names: Vec<&str> = workers_named.iter().map(String::as_str).collect();
+    for run in 1..=runs {
         let mut script = None;
-        if arguments.only != Some(Rival::Shiplock) {
-            old_cluster(lab, arguments.masters, arguments.workers)?;
+        if only != Some(Rival::Shiplock) {
+            old_cluster(lab, masters, workers)?;
             lab.deploy_web()?;
-            let took = script::upgrade_whole(lab, &masters, &workers)?;
+            let took = script::upgrade_whole(lab, &master_names, &worker_names)?;
             println!("run {run}: script {:.1} s", took.as_secs_f64());
             script = Some(took);
             lab.down()?;
         }
-        if arguments.only == Some(Rival::Script) {
+        if only == Some(Rival::Script) {
             continue;
         }
 
-        old_cluster(lab, arguments.masters, arguments.workers)?;
+        old_cluster(lab, masters, workers)?;
         lab.deploy_web()?;
         let installation = Installation::ready_with(lab, programs.clone())?;
-        let sampler = Sampler::start(lab, &masters)?;
+        let sampler = Sampler::start(lab, &master_names)?;
         let (id, shiplock) = timed_upgrade(&installation, &only_master())?;
-        components_are_upgraded(lab, &masters)?;
-        let what = format!("{} masters and {} workers", arguments.masters, arguments.workers);
+        components_are_upgraded(lab, &master_names)?;
+        let what = format!("{masters} masters and {workers} workers");
         show(run, &what, script, shiplock, &installation, &id)?;
         println!("masters away for {:?} ms", interruptions(&installation.events(&id)?));
         println!("{:?}", sampler.stop()?);
@@ -237,7 +252,7 @@ fn chain(mut spans: Vec<Span>, end: f64) -> Vec<Span> {
     chain
 }
 
-fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {
+fn idle(lab: &Lab, seconds: u64) -> Result<()> {
     let programs = Programs::released()?;
     let stripped = std::fs::metadata(programs.agent())?.len();
     mixed_cluster(lab, 1, &[])?;
@@ -248,7 +263,6 @@ fn idle(lab: &Lab, arguments: &Arguments) -> Result<()> {
         Ok(Usage { cpu_seconds: processor_seconds(&text("stat")?)?, ..Usage::of(&text("status")?)? })
     };
     let (agent_before, server_before) = (agent(lab)?, server()?);
-    let seconds = arguments.idle_seconds;
     std::thread::sleep(Duration::from_secs(seconds));
     let (agent_after, server_after) = (agent(lab)?, server()?);
     #[expect(clippy::cast_precision_loss, reason = "small numbers for people")]

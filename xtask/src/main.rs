@@ -49,3 +49,13 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_task_can_be_parsed() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -12,13 +12,15 @@ mod speed;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// PrecheckArguments of `cargo xtask bench precheck`.
+use crate::e2e::installation::Programs;
+
+/// Arguments of `cargo xtask bench precheck`.
 #[derive(Debug, clap::Args)]
 pub struct PrecheckArguments {
-    /// Of the pre-check, measure only this
+    /// Measure only this
     #[arg(long, value_enum)]
     only: Option<What>,
     /// The `shiplock` whose pre-check is measured; without it the release build, which is made first
@@ -49,11 +51,7 @@ enum What {
 pub fn run(arguments: &PrecheckArguments, runs: u32) -> Result<()> {
     let shiplock = match &arguments.shiplock {
         Some(path) => path.clone(),
-        None => {
-            let status = crate::ci::cargo_command().args(["build", "--release", "-p", "shiplock-cli"]).status()?;
-            ensure!(status.success(), "the release build failed");
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/shiplock")
-        }
+        None => Programs::released()?.shiplock().to_owned(),
     };
     let folder = std::env::temp_dir().join(format!("shiplock-precheck-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
