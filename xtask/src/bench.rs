@@ -310,14 +310,9 @@ impl Usage {
 /// The agent of the first worker. Its processor time is that of its unit, counted by the kernel in nanoseconds, so that
 /// neither the load of others nor the length of a tick matters.
 fn agent(lab: &Lab) -> Result<Usage> {
-    let property = |name: &str| -> Result<String> {
-        let value = lab.exec_text("w1", &["systemctl", "show", "shiplock-agent", "-p", name, "--value"])?;
-        Ok(value.trim().to_owned())
-    };
-    let status = lab.exec_text("w1", &["cat", &format!("/proc/{}/status", property("MainPID")?)])?;
-    let used = property("CPUUsageNSec")?;
-    let nanoseconds: u64 = used.parse().with_context(|| format!("the processor time of the agent's unit: {used}"))?;
-    Ok(Usage { cpu_seconds: Duration::from_nanos(nanoseconds).as_secs_f64(), ..Usage::of(&status)? })
+    let pid = lab.exec_text("w1", &["systemctl", "show", "shiplock-agent", "-p", "MainPID", "--value"])?;
+    let text = |name: &str| lab.exec_text("w1", &["cat", &format!("/proc/{}/{name}", pid.trim())]);
+    Ok(Usage { cpu_seconds: processor_seconds(&text("stat")?)?, ..Usage::of(&text("status")?)? })
 }
 
 /// The processor time of a process from `/proc/PID/stat`, in ticks of 10 ms.

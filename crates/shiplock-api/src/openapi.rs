@@ -12,7 +12,7 @@ use shiplock_core::upgrade::EventRecord;
 use crate::operation::{Operation, ROOT};
 use crate::rest::{
     AgentView, BackupView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ProblemBody,
-    RollbackCreate, ServerView, UpgradeChange, UpgradeCreate, UpgradeView,
+    RollbackCreate, ServerView, UpgradeChange, UpgradeCreate, UpgradeView, VersionView,
 };
 
 /// Where components lie in the document, as a JSON pointer.
@@ -139,6 +139,7 @@ impl Schemas {
         };
         let mut responses = match operation {
             Operation::ShowServer => json!({ "200": good("The server.", self.answer::<ServerView>()) }),
+            Operation::ListVersions => json!({ "200": good("All minors.", self.answer::<Page<VersionView>>()) }),
             Operation::ListClusters => json!({ "200": good("All clusters.", self.answer::<Page<ClusterView>>()) }),
             Operation::AddCluster => json!({ "201": good("It is registered.", self.answer::<ClusterView>()) }),
             Operation::ShowCluster => json!({ "200": good("The cluster.", self.answer::<ClusterView>()) }),

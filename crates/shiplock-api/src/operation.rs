@@ -55,6 +55,7 @@ macro_rules! operations {
 
 operations! {
     ShowServer "showServer" Get "/server" "Tells what the server says of itself."
+    ListVersions "listVersions" Get "/versions" "Lists the versions of the catalogue, newest first, and which may follow which."
     ListClusters "listClusters" Get "/clusters" "Lists the registered clusters."
     AddCluster "addCluster" Post "/clusters" "Registers a cluster, after it was reached and its identity read."
     ShowCluster "showCluster" Get "/clusters/{name}" "Shows a cluster as it is now."

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use shiplock_core::catalogue::{Catalogue, Release};
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{Actor, ClusterName, ClusterUid, NodeName, PlanId, PoolName, UpgradeId};
 use shiplock_core::language::Language;
@@ -9,7 +10,7 @@ use shiplock_core::plan::{NodePlan, Plan, PlanRequest};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Step;
 use shiplock_core::upgrade::{Batch, EventRecord, NodeProgress, State, StepOutcome, StepStatus, Upgrade, WaitingOn};
-use shiplock_core::version::KubernetesVersion;
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
 use crate::agent::EtcdSnapshot;
 
@@ -67,6 +68,52 @@ pub struct ServerView {
     pub holder: String,
     /// The URL under which agents reach the gateway.
     pub agent_url: String,
+}
+
+/// A minor version of the catalogue: `GET /api/v1/versions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VersionView {
+    /// The minor.
+    pub minor: MinorVersion,
+    /// Its newest known patch.
+    pub newest: KubernetesVersion,
+    /// Whether new clusters are best made with it: it is one of the newest three.
+    pub creatable: bool,
+    /// The day of its first release, as `2026-04-22`.
+    pub released: Option<String>,
+    /// The last day of its support, as `2027-06-28`.
+    pub end_of_support: Option<String>,
+    /// The minors that a cluster of this minor may go to; a newer patch is always allowed.
+    pub upgrades_to: Vec<MinorVersion>,
+    /// The etcd that goes with it.
+    pub etcd: String,
+    /// The CoreDNS that goes with it.
+    pub coredns: String,
+    /// The pause image that goes with it.
+    pub pause: String,
+}
+
+impl VersionView {
+    /// All minors of a catalogue, newest first.
+    pub fn of_catalogue(catalogue: &Catalogue) -> Vec<Self> {
+        let creatable: Vec<_> = catalogue.creatable().collect();
+        let view = |release: &Release| Self {
+            minor: release.minor,
+            newest: KubernetesVersion {
+                release: release.minor,
+                patch: release.patches.last().copied().unwrap_or_default(),
+            },
+            creatable: creatable.contains(&release.minor),
+            released: release.released.map(|day| day.to_string()),
+            end_of_support: release.end_of_support.map(|day| day.to_string()),
+            upgrades_to: release.upgrades_to.clone(),
+            etcd: release.components.etcd.clone(),
+            coredns: release.components.coredns.clone(),
+            pause: release.components.pause.clone(),
+        };
+        catalogue.releases.iter().rev().map(view).collect()
+    }
 }
 
 /// Registers a cluster: `POST /api/v1/clusters`.

@@ -53,6 +53,7 @@ impl Exit {
             | Code::ConfirmationDiffers
             | Code::ConfigurationUnreadable
             | Code::NoActiveUpgrade
+            | Code::NoLogs
             | Code::SeveralActiveUpgrades => Self::Usage,
             _ => Self::Failed,
         }

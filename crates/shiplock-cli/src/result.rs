@@ -1,8 +1,11 @@
 //! What commands print with `-o json`: one object, its schema named, its keys nouns. Changed by addition only.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use shiplock_api::rest::{AgentView, BackupView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView};
-use shiplock_core::id::{ClusterName, UpgradeId};
+use shiplock_api::rest::{
+    AgentView, BackupView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView, VersionView,
+};
+use shiplock_core::id::{ClusterName, NodeName, UpgradeId};
 use shiplock_core::join::JoinInstructions;
 use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
@@ -35,6 +38,8 @@ macro_rules! results {
 }
 
 results! {
+    /// `catalogue`.
+    Catalogue { versions: Vec<VersionView> }
     /// `cluster list`.
     Clusters { clusters: Vec<ClusterView> }
     /// `cluster add`, `cluster show`.
@@ -59,6 +64,8 @@ results! {
     Upgrades { upgrades: Vec<UpgradeView>, unreadable: Vec<UnreadableUpgrade> }
     /// `upgrades show --events`.
     UpgradeWithEvents { upgrade: UpgradeView, events: Vec<EventRecord> }
+    /// `upgrades logs`: what a node logged, its newest lines, and when they were collected.
+    Logs { upgrade: UpgradeId, node: NodeName, at: Timestamp, text: String }
     /// One event of a feed.
     Event { event: EventRecord }
     /// `backup list`.
@@ -137,6 +144,7 @@ mod tests {
     fn the_result_of_every_command_is_one_object_with_a_schema_that_reads_back() {
         let cluster = || sample::clusters().remove(0);
         let upgrade = sample::upgrade_running;
+        survives(Catalogue { versions: sample::versions() });
         survives(Clusters { clusters: sample::clusters() });
         survives(Cluster { cluster: cluster() });
         survives(Removed { removed: "prod".into() });

@@ -95,6 +95,9 @@ impl VersionRequest {
     }
 }
 
+/// As many minors as upstream patches at a time: <https://kubernetes.io/releases/>.
+const CREATABLE_MINORS: usize = 3;
+
 impl Catalogue {
     /// The catalogue that is compiled in.
     ///
@@ -124,6 +127,11 @@ impl Catalogue {
     /// The release of a minor.
     pub fn release(&self, minor: MinorVersion) -> Option<&Release> {
         self.releases.iter().find(|release| release.minor == minor)
+    }
+
+    /// The minors that a new cluster is best made with: the newest ones, newest first. Older ones can be upgraded still.
+    pub fn creatable(&self) -> impl Iterator<Item = MinorVersion> {
+        self.releases.iter().rev().take(CREATABLE_MINORS).map(|release| release.minor)
     }
 
     /// Turns a request into a version of the catalogue. `at_least` bounds the choice of a newest patch from below,

@@ -345,6 +345,9 @@ codes! {
     UPG0806 BadCommandLine 400 {
         "the command line cannot be understood: {what}" "无法理解命令行：{what}"
         fix "see `{command} --help`" "请查看 `{command} --help`" }
+    UPG0807 NoLogs 404 {
+        "upgrade {upgrade} has not collected the logs of this node; nodes with logs: {nodes}" "升级 {upgrade} 没有收集该节点的日志；有日志的节点：{nodes}"
+        fix "name one of these nodes; logs are collected when a step on a node fails for good" "请指明其中一个节点；仅当节点上的步骤最终失败时才收集日志" }
 }
 
 impl fmt::Display for Code {

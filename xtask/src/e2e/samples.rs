@@ -26,8 +26,9 @@ pub(crate) struct ControlPlaneSamples {
     pub(crate) api_failed: u32,
     /// The longest time without an answer of the API.
     pub(crate) api_longest_gap: Duration,
-    /// When the API began not to answer, and for how many samples; at most so many as samples failed.
-    pub(crate) api_outages: Vec<(String, u32)>,
+    /// When the API began not to answer, for how many samples, and what was said to the first of them; at most so many
+    /// as samples failed.
+    pub(crate) api_outages: Vec<(String, u32, String)>,
     /// The most API servers that took no connection at the same time.
     pub(crate) api_servers_away_max: usize,
     /// The most etcd members that took no connection at the same time.
@@ -67,16 +68,19 @@ impl Sampler {
                 found.samples += 1;
                 found.api_servers_away_max = found.api_servers_away_max.max(away(&api_servers));
                 found.etcd_members_away_max = found.etcd_members_away_max.max(away(&members));
-                if is_ready(&api) {
-                    answered_at = Instant::now();
-                    answered = true;
-                } else {
-                    found.api_failed += 1;
-                    match found.api_outages.last_mut().filter(|_| !answered) {
-                        Some((_, samples)) => *samples += 1,
-                        None => found.api_outages.push((jiff::Timestamp::now().to_string(), 1)),
+                match is_ready(&api) {
+                    Ok(()) => {
+                        answered_at = Instant::now();
+                        answered = true;
                     }
-                    answered = false;
+                    Err(said) => {
+                        found.api_failed += 1;
+                        match found.api_outages.last_mut().filter(|_| !answered) {
+                            Some((_, samples, _)) => *samples += 1,
+                            None => found.api_outages.push((jiff::Timestamp::now().to_string(), 1, said)),
+                        }
+                        answered = false;
+                    }
                 }
                 found.api_longest_gap = found.api_longest_gap.max(answered_at.elapsed());
                 std::thread::sleep(PERIOD.saturating_sub(begun.elapsed()));
@@ -100,11 +104,16 @@ impl Drop for Sampler {
     }
 }
 
-/// `/readyz` is open to everybody, see <https://kubernetes.io/docs/reference/using-api/health-checks/>.
-fn is_ready(url: &str) -> bool {
+/// `/readyz` is open to everybody, see <https://kubernetes.io/docs/reference/using-api/health-checks/>. The error is what
+/// curl makes of it.
+fn is_ready(url: &str) -> Result<(), String> {
     let asked = Command::new("curl")
-        .args(["--silent", "--insecure", "--fail", "--max-time", "1", "--output", "/dev/null", url])
+        .args(["--silent", "--show-error", "--insecure", "--fail", "--max-time", "1", "--output", "/dev/null", url])
         .stdin(Stdio::null())
-        .status();
-    asked.is_ok_and(|status| status.success())
+        .output();
+    match asked {
+        Ok(answer) if answer.status.success() => Ok(()),
+        Ok(answer) => Err(String::from_utf8_lossy(&answer.stderr).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -183,12 +183,13 @@ impl Balancer<'_> {
         Recorded::read(&self.folder.join("haproxy.pid"), &self.folder.join("haproxy.cfg").to_string_lossy())
     }
 
-    /// Starts it for these masters.
+    /// Starts it for these masters. A connection that a master refuses goes to another one, as kubeadm's guide to a
+    /// highly available API has it (<https://github.com/kubernetes/kubeadm/blob/main/docs/ha-considerations.md>).
     pub(crate) fn start(&self, masters: &[String]) -> Result<()> {
         self.stop();
         let mut text = format!(
             "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 10m\n  \
-             timeout server 10m\nfrontend api\n  bind {}:{API_PORT}\n  default_backend masters\nbackend masters\n  \
+             timeout server 10m\n  option redispatch\n  retries 1\nfrontend api\n  bind {}:{API_PORT}\n  default_backend masters\nbackend masters\n  \
              option httpchk GET /readyz\n  http-check expect status 200\n",
             self.network.gateway()
         );

@@ -26,7 +26,7 @@ pub use self::endpoint::Endpoint;
 pub use self::feed::{EventFeed, FeedOptions};
 use crate::rest::{
     AgentView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, RollbackCreate,
-    ServerView, UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView,
+    ServerView, UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView, VersionView,
 };
 
 /// How long the connect may take.
@@ -131,6 +131,11 @@ impl Client {
     /// `GET /api/v1/server`.
     pub async fn server(&self) -> Result<ServerView, Problem> {
         self.get(&["server"], ANSWER_WITHIN).await
+    }
+
+    /// `GET /api/v1/versions`.
+    pub async fn versions(&self) -> Result<Vec<VersionView>, Problem> {
+        self.get::<Page<VersionView>>(&["versions"], ANSWER_WITHIN).await.map(|page| page.items)
     }
 
     /// Registers a cluster.

@@ -186,6 +186,8 @@ Examples:
         /// The code or check; all are listed without one.
         code: Option<String>,
     },
+    /// List the Kubernetes versions that the server knows: end of support, what goes with them, which follows which.
+    Catalogue,
     /// Show the versions of this command and of the server.
     Version,
     /// Print a completion script.
@@ -301,6 +303,15 @@ pub enum UpgradesCommand {
         /// Show its events too.
         #[arg(long)]
         events: bool,
+    },
+    /// Print what kubelet and containerd of a node logged when a step failed there.
+    Logs {
+        /// The upgrade.
+        #[arg(value_name = "UPGRADE")]
+        upgrade: String,
+        /// The node; may be left out where logs of exactly one were collected.
+        #[arg(value_name = "NODE")]
+        node: Option<String>,
     },
 }
 

@@ -1,4 +1,4 @@
-//! `explain`, `version` and `completions`: what this command knows by itself.
+//! `explain`, `catalogue`, `version` and `completions`: what this command knows by itself.
 
 use clap::CommandFactory as _;
 use shiplock_core::language::Language;
@@ -9,7 +9,7 @@ use crate::arguments::Arguments;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::pages;
-use crate::render::{Style, table};
+use crate::render::{self, Style, table};
 use crate::result;
 
 /// Shows the page of a code or of a check, or lists all of both.
@@ -53,6 +53,15 @@ pub(super) fn explain(code: Option<&str>, output: &Output) -> Result<Exit, Probl
         page: page.to_owned(),
     };
     output.result(explained, |style| pages::for_terminal(page, output.reading_width(), style));
+    Ok(Exit::Done)
+}
+
+/// Lists the versions of the server's catalogue.
+pub(super) async fn catalogue(context: &Context<'_>) -> Result<Exit, Problem> {
+    let versions = context.client.versions().await?;
+    context
+        .output
+        .result(result::Catalogue { versions: versions.clone() }, |style| render::catalogue::list(&versions, style));
     Ok(Exit::Done)
 }
 

@@ -53,6 +53,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Upgrades(command) => upgrades::run(command, &context()?).await,
         Command::Backup(command) => backup::run(command, &context()?).await,
         Command::Explain { code } => explain::explain(code.as_deref(), output),
+        Command::Catalogue => explain::catalogue(&context()?).await,
         Command::Version => explain::version(&context()?).await,
         Command::Completions { shell } => Ok(explain::completions(shell, output)),
     }

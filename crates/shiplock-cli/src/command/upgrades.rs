@@ -1,10 +1,13 @@
 //! `upgrades list` and `upgrades show`, and which upgrade is meant where none is named.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use shiplock_api::client::UpgradeQuery;
 use shiplock_api::rest::UpgradePage;
-use shiplock_core::id::UpgradeId;
+use shiplock_core::id::{NodeName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::upgrade::Event;
+use shiplock_core::upgrade::{Event, StepOutcome};
 
 use super::Context;
 use crate::arguments::{Format, UpgradesCommand};
@@ -56,8 +59,40 @@ pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Resu
             let id = meant(context, upgrade.as_deref()).await?;
             show(&id, events, context).await?;
         }
+        UpgradesCommand::Logs { upgrade, node } => logs(&upgrade.into(), node.map(Into::into), context).await?,
     }
     Ok(Exit::Done)
+}
+
+/// The newest logs of a node that the upgrade collected.
+async fn logs(id: &UpgradeId, wanted: Option<NodeName>, context: &Context<'_>) -> Result<(), Problem> {
+    let events = context.client.all_events(id, 0).await?;
+    let plan = events.iter().find_map(|record| match &record.event {
+        Event::Planned { plan, .. } => Some(plan.as_ref()),
+        _ => None,
+    });
+    let collected: BTreeMap<&NodeName, (Timestamp, &String)> = events
+        .iter()
+        .filter_map(|record| match &record.event {
+            Event::StepSucceeded { step, outcome: StepOutcome::Logs { text }, .. } => {
+                Some((plan?.step(*step)?.target.node()?, (record.at, text)))
+            }
+            _ => None,
+        })
+        .collect();
+    let found = match &wanted {
+        Some(node) => collected.get_key_value(node),
+        None => collected.first_key_value().filter(|_| collected.len() == 1),
+    };
+    let (node, (at, text)) = found.ok_or_else(|| {
+        let names: Vec<&str> = collected.keys().map(|node| node.as_str()).collect();
+        let none = context.output.pick("none", "无");
+        let names = if names.is_empty() { none.to_owned() } else { names.join(", ") };
+        Problem::new(Code::NoLogs).with("upgrade", id).with("nodes", names)
+    })?;
+    let found = result::Logs { upgrade: id.clone(), node: (*node).clone(), at: *at, text: (*text).clone() };
+    context.output.result(found, |_| format!("{}\n", text.trim_end()));
+    Ok(())
 }
 
 async fn show(id: &UpgradeId, with_events: bool, context: &Context<'_>) -> Result<(), Problem> {

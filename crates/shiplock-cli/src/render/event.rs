@@ -320,7 +320,12 @@ impl Teller<'_> {
             }
             StepOutcome::Logs { text } => {
                 let lines = text.lines().count();
-                if zh { format!("已收集日志 {lines} 行") } else { format!("{lines} lines of logs collected") }
+                let last = text.lines().last().unwrap_or_default();
+                if zh {
+                    format!("已收集日志 {lines} 行，最后一行：{last}")
+                } else {
+                    format!("{lines} lines of logs collected, the last one: {last}")
+                }
             }
             StepOutcome::DrainSkipped { blockers } => {
                 let blockers = blockers.join(self.language.pick(", ", "、"));

@@ -3,6 +3,7 @@
 //! Everything here comes from codes, kinds and parameters. It must never read meaning out of a sentence.
 
 pub mod backup;
+pub mod catalogue;
 pub mod check;
 pub mod cluster;
 pub mod consequence;

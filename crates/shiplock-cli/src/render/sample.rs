@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use shiplock_api::agent::EtcdSnapshot;
 use shiplock_api::rest::{
-    AgentView, BackupView, ClusterView, JoinToken, NodeView, PoolView, UnreadableUpgrade, UpgradeView,
+    AgentView, BackupView, ClusterView, JoinToken, NodeView, PoolView, UnreadableUpgrade, UpgradeView, VersionView,
 };
+use shiplock_core::catalogue::Catalogue;
 use shiplock_core::check::{CheckReport, CheckResult, Finding};
 use shiplock_core::facts::{ComponentFacts, InstallMethod, MachineFacts, Observed};
 use shiplock_core::id::{Actor, Epoch, StepNumber};
@@ -91,6 +92,7 @@ pub fn rollback_plan() -> Plan {
             target: Target::Node(node.into()),
             timeout_seconds: 600,
         }],
+        evidence: None,
     });
     let mut plan = plan();
     plan.mode = Mode::Rollback;
@@ -146,6 +148,7 @@ pub fn plan() -> Plan {
         cordoned_before: index == 4,
         drain: if index == 3 { DrainDecision::SkippedNowhereToGo } else { DrainDecision::Drain },
         steps: steps(node, first_step(index)),
+        evidence: None,
     });
     let prefetch = NODES.iter().enumerate().map(|(index, node)| Step {
         number: StepNumber(2 + u32::try_from(index).unwrap()),
@@ -467,6 +470,11 @@ fn node(name: &str, ready: bool, cordoned: bool) -> NodeView {
         cordoned,
         agent: ready,
     }
+}
+
+/// The shipped catalogue.
+pub fn versions() -> Vec<VersionView> {
+    VersionView::of_catalogue(&Catalogue::shipped())
 }
 
 /// A cluster that can be read, and one that cannot.

@@ -76,8 +76,14 @@ impl Drop for Demo {
 }
 
 #[test]
-fn a_newcomer_finds_three_clusters_as_promised_upgrades_one_and_controls_another() {
-    let demo = Demo::start(&["--speed", "200", "--seed", "3"]);
+fn a_newcomer_finds_three_clusters_as_promised_and_pauses_and_continues_the_upgrade_that_is_under_way() {
+    // Slow enough that the upgrade cannot have ended before it is paused, on however busy a machine.
+    let demo = Demo::start(&["--speed", "10", "--seed", "3"]);
+    let underway = demo.cluster("underway")["upgrade"].as_str().unwrap().to_owned();
+    // Before it runs there is nothing to pause.
+    demo.until(&underway, |upgrade| upgrade["state"] == "running");
+    let asked = demo.shiplock(&format!("pause {underway}"));
+    assert_eq!(asked["upgrade"]["id"], underway.as_str(), "{asked:#}");
     let listed = demo.shiplock("cluster list");
     let versions: Vec<&str> =
         listed["clusters"].as_array().unwrap().iter().map(|cluster| cluster["version"].as_str().unwrap()).collect();
@@ -89,12 +95,16 @@ fn a_newcomer_finds_three_clusters_as_promised_upgrades_one_and_controls_another
         blocked["findings"].as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap()).collect();
     assert_eq!(checks, ["CP-003", "CP-008"], "{blocked:#}");
 
-    let underway = demo.cluster("underway")["upgrade"].as_str().unwrap().to_owned();
-    demo.shiplock(&format!("pause {underway}"));
     let paused = demo.until(&underway, |upgrade| upgrade["state"] == "paused");
     assert!(paused["nodes_done"].as_u64() < paused["nodes_total"].as_u64(), "{paused:#}");
     demo.shiplock(&format!("continue {underway}"));
+    demo.until(&underway, |upgrade| upgrade["nodes_done"].as_u64() > paused["nodes_done"].as_u64());
+    assert_eq!(demo.stop(), Vec::<PathBuf>::new());
+}
 
+#[test]
+fn the_ready_cluster_is_upgraded_at_the_speed_that_was_asked_for_and_the_one_under_way_ends() {
+    let demo = Demo::start(&["--speed", "200", "--seed", "3"]);
     let ready = demo.shiplock("upgrade bakery --to 1.36 --yes");
     assert_eq!(ready["upgrade"]["state"], "succeeded", "{ready:#}");
     // Versions of API servers are read again twice a minute.
@@ -104,6 +114,7 @@ fn a_newcomer_finds_three_clusters_as_promised_upgrades_one_and_controls_another
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(demo.shiplock("backup list bakery")["backups"].as_array().unwrap().len(), 1);
+    let underway = demo.cluster("underway")["upgrade"].as_str().unwrap().to_owned();
     demo.until(&underway, |upgrade| upgrade["state"] == "succeeded");
     assert_eq!(demo.stop(), Vec::<PathBuf>::new());
 }

@@ -468,6 +468,7 @@ impl Builder<'_> {
             cordoned_before: node.unschedulable && node.owner.is_none(),
             drain,
             steps,
+            evidence: None,
         })
     }
 }

@@ -123,6 +123,7 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
         notes,
         measured: input.measured.ranges(),
     };
+    plan.provide_evidence();
     plan.hash = plan.content_hash();
     Ok(plan)
 }
@@ -434,6 +435,7 @@ impl Builder<'_> {
             cordoned_before: node.unschedulable && node.owner.is_none(),
             drain,
             steps,
+            evidence: None,
         })
     }
 

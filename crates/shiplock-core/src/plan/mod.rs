@@ -27,7 +27,7 @@ use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
 use crate::problem::{Code, Problem};
-use crate::step::{Action, ControlPlaneMethod, OnDrainTimeout, Step};
+use crate::step::{Action, ControlPlaneMethod, OnDrainTimeout, Step, Target};
 use crate::version::{KubernetesVersion, MinorVersion};
 
 /// A plan.
@@ -187,6 +187,10 @@ pub struct NodePlan {
     pub drain: DrainDecision,
     /// The steps in order. The last one gives the node back.
     pub steps: Vec<Step>,
+    /// What is done only where one of the steps failed for good: the logs of the node are collected, as evidence. None
+    /// in plans of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Step>,
 }
 
 /// Whether a node is drained.
@@ -474,15 +478,35 @@ pub struct PlanRequest {
     pub options: PlanOptions,
 }
 
+/// Evidence is soon there or not at all.
+const EVIDENCE_TIMEOUT_SECONDS: u32 = 60;
+
 impl Plan {
-    /// Every step in order of number.
+    /// Every step, those of a failure too.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.stages.iter().flat_map(|stage| stage.steps.iter().chain(stage.nodes.iter().flat_map(|node| &node.steps)))
+        self.stages.iter().flat_map(|stage| {
+            let of_nodes = stage.nodes.iter().flat_map(|node| node.steps.iter().chain(&node.evidence));
+            stage.steps.iter().chain(of_nodes)
+        })
     }
 
     /// The step with a number.
     pub fn step(&self, number: StepNumber) -> Option<&Step> {
         self.steps().find(|step| step.number == number)
+    }
+
+    /// Gives each node the step that collects its logs where another one fails, numbered behind all others.
+    pub(crate) fn provide_evidence(&mut self) {
+        let last = self.steps().map(|step| step.number.0).max().unwrap_or_default();
+        let nodes = self.stages.iter_mut().flat_map(|stage| &mut stage.nodes);
+        for (number, node) in (last.saturating_add(1)..).zip(nodes) {
+            node.evidence = Some(Step {
+                number: StepNumber(number),
+                action: Action::CollectLogs,
+                target: Target::Node(node.node.clone()),
+                timeout_seconds: EVIDENCE_TIMEOUT_SECONDS,
+            });
+        }
     }
 
     /// The upgrade that this plan takes back, where it is a rollback.
@@ -514,7 +538,7 @@ impl Plan {
 
     /// What is done to a node by the stage that a step of it belongs to; none for a step of no node.
     pub fn node_of_step(&self, number: StepNumber) -> Option<&NodePlan> {
-        self.nodes().find(|node| node.steps.iter().any(|step| step.number == number))
+        self.nodes().find(|node| node.steps.iter().chain(&node.evidence).any(|step| step.number == number))
     }
 
     /// Computes the hash over the content.

@@ -117,6 +117,7 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
         notes,
         measured: input.measured.ranges(),
     };
+    plan.provide_evidence();
     plan.hash = plan.content_hash();
     Ok(plan)
 }
@@ -307,6 +308,7 @@ impl Work<'_> {
             cordoned_before: node.unschedulable && node.owner.is_none(),
             drain: planned.drain,
             steps,
+            evidence: None,
         })
     }
 }

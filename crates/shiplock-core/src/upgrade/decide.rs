@@ -231,6 +231,9 @@ impl View<'_> {
     /// The stage's own steps; true when all succeeded.
     fn stage_steps(&self, stage: &Stage, work: &mut Work) -> bool {
         let mut in_flight = stage.steps.iter().filter(|step| self.is_in_flight(step)).count();
+        // Fetching works the disk that an etcd member writes to: where one member may get slow, the others carry the
+        // cluster; where two do, its writes wait.
+        let mut master_at_work = stage.steps.iter().any(|step| self.is_in_flight(step) && self.is_on_master(step));
         let mut all_done = true;
         for step in &stage.steps {
             if self.upgrade.has_succeeded(step) || self.is_left_out(step) {
@@ -240,11 +243,22 @@ impl View<'_> {
             if !self.is_in_flight(step) && in_flight >= self.policy.prefetch_parallel_max {
                 continue;
             }
+            let on_master = self.is_on_master(step);
+            if !self.is_in_flight(step) && on_master && master_at_work {
+                continue;
+            }
             if self.advance(step, work) {
                 in_flight += 1;
+                master_at_work |= on_master;
             }
         }
         all_done
+    }
+
+    fn is_on_master(&self, step: &Step) -> bool {
+        let of_masters = |stage: &&Stage| stage.kind == StageKind::ControlPlane;
+        let mut masters = self.upgrade.plan.stages.iter().filter(of_masters);
+        step.target.node().is_some_and(|name| masters.any(|stage| stage.node(name).is_some()))
     }
 
     fn is_left_out(&self, step: &Step) -> bool {
@@ -635,6 +649,9 @@ impl View<'_> {
             let gives_back = progress == NodeProgress::Skipped && self.upgrade.holds_cordon(node);
             if !in_flight && (progress == NodeProgress::InWork || gives_back || self.may_retry(node)) {
                 self.node(node, &mut work);
+            } else if let Some(step) = self.evidence_wanted(node) {
+                let attempts = self.upgrade.steps.get(&step.number).map_or(0, |progress| progress.attempts);
+                work.commands.push(Command::Run { step: step.number, attempt: attempts + 1 });
             }
         }
         if let Some((index, stage)) = self.upgrade.current_stage()
@@ -653,6 +670,30 @@ impl View<'_> {
             return Decision::Issue(work.commands);
         }
         if work.waits.is_empty() { record(Event::Paused) } else { self.wait(work.waits) }
+    }
+
+    /// The step that collects the logs of a node, where a step on it failed for good after they were last collected.
+    /// It is tried once: an upgrade never waits long for evidence, and never for an agent that is silent.
+    fn evidence_wanted<'node>(&self, node: &'node NodePlan) -> Option<&'node Step> {
+        let evidence = node.evidence.as_ref()?;
+        if self.upgrade.node_progress(node) != NodeProgress::Failed || self.may_retry(node) {
+            return None;
+        }
+        let on_the_node = |step: &&Step| {
+            step.action.executor() == Executor::Agent || matches!(step.action, Action::VerifyNode { .. })
+        };
+        let failed_at =
+            node.steps.iter().filter(on_the_node).find_map(|step| match self.upgrade.step_status(step) {
+                Some(StepStatus::Failed { at, .. }) => Some(*at),
+                _ => None,
+            })?;
+        let is_due = match self.upgrade.step_status(evidence) {
+            None => true,
+            Some(StepStatus::InFlight { .. }) => false,
+            Some(StepStatus::Succeeded { at, .. } | StepStatus::Failed { at, .. }) => *at < failed_at,
+        };
+        let agent = self.facts.agents.get(&node.node)?;
+        (is_due && !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS)).then_some(evidence)
     }
 
     /// Whether the failed step of a started node has attempts left.

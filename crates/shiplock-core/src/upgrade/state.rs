@@ -488,9 +488,9 @@ impl Upgrade {
     }
 
     fn begin_step(&mut self, record: &EventRecord, number: StepNumber, attempt: u32) -> Result<(), String> {
-        if self.plan.step(number).is_none() {
+        let Some(Step { action, .. }) = self.plan.step(number) else {
             return Err(format!("step {number} is not in the plan"));
-        }
+        };
         let progress = self.steps.entry(number).or_insert_with(|| StepProgress {
             attempts: 0,
             attempts_since_continue: 0,
@@ -499,7 +499,8 @@ impl Upgrade {
         });
         let busy = match progress.status {
             StepStatus::InFlight { .. } => progress.attempts > 0,
-            StepStatus::Succeeded { .. } => true,
+            // Evidence is collected anew after each failure.
+            StepStatus::Succeeded { .. } => *action != Action::CollectLogs,
             StepStatus::Failed { .. } => false,
         };
         if busy || attempt != progress.attempts + 1 {

@@ -309,6 +309,57 @@ fn a_failed_step_pauses_with_its_reason_and_the_failed_node_goes_first_and_alone
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
 }
 
+/// Goes on until a kubelet is being upgraded, and lets that fail for good.
+fn fail_a_kubelet(world: &mut World) -> NodeName {
+    loop {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        let step = world.upgrade.plan.step(number).unwrap().clone();
+        if matches!(step.action, Action::UpgradeKubelet { .. }) {
+            world.fail(number, false);
+            return step.target.node().unwrap().clone();
+        }
+        world.succeed(number);
+    }
+}
+
+fn collections_of_logs(world: &World) -> usize {
+    let begins = |record: &&EventRecord| match &record.event {
+        Event::StepStarted { step, .. } => world.upgrade.plan.step(*step).unwrap().action == Action::CollectLogs,
+        _ => false,
+    };
+    world.log.iter().filter(begins).count()
+}
+
+#[test]
+fn the_logs_of_a_node_are_collected_once_for_each_step_that_fails_there_for_good() {
+    let mut world = World::new(&[("blue", 2)], options());
+    fail_a_kubelet(&mut world);
+    for failures in 1..=2 {
+        let _ = world.run_out();
+        assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::StepFailed { .. }, .. }));
+        assert_eq!(collections_of_logs(&world), failures);
+        world.now += 1;
+        world.append(Event::Continued { by: "tester".into() });
+        if failures == 1 {
+            fail_a_kubelet(&mut world);
+        }
+    }
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert_eq!(collections_of_logs(&world), 2);
+}
+
+#[test]
+fn a_pause_for_a_failure_waits_for_no_logs_of_an_agent_that_is_silent() {
+    let mut world = World::new(&[("blue", 2)], options());
+    world.now = 1_000;
+    let node = fail_a_kubelet(&mut world);
+    world.silent.insert(node);
+    let _ = world.run_out();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::StepFailed { .. }, .. }));
+    assert_eq!(collections_of_logs(&world), 0);
+}
+
 #[test]
 fn a_retryable_failure_is_tried_again_a_bounded_number_of_times() {
     let mut world = World::new(&[("blue", 2)], options());
@@ -588,7 +639,7 @@ fn a_give_back_that_fails_pauses_only_when_nothing_is_in_flight_and_continue_goe
     for number in world.in_flight() {
         world.fail(number, false);
     }
-    let _ = world.settle();
+    let _ = world.run_out();
     world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
     let _ = world.settle();
     let give_backs = world.in_flight();
@@ -602,6 +653,24 @@ fn a_give_back_that_fails_pauses_only_when_nothing_is_in_flight_and_continue_goe
     world.append(Event::Continued { by: "tester".into() });
     assert_eq!(world.upgrade.state, State::Cancelling, "a cancelled upgrade never goes on with its work");
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
+}
+
+#[test]
+fn masters_fetch_one_after_the_other_while_workers_fetch_together() {
+    let mut world = World::with_masters(3, 3, options());
+    while world.in_flight().is_empty() || world.upgrade.stages_started.is_empty() {
+        let _ = world.settle();
+    }
+    let mut most = [0, 0];
+    while !world.upgrade.stages_finished.contains(&0) {
+        let fetching = world.in_flight();
+        let nodes = fetching.iter().filter_map(|number| world.upgrade.plan.step(*number)?.target.node());
+        let (masters, workers): (Vec<_>, Vec<_>) = nodes.partition(|node| node.as_str().starts_with('m'));
+        most = [most[0].max(masters.len()), most[1].max(workers.len())];
+        world.succeed(fetching[0]);
+        let _ = world.settle();
+    }
+    assert_eq!(most, [1, 3]);
 }
 
 #[test]

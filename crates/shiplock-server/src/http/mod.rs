@@ -29,7 +29,7 @@ use axum::extract::State;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router, middleware};
 use shiplock_api::operation::{self, Method, Operation};
-use shiplock_api::rest::ServerView;
+use shiplock_api::rest::{Page, ServerView, VersionView};
 use shiplock_core::catalogue::Catalogue;
 use shiplock_core::id::UpgradeId;
 use shiplock_core::upgrade::{EventRecord, WaitingOn};
@@ -121,6 +121,7 @@ fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
     };
     match operation {
         Operation::ShowServer => on(method, server),
+        Operation::ListVersions => on(method, versions),
         Operation::ListClusters => on(method, cluster::list),
         Operation::AddCluster => on(method, cluster::add),
         Operation::ShowCluster => on(method, cluster::show),
@@ -145,6 +146,10 @@ fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
         Operation::ListUpgradeEvents => on(method, event::of_upgrade),
         Operation::ListEvents => on(method, event::of_all),
     }
+}
+
+async fn versions(State(site): State<Arc<Site>>) -> Json<Page<VersionView>> {
+    Json(Page { items: VersionView::of_catalogue(&site.catalogue), next: None })
 }
 
 async fn server(State(site): State<Arc<Site>>) -> Json<ServerView> {

@@ -165,6 +165,7 @@ fn node_plan(node: &str, first_step: u32) -> NodePlan {
         cordoned_before: false,
         drain: DrainDecision::Drain,
         steps: (first_step..).zip(actions).map(step).collect(),
+        evidence: None,
     }
 }
 
