@@ -78,6 +78,7 @@ impl FactsReader {
         let line = |path: &str| fs::read_to_string(host.at(path)).unwrap_or_default().trim().to_owned();
         let free = host.free_bytes(data_folder).unwrap_or(0);
         self.control_plane.ask_webhooks(host).await;
+        self.control_plane.ask_configuration_again();
         let kubelet_edits = self.kubelet_configuration.edits(host).await;
         MachineFacts {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),

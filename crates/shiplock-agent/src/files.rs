@@ -115,6 +115,15 @@ pub fn replace(target: &Path, text: &str, mode: u32) -> io::Result<()> {
     rename(&place, target)
 }
 
+/// Makes `link` point to a file, in one act also where it points elsewhere so far.
+pub fn link(file: &Path, link: &Path) -> io::Result<()> {
+    let place = beside(link);
+    link.parent().map_or(Ok(()), fs::create_dir_all)?;
+    remove(&place)?;
+    std::os::unix::fs::symlink(file, &place)?;
+    rename(&place, link)
+}
+
 /// Removes a file; one that is not there is removed already.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

@@ -87,6 +87,7 @@ struct KnownEdits {
     keys: Vec<(PathBuf, FileKey)>,
     resource_version: String,
     asked_at: Instant,
+    is_current: bool,
     /// The version that the configuration names.
     version: Result<String, Problem>,
     edits: Result<Vec<HandEdit>, Problem>,
@@ -128,6 +129,13 @@ impl ControlPlaneReader {
             kubelet_server,
             refusing_webhook: self.refusing_webhook.clone(),
         })
+    }
+
+    /// Has ConfigMap `kubeadm-config` asked for again at the next read, whatever its age: a step may have written it.
+    pub fn ask_configuration_again(&mut self) {
+        if let Some(known) = &mut self.hand_edits {
+            known.is_current = false;
+        }
     }
 
     /// Asks anew whether a webhook keeps static pods out of the API. It may take its time, so that it is not part of
@@ -216,7 +224,9 @@ impl ControlPlaneReader {
         let keys = keys(&files);
         let known = self.hand_edits.take().filter(|known| known.keys == keys);
         let is_fresh = |known: &&KnownEdits| {
-            known.asked_at.elapsed() < if known.version.is_ok() { CONFIGURATION_EVERY } else { CONFIGURATION_AGAIN }
+            known.is_current
+                && known.asked_at.elapsed()
+                    < if known.version.is_ok() { CONFIGURATION_EVERY } else { CONFIGURATION_AGAIN }
         };
         if let Some(known) = known.as_ref().filter(is_fresh) {
             self.hand_edits = Some(known.clone());
@@ -236,7 +246,9 @@ impl ControlPlaneReader {
             }
         };
         let asked_at = Instant::now();
-        self.hand_edits = Some(KnownEdits { keys, resource_version, asked_at, version, edits: edits.clone() });
+        let is_current = true;
+        self.hand_edits =
+            Some(KnownEdits { keys, resource_version, asked_at, is_current, version, edits: edits.clone() });
         since.observed("hand edits", edits)
     }
 }

@@ -38,7 +38,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
 
     let targets = targets(step, artefacts).await?;
     step.progress("preparing");
-    let kubeadm = step.staged(with_role(artefacts, "kubeadm")?).await?;
+    let kubeadm = step.tool(with_role(artefacts, "kubeadm")?).await?;
     let mut places = Vec::new();
     for (artefact, target) in &targets {
         let staged = step.staged(artefact).await?;

@@ -277,7 +277,8 @@ impl<H: Host> Step<H> {
         }
     }
 
-    /// A file of the plan: staged, or in place already.
+    /// A program of the plan: staged, or in place already. It is run under its own name: by that it writes down in the
+    /// cluster which program owns a field.
     pub(crate) async fn tool(&self, file: &ArtefactFile) -> Result<PathBuf, Problem> {
         let staged = self.staged(file).await;
         if staged.is_err()
@@ -288,7 +289,9 @@ impl<H: Host> Step<H> {
                 return Ok(path);
             }
         }
-        staged
+        let named = self.data_folder.join("tools").join(&file.role);
+        files::link(&staged?, &named).map_err(|error| self.unusable(&named, "written", &error))?;
+        Ok(named)
     }
 
     /// Puts what a step replaced back from its backup, as far as it was replaced, and has the old `component` started.

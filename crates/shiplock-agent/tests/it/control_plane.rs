@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use shiplock_agent::facts::FactsReader;
 use shiplock_api::agent::ReportKind;
 use shiplock_core::artefact::ArtefactImage;
-use shiplock_core::facts::ControlPlaneComponent;
+use shiplock_core::facts::{ControlPlaneComponent, Observed};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Action, ControlPlaneMethod, ControlPlaneUpgrade, Emulation};
 use shiplock_core::upgrade::StepOutcome;
@@ -405,12 +406,22 @@ async fn configuration_and_add_ons_are_brought_up_once() {
     let (problem, retryable) = result.unwrap_err();
     assert_eq!((problem.code, retryable), (Code::ReadBackMismatch, true), "an API server is behind: {problem}");
     assert!(ended(&node, staged_swap()).await.0.is_ok());
+    let mut reader = FactsReader::default();
+    assert_eq!(configured(&mut reader, &node).await, "v1.35.4");
     assert_eq!(ended_with(&node, upload()).await.0, Ok(StepOutcome::Done));
     assert_eq!(*node.master.uploaded.borrow(), VERSION);
+    assert_eq!(configured(&mut reader, &node).await, VERSION, "the next plan must not take it for stale");
     assert_eq!(ended_with(&node, upload()).await.0, Ok(StepOutcome::AlreadyDone));
     assert_eq!(ended_with(&node, addons()).await.0, Ok(StepOutcome::Done));
     assert_eq!(*node.master.addons.borrow(), (VERSION.to_owned(), "v1.14.2".to_owned()));
     assert_eq!(ended_with(&node, addons()).await.0, Ok(StepOutcome::AlreadyDone));
+}
+
+/// The version that ConfigMap `kubeadm-config` names, as the facts after a step have it.
+async fn configured(reader: &mut FactsReader, node: &Rc<FakeNode>) -> String {
+    let facts = reader.read(&**node, &node.path("/var/lib/shiplock-agent")).await;
+    let Some(Observed::Known(version)) = facts.control_plane.unwrap().configured_version else { panic!("not read") };
+    version
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {

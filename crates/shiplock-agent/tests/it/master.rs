@@ -257,6 +257,8 @@ impl FakeNode {
 
     /// A phase of `kubeadm upgrade apply`, or the whole of kubeadm's own upgrade of a master.
     pub(crate) fn fake_upgrade(&self, kubeadm: &str, words: &[&str]) {
+        // By the name that it runs under kubeadm writes down which fields are its own.
+        assert!(kubeadm.ends_with("/kubeadm"), "{kubeadm}");
         let content = self.read(kubeadm);
         let version = content.split(' ').nth(1).unwrap_or_default().to_owned();
         match words {
