@@ -6,12 +6,14 @@ use std::rc::Rc;
 
 use clap::{Args, Parser, Subcommand};
 use shiplock_api::agent::Assignment;
+use shiplock_core::facts::examination::NodeQuestion;
 use shiplock_core::id::NodeName;
 use shiplock_core::language::Language;
 use shiplock_core::problem::{Code, Problem};
 use tokio::sync::mpsc;
 
 use crate::enrolment::{Join, join};
+use crate::examination::examine;
 use crate::facts::FactsReader;
 use crate::files;
 use crate::gateway::{GatewayError, HttpsGateway, parse_pin};
@@ -52,6 +54,17 @@ enum Command {
     },
     /// Print what the agent tells its server of this machine, as JSON. For diagnosis; changes nothing.
     Facts {
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Look at this machine as the pre-check does and print what is found, as JSON. For diagnosis; changes nothing.
+    Examine {
+        /// An artefact mirror to reach, https://… or an absolute path.
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Look at the system in this folder instead, such as the host's root in a container.
+        #[arg(long, value_name = "PATH", hide = true)]
+        root: Option<PathBuf>,
         #[command(flatten)]
         data: DataFolder,
     },
@@ -119,6 +132,7 @@ pub async fn carry_out(line: CommandLine) -> ExitCode {
         }
         Command::Run { data } => run(&data.path).await,
         Command::Facts { data } => facts(&data.path).await,
+        Command::Examine { mirror, root, data } => look(mirror, root, &data.path).await,
         Command::Step { file, data } => step(&file, &data.path).await,
         Command::Swap { folder } => swap::perform(&System::default(), &folder).await.map(|()| ExitCode::SUCCESS),
     };
@@ -164,6 +178,17 @@ async fn facts(data_folder: &Path) -> Result<ExitCode, Problem> {
     let folder = data_folder.ancestors().find(|folder| folder.exists()).unwrap_or(data_folder);
     let facts = FactsReader::default().read(&System::default(), folder).await;
     print_json(&facts)
+}
+
+async fn look(mirror: Option<String>, root: Option<PathBuf>, data_folder: &Path) -> Result<ExitCode, Problem> {
+    if let Some(root) = root {
+        let unusable = |error: std::io::Error| files::unusable(&root, "this node", "entered", &error);
+        rustix::process::chroot(&root).map_err(|error| unusable(error.into()))?;
+        std::env::set_current_dir("/").map_err(unusable)?;
+    }
+    let folder = data_folder.ancestors().find(|folder| folder.exists()).unwrap_or(data_folder);
+    let question = NodeQuestion { mirror, ..NodeQuestion::default() };
+    print_json(&examine(&System::default(), folder, &question).await)
 }
 
 async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {

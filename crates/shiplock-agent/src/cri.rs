@@ -5,14 +5,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message;
+use shiplock_core::facts::examination::RuntimeHealth;
 use tokio::net::UnixStream;
 
 /// containerd's socket.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// PLEG calls a runtime ill whose lists take longer than minutes; one that takes this long is on its way there.
+const LIST_LIMIT: Duration = Duration::from_secs(15);
 /// A node has some hundred containers, of about a KiB each.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 const NAME_LABEL: &str = "io.kubernetes.container.name";
@@ -152,6 +155,49 @@ struct StopContainerRequest {
     container_id: String,
     #[prost(int64, tag = "2")]
     timeout: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeCondition {
+    #[prost(string, tag = "1")]
+    r#type: String,
+    #[prost(bool, tag = "2")]
+    status: bool,
+    #[prost(string, tag = "3")]
+    reason: String,
+    #[prost(string, tag = "4")]
+    message: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeStatus {
+    #[prost(message, repeated, tag = "1")]
+    conditions: Vec<RuntimeCondition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    status: Option<RuntimeStatus>,
+}
+
+/// How the runtime says that it is, and how long it takes to list what runs, as the kubelet's PLEG does.
+pub async fn health(socket: &Path) -> Result<RuntimeHealth, String> {
+    let version = runtime_version(socket).await?;
+    let status: StatusResponse = call(socket, "RuntimeService/Status", &Nothing {}, ANSWER_LIMIT).await?;
+    let conditions = status.status.map(|status| status.conditions).unwrap_or_default();
+    let not_ready = conditions
+        .into_iter()
+        .filter(|condition| !condition.status)
+        .map(|condition| format!("{}: {} {}", condition.r#type, condition.reason, condition.message));
+    let begun = Instant::now();
+    // What the answers hold does not matter, only that they come.
+    let _: Nothing = call(socket, "RuntimeService/ListPodSandbox", &Nothing {}, LIST_LIMIT).await?;
+    let _: Nothing = call(socket, "RuntimeService/ListContainers", &Nothing {}, LIST_LIMIT).await?;
+    let list_milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let tells_cgroup_driver =
+        call::<Nothing>(socket, "RuntimeService/RuntimeConfig", &Nothing {}, ANSWER_LIMIT).await.is_ok();
+    Ok(RuntimeHealth { version, not_ready: not_ready.collect(), list_milliseconds, tells_cgroup_driver })
 }
 
 /// The version that the runtime says it has, or why it does not say. That it answers means that it is initialised.

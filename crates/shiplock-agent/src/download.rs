@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use shiplock_core::artefact::ArtefactIndex;
 use shiplock_core::problem::{Code, Problem};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,6 +20,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A mirror that sends nothing for so long has gone.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 const COPY_BYTES: usize = 64 << 10;
+/// How long a question may take that fetches nothing.
+const ASK_LIMIT: Duration = Duration::from_secs(15);
+const INDEX: &str = "artefacts.json";
+const INDEX_BYTES_MAX: usize = 16 << 20;
 
 /// A file of the mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +88,54 @@ impl Mirror {
             return Err(failed(root, subject).cause("a mirror is http://…, https://… or an absolute path on the node"));
         };
         Ok(Self { root, subject: subject.to_owned() })
+    }
+
+    /// How many artefacts the mirror's index names. The error is in words.
+    pub async fn index_size(&self) -> Result<u64, String> {
+        let text = match &self.root {
+            Root::Folder(folder) => {
+                let path = folder.join(INDEX);
+                tokio::fs::read(&path).await.map_err(|error| format!("{}: {error}", path.display()))?
+            }
+            Root::Web { client, root } => {
+                let location = format!("{root}/{INDEX}");
+                let lost =
+                    |error: reqwest::Error| format!("{location}: {}", crate::gateway::in_full(&error.without_url()));
+                let mut response = client.get(&location).timeout(ASK_LIMIT).send().await.map_err(lost)?;
+                if !response.status().is_success() {
+                    return Err(format!("{location}: the mirror answers {}", response.status()));
+                }
+                let mut text = Vec::new();
+                while let Some(piece) = response.chunk().await.map_err(lost)? {
+                    text.extend_from_slice(&piece);
+                    if text.len() > INDEX_BYTES_MAX {
+                        return Err(format!("{location} is larger than {INDEX_BYTES_MAX} bytes"));
+                    }
+                }
+                text
+            }
+        };
+        let index: ArtefactIndex = serde_json::from_slice(&text).map_err(|error| format!("{INDEX}: {error}"))?;
+        let artefacts = index.releases.iter().map(|release| release.files.len() + release.images.len());
+        Ok(artefacts.sum::<usize>() as u64)
+    }
+
+    /// Whether the mirror has a file; its content is not read. The error is in words.
+    pub async fn has(&self, path: &str) -> Result<(), String> {
+        match &self.root {
+            Root::Folder(folder) => {
+                let path = folder.join(path);
+                tokio::fs::metadata(&path).await.map(drop).map_err(|error| format!("{}: {error}", path.display()))
+            }
+            Root::Web { client, root } => {
+                let location = format!("{root}/{path}");
+                let asked = client.get(&location).header("range", "bytes=0-0").timeout(ASK_LIMIT).send().await;
+                let lost =
+                    |error: reqwest::Error| format!("{location}: {}", crate::gateway::in_full(&error.without_url()));
+                let status = asked.map_err(lost)?.status();
+                if status.is_success() { Ok(()) } else { Err(format!("{location}: the mirror answers {status}")) }
+            }
+        }
     }
 
     /// Fetches a file. A part from before is continued; what does not have the digest is deleted.

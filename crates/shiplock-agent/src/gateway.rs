@@ -19,9 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use shiplock_api::agent::{
-    BACKUP_HEADER, BACKUP_PATH, BackupAnswer, BackupOffer, BackupQuestion, ENROL_PATH, EnrolRequest, EnrolResponse,
-    KeptBackup, PERMIT_PATH, POLL_PATH, PermitRequest, PermitResponse, PollRequest, PollResponse, RENEW_PATH,
-    REPORT_PATH, RenewRequest, RenewResponse, Report, ReportResponse,
+    BACKUP_HEADER, BACKUP_PATH, BackupAnswer, BackupOffer, BackupQuestion, ENROL_PATH, EXAMINATION_PATH, EnrolRequest,
+    EnrolResponse, ExaminationReport, KeptBackup, PERMIT_PATH, POLL_PATH, PermitRequest, PermitResponse, PollRequest,
+    PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report, ReportResponse,
 };
 use shiplock_api::rest::ProblemBody;
 use shiplock_core::problem::{Code, Problem};
@@ -52,6 +52,8 @@ pub trait Gateway {
     async fn permit(&self, request: &PermitRequest) -> Result<PermitResponse, GatewayError>;
     /// Reports.
     async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError>;
+    /// Tells what was found on the node.
+    async fn examined(&self, report: &ExaminationReport) -> Result<ReportResponse, GatewayError>;
     /// Asks about the backup of an attempt.
     async fn find_backup(&self, question: &BackupQuestion) -> Result<BackupAnswer, GatewayError>;
     /// Hands a backup over: the file at the path.
@@ -231,6 +233,10 @@ impl Gateway for HttpsGateway {
 
     async fn report(&self, report: &Report) -> Result<ReportResponse, GatewayError> {
         self.post(REPORT_PATH, report).await
+    }
+
+    async fn examined(&self, report: &ExaminationReport) -> Result<ReportResponse, GatewayError> {
+        self.post(EXAMINATION_PATH, report).await
     }
 
     async fn find_backup(&self, question: &BackupQuestion) -> Result<BackupAnswer, GatewayError> {

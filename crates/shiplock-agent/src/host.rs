@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shiplock_core::facts::examination::{FileSystem, RuntimeHealth, TlsOutcome, TlsTarget};
 use shiplock_core::problem::Problem;
 
 use crate::cri::{Container, ContainerDetails};
@@ -92,6 +93,14 @@ pub trait Host {
     async fn is_healthy(&self, port: u16) -> bool;
     /// Free bytes for us on the file system of a path that has the root in it.
     fn free_bytes(&self, path: &Path) -> Result<u64, Problem>;
+    /// The file system of a path that has the root in it, and what tells it from others.
+    fn space(&self, path: &Path) -> Result<(u64, FileSystem), Problem>;
+    /// How the container runtime says that it is; an error while it does not answer.
+    async fn runtime_health(&self) -> Result<RuntimeHealth, Problem>;
+    /// Whether a host and port can be connected to from here. The error is in words.
+    async fn reaches(&self, host: &str, port: u16) -> Result<(), String>;
+    /// Shakes hands with a TLS server, without verifying what it shows.
+    async fn dial(&self, target: &TlsTarget) -> TlsOutcome;
     /// Whether the file system of a path is mounted read-only.
     fn is_read_only(&self, path: &Path) -> bool;
     /// Waits.

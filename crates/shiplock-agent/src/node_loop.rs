@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use shiplock_api::agent::{
-    Assignment, AssignmentId, BackupOffer, BackupQuestion, PROTOCOL, PermitRequest, PermitResponse, PollRequest,
-    PollResponse, Report, ReportResponse,
+    Assignment, AssignmentId, BackupOffer, BackupQuestion, ExaminationReport, ExaminationRequest, PROTOCOL,
+    PermitRequest, PermitResponse, PollRequest, PollResponse, Report, ReportResponse,
 };
+use shiplock_core::facts::examination::{NodeExamination, NodeQuestion};
 use shiplock_core::facts::{ControlPlaneFacts, MachineFacts};
 use shiplock_core::id::NodeName;
 use shiplock_core::problem::{Code, Problem};
@@ -20,6 +21,7 @@ use shiplock_core::upgrade::StepOutcome;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::examination::examine;
 use crate::facts::FactsReader;
 use crate::gateway::{Gateway, GatewayError};
 use crate::host::Host;
@@ -66,6 +68,9 @@ pub trait Workplace {
         events: mpsc::UnboundedSender<StepEvent>,
         rolling_back: Option<Problem>,
     ) -> Result<StepOutcome, Failure>;
+    /// Looks at the machine for the pre-check, changing nothing. None where it is not looked at: whoever asked hears
+    /// nothing, and says so.
+    async fn examine(&self, question: &NodeQuestion) -> Option<NodeExamination>;
     /// Forgets what the programs of an attempt left.
     async fn clean(&self, id: &AssignmentId);
     /// Waits.
@@ -115,6 +120,10 @@ impl<H: Host> Workplace for HostWorkplace<H> {
         Step { host, assignment, data_folder, events, rolling_back }.run().await
     }
 
+    async fn examine(&self, question: &NodeQuestion) -> Option<NodeExamination> {
+        Some(examine(&*self.host, &self.data_folder, question).await)
+    }
+
     async fn clean(&self, id: &AssignmentId) {
         if let Err(problem) = self.host.clear_units(&unit_prefix(id)).await {
             self.note(&problem);
@@ -156,6 +165,8 @@ pub struct NodeLoop<W, G, L> {
     report: Slot<(AssignmentId, ReportResponse)>,
     reports: Vec<Report>,
     tell: Slot<()>,
+    /// A look at the node for the pre-check, and its way to the server. It goes on beside any work.
+    examination: Slot<()>,
     /// The answer goes to the step from here.
     backup: Slot<()>,
     step: Slot<Result<StepOutcome, Failure>>,
@@ -200,6 +211,7 @@ impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, 
             report: None,
             reports: Vec::new(),
             tell: None,
+            examination: None,
             backup: None,
             step: None,
             events: None,
@@ -257,6 +269,7 @@ impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, 
             }
             () = next(&mut self.tell) => Ok(()),
             () = next(&mut self.backup) => Ok(()),
+            () = next(&mut self.examination) => Ok(()),
             (told, answer) = next(&mut self.poll) => self.polled(told, answer).await,
             () = tokio::time::sleep_until(poll_at), if poll_is_idle => Ok(()),
             () = async { match wake { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
@@ -313,6 +326,9 @@ impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, 
                     self.told = None;
                     self.poll_at = now + ASK_AGAIN;
                 }
+                if let Some(request) = answer.examine {
+                    self.begin_examination(request);
+                }
                 if let Some(assignment) = answer.assignment {
                     let before = self.machine.in_work().cloned();
                     self.input(Input::Offered(Box::new(assignment))).await?;
@@ -358,6 +374,18 @@ impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, 
                         place.wait(ASK_REFUSING_AGAIN).await;
                     }
                 }
+            }
+        }));
+    }
+
+    /// Looks at the node and tells what was found, once: whoever asked may have given up, and asks anew.
+    fn begin_examination(&mut self, request: ExaminationRequest) {
+        let (place, gateway, node) = (self.place.clone(), self.gateway.clone(), self.node.clone());
+        self.examination = Some(Box::pin(async move {
+            let Some(examination) = place.examine(&request.question).await else { return };
+            let report = ExaminationReport { number: request.number, node, examination: Box::new(examination) };
+            if let Err(error) = gateway.examined(&report).await {
+                place.note(&format!("what was found on the node did not get through: {error:?}"));
             }
         }));
     }

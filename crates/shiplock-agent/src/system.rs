@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::StatVfsMountFlags;
+use shiplock_core::facts::examination::{FileSystem, RuntimeHealth, TlsOutcome, TlsTarget};
 use shiplock_core::problem::{Code, Problem};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -21,6 +23,7 @@ use crate::cri::{self, Container, ContainerDetails};
 use crate::endpoint::{Answer, Clients, Question};
 use crate::facts::FileKey;
 use crate::files;
+use crate::handshake;
 use crate::host::{Host, PROGRAM_FOLDERS, ProgramOutput, Service, UnitState};
 use crate::steps::READ_LIMIT;
 use crate::steps::logs::end_of;
@@ -29,6 +32,7 @@ const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 const ERROR_BYTES_MAX: usize = 4 << 10;
 const JOURNAL_BYTES_MAX: usize = 64 << 10;
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
+const REACH_LIMIT: Duration = Duration::from_secs(5);
 /// A transient unit that takes longer is stopped by the service manager.
 const UNIT_LIMIT_SECONDS: u32 = 600;
 /// More files than components, few enough to forget all of them.
@@ -232,6 +236,40 @@ impl Host for System {
         let stat = rustix::fs::statvfs(path)
             .map_err(|error| files::unusable(path, "this node", "looked at", &error.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn space(&self, path: &Path) -> Result<(u64, FileSystem), Problem> {
+        let unusable = |error: io::Error| files::unusable(path, "this node", "looked at", &error);
+        let stat = rustix::fs::statvfs(path).map_err(|error| unusable(error.into()))?;
+        let device = std::fs::metadata(path).map_err(unusable)?.dev();
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let space = FileSystem {
+            path: path.display().to_string(),
+            size_bytes: bytes(stat.f_blocks),
+            free_bytes: bytes(stat.f_bavail),
+            inodes: stat.f_files,
+            free_inodes: stat.f_favail,
+            is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        };
+        Ok((device, space))
+    }
+
+    async fn runtime_health(&self) -> Result<RuntimeHealth, Problem> {
+        cri::health(Path::new(cri::SOCKET)).await.map_err(|why| failed("CRI Status", "an error", &why))
+    }
+
+    async fn reaches(&self, host: &str, port: u16) -> Result<(), String> {
+        match tokio::time::timeout(REACH_LIMIT, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no connection within {} s", REACH_LIMIT.as_secs())),
+        }
+    }
+
+    async fn dial(&self, target: &TlsTarget) -> TlsOutcome {
+        let target = target.clone();
+        let dialled = tokio::task::spawn_blocking(move || handshake::dial(&target)).await;
+        dialled.unwrap_or_else(|error| TlsOutcome::NotSeen { why: error.to_string() })
     }
 
     fn is_read_only(&self, path: &Path) -> bool {

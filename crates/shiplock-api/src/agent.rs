@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 use shiplock_core::facts::MachineFacts;
+use shiplock_core::facts::examination::{NodeExamination, NodeQuestion};
 use shiplock_core::id::{ClusterName, Generation, NodeName, StepNumber, UpgradeId};
 use shiplock_core::problem::Problem;
 use shiplock_core::step::Action;
@@ -27,6 +28,8 @@ pub const RENEW_PATH: &str = "/agent/v1/renew";
 pub const POLL_PATH: &str = "/agent/v1/poll";
 /// `POST` here to ask for a permit.
 pub const PERMIT_PATH: &str = "/agent/v1/permit";
+/// `POST` here what was found on the node ([`ExaminationReport`]).
+pub const EXAMINATION_PATH: &str = "/agent/v1/examination";
 /// `POST` here to report.
 pub const REPORT_PATH: &str = "/agent/v1/report";
 /// `POST` here to ask about the backup of an attempt ([`BackupQuestion`]), `PUT` here to hand it over: the snapshot as
@@ -100,6 +103,30 @@ pub struct PollResponse {
     pub assignment: Option<Assignment>,
     /// The server does not know the machine (it was restarted): send it with the next poll.
     pub send_machine: bool,
+    /// A question about the node, where the pre-check has one. It is answered beside any work; an agent that does not
+    /// know this field does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examine: Option<ExaminationRequest>,
+}
+
+/// Asks an agent to look at its node. Looking changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExaminationRequest {
+    /// Names the question; the answer carries it.
+    pub number: u64,
+    /// What to look at.
+    pub question: NodeQuestion,
+}
+
+/// What was found. The answer is [`ReportResponse`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExaminationReport {
+    /// The question.
+    pub number: u64,
+    /// The node that the agent speaks for.
+    pub node: NodeName,
+    /// What was found.
+    pub examination: Box<NodeExamination>,
 }
 
 /// Names one attempt of a step.

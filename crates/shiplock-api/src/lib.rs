@@ -3,6 +3,7 @@
 //! Types here change only by addition. The crate does no I/O but in feature `client`.
 
 pub mod agent;
+pub mod check;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "schema")]

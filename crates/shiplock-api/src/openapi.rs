@@ -9,6 +9,7 @@ use shiplock_core::join::JoinInstructions;
 use shiplock_core::plan::Plan;
 use shiplock_core::upgrade::EventRecord;
 
+use crate::check::{AcceptanceCreate, AcceptanceView, CheckCreate, CheckReportRow, CheckReportView};
 use crate::operation::{Operation, ROOT};
 use crate::rest::{
     AgentView, BackupView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ProblemBody,
@@ -109,6 +110,8 @@ impl Schemas {
     fn operation(&mut self, operation: Operation) -> Value {
         let body = match operation {
             Operation::AddCluster => Some(self.body::<ClusterAdd>()),
+            Operation::RunChecks => Some(self.body::<CheckCreate>()),
+            Operation::AddAcceptance => Some(self.body::<AcceptanceCreate>()),
             Operation::MakePlan => Some(self.body::<PlanCreate>()),
             Operation::CreateUpgrade => Some(self.body::<UpgradeCreate>()),
             Operation::ChangeUpgrade => Some(self.body::<UpgradeChange>()),
@@ -149,6 +152,12 @@ impl Schemas {
             Operation::ShowJoinInstructions => {
                 json!({ "200": good("What a new node needs.", self.answer::<JoinInstructions>()) })
             }
+            Operation::RunChecks => json!({ "201": good("The report.", self.answer::<CheckReportView>()) }),
+            Operation::ListReports => json!({ "200": good("The reports.", self.answer::<Page<CheckReportRow>>()) }),
+            Operation::ShowReport => json!({ "200": good("The report.", self.answer::<CheckReportView>()) }),
+            Operation::AddAcceptance => json!({ "201": good("It is kept.", self.answer::<AcceptanceView>()) }),
+            Operation::ListAcceptances => json!({ "200": good("All of them.", self.answer::<Page<AcceptanceView>>()) }),
+            Operation::RemoveAcceptance => json!({ "204": { "description": "It is taken back." } }),
             Operation::ListBackups => json!({ "200": good("The backups.", self.answer::<Page<BackupView>>()) }),
             Operation::ShowBackup => json!({ "200": good("The backup.", self.answer::<BackupView>()) }),
             Operation::VerifyBackup => json!({ "200": good("It is whole.", self.answer::<BackupView>()) }),
@@ -201,6 +210,9 @@ fn parameters(operation: Operation) -> Vec<Value> {
         ]),
         Operation::ShowJoinInstructions => {
             parameters.push(parameter("query", "architecture", text(), "The new node's; without it amd64."));
+        }
+        Operation::ShowReport => {
+            parameters.push(parameter("query", "with", text(), "Another report to compare with."));
         }
         Operation::ListBackups => {
             parameters.push(parameter("query", "cluster", text(), "Only those of this cluster."));

@@ -462,12 +462,12 @@ fn outcome_of<'a>(upgrade: &'a Upgrade, step: &Step) -> Option<&'a StepOutcome> 
 }
 
 fn read_back(upgrade: &Upgrade, node: &NodePlan) -> Vec<String> {
-    let mut outcomes = node.steps.iter().rev().filter_map(|step| outcome_of(upgrade, step));
-    let verified = outcomes.find_map(|outcome| match outcome {
+    let outcomes = node.steps.iter().filter_map(|step| outcome_of(upgrade, step));
+    let mut verified = outcomes.filter_map(|outcome| match outcome {
         StepOutcome::Verified { components } => Some(components.clone()),
         _ => None,
     });
-    verified.unwrap_or_default()
+    verified.next_back().unwrap_or_default()
 }
 
 impl StageView {

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use shiplock_core::version::MinorVersion;
 
 use crate::catalogue::{self, Check, Scope};
+use crate::question::Question;
 use crate::report::{Finding, Outcome, REPORT_SCHEMA, Report};
+use crate::snapshot::Snapshot;
+use crate::{api, cluster, node, tls};
 
 /// Which checks are wanted: ids such as `API-005`, or prefixes such as `API`.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +101,18 @@ impl Baseline {
     pub fn of(report: &Report) -> Self {
         Self { findings: report.findings.iter().map(Finding::key).collect() }
     }
+}
+
+/// Judges a snapshot by every check: what a program does that reads no files besides.
+pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = api::horizon(question).into_iter().collect();
+    let (usages, of_apis) = api::live::judge(snapshot, question);
+    findings.extend(of_apis);
+    findings.extend(cluster::judge(snapshot, question));
+    findings.extend(node::judge(snapshot, question));
+    findings.extend(tls::judge(snapshot, question));
+    findings.extend(api::judge(usages, question));
+    findings
 }
 
 /// All that makes a report of findings.

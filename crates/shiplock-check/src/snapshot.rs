@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::authorship::Written;
 use crate::api::helm::Release;
 use crate::api::metrics::Metrics;
+use crate::node::ExaminedNode;
 use crate::object;
+use crate::tls::Dialled;
 
 /// The schema of [`Snapshot`].
 pub const SNAPSHOT_SCHEMA: u32 = 1;
@@ -35,8 +37,34 @@ pub struct Snapshot {
     pub metrics: Vec<Instance>,
     /// The objects that other checks need.
     pub objects: object::Objects,
+    /// The nodes, as their agents found them; none where no agent was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<ExaminedNode>,
+    /// TLS servers that the API server calls, as they were dialled; none where nobody dialled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dialled: Vec<Dialled>,
     /// How it was read.
     pub effort: Effort,
+}
+
+impl Snapshot {
+    /// A snapshot for which nothing was asked.
+    pub fn blank(server: &str, version: &str, taken_at: Timestamp) -> Self {
+        Self {
+            schema: SNAPSHOT_SCHEMA,
+            taken_at,
+            server: server.to_owned(),
+            version: version.to_owned(),
+            served: Read::NotAsked,
+            written: Vec::new(),
+            releases: Read::NotAsked,
+            metrics: Vec::new(),
+            objects: object::Objects::default(),
+            nodes: Vec::new(),
+            dialled: Vec::new(),
+            effort: Effort::default(),
+        }
+    }
 }
 
 /// Something that was read, or the reason why it was not.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use shiplock_api::check::{AcceptanceView, CheckReportRow};
 use shiplock_api::rest::{
     AgentView, BackupView, ClusterView, JoinToken, ServerView, UnreadableUpgrade, UpgradeView, VersionView,
 };
@@ -68,6 +69,10 @@ results! {
     Logs { upgrade: UpgradeId, node: NodeName, at: Timestamp, text: String }
     /// One event of a feed.
     Event { event: EventRecord }
+    /// `reports list`.
+    Reports { reports: Vec<CheckReportRow> }
+    /// `acceptances`.
+    Acceptances { acceptances: Vec<AcceptanceView> }
     /// `backup list`.
     Backups { backups: Vec<BackupView> }
     /// `backup verify`: it was read back whole.

@@ -7,16 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
+use shiplock_check::snapshot::Snapshot;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{ClusterUid, NodeName, ObjectUid, UpgradeId};
 use shiplock_core::plan::NewApiObjects;
-use shiplock_core::problem::Problem;
+use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::MinorVersion;
 
 use crate::answer::Ask;
 use crate::cache::Changes;
 use crate::clock::Clock;
-use crate::collect::newer;
+use crate::collect::{Collection, newer, over};
 use crate::connection::Connection;
 use crate::kubeconfig::Kubeconfig;
 use crate::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
@@ -162,6 +163,21 @@ impl Cluster for KubernetesCluster {
 
     async fn objects_of_new_apis(&self, old: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
         newer::objects_of_new_apis(&self.connection, old).await
+    }
+
+    async fn precheck(&self, collection: &Collection<'_>) -> Result<Option<Snapshot>, Problem> {
+        let (connection, target, selection) =
+            (self.connection.clone(), collection.target, collection.selection.clone());
+        // Lists of thousands of objects are taken apart there: a thread of its own keeps that from holding up drivers.
+        let runtime = tokio::runtime::Handle::current();
+        let collecting = tokio::task::spawn_blocking(move || {
+            let collection = Collection { target, selection: &selection };
+            runtime.block_on(over(&connection, &collection, &[], &|_| {}))
+        });
+        match collecting.await {
+            Ok(collected) => collected.map(Some),
+            Err(error) => Err(Problem::new(Code::Internal).with("what", "reading the cluster ended").because(&error)),
+        }
     }
 
     fn rest(&self) {

@@ -2,11 +2,14 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use shiplock_check::snapshot::Snapshot;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid, UpgradeId};
 use shiplock_core::plan::NewApiObjects;
 use shiplock_core::problem::Problem;
 use shiplock_core::version::MinorVersion;
+
+use crate::collect::Collection;
 
 /// A cluster that can be read and, with fences, changed.
 ///
@@ -55,6 +58,12 @@ pub trait Cluster: Send + Sync {
     /// The objects of APIs that an older minor does not serve, with counts and the first names. What cannot be read is
     /// an error.
     async fn objects_of_new_apis(&self, old: MinorVersion) -> Result<Vec<NewApiObjects>, Problem>;
+
+    /// Everything that the pre-check reads of the cluster; none where there is nothing to read besides its facts.
+    async fn precheck(&self, collection: &Collection<'_>) -> Result<Option<Snapshot>, Problem> {
+        let _ = collection;
+        Ok(None)
+    }
 
     /// Ends the watches and drops what they hold, until facts are asked for again. One without watches has none to end.
     fn rest(&self) {}

@@ -117,6 +117,15 @@ codes! {
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }
+    UPG0150 CheckFinding 409 {
+        "{text}" "{text}"
+        fix "{fix}" "{fix}" }
+    UPG0151 ReportUnknown 404 {
+        "there is no report {report}" "没有报告 {report}"
+        fix "see those that are kept: shiplock reports list CLUSTER" "请查看保留的报告：shiplock reports list CLUSTER" }
+    UPG0152 AcceptanceUnknown 404 {
+        "cluster {cluster} has no acceptance {acceptance}" "集群 {cluster} 没有接受项 {acceptance}"
+        fix "see those that are there: shiplock acceptances list {cluster}" "请查看现有接受项：shiplock acceptances list {cluster}" }
     UPG0201 KubeconfigUnreadable 400 {
         "kubeconfig {path} cannot be used" "无法使用 kubeconfig {path}"
         fix "check it with `kubectl --kubeconfig {path} version`" "请用 `kubectl --kubeconfig {path} version` 检查" }
@@ -300,6 +309,9 @@ codes! {
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }
+    UPG0531 PlegNotHealthy 500 {
+        "PLEG of node {node} is not healthy: {why}" "节点 {node} 的 PLEG 不健康：{why}"
+        fix "restart the runtime (systemctl restart containerd) or reboot {node}, then continue" "请在 {node} 上重启运行时（systemctl restart containerd）或重启节点，然后继续" }
     UPG0601 StoreInUse 500 {
         "{path} is open in another process" "{path} 已被另一进程打开"
         fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }
@@ -449,7 +461,8 @@ impl Problem {
     }
 }
 
-/// Puts parameters into a template; one that was not given is shown as `?`.
+/// Puts parameters into a template; one that was not given is shown as `?`. What was given for Chinese too, under its
+/// name with `_zh`, is shown so there.
 fn fill(language: Language, template: &str, parameters: &BTreeMap<String, String>) -> String {
     let mut text = String::with_capacity(template.len() + 32);
     let mut rest = template;
@@ -460,7 +473,8 @@ fn fill(language: Language, template: &str, parameters: &BTreeMap<String, String
             rest = after;
             continue;
         };
-        let value = parameters.get(name).map_or("?", String::as_str);
+        let own = (language == Language::Zh).then(|| parameters.get(&format!("{name}_zh"))).flatten();
+        let value = own.or_else(|| parameters.get(name)).map_or("?", String::as_str);
         text.push_str(&if name == "subject" { language.subject(value) } else { value.into() });
         rest = behind;
     }

@@ -134,7 +134,13 @@ fn facts(plan: &Plan, now: Timestamp) -> Facts {
     facts.uid = plan.cluster_uid.clone();
     facts.observed_at = now;
     let agents = agents(&facts, now);
-    Facts { cluster: Observed::Known(facts), agents, progress: BTreeMap::new(), uptime_seconds: 60 }
+    Facts {
+        cluster: Observed::Known(facts),
+        agents,
+        progress: BTreeMap::new(),
+        uptime_seconds: 60,
+        precheck: Some(Vec::new()),
+    }
 }
 
 fn outcome(action: &Action) -> StepOutcome {

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use shiplock_api::agent::{
-    Assignment, AssignmentId, POLL_HOLD_SECONDS, PermitRequest, PermitResponse, Report, ReportResponse,
+    Assignment, AssignmentId, ExaminationReport, ExaminationRequest, POLL_HOLD_SECONDS, PermitRequest, PermitResponse,
+    Report, ReportResponse,
 };
+use shiplock_core::facts::examination::{NodeExamination, NodeQuestion};
 use shiplock_core::facts::{AgentFacts, MachineFacts};
 use shiplock_core::id::{ClusterName, NodeName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
@@ -53,6 +55,25 @@ pub struct AgentHub {
 struct State {
     seats: HashMap<ClusterName, BTreeMap<NodeName, Seat>>,
     drivers: HashMap<UpgradeId, (ClusterName, mpsc::Sender<AgentMessage>)>,
+    questions: u64,
+}
+
+/// A question of the pre-check to an agent.
+#[derive(Debug)]
+struct OpenQuestion {
+    request: ExaminationRequest,
+    /// Whether the agent has it: then it is at work on it, and gets no other one.
+    handed_out: bool,
+    answer: oneshot::Sender<Box<NodeExamination>>,
+}
+
+/// What a poll brings home.
+#[derive(Debug, Default)]
+pub struct Offered {
+    /// Work.
+    pub assignment: Option<Assignment>,
+    /// A question.
+    pub examine: Option<ExaminationRequest>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +81,18 @@ struct Seat {
     machine: Option<MachineFacts>,
     last_heard_at: Option<Timestamp>,
     offer: Option<Assignment>,
+    questions: Vec<OpenQuestion>,
     changed: Arc<Notify>,
+}
+
+impl Seat {
+    /// The next question, unless the agent is at work on one.
+    fn next_question(&mut self) -> Option<ExaminationRequest> {
+        self.questions.retain(|open| !open.answer.is_closed());
+        let first = self.questions.first_mut().filter(|open| !open.handed_out)?;
+        first.handed_out = true;
+        Some(first.request.clone())
+    }
 }
 
 impl AgentHub {
@@ -91,29 +123,64 @@ impl AgentHub {
         send_machine
     }
 
-    /// The offer for a node that the agent does not work on yet; waits up to [`POLL_HOLD_SECONDS`] for one.
-    pub async fn assignment(
-        &self,
-        cluster: &ClusterName,
-        node: &NodeName,
-        in_work: Option<&AssignmentId>,
-    ) -> Option<Assignment> {
+    /// The offer for a node that the agent does not work on yet, and a question for it; waits up to
+    /// [`POLL_HOLD_SECONDS`] for either.
+    pub async fn offered_to(&self, cluster: &ClusterName, node: &NodeName, in_work: Option<&AssignmentId>) -> Offered {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(POLL_HOLD_SECONDS);
         loop {
             let changed =
                 self.state().seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default().changed.clone();
             // Made before the offer is read, so that an offer made in between wakes it.
             let notified = changed.notified();
-            let offer =
-                self.state().seats.get(cluster).and_then(|seats| seats.get(node)).and_then(|seat| seat.offer.clone());
-            match offer {
-                Some(offer) if Some(&offer.id) != in_work => return Some(offer),
+            let found = {
+                let mut state = self.state();
+                let seat = state.seats.get_mut(cluster).and_then(|seats| seats.get_mut(node));
+                seat.map(|seat| {
+                    let assignment = seat.offer.clone().filter(|offer| Some(&offer.id) != in_work);
+                    Offered { assignment, examine: seat.next_question() }
+                })
+            };
+            match found {
+                Some(found) if found.assignment.is_some() || found.examine.is_some() => return found,
                 _ => {}
             }
             if tokio::time::timeout_at(deadline, notified).await.is_err() {
-                return None;
+                return Offered::default();
             }
         }
+    }
+
+    /// Asks the agent of a node to look at it. None where no answer came in time.
+    pub async fn examine(
+        &self,
+        cluster: &ClusterName,
+        node: &NodeName,
+        question: NodeQuestion,
+        within: Duration,
+    ) -> Option<Box<NodeExamination>> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.questions += 1;
+            let request = ExaminationRequest { number: state.questions, question };
+            let seat = state.seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default();
+            seat.questions.push(OpenQuestion { request, handed_out: false, answer });
+            seat.changed.notify_waiters();
+        }
+        // A question whose asker is gone is dropped with the next poll.
+        tokio::time::timeout(within, answered).await.ok()?.ok()
+    }
+
+    /// Brings an answer to whoever asked. False: nobody waits for it any more.
+    pub fn examined(&self, cluster: &ClusterName, report: ExaminationReport) -> bool {
+        let mut state = self.state();
+        let Some(seat) = state.seats.get_mut(cluster).and_then(|seats| seats.get_mut(&report.node)) else {
+            return false;
+        };
+        let place = seat.questions.iter().position(|open| open.request.number == report.number);
+        // The next question may go out now.
+        seat.changed.notify_waiters();
+        place.is_some_and(|place| seat.questions.remove(place).answer.send(report.examination).is_ok())
     }
 
     /// Asks the driver of the upgrade for a permit. No driver, no permit.

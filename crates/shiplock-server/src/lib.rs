@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod mirror;
+pub mod precheck;
 pub mod seal;
 pub mod serve;
 pub mod store;

@@ -180,6 +180,7 @@ impl Server {
             enrolled,
             authority,
             backups,
+            precheck: supervisor.precheck(),
             catalogue,
             holder: options.holder,
             agent_url: agent_url.clone(),

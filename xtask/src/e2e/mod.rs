@@ -18,6 +18,7 @@ pub(crate) mod installation;
 mod new_node;
 pub(crate) mod pools;
 mod precheck;
+mod precheck_faults;
 mod refusals;
 mod rollback;
 pub(crate) mod samples;
@@ -201,6 +202,18 @@ const SCENARIOS: &[Scenario] = &[
         promise: "a machine that joins by the printed instructions is born at the version of the control plane",
         in_gate: false,
         run: new_node::run,
+    },
+    Scenario {
+        name: "precheck-faults",
+        promise: "each real fault is found and named, its remedy works, and a fresh cluster shows its golden file",
+        in_gate: false,
+        run: precheck_faults::run,
+    },
+    Scenario {
+        name: "precheck-fresh",
+        promise: "a fresh cluster of three masters shows what its golden file says and nothing else",
+        in_gate: false,
+        run: precheck_faults::fresh_three,
     },
     Scenario {
         name: "refusals",

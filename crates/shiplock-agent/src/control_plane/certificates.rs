@@ -49,7 +49,8 @@ pub fn facts<H: Host>(host: &H, files: &[PathBuf]) -> CertificateFacts {
     CertificateFacts { first_to_end, ends_at, external_ca: !host.at(CA_KEY).exists() }
 }
 
-fn end_of<H: Host>(host: &H, path: &Path) -> Option<Timestamp> {
+/// When the first certificate of a file ends; none where the file holds none.
+pub fn end_of<H: Host>(host: &H, path: &Path) -> Option<Timestamp> {
     let pem = if path.extension().is_some_and(|ending| ending == "conf") {
         kubeconfig::certificate_pem(host, &fs::read_to_string(path).ok()?)?
     } else {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use shiplock_api::agent::Assignment;
 use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::facts::examination::EXAMINE_KIND;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::size::readable_bytes;
 use shiplock_core::step::Action;
@@ -39,6 +40,8 @@ pub const KINDS: &[&str] = &[
     "upload_configuration",
     "upgrade_addons",
     "collect_logs",
+    // No step: it answers questions of the pre-check.
+    EXAMINE_KIND,
 ];
 
 /// Why a step ended without its goal.

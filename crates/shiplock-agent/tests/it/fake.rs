@@ -14,7 +14,8 @@ use shiplock_agent::endpoint::{Answer, Question};
 use shiplock_agent::files::{hexadecimal, sha256};
 use shiplock_agent::host::{Host, ProgramOutput, Service, UnitState};
 use shiplock_core::artefact::{ArtefactFile, ArtefactImage};
-use shiplock_core::problem::Problem;
+use shiplock_core::facts::examination::{FileSystem, RuntimeHealth, TlsOutcome, TlsTarget};
+use shiplock_core::problem::{Code, Problem};
 use tokio::sync::Notify;
 
 use crate::etcd::FakeEtcd;
@@ -87,6 +88,13 @@ pub(crate) struct FakeNode {
     pub(crate) power_fuse: Cell<Option<u32>>,
     pub(crate) unit_calls: Cell<u32>,
     power_cut: Notify,
+    /// What programs say that a look at the node asks, by the begin of their command lines.
+    pub(crate) sayings: RefCell<BTreeMap<String, ProgramOutput>>,
+    /// Hosts that can be reached.
+    pub(crate) reachable: RefCell<Vec<String>>,
+    /// What the file systems have free, in per cent.
+    pub(crate) free_per_cent: Cell<u64>,
+    pub(crate) runtime: RefCell<Result<RuntimeHealth, String>>,
 }
 
 impl FakeNode {
@@ -112,6 +120,10 @@ impl FakeNode {
             power_fuse: Cell::new(None),
             unit_calls: Cell::new(0),
             power_cut: Notify::new(),
+            sayings: RefCell::default(),
+            reachable: RefCell::default(),
+            free_per_cent: Cell::new(50),
+            runtime: RefCell::new(Err("nobody has asked".to_owned())),
         };
         for (path, content) in [
             ("/usr/bin/kubelet", "kubelet v1.35.4"),
@@ -311,6 +323,10 @@ impl Host for FakeNode {
     async fn output(&self, program: &str, arguments: &[&str], _: Duration) -> Result<ProgramOutput, Problem> {
         self.moment().await;
         let said = |text: &str| Ok(ProgramOutput { success: true, text: text.to_owned(), error: String::new() });
+        let line = format!("{program} {}", arguments.join(" "));
+        if let Some((_, said)) = self.sayings.borrow().iter().find(|(begin, _)| line.starts_with(begin.as_str())) {
+            return Ok(said.clone());
+        }
         let content = self.read(program);
         match arguments {
             [verb @ ("stop" | "start"), "kubelet"] => {
@@ -388,6 +404,9 @@ impl Host for FakeNode {
 
     async fn service(&self, name: &str) -> Result<Service, Problem> {
         self.moment().await;
+        if !self.services.borrow().contains_key(name) {
+            return Ok(Service { state: "inactive".to_owned(), main_pid: 0, restarts: 0, command: Vec::new() });
+        }
         let broken = self.running(name).contains("broken") || (name == "kubelet" && self.kubelet_stopped.get());
         let main_pid = if broken { 0 } else { 1 + u32::from(name == "kubelet") };
         let state = if broken { "activating" } else { "active" };
@@ -459,6 +478,35 @@ impl Host for FakeNode {
 
     fn free_bytes(&self, _: &Path) -> Result<u64, Problem> {
         Ok(self.free.get())
+    }
+
+    fn space(&self, path: &Path) -> Result<(u64, FileSystem), Problem> {
+        let (size_bytes, inodes) = (100 << 30, 1_000_000);
+        let space = FileSystem {
+            path: path.display().to_string(),
+            size_bytes,
+            free_bytes: size_bytes / 100 * self.free_per_cent.get(),
+            inodes,
+            free_inodes: inodes / 2,
+            is_read_only: false,
+        };
+        // etcd has a disk of its own.
+        Ok((u64::from(path.ends_with("etcd")), space))
+    }
+
+    async fn runtime_health(&self) -> Result<RuntimeHealth, Problem> {
+        self.moment().await;
+        let health = self.runtime.borrow().clone();
+        health.map_err(|why| Problem::new(Code::ProgramFailed).with("program", "CRI Status").cause(why))
+    }
+
+    async fn reaches(&self, host: &str, port: u16) -> Result<(), String> {
+        let known = format!("{host}:{port}");
+        if self.reachable.borrow().contains(&known) { Ok(()) } else { Err("no route to host".to_owned()) }
+    }
+
+    async fn dial(&self, target: &TlsTarget) -> TlsOutcome {
+        TlsOutcome::Presented { chain: vec![target.server_name.clone()] }
     }
 
     fn is_read_only(&self, _: &Path) -> bool {

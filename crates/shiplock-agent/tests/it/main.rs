@@ -5,6 +5,7 @@
 mod control_plane;
 mod crash;
 mod etcd;
+mod examination;
 mod fake;
 mod faults;
 mod master;

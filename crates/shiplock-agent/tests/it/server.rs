@@ -13,8 +13,8 @@ use shiplock_agent::journal::{Journal, Record, RecordLog};
 use shiplock_agent::machine::Machine;
 use shiplock_agent::node_loop::{HostWorkplace, NodeLoop};
 use shiplock_api::agent::{
-    Assignment, AssignmentId, BackupAnswer, BackupOffer, BackupQuestion, KeptBackup, PermitRequest, PermitResponse,
-    PollRequest, PollResponse, Report, ReportKind, ReportResponse,
+    Assignment, AssignmentId, BackupAnswer, BackupOffer, BackupQuestion, ExaminationReport, ExaminationRequest,
+    KeptBackup, PermitRequest, PermitResponse, PollRequest, PollResponse, Report, ReportKind, ReportResponse,
 };
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
@@ -31,6 +31,11 @@ pub(crate) struct FakeServer {
     pub(crate) refuse: Cell<bool>,
     pub(crate) permits: RefCell<Vec<String>>,
     pub(crate) reports: RefCell<Vec<Report>>,
+    /// A question for the agent, once.
+    pub(crate) question: RefCell<Option<ExaminationRequest>>,
+    pub(crate) examined: RefCell<Vec<ExaminationReport>>,
+    /// Whether a question is out and not answered.
+    pub(crate) awaits: Cell<bool>,
     pub(crate) vault: FakeVault,
     pub(crate) changed: Notify,
 }
@@ -43,6 +48,9 @@ impl FakeServer {
             refuse: Cell::new(false),
             permits: RefCell::default(),
             reports: RefCell::default(),
+            question: RefCell::default(),
+            examined: RefCell::default(),
+            awaits: Cell::new(false),
             vault: FakeVault::default(),
             changed: Notify::new(),
         })
@@ -70,10 +78,14 @@ impl Gateway for FakeServer {
     async fn poll(&self, request: &PollRequest) -> Result<PollResponse, GatewayError> {
         loop {
             let changed = self.changed.notified();
+            if let examine @ Some(_) = self.question.take() {
+                self.awaits.set(true);
+                return Ok(PollResponse { assignment: None, send_machine: false, examine });
+            }
             let offer = self.offer.borrow().clone();
             match offer {
                 Some(offer) if Some(&offer.id) != request.in_work.as_ref() => {
-                    return Ok(PollResponse { assignment: Some(offer), send_machine: false });
+                    return Ok(PollResponse { assignment: Some(offer), send_machine: false, examine: None });
                 }
                 _ => changed.await,
             }
@@ -96,6 +108,13 @@ impl Gateway for FakeServer {
         }
         *self.offer.borrow_mut() = None;
         self.reports.borrow_mut().push(report.clone());
+        self.changed.notify_waiters();
+        Ok(ReportResponse::Taken)
+    }
+
+    async fn examined(&self, report: &ExaminationReport) -> Result<ReportResponse, GatewayError> {
+        self.examined.borrow_mut().push(report.clone());
+        self.awaits.set(false);
         self.changed.notify_waiters();
         Ok(ReportResponse::Taken)
     }
@@ -153,7 +172,7 @@ pub(crate) async fn live(node: &Rc<FakeNode>, server: &Rc<FakeServer>, journal_f
     let settled = async {
         loop {
             let changed = server.changed.notified();
-            if server.offer.borrow().is_none() {
+            if server.offer.borrow().is_none() && !server.awaits.get() {
                 break;
             }
             changed.await;

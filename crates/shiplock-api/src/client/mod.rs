@@ -6,6 +6,7 @@
 
 mod answer;
 mod backup;
+mod check;
 mod endpoint;
 mod feed;
 mod sse;

@@ -291,6 +291,8 @@ mod tests {
             releases: Read::NotAsked,
             metrics: counted.map_or_else(Vec::new, |line| vec![instance(line)]),
             objects: Objects::default(),
+            nodes: Vec::new(),
+            dialled: Vec::new(),
             effort: Effort::default(),
         };
         let question = Question {

@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "etcd-health-quorum",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "static pods of etcd in kube-system",
+        reads: "static pods of etcd in kube-system; members, alarms and health, asked by the agents of masters",
         title: ["Health of etcd", "etcd 健康状况"],
         why: [
             "A member that is not ready takes one of the votes that the upgrade needs. Quorum itself, learners and alarms are read at each member before it is touched.",
@@ -71,7 +71,10 @@ pub(super) const CHECKS: &[Check] = &[
             "repair the member first: kubectl -n kube-system describe pod",
             "请先修复该成员：kubectl -n kube-system describe pod",
         ],
-        sentences: &[says("not-ready", "this member of etcd is not ready", "该 etcd 成员未就绪")],
+        sentences: &[
+            says("not-ready", "this member of etcd is not ready", "该 etcd 成员未就绪"),
+            says("ill", "its etcd may not be touched: {why}", "不可触碰其 etcd：{why}"),
+        ],
         source: "https://etcd.io/docs/v3.6/faq/",
         not_built: None,
     },

@@ -7,6 +7,7 @@ mod api;
 mod capacity;
 mod compatibility;
 mod etcd;
+mod machine;
 mod network;
 mod node;
 mod run;
@@ -244,6 +245,7 @@ static ALL: LazyLock<Vec<&'static Check>> = LazyLock::new(|| {
         version::CHECKS,
         etcd::CHECKS,
         node::CHECKS,
+        machine::CHECKS,
         capacity::CHECKS,
         workload::CHECKS,
         network::CHECKS,

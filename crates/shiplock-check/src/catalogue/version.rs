@@ -294,17 +294,6 @@ pub(super) const CHECKS: &[Check] = &[
         ],
     ),
     not_built(
-        "CP-008",
-        "static-pod-manifests",
-        Severity::Blocking,
-        Scope::Node,
-        ["Manifests of static pods", "静态 pod 清单"],
-        [
-            "it needs the agent on the masters; the plan compares what runs with what kubeadm renders",
-            "需要 master 上的 agent；计划会与 kubeadm 渲染结果比较",
-        ],
-    ),
-    not_built(
         "CP-009",
         "create-probe-workload",
         Severity::Blocking,

@@ -1,8 +1,121 @@
 //! Webhooks, aggregated APIs, certificates.
 
-use super::{Check, Scope, Severity, not_built, says};
+use super::{Check, Scope, Sentence, Severity, says};
+
+const FIX_DIALLED: Option<[&str; 2]> = Some([
+    "issue the certificate of {name} anew with subjectAltName=DNS:{name}, and put its authority into caBundle of {webhook}",
+    "请为 {name} 重新签发带 subjectAltName=DNS:{name} 的证书，并更新 {webhook} 的 caBundle",
+]);
+
+/// A sentence about the certificate that a backend showed.
+const fn shown(name: &'static str, english: &'static str, chinese: &'static str) -> Sentence {
+    Sentence { name, text: [english, chinese], fix: FIX_DIALLED }
+}
+
+const NO_SAN: Sentence =
+    shown("no-san", "the certificate of {name} has no subject alternative name", "{name} 的证书没有 SAN");
+const WRONG_SAN: Sentence = shown("wrong-san", "{name} shows a certificate for {names}", "{name} 的证书适用于 {names}");
+const NO_HANDSHAKE: Sentence = shown("no-handshake", "{name} was dialled: {why}", "拨测 {name}：{why}");
+const ENDED: Sentence =
+    shown("ended", "the certificate of {name} ended {days} days ago", "{name} 的证书已过期 {days} 天");
+const SOON: Sentence =
+    shown("soon", "the certificate of {name} ends in {days} days", "{name} 的证书将在 {days} 天后到期");
+const NOT_YET: Sentence = shown("not-yet", "the certificate of {name} does not hold yet", "{name} 的证书尚未生效");
+const UNTRUSTED: Sentence = shown(
+    "untrusted",
+    "the certificate of {name} does not lead to caBundle: {why}",
+    "{name} 的证书无法由 caBundle 验证：{why}",
+);
+const SIGNED: Sentence =
+    shown("signed", "the certificate of {name} is signed with SHA-1", "{name} 的证书使用 SHA-1 签名");
+const DIALLED: &[Sentence] = &[NO_SAN, WRONG_SAN, NO_HANDSHAKE, ENDED, SOON, NOT_YET, UNTRUSTED, SIGNED];
 
 pub(super) const CHECKS: &[Check] = &[
+    Check {
+        id: "WHK-001",
+        name: "webhook-cert-san",
+        severity: Severity::Blocking,
+        scope: Scope::Cluster,
+        reads: "webhook configurations; the certificate that each backend shows when it is dialled",
+        title: ["Names in webhook certificates", "webhook 证书中的名称"],
+        why: [
+            "API servers look at subject alternative names alone. With a certificate that has a common name only, every call fails, and masters do not come up where the webhook matches their pods.",
+            "API server 只检查 SAN。证书仅有 Common Name 时所有调用都会失败；若 webhook 匹配 master 的 pod，master 将无法启动。",
+        ],
+        fix: [
+            "issue the certificate of {webhook} anew with subjectAltName=DNS:{name}, and put its authority into caBundle",
+            "请为 {webhook} 重新签发带 subjectAltName=DNS:{name} 的证书，并更新 caBundle",
+        ],
+        sentences: &[
+            says(
+                "no-san",
+                "webhook {webhook}: its certificate has no subject alternative name",
+                "webhook {webhook}：证书没有 SAN",
+            ),
+            says(
+                "wrong-san",
+                "webhook {webhook}: its certificate is for {names}, not for {name}",
+                "webhook {webhook}：证书适用于 {names}，而非 {name}",
+            ),
+            Sentence {
+                name: "no-handshake",
+                text: ["webhook {webhook}: {name} was dialled: {why}", "webhook {webhook}：拨测 {name}：{why}"],
+                fix: Some([
+                    "let what is behind {name} serve TLS 1.2 or newer, or take {webhook} out for the upgrade",
+                    "请让 {name} 的后端提供 TLS 1.2 或更新版本，或在升级期间移除 {webhook}",
+                ]),
+            },
+        ],
+        source: "https://go.dev/doc/go1.17#crypto/x509, https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/",
+        not_built: None,
+    },
+    Check {
+        id: "WHK-002",
+        name: "webhook-cert-expiry",
+        severity: Severity::Blocking,
+        scope: Scope::Cluster,
+        reads: "the certificate that each backend shows when it is dialled",
+        title: ["End of webhook certificates", "webhook 证书有效期"],
+        why: [
+            "With a certificate that has ended every call of the webhook fails.",
+            "证书过期后 webhook 的所有调用都会失败。",
+        ],
+        fix: ["renew the certificate of {webhook}", "请更新 {webhook} 的证书"],
+        sentences: &[
+            says(
+                "ended",
+                "webhook {webhook}: its certificate ended {days} days ago",
+                "webhook {webhook}：证书已过期 {days} 天",
+            ),
+            says(
+                "soon",
+                "webhook {webhook}: its certificate ends in {days} days",
+                "webhook {webhook}：证书将在 {days} 天后到期",
+            ),
+            says("not-yet", "webhook {webhook}: its certificate does not hold yet", "webhook {webhook}：证书尚未生效"),
+        ],
+        source: "https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/",
+        not_built: None,
+    },
+    Check {
+        id: "WHK-012",
+        name: "apiservice-cert-san",
+        severity: Severity::Blocking,
+        scope: Scope::Cluster,
+        reads: "APIServices; the certificate that each backend shows when it is dialled",
+        title: ["Certificates of aggregated APIs", "聚合 API 的证书"],
+        why: [
+            "An API server that does not take the certificate of an aggregated API serves none of its objects.",
+            "API server 不接受聚合 API 的证书时，无法提供其任何对象。",
+        ],
+        fix: [
+            "issue the certificate of {webhook} anew with subjectAltName=DNS:{name}, and put its authority into caBundle",
+            "请为 {webhook} 重新签发带 subjectAltName=DNS:{name} 的证书，并更新 caBundle",
+        ],
+        sentences: DIALLED,
+        source: "https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/",
+        not_built: None,
+    },
     Check {
         id: "WHK-003",
         name: "webhook-ca-bundle",
@@ -18,7 +131,14 @@ pub(super) const CHECKS: &[Check] = &[
             "put the issuing authority into caBundle of {webhook} anew",
             "请重新将签发 CA 写入 {webhook} 的 caBundle",
         ],
-        sentences: &[says("bundle", "webhook {webhook}: {why}", "webhook {webhook}：{why}")],
+        sentences: &[
+            says("bundle", "webhook {webhook}: {why}", "webhook {webhook}：{why}"),
+            says(
+                "untrusted",
+                "webhook {webhook}: the certificate that it shows does not lead to caBundle: {why}",
+                "webhook {webhook}：其证书无法由 caBundle 验证：{why}",
+            ),
+        ],
         source: "https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/",
         not_built: None,
     },
@@ -27,7 +147,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-cert-sha1",
         severity: Severity::Blocking,
         scope: Scope::ControlPlane,
-        reads: "apiserver_webhooks_x509_insecure_sha1_total and its twin of aggregated APIs",
+        reads: "the certificate that each backend shows; apiserver_webhooks_x509_insecure_sha1_total and its twin of aggregated APIs",
         title: ["Certificates signed with SHA-1", "使用 SHA-1 签名的证书"],
         why: [
             "API servers from 1.24 on refuse certificates that are signed with SHA-1; the ones before count them.",
@@ -37,11 +157,18 @@ pub(super) const CHECKS: &[Check] = &[
             "issue the certificates with SHA-256 anew; the audit annotation insecure-sha1.invalid-cert.kubernetes.io names the host",
             "请用 SHA-256 重新签发证书；审计注解 insecure-sha1.invalid-cert.kubernetes.io 指出主机",
         ],
-        sentences: &[says(
-            "counted",
-            "this API server met {count} certificates of webhooks or aggregated APIs that are signed with SHA-1",
-            "该 API server 遇到 {count} 次使用 SHA-1 签名的 webhook 或聚合 API 证书",
-        )],
+        sentences: &[
+            says(
+                "signed",
+                "webhook {webhook}: its certificate is signed with SHA-1",
+                "webhook {webhook}：证书使用 SHA-1 签名",
+            ),
+            says(
+                "counted",
+                "this API server met {count} certificates of webhooks or aggregated APIs that are signed with SHA-1",
+                "该 API server 遇到 {count} 次使用 SHA-1 签名的 webhook 或聚合 API 证书",
+            ),
+        ],
         source: "https://kubernetes.io/docs/reference/labels-annotations-taints/audit-annotations/",
         not_built: None,
     },
@@ -218,11 +345,21 @@ pub(super) const CHECKS: &[Check] = &[
             "没有转换 webhook 就无法以其他版本读取该类型的对象，API server 的控制器会停滞。",
         ],
         fix: ["bring {service} back before the control plane is touched", "请在升级控制面之前恢复 {service}"],
-        sentences: &[says(
-            "none",
-            "its conversion webhook {service} has no ready endpoint",
-            "其转换 webhook {service} 没有就绪端点",
-        )],
+        sentences: &[
+            says(
+                "none",
+                "its conversion webhook {service} has no ready endpoint",
+                "其转换 webhook {service} 没有就绪端点",
+            ),
+            NO_SAN,
+            WRONG_SAN,
+            NO_HANDSHAKE,
+            ENDED,
+            SOON,
+            NOT_YET,
+            UNTRUSTED,
+            SIGNED,
+        ],
         source: "https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#webhook-conversion",
         not_built: None,
     },
@@ -238,49 +375,18 @@ pub(super) const CHECKS: &[Check] = &[
             "kubelet 证书未续期时，旧证书到期后节点会脱离集群。",
         ],
         fix: ["look at it and approve it: kubectl certificate approve", "请查看并批准：kubectl certificate approve"],
-        sentences: &[says("pending", "the request of {user} waits for approval", "{user} 的请求等待批准")],
+        sentences: &[
+            says("pending", "the request of {user} waits for approval", "{user} 的请求等待批准"),
+            Sentence {
+                name: "ends",
+                text: ["{path} ends in {days} days and was not renewed", "{path} 将在 {days} 天后到期且尚未续期"],
+                fix: Some([
+                    "see why its kubelet does not renew it: journalctl -u kubelet, kubectl get csr",
+                    "请查看 kubelet 未续期的原因：journalctl -u kubelet、kubectl get csr",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/",
         not_built: None,
     },
-    not_built(
-        "WHK-001",
-        "webhook-cert-san",
-        Severity::Blocking,
-        Scope::Cluster,
-        ["SAN of webhook certificates, dialled", "拨测 webhook 证书的 SAN"],
-        [
-            "it needs a TLS handshake through pods/portforward, which is not there yet; WHK-005 stands in: every API server counts such certificates",
-            "需要经 pods/portforward 的 TLS 握手，尚未实现；由 WHK-005 代替：每个 API server 会统计此类证书",
-        ],
-    ),
-    not_built(
-        "WHK-002",
-        "webhook-cert-expiry",
-        Severity::Blocking,
-        Scope::Cluster,
-        ["Expiry of webhook certificates, dialled", "拨测 webhook 证书有效期"],
-        [
-            "it needs the same handshake as WHK-001; WHK-003 judges the authorities",
-            "与 WHK-001 需要同样的握手；WHK-003 判断 CA",
-        ],
-    ),
-    not_built(
-        "WHK-012",
-        "apiservice-cert-san",
-        Severity::Blocking,
-        Scope::Cluster,
-        ["SAN of certificates of aggregated APIs, dialled", "拨测聚合 API 证书的 SAN"],
-        ["it needs the same handshake as WHK-001; WHK-005 stands in", "与 WHK-001 需要同样的握手；由 WHK-005 代替"],
-    ),
-    not_built(
-        "WHK-014",
-        "control-plane-cert-expiry",
-        Severity::Blocking,
-        Scope::Node,
-        ["Certificates of the control plane", "控制面证书"],
-        [
-            "it needs the agent on the masters to report /etc/kubernetes/pki",
-            "需要 master 上的 agent 报告 /etc/kubernetes/pki",
-        ],
-    ),
 ];

@@ -53,13 +53,13 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/api/v1/namespaces", &["WL-013", "WHK-007"]),
     (
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-        &["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
+        &["WHK-001", "WHK-002", "WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
     ),
     (
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-        &["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
+        &["WHK-001", "WHK-002", "WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
     ),
-    ("/apis/apiregistration.k8s.io/v1/apiservices", &["WHK-011"]),
+    ("/apis/apiregistration.k8s.io/v1/apiservices", &["WHK-011", "WHK-012"]),
     (
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         &["WHK-013", "ADD-003", "ADD-004", "ADD-005", "ADD-006", "CP-013"],

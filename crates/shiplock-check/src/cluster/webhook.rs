@@ -22,7 +22,7 @@ type Endpoints<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
 pub(super) fn judge(look: &mut Look<'_>) {
     let objects = look.objects;
     let endpoints = look.need(&objects.slices, &["WHK-006", "WHK-008", "WHK-013"]).map(|slices| ready_nodes(slices));
-    let checks = ["WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"];
+    let checks = ["WHK-001", "WHK-002", "WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"];
     let kinds =
         [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
     for (kind, list) in kinds {
@@ -48,7 +48,7 @@ pub(super) fn judge(look: &mut Look<'_>) {
             look.say(with_service(Finding::new("WHK-013", "none", Outcome::Fail, subject), service));
         }
     }
-    for service in look.need(&objects.api_services, &["WHK-011"]).into_iter().flatten() {
+    for service in look.need(&objects.api_services, &["WHK-011", "WHK-012"]).into_iter().flatten() {
         let available = service.status.conditions.iter().find(|condition| condition.r#type == "Available");
         if let Some(condition) = available.filter(|condition| condition.status != "True") {
             let message: String = condition.message.chars().take(200).collect();

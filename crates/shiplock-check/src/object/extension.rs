@@ -77,6 +77,7 @@ objects! {
         /// What its certificate is verified with.
         ca_bundle: String,
         /// Whether it is not verified.
+        #[serde(rename = "insecureSkipTLSVerify")]
         insecure_skip_tls_verify: bool,
     }
     /// A CustomResourceDefinition.

@@ -11,6 +11,7 @@ use shiplock_core::version::MinorVersion;
 Examples:
   shiplock check                                   # the cluster of your kubeconfig, for its next minor
   shiplock check --to 1.37 --context prod
+  shiplock check prod --to 1.37                    # a registered cluster: nodes are looked at by their agents
   shiplock check -f manifests/ --to 1.37           # files alone: no cluster is asked
   helm template CHART | shiplock check -f - --to 1.37
   shiplock check -f . --to 1.37 -o sarif --fail-on warn > shiplock.sarif
@@ -18,6 +19,16 @@ Examples:
 
 Exit codes: 0 ready, 1 failed, 2 usage, 3 blocked, 4 undecided (something could not be seen)")]
 pub struct CheckArguments {
+    /// A cluster that is registered with the server: it asks every agent about its node too, and keeps the report.
+    /// Without it the cluster of your kubeconfig is checked, without a server.
+    #[arg(value_name = "CLUSTER", conflicts_with_all = ["files", "audit_log", "kubeconfig", "context", "snapshot", "save_snapshot", "baseline", "write_baseline", "accept", "accept_file"])]
+    pub cluster: Option<String>,
+    /// Ask against this plan: only its nodes, with its mirror and images.
+    #[arg(long, value_name = "PLAN", requires = "cluster")]
+    pub plan: Option<String>,
+    /// Show only what must be handled before an upgrade can start.
+    #[arg(long, requires = "cluster")]
+    pub todo: bool,
     /// The minor to upgrade to; without it the one after the cluster's.
     #[arg(long, value_name = "MINOR", value_parser = parse_minor)]
     pub to: Option<MinorVersion>,

@@ -5,6 +5,7 @@ mod check;
 mod cluster;
 mod demo;
 mod plan;
+mod report;
 mod serve;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ pub use self::check::{CheckArguments, FailOn, Policy};
 pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand};
 pub use self::demo::DemoArguments;
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
+pub use self::report::{AcceptancesCommand, ReportsCommand};
 pub use self::serve::ServeArguments;
 
 const EXAMPLES: &str = "\
@@ -178,6 +180,12 @@ Examples:
     /// List and show upgrades.
     #[command(subcommand)]
     Upgrades(UpgradesCommand),
+    /// List and show the reports of pre-checks that the server keeps.
+    #[command(subcommand)]
+    Reports(ReportsCommand),
+    /// Let findings of a check pass by name, with a reason and an end.
+    #[command(subcommand)]
+    Acceptances(AcceptancesCommand),
     /// List, verify and export the backups of etcd that upgrades made.
     #[command(subcommand)]
     Backup(BackupCommand),

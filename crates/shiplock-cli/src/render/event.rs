@@ -1,5 +1,6 @@
 //! Events as sentences of one line.
 
+use shiplock_core::check::CheckResult;
 use shiplock_core::id::StepNumber;
 use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
@@ -64,7 +65,10 @@ pub fn sentence(event: &Event, plan: Option<&Plan>, language: Language) -> Strin
         Event::CheckStarted => language.pick("pre-check began", "前置检查开始").to_owned(),
         Event::CheckFinished { report } => {
             let (all, blocking) = (report.findings.len(), report.blocking().count());
+            let warned = report.findings.iter().filter(|finding| finding.result == CheckResult::Warn).count();
             match (blocking, zh) {
+                (0, true) if warned > 0 => format!("前置检查通过，共 {all} 项，其中 {warned} 项警告"),
+                (0, false) if warned > 0 => format!("pre-check passed: {all} of {all}, {warned} with a warning"),
                 (0, true) => format!("前置检查通过，共 {all} 项"),
                 (0, false) => format!("pre-check passed: {all} of {all}"),
                 (_, true) => format!("前置检查未通过：{all} 项中有 {blocking} 项必须处理"),

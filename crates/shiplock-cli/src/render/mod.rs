@@ -11,6 +11,7 @@ pub(crate) mod demo;
 pub mod event;
 pub mod plan;
 pub mod problem;
+pub(crate) mod report;
 #[cfg(test)]
 pub mod sample;
 pub mod table;

@@ -270,6 +270,8 @@ pub fn events() -> Vec<EventRecord> {
         subject: "node w-1".to_owned(),
         problem: Some(refused()),
         accepted: false,
+        accepted_by: None,
+        repaired_by_stage: None,
     };
     let skipped =
         Problem::new(Code::DrainTimedOut).with("node", "w-4").with("limit", "1800 s").with("blockers", "pay/api-6f");
@@ -414,6 +416,8 @@ pub fn upgrade_blocked(result: CheckResult) -> UpgradeView {
         subject: "node w-2".to_owned(),
         problem: Some(missing),
         accepted: false,
+        accepted_by: None,
+        repaired_by_stage: None,
     };
     let events = vec![
         Event::Planned { plan: Box::new(plan()), by: "li.wei".into() },

@@ -81,6 +81,7 @@ pub fn stage(kind: &str, pool: Option<&str>, language: Language) -> String {
 pub fn result(result: CheckResult, language: Language) -> &'static str {
     match result {
         CheckResult::Pass => language.pick("pass", "通过"),
+        CheckResult::Warn => language.pick("warn", "警告"),
         CheckResult::Fail => language.pick("FAIL", "失败"),
         CheckResult::Unknown => language.pick("UNKNOWN", "未知"),
     }

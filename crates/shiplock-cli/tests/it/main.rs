@@ -145,6 +145,8 @@ fn what_could_not_be_seen_before_a_start_ends_an_attached_command_with_4_and_a_f
                 problem: (*result != CheckResult::Pass)
                     .then(|| Problem::new(Code::AgentMissing).with("node", "blue-01").with("cluster", "prod")),
                 accepted: false,
+                accepted_by: None,
+                repaired_by_stage: None,
             };
             let report = CheckReport { findings: results.iter().map(finding).collect() };
             standing.restart_with_upgrade(vec![Event::CheckStarted, Event::CheckFinished { report }]).await;

@@ -5,6 +5,7 @@
 //! secret: of a Helm release only what identifies its objects.
 
 mod api;
+mod dial;
 mod instance;
 pub(crate) mod newer;
 mod request;
@@ -56,7 +57,7 @@ pub async fn collect_again(
 }
 
 /// Reads a cluster over a connection.
-async fn over(
+pub(crate) async fn over(
     connection: &Connection,
     collection: &Collection<'_>,
     known: &[Release],
@@ -97,7 +98,7 @@ async fn over(
     let objects = resource::all(&requests, served.seen().map(Vec::as_slice), collection.selection, progress);
     let (written, releases, metrics, objects) = futures::join!(written, releases, instances, objects);
     let (sent, bytes, in_flight_max) = requests.effort();
-    Ok(Snapshot {
+    let mut snapshot = Snapshot {
         schema: SNAPSHOT_SCHEMA,
         taken_at: Timestamp::now(),
         server: connection.server.clone(),
@@ -107,13 +108,20 @@ async fn over(
         releases,
         metrics,
         objects,
+        nodes: Vec::new(),
+        dialled: Vec::new(),
         effort: Effort {
             requests: sent,
             bytes,
             in_flight_max,
             milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         },
-    })
+    };
+    if wants(dial::CHECKS) {
+        progress("certificates of webhooks");
+        snapshot.dialled = dial::all(connection, &snapshot).await;
+    }
+    Ok(snapshot)
 }
 
 /// The scopes that a snapshot of a cluster reaches.
@@ -121,6 +129,9 @@ pub fn scopes(snapshot: &Snapshot) -> BTreeSet<&'static str> {
     let mut scopes = BTreeSet::from(["cluster"]);
     if !snapshot.metrics.is_empty() {
         scopes.insert("control-plane");
+    }
+    if !snapshot.nodes.is_empty() {
+        scopes.insert("node");
     }
     scopes
 }

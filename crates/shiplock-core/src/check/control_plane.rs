@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CheckResult, Finding, finding};
-use crate::facts::{AddonFacts, AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness};
+use crate::facts::{AddonFacts, AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness, not_ready};
 use crate::id::NodeName;
 use crate::plan::{Mode, NewApiObjects, Note, Plan, StageKind};
 use crate::problem::{Code, Problem};
@@ -28,10 +28,7 @@ pub(super) fn check(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeN
         let subject = || format!("node {name}");
         let ready = match &node.ready {
             Readiness::Ready => Ok(()),
-            Readiness::NotReady { why } => {
-                let problem = Problem::new(Code::NodeNotReady).with("node", name).with("why", why);
-                Err((CheckResult::Fail, problem))
-            }
+            Readiness::NotReady { why } => Err((CheckResult::Fail, not_ready(name, why))),
         };
         findings.push(finding("CP-002", subject(), ready));
         findings.push(finding("CP-004", subject(), check_etcd(name, agents)));

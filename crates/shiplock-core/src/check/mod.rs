@@ -5,7 +5,7 @@
 
 mod control_plane;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,15 @@ pub struct Finding {
     pub subject: String,
     /// What is wrong, and what to do; none for a pass.
     pub problem: Option<Problem>,
-    /// Whether the plan lets this finding pass, by the id of its check.
+    /// Whether somebody lets this finding pass: by the plan, or by an acceptance that the server keeps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
+    /// Who let it pass and why, where an acceptance did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_by: Option<String>,
+    /// The stage of the plan, from 1, that repairs it before it matters; it is a pass then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired_by_stage: Option<usize>,
 }
 
 /// How a check came out.
@@ -48,6 +54,8 @@ pub struct Finding {
 pub enum CheckResult {
     /// All is well.
     Pass,
+    /// It should be looked at; the start is not stopped.
+    Warn,
     /// The start is stopped.
     Fail,
     /// It could not be seen; the start is stopped.
@@ -57,7 +65,14 @@ pub enum CheckResult {
 impl CheckReport {
     /// The findings that stop the start.
     pub fn blocking(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.result != CheckResult::Pass && !finding.accepted)
+        let stops = |finding: &&Finding| matches!(finding.result, CheckResult::Fail | CheckResult::Unknown);
+        self.findings.iter().filter(stops).filter(|finding| !finding.accepted)
+    }
+
+    /// Adds what the catalogue of checks found. What a check of the plan says of the same outranks it.
+    pub fn join(&mut self, found: impl IntoIterator<Item = Finding>) {
+        let ran: BTreeSet<String> = self.findings.iter().map(|finding| finding.check.clone()).collect();
+        self.findings.extend(found.into_iter().filter(|finding| !ran.contains(&finding.check)));
     }
 }
 
@@ -109,7 +124,8 @@ fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Probl
         Ok(()) => (CheckResult::Pass, None),
         Err((result, problem)) => (result, Some(problem)),
     };
-    Finding { check: check.to_owned(), result, subject, problem, accepted: false }
+    let check = check.to_owned();
+    Finding { check, result, subject, problem, accepted: false, accepted_by: None, repaired_by_stage: None }
 }
 
 fn check_identity(plan: &Plan, cluster: &ClusterFacts) -> Finding {

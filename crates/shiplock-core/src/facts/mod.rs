@@ -3,6 +3,7 @@
 //! Facts may be old or missing. What could not be read is [`Observed::Unknown`] and never taken for good.
 
 mod control_plane;
+pub mod examination;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ pub use self::control_plane::{
     CertificateFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdClusterFacts, EtcdFacts, EtcdMemberFacts, HandEdit,
     KeptControlPlane, KeptImage, RunningContainerFacts, StaticPodFacts,
 };
+use crate::check::Finding;
 use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
 use crate::problem::{Code, Problem};
 use crate::upgrade::waiting::WaitingOn;
@@ -45,6 +47,8 @@ pub struct Facts {
     pub progress: BTreeMap<StepNumber, Vec<WaitingOn>>,
     /// How long this server has been up, in seconds.
     pub uptime_seconds: u64,
+    /// What the catalogue of checks found for the check of the plan that is under way; none while it is being asked.
+    pub precheck: Option<Vec<Finding>>,
 }
 
 /// A cluster at one moment.
@@ -171,6 +175,12 @@ pub enum Readiness {
         /// The condition's message.
         why: String,
     },
+}
+
+/// The problem of a node that is not Ready. A runtime that hangs is told by its name, since only a person can help it.
+pub fn not_ready(node: &NodeName, why: &str) -> Problem {
+    let code = if why.contains("PLEG is not healthy") { Code::PlegNotHealthy } else { Code::NodeNotReady };
+    Problem::new(code).with("node", node).with("why", why)
 }
 
 /// The annotation `shiplock.dev/owner` on a node: whose cordon it is.

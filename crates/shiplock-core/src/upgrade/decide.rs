@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::check::check_plan;
 use crate::facts::{
     ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Facts, Observed, Readiness, StaticPodFacts,
+    not_ready,
 };
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
@@ -116,6 +117,7 @@ pub fn decide(upgrade: &Upgrade, facts: &Facts, policy: &Policy, now: Timestamp)
         State::Ready { checked_at } if view.older_than(*checked_at, policy.check_valid_seconds) => {
             record(Event::CheckStarted)
         }
+        State::Ready { .. } if view.would_block() => record(Event::CheckStarted),
         State::Ready { .. } => record(Event::Started),
         State::Running => view.run(),
         State::Pausing { .. } => view.pause(),
@@ -183,11 +185,22 @@ impl View<'_> {
     fn check(&self) -> Decision {
         match self.cluster() {
             Ok(cluster) => {
-                let report = check_plan(&self.upgrade.plan, cluster, &self.facts.agents, self.now);
+                let Some(found) = &self.facts.precheck else {
+                    return self.wait(vec![WaitingOn::new(Waiting::Checks, self.upgrade.updated_at)]);
+                };
+                let mut report = check_plan(&self.upgrade.plan, cluster, &self.facts.agents, self.now);
+                report.join(found.iter().cloned());
                 record(Event::CheckFinished { report })
             }
             Err(wait) => self.wait(vec![*wait]),
         }
+    }
+
+    /// Whether what a plan is checked against has changed since, so that it must not start as it is.
+    fn would_block(&self) -> bool {
+        let Observed::Known(cluster) = &self.facts.cluster else { return false };
+        let report = check_plan(&self.upgrade.plan, cluster, &self.facts.agents, self.now);
+        report.blocking().next().is_some()
     }
 
     fn run(&self) -> Decision {
@@ -514,7 +527,7 @@ impl View<'_> {
         let mut another_answers = false;
         for (name, other) in others {
             if let Readiness::NotReady { why } = &other.ready {
-                return Err(Problem::new(Code::NodeNotReady).with("node", name).with("why", why));
+                return Err(not_ready(name, why));
             }
             let api_server = |facts: &ControlPlaneFacts| {
                 let found = |pod: &&StaticPodFacts| pod.component == ControlPlaneComponent::KubeApiserver;
@@ -601,7 +614,7 @@ impl View<'_> {
             match cluster.nodes.get(&node.node).map(|seen| &seen.ready) {
                 Some(Readiness::Ready) => {}
                 Some(Readiness::NotReady { why }) => {
-                    return Some(Problem::new(Code::NodeNotReady).with("node", &node.node).with("why", why));
+                    return Some(not_ready(&node.node, why));
                 }
                 None => {
                     return Some(

@@ -90,7 +90,13 @@ impl World {
         } else {
             Observed::Unknown { problem: Problem::new(Code::ClusterUnreachable), since: at(self.now) }
         };
-        Facts { cluster, agents, progress: BTreeMap::new(), uptime_seconds: self.uptime_seconds }
+        Facts {
+            cluster,
+            agents,
+            progress: BTreeMap::new(),
+            uptime_seconds: self.uptime_seconds,
+            precheck: Some(Vec::new()),
+        }
     }
 
     fn decide(&self) -> Decision {

@@ -138,6 +138,8 @@ pub enum Waiting {
         /// What.
         problem: Problem,
     },
+    /// The checks of the whole catalogue, which read the cluster and ask every agent.
+    Checks,
     /// A person: the pre-check found what must be handled.
     Findings {
         /// How many findings stop the start.
@@ -177,6 +179,7 @@ impl WaitingOn {
             | Waiting::StepRetry { .. }
             | Waiting::BatchInterval
             | Waiting::Soak { .. }
+            | Waiting::Checks
             | Waiting::NodeReadBack { .. } => WhoActs::Nobody,
             Waiting::PodDisruptionBudget { .. } | Waiting::PodTermination { .. } => WhoActs::WorkloadOwner,
             Waiting::EvictionRefused { .. }
@@ -265,6 +268,7 @@ impl WaitingOn {
                     format!("the soak does not end while something is not well: {sentence}")
                 }
             }
+            Waiting::Checks => language.pick("the checks before the start", "开始前的检查").to_owned(),
             Waiting::Findings { blocking } => {
                 if zh {
                     format!("有 {blocking} 项检查结果必须先处理")
@@ -291,7 +295,7 @@ impl WaitingOn {
     pub fn fix(&self, language: Language) -> Option<String> {
         let zh = language == Language::Zh;
         Some(match &self.what {
-            Waiting::Step { .. } | Waiting::StepRetry { .. } | Waiting::BatchInterval => return None,
+            Waiting::Step { .. } | Waiting::StepRetry { .. } | Waiting::BatchInterval | Waiting::Checks => return None,
             Waiting::Soak { .. } => {
                 language.pick("to go back: shiplock rollback UPGRADE", "如需回退：shiplock rollback UPGRADE").to_owned()
             }
@@ -362,6 +366,7 @@ impl WaitingOn {
             Waiting::BatchInterval => "interval".to_owned(),
             Waiting::Soak { .. } => "soak".to_owned(),
             Waiting::SoakUnwell { problem } => format!("soak {}", problem.code),
+            Waiting::Checks => "checks".to_owned(),
             Waiting::Findings { .. } => "findings".to_owned(),
             Waiting::Continue { reason } => format!("continue {}", reason.word()),
         }

@@ -378,6 +378,7 @@ impl Machine {
                         | Waiting::StepRetry { .. }
                         | Waiting::NodeReadBack { .. }
                         | Waiting::BatchInterval
+                        | Waiting::Checks
                         // The decision itself records these.
                         | Waiting::Soak { .. }
                         | Waiting::SoakUnwell { .. }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use shiplock_cluster::port::{Cluster, Cordon, Uncordon};
 use shiplock_core::artefact::ArtefactImage;
-use shiplock_core::facts::{ClusterFacts, ControlPlaneFacts, EtcdFacts, NodeFacts, NodeOwner, Observed, Readiness};
+use shiplock_core::facts::{
+    ClusterFacts, ControlPlaneFacts, EtcdFacts, NodeFacts, NodeOwner, Observed, Readiness, not_ready,
+};
 use shiplock_core::id::{ClusterName, NodeName, StepNumber};
 use shiplock_core::plan::{NodePlan, Plan};
 use shiplock_core::problem::{Code, Problem};
@@ -299,7 +301,7 @@ fn check_node(name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> 
     read_back(name, "kubelet", &kubelet.to_string(), &node.kubelet_version)?;
     match &node.ready {
         Readiness::Ready => Ok(()),
-        Readiness::NotReady { why } => Err(Problem::new(Code::NodeNotReady).with("node", name).with("why", why)),
+        Readiness::NotReady { why } => Err(not_ready(name, why)),
     }
 }
 

@@ -17,6 +17,7 @@ use super::shell::{Ended, drive};
 use super::takeover::{Taken, fold_on, take};
 use crate::clusters::Connector;
 use crate::hub::AgentHub;
+use crate::precheck::Precheck;
 use crate::store::{LEASES_AT_ONCE_MAX, Store, StoreError, UpgradeFilter, UpgradeLog, UpgradeRow};
 
 /// What every driver of a server shares.
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) hub: Arc<AgentHub>,
     pub(super) clusters: Arc<dyn Connector>,
+    pub(super) precheck: Arc<Precheck>,
     pub(super) settings: DriverSettings,
     pub(super) started_at: Instant,
     pub(super) leases: Leases,
@@ -88,16 +90,23 @@ impl Supervisor {
         clusters: Arc<dyn Connector>,
         settings: DriverSettings,
     ) -> Arc<Self> {
+        let precheck = Arc::new(Precheck::new(store.clone(), hub.clone(), clusters.clone()));
         let shared = Shared {
             store,
             hub,
             clusters,
+            precheck,
             settings,
             started_at: Instant::now(),
             leases: Leases::default(),
             appended: watch::Sender::new(0),
         };
         Arc::new(Self { shared: Arc::new(shared), drivers: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// The pre-check that guards every start; it is run by hand too.
+    pub(crate) fn precheck(&self) -> Arc<Precheck> {
+        self.shared.precheck.clone()
     }
 
     fn drivers(&self) -> MutexGuard<'_, HashMap<UpgradeId, Arc<Handle>>> {

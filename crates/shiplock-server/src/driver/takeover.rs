@@ -63,6 +63,7 @@ fn unseen(shared: &Shared, upgrade: &Upgrade) -> Facts {
         agents: shared.hub.agents(&upgrade.plan.cluster),
         progress: BTreeMap::new(),
         uptime_seconds: shared.started_at.elapsed().as_secs(),
+        precheck: None,
     }
 }
 

@@ -64,6 +64,7 @@ impl World {
             agents,
             progress: BTreeMap::new(),
             uptime_seconds: 1,
+            precheck: Some(Vec::new()),
         }))
     }
 
@@ -185,6 +186,7 @@ fn a_node_that_only_fetches_is_offered_its_step_under_the_machine_id_that_the_cl
         agents: agents(&cluster, at(0)),
         progress: BTreeMap::new(),
         uptime_seconds: 1,
+        precheck: Some(Vec::new()),
     };
     let mut inputs = std::collections::VecDeque::from([Input::Claim(None), Input::Facts(Box::new(facts()))]);
     let mut offered = BTreeMap::new();
@@ -304,7 +306,13 @@ fn before_the_cluster_was_read_what_is_waited_for_shows_and_nothing_is_begun() {
     let problem = Problem::new(Code::ClusterNotRead);
     let unseen = || {
         let cluster = Observed::Unknown { problem: problem.clone(), since: at(0) };
-        Input::Facts(Box::new(Facts { cluster, agents: BTreeMap::new(), progress: BTreeMap::new(), uptime_seconds: 1 }))
+        Input::Facts(Box::new(Facts {
+            cluster,
+            agents: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            uptime_seconds: 1,
+            precheck: Some(Vec::new()),
+        }))
     };
     let waits = |outputs: Vec<Output>| match <[Output; 1]>::try_from(outputs) {
         Ok([Output::Waits(waits)]) => waits.into_iter().map(|wait| wait.key()).collect::<Vec<_>>(),

@@ -18,9 +18,9 @@ use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
 use serde::Deserialize;
 use shiplock_api::agent::{
-    BACKUP_PATH, ENROL_PATH, EnrolRequest, EnrolResponse, PERMIT_PATH, POLL_PATH, PROTOCOL, PermitRequest,
-    PermitResponse, PollRequest, PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest, RenewResponse, Report,
-    ReportKind, ReportResponse,
+    BACKUP_PATH, ENROL_PATH, EXAMINATION_PATH, EnrolRequest, EnrolResponse, ExaminationReport, PERMIT_PATH, POLL_PATH,
+    PROTOCOL, PermitRequest, PermitResponse, PollRequest, PollResponse, RENEW_PATH, REPORT_PATH, RenewRequest,
+    RenewResponse, Report, ReportKind, ReportResponse,
 };
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{ClusterName, NodeName, UpgradeId};
@@ -37,7 +37,7 @@ use crate::http::connection::closed;
 use crate::http::failure::{Failure, name_requests, nothing_for_method, nothing_here, unreadable};
 use crate::http::input::{Input, parse, read_json};
 use crate::http::name::is_subdomain;
-use crate::hub::AgentHub;
+use crate::hub::{AgentHub, Offered};
 use crate::store::{AgentRecord, Store, StoreError};
 
 /// The oldest protocol that is still spoken: the one before ours.
@@ -78,6 +78,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route(POLL_PATH, post(poll))
         .route(PERMIT_PATH, post(permit))
         .route(REPORT_PATH, post(report))
+        .route(EXAMINATION_PATH, post(examined))
         .route(BACKUP_PATH, post(backup::ask).put(backup::take))
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_for_method)
@@ -244,14 +245,25 @@ async fn poll(
     let send_machine = gateway.hub.heard(cluster, node, asked.machine, Timestamp::now());
     if send_machine {
         // The machine is needed first; the agent asks again at once.
-        return Ok(Json(PollResponse { assignment: None, send_machine }));
+        return Ok(Json(PollResponse { assignment: None, send_machine, examine: None }));
     }
     let mut closing = gateway.closing.clone();
-    let assignment = tokio::select! {
-        assignment = gateway.hub.assignment(cluster, node, asked.in_work.as_ref()) => assignment,
-        () = closed(&mut closing) => None,
+    let Offered { assignment, examine } = tokio::select! {
+        offered = gateway.hub.offered_to(cluster, node, asked.in_work.as_ref()) => offered,
+        () = closed(&mut closing) => Offered::default(),
     };
-    Ok(Json(PollResponse { assignment, send_machine }))
+    Ok(Json(PollResponse { assignment, send_machine, examine }))
+}
+
+/// What an agent found on its node goes to whoever asked.
+async fn examined(
+    State(gateway): State<Arc<Gateway>>,
+    agent: Agent,
+    Input(report): Input<ExaminationReport>,
+) -> Result<Json<ReportResponse>, Failure> {
+    agent.speaks_for(&report.node)?;
+    let taken = gateway.hub.examined(&agent.0.cluster, report);
+    Ok(Json(if taken { ReportResponse::Taken } else { ReportResponse::NotWanted }))
 }
 
 async fn permit(

@@ -6,6 +6,7 @@
 pub(crate) mod access;
 mod agents;
 mod backup;
+mod check;
 mod cluster;
 pub(crate) mod connection;
 pub mod control;
@@ -43,6 +44,7 @@ use crate::backup::Backups;
 use crate::clusters::ClusterPool;
 use crate::gateway::Enrolled;
 use crate::hub::AgentHub;
+use crate::precheck::Precheck;
 use crate::store::Store;
 
 /// What REST needs to know of the drivers.
@@ -84,6 +86,8 @@ pub struct Site {
     pub authority: Arc<Authority>,
     /// The backups of etcd.
     pub backups: Arc<Backups>,
+    /// The pre-check.
+    pub precheck: Arc<Precheck>,
     /// The version catalogue.
     pub catalogue: Catalogue,
     /// Names this server process.
@@ -129,6 +133,12 @@ fn route(operation: Operation) -> MethodRouter<Arc<Site>> {
         Operation::ListAgents => on(method, agents::list),
         Operation::MakeJoinToken => on(method, agents::join_token),
         Operation::ShowJoinInstructions => on(method, agents::join_instructions),
+        Operation::RunChecks => on(method, check::run),
+        Operation::ListReports => on(method, check::list),
+        Operation::ShowReport => on(method, check::show),
+        Operation::AddAcceptance => on(method, check::accept),
+        Operation::ListAcceptances => on(method, check::acceptances),
+        Operation::RemoveAcceptance => on(method, check::remove_acceptance),
         Operation::ListBackups => on(method, backup::list),
         Operation::ShowBackup => on(method, backup::show),
         Operation::VerifyBackup => on(method, backup::verify),

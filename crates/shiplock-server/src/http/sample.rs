@@ -24,6 +24,7 @@ use crate::backup::Backups;
 use crate::clusters::{ClusterPool, Dialer, Dialled};
 use crate::gateway::Enrolled;
 use crate::hub::AgentHub;
+use crate::precheck::Precheck;
 use crate::seal::Seal;
 use crate::store::{ClusterRecord, MemoryStore, NewUpgrade, Store};
 
@@ -220,10 +221,13 @@ impl Bench {
         let drivers = Arc::new(FakeDrivers { woken: Mutex::default(), appended: watch::Sender::new(0) });
         let dialer = Arc::new(FakeDialer::default());
         let shared: Arc<dyn Store> = store.clone();
+        let clusters = Arc::new(ClusterPool::new(shared.clone(), seal.clone(), dialer.clone()));
+        let hub = Arc::new(AgentHub::default());
         let site = Arc::new(Site {
-            clusters: Arc::new(ClusterPool::new(shared.clone(), seal.clone(), dialer.clone())),
+            precheck: Arc::new(Precheck::new(shared.clone(), hub.clone(), clusters.clone())),
+            clusters,
             store: shared,
-            hub: Arc::new(AgentHub::default()),
+            hub,
             drivers: drivers.clone(),
             enrolled: Arc::new(Enrolled::default()),
             authority,

@@ -1,6 +1,7 @@
 //! REST as a client sees it, over a store in memory and a made-up cluster.
 
 mod backup;
+mod check;
 mod rollback;
 
 use axum::body::Body;

@@ -14,8 +14,8 @@ use shiplock_core::upgrade::{Event, EventRecord};
 
 use super::rule::{self, Author, LeaseRow, LogHead};
 use super::{
-    AgentRecord, ClusterRecord, Lease, LeaseTaken, LeaseWanted, NewUpgrade, Store, StoreError, UpgradeFilter,
-    UpgradeRow,
+    AcceptanceRecord, AgentRecord, ClusterRecord, Lease, LeaseTaken, LeaseWanted, NewUpgrade, ReportRecord, Store,
+    StoreError, UpgradeFilter, UpgradeRow,
 };
 
 /// A store that lives as long as the process.
@@ -38,6 +38,9 @@ struct Tables {
     epochs: BTreeMap<ClusterUid, Epoch>,
     join_tokens: BTreeMap<String, (ClusterName, Timestamp)>,
     agents: BTreeMap<ClusterName, BTreeMap<NodeName, AgentRecord>>,
+    /// Newest first.
+    reports: BTreeMap<ClusterName, Vec<ReportRecord>>,
+    acceptances: BTreeMap<ClusterName, BTreeMap<String, AcceptanceRecord>>,
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +197,8 @@ impl Store for MemoryStore {
         }
         tables.clusters.remove(name);
         tables.agents.remove(name);
+        tables.reports.remove(name);
+        tables.acceptances.remove(name);
         tables.join_tokens.retain(|_, (cluster, _)| cluster != name);
         Ok(())
     }
@@ -387,6 +392,45 @@ impl Store for MemoryStore {
 
     async fn agents(&self, cluster: &ClusterName) -> Result<Vec<AgentRecord>, StoreError> {
         Ok(self.tables().agents.get(cluster).into_iter().flat_map(BTreeMap::values).cloned().collect())
+    }
+
+    async fn add_report(&self, report: &ReportRecord) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        if !tables.clusters.contains_key(&report.cluster) {
+            return Err(rule::cluster_unknown(&report.cluster).into());
+        }
+        let kept = tables.reports.entry(report.cluster.clone()).or_default();
+        kept.push(report.clone());
+        kept.sort_by(|one, other| (other.made_at, &other.id).cmp(&(one.made_at, &one.id)));
+        kept.truncate(rule::REPORTS_KEPT);
+        Ok(())
+    }
+
+    async fn reports(&self, cluster: &ClusterName) -> Result<Vec<ReportRecord>, StoreError> {
+        Ok(self.tables().reports.get(cluster).cloned().unwrap_or_default())
+    }
+
+    async fn report(&self, id: &str) -> Result<Option<ReportRecord>, StoreError> {
+        Ok(self.tables().reports.values().flatten().find(|report| report.id == id).cloned())
+    }
+
+    async fn add_acceptance(&self, acceptance: &AcceptanceRecord) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        if !tables.clusters.contains_key(&acceptance.cluster) {
+            return Err(rule::cluster_unknown(&acceptance.cluster).into());
+        }
+        let of_cluster = tables.acceptances.entry(acceptance.cluster.clone()).or_default();
+        of_cluster.insert(acceptance.id.clone(), acceptance.clone());
+        Ok(())
+    }
+
+    async fn acceptances(&self, cluster: &ClusterName) -> Result<Vec<AcceptanceRecord>, StoreError> {
+        Ok(self.tables().acceptances.get(cluster).into_iter().flat_map(BTreeMap::values).cloned().collect())
+    }
+
+    async fn remove_acceptance(&self, cluster: &ClusterName, id: &str) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        Ok(tables.acceptances.get_mut(cluster).is_some_and(|kept| kept.remove(id).is_some()))
     }
 }
 

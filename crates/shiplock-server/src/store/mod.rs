@@ -27,7 +27,7 @@ use shiplock_core::problem::Problem;
 use shiplock_core::upgrade::{Event, EventRecord};
 
 pub use self::memory::MemoryStore;
-pub use self::rule::{EVENTS_PER_APPEND_MAX, LEASES_AT_ONCE_MAX, PAGE_MAX};
+pub use self::rule::{EVENTS_PER_APPEND_MAX, LEASES_AT_ONCE_MAX, PAGE_MAX, REPORTS_KEPT};
 pub use self::sqlite::SqliteStore;
 
 /// A store. All methods are safe to call from many tasks at once.
@@ -136,6 +136,43 @@ pub trait Store: Send + Sync {
     async fn put_agent(&self, agent: &AgentRecord) -> Result<(), StoreError>;
     /// The agents of a cluster by node.
     async fn agents(&self, cluster: &ClusterName) -> Result<Vec<AgentRecord>, StoreError>;
+
+    /// Keeps a report of the pre-check; of each cluster only the newest [`REPORTS_KEPT`] stay.
+    async fn add_report(&self, report: &ReportRecord) -> Result<(), StoreError>;
+    /// The reports of a cluster, newest first.
+    async fn reports(&self, cluster: &ClusterName) -> Result<Vec<ReportRecord>, StoreError>;
+    /// One report.
+    async fn report(&self, id: &str) -> Result<Option<ReportRecord>, StoreError>;
+    /// Keeps what lets findings of a cluster pass.
+    async fn add_acceptance(&self, acceptance: &AcceptanceRecord) -> Result<(), StoreError>;
+    /// What lets findings of a cluster pass, by id; also what is over.
+    async fn acceptances(&self, cluster: &ClusterName) -> Result<Vec<AcceptanceRecord>, StoreError>;
+    /// Takes an acceptance back. False: there is none.
+    async fn remove_acceptance(&self, cluster: &ClusterName, id: &str) -> Result<bool, StoreError>;
+}
+
+/// A report of the pre-check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportRecord {
+    /// Its id.
+    pub id: String,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// The report, JSON.
+    pub data: String,
+}
+
+/// What lets findings of a cluster pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptanceRecord {
+    /// Its id.
+    pub id: String,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// The acceptance, JSON.
+    pub data: String,
 }
 
 /// A registered cluster.

@@ -11,6 +11,8 @@ use shiplock_core::upgrade::{Event, EventRecord};
 
 use super::{Lease, NewUpgrade, Store, StoreError};
 
+/// Reports of the pre-check that are kept of each cluster; the oldest goes first.
+pub const REPORTS_KEPT: usize = 50;
 /// The most rows of one page of a list.
 pub const PAGE_MAX: u32 = 1_000;
 /// The most events of one append.

@@ -199,8 +199,15 @@ fn succeeded(step: u32, attempt: u32, outcome: StepOutcome) -> Event {
 /// The pre-check and the start.
 fn checked_and_started(result: CheckResult) -> Vec<Event> {
     let problem = (result != CheckResult::Pass).then(problem);
-    let finding =
-        Finding { check: "NOD-001".to_owned(), result, subject: "node node-a".to_owned(), problem, accepted: false };
+    let finding = Finding {
+        check: "NOD-001".to_owned(),
+        result,
+        subject: "node node-a".to_owned(),
+        problem,
+        accepted: false,
+        accepted_by: None,
+        repaired_by_stage: None,
+    };
     vec![Event::CheckStarted, Event::CheckFinished { report: CheckReport { findings: vec![finding] } }]
 }
 

@@ -18,6 +18,7 @@ use shiplock_agent::node_loop::{NodeLoop, Workplace};
 use shiplock_agent::steps::backup_etcd::BackupMessage;
 use shiplock_agent::steps::{Failure, StepEvent, unit_prefix};
 use shiplock_api::agent::{Assignment, AssignmentId, EtcdSnapshot};
+use shiplock_core::facts::examination::{NodeExamination, NodeQuestion};
 use shiplock_core::facts::{ControlPlaneFacts, MachineFacts};
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::hexadecimal;
@@ -278,6 +279,11 @@ impl Workplace for SimulatedPlace {
             return self.back_up(&assignment, &events).await;
         }
         self.carry_out(&assignment, &events, rolling_back).await
+    }
+
+    async fn examine(&self, _: &NodeQuestion) -> Option<NodeExamination> {
+        // A simulated machine has no files and services to look at.
+        None
     }
 
     async fn clean(&self, id: &AssignmentId) {

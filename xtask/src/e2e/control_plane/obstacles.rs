@@ -19,10 +19,10 @@ const WEBHOOK_PORT: u16 = 9443;
 const WEBHOOK: &str = "hook.example.com";
 
 /// A TLS listener whose certificate has a common name only, until it is dropped.
-struct Listener(Child);
+pub(crate) struct Listener(Child);
 
 impl Listener {
-    fn start(lab: &Lab) -> Result<(Self, String)> {
+    pub(crate) fn start(lab: &Lab) -> Result<(Self, String)> {
         let file = |name: &str| lab.folder().join(name).display().to_string();
         let (certificate, key) = (file("hook.crt"), file("hook.key"));
         let made = Command::new("openssl")
@@ -50,13 +50,15 @@ impl Drop for Listener {
     }
 }
 
-fn apply(lab: &Lab, manifest: &Value) -> Result<()> {
+/// Applies a manifest.
+pub(crate) fn apply(lab: &Lab, manifest: &Value) -> Result<()> {
     let path = lab.folder().join("apply.json");
     std::fs::write(&path, manifest.to_string())?;
     lab.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
 }
 
-fn register_webhook(lab: &Lab, authority: &str) -> Result<()> {
+/// Registers the listener as a webhook for new pods.
+pub(crate) fn register_webhook(lab: &Lab, authority: &str) -> Result<()> {
     use serde_json::json;
     let authority = lab.exec_text("m1", &["sh", "-c", "printf %s \"$1\" | base64 -w0", "sh", authority])?;
     let items = json!({ "apiVersion": "v1", "kind": "List", "items": [

@@ -22,6 +22,8 @@ fn snapshot() -> Snapshot {
         releases: Read::NotAsked,
         metrics: Vec::new(),
         objects: Objects::default(),
+        nodes: Vec::new(),
+        dialled: Vec::new(),
         effort: Effort::default(),
     }
 }

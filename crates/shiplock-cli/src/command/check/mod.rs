@@ -3,6 +3,7 @@
 mod client;
 mod files;
 mod known;
+mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,11 +21,20 @@ use shiplock_cluster::{Kubeconfig, KubeconfigSource};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
+use super::Context;
 use crate::arguments::{CheckArguments, FailOn, Format, Policy};
 use crate::exit::Exit;
 use crate::output::{Output, Progress};
 use crate::render;
 use crate::settings::read_bounded;
+
+pub(super) use self::server::{accept, reports};
+
+/// Has the server check a registered cluster.
+pub(super) async fn check_registered(options: CheckArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let cluster = options.cluster.clone().unwrap_or_default();
+    server::check(&cluster, &options, context).await
+}
 
 /// Checks and shows the report.
 pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Exit, Problem> {
@@ -84,6 +94,8 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         usages.extend(more_usages);
         findings.extend(more_findings);
         findings.extend(shiplock_check::cluster::judge(snapshot, &question));
+        findings.extend(shiplock_check::node::judge(snapshot, &question));
+        findings.extend(shiplock_check::tls::judge(snapshot, &question));
     }
     if asks_cluster
         && options.snapshot.is_none()

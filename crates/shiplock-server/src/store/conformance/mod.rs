@@ -3,6 +3,7 @@
 //! [`suite`] makes one test of each check for one way to make a store. A new rule of the trait gets its check here,
 //! never in the tests of one implementation.
 
+mod check;
 mod lease;
 mod log;
 mod race;
@@ -17,6 +18,7 @@ use shiplock_core::id::{Epoch, UpgradeId};
 use shiplock_core::problem::Code;
 use shiplock_core::upgrade::{Event, EventRecord};
 
+pub(super) use self::check::*;
 pub(super) use self::lease::*;
 pub(super) use self::log::*;
 pub(super) use self::race::*;
@@ -58,6 +60,8 @@ macro_rules! suite {
             a_cluster_with_an_active_upgrade_is_not_removed
             a_removed_cluster_takes_its_agents_and_tokens_along_and_leaves_its_logs
             a_plan_is_kept_and_never_changed
+            the_newest_reports_of_a_cluster_are_kept
+            an_acceptance_is_kept_until_it_is_taken_back
             an_upgrade_begins_with_its_first_event
             an_upgrade_needs_a_cluster_and_a_plan
             a_cluster_has_at_most_one_active_upgrade_whatever_its_name

@@ -18,7 +18,10 @@ use sqlx::{Connection, SqlSafeStr, SqliteConnection, SqliteTransaction};
 use super::Fault;
 
 /// The schema's steps, oldest first: version, name, statements.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "begin", include_str!("../../../migrations/sqlite/0001_begin.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "begin", include_str!("../../../migrations/sqlite/0001_begin.sql")),
+    (2, "checks", include_str!("../../../migrations/sqlite/0002_checks.sql")),
+];
 
 /// Connections for reading. Reads are short; more would only fight for the processor.
 const READERS: u32 = 4;

@@ -17,6 +17,7 @@
 //!   `COLLATE "C"`.
 //! - The lock file and the migrations' directory are SQLite's alone.
 
+mod check;
 mod file;
 mod lease;
 mod log;
@@ -37,8 +38,8 @@ use shiplock_core::upgrade::{Event, EventRecord};
 use self::file::Database;
 use super::rule::Author;
 use super::{
-    AgentRecord, ClusterRecord, Lease, LeaseTaken, LeaseWanted, NewUpgrade, Store, StoreError, UpgradeFilter,
-    UpgradeLog, UpgradeRow,
+    AcceptanceRecord, AgentRecord, ClusterRecord, Lease, LeaseTaken, LeaseWanted, NewUpgrade, ReportRecord, Store,
+    StoreError, UpgradeFilter, UpgradeLog, UpgradeRow,
 };
 
 /// A store in one SQLite file.
@@ -246,5 +247,30 @@ impl Store for SqliteStore {
 
     async fn agents(&self, cluster: &ClusterName) -> Result<Vec<AgentRecord>, StoreError> {
         registry::agents(&self.database, cluster).await.map_err(|fault| fault.during("list agents"))
+    }
+
+    async fn add_report(&self, report: &ReportRecord) -> Result<(), StoreError> {
+        check::add_report(&self.database, report).await.map_err(|fault| fault.during("keep a report"))
+    }
+
+    async fn reports(&self, cluster: &ClusterName) -> Result<Vec<ReportRecord>, StoreError> {
+        check::reports(&self.database, cluster).await.map_err(|fault| fault.during("list reports"))
+    }
+
+    async fn report(&self, id: &str) -> Result<Option<ReportRecord>, StoreError> {
+        check::report(&self.database, id).await.map_err(|fault| fault.during("read a report"))
+    }
+
+    async fn add_acceptance(&self, acceptance: &AcceptanceRecord) -> Result<(), StoreError> {
+        check::add_acceptance(&self.database, acceptance).await.map_err(|fault| fault.during("keep an acceptance"))
+    }
+
+    async fn acceptances(&self, cluster: &ClusterName) -> Result<Vec<AcceptanceRecord>, StoreError> {
+        check::acceptances(&self.database, cluster).await.map_err(|fault| fault.during("list acceptances"))
+    }
+
+    async fn remove_acceptance(&self, cluster: &ClusterName, id: &str) -> Result<bool, StoreError> {
+        let removed = check::remove_acceptance(&self.database, cluster, id).await;
+        removed.map_err(|fault| fault.during("remove an acceptance"))
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn add_cluster(database: &Database, cluster: &ClusterRecord) ->
     Ok(change.commit().await?)
 }
 
-async fn cluster_uid(change: &mut SqliteConnection, name: &ClusterName) -> Result<Option<String>, Fault> {
+pub(super) async fn cluster_uid(change: &mut SqliteConnection, name: &ClusterName) -> Result<Option<String>, Fault> {
     let uid = sqlx::query_scalar("SELECT uid FROM clusters WHERE name = $1").bind(name.as_str()).fetch_optional(change);
     Ok(uid.await?)
 }
@@ -90,6 +90,8 @@ pub(super) async fn remove_cluster(database: &Database, name: &ClusterName) -> R
     for statement in [
         "DELETE FROM agents WHERE cluster = $1",
         "DELETE FROM join_tokens WHERE cluster = $1",
+        "DELETE FROM reports WHERE cluster = $1",
+        "DELETE FROM acceptances WHERE cluster = $1",
         "DELETE FROM clusters WHERE name = $1",
     ] {
         sqlx::query(statement).bind(name.as_str()).execute(&mut *change).await?;

@@ -161,7 +161,7 @@ async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
     };
     assert_eq!(problem.code, Code::StoreNewer);
     assert_eq!(problem.parameters["found"], "99");
-    assert_eq!(problem.parameters["known"], "1");
+    assert_eq!(problem.parameters["known"], "2");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 

@@ -1,0 +1,223 @@
+//! A chain of certificates, judged as Go's `crypto/x509` judges it for an API server.
+//!
+//! Sources: `Certificate.Verify` and `VerifyHostname` in <https://go.dev/src/crypto/x509/verify.go>; SHA-1 is refused
+//! since Go 1.18 (Kubernetes 1.24), the common name is not looked at since Go 1.17 (Kubernetes 1.23).
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer as _;
+
+/// No chain is longer.
+const LENGTH_MAX: usize = 8;
+/// No backend shows more certificates that are looked at, and no bundle holds more.
+const CERTIFICATES_MAX: usize = 64;
+/// `sha1WithRSAEncryption` and `ecdsa-with-SHA1`.
+const SHA1: [&str; 2] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
+
+/// Whether a chain leads to a trusted authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It does, or no authority is named and the system's own count, which are not known here.
+    Good,
+    /// It does not.
+    Untrusted(String),
+    /// It could not be told.
+    NotJudged(String),
+}
+
+/// What a chain is.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    /// The subject alternative names that a server can have.
+    pub(super) names: Vec<String>,
+    /// Whether one of them is the name that is asked for.
+    pub(super) name_fits: bool,
+    /// Seconds since 1970.
+    pub(super) not_before: i64,
+    /// Seconds since 1970.
+    pub(super) not_after: i64,
+    /// Whether it leads to `caBundle`.
+    pub(super) trust: Trust,
+    /// Whether a certificate that is verified is signed with SHA-1.
+    pub(super) is_sha1: bool,
+}
+
+/// Judges a chain: DER in base64, its own certificate first. `authority` is `caBundle`: PEM in base64.
+pub(super) fn judge_chain(
+    chain: &[String],
+    authority: &str,
+    server_name: &str,
+    now: Timestamp,
+) -> Result<Judged, String> {
+    let shown: Result<Vec<Vec<u8>>, _> =
+        chain.iter().take(CERTIFICATES_MAX).map(|text| STANDARD.decode(text)).collect();
+    let shown = shown.map_err(|_| "what it showed is no certificate".to_owned())?;
+    let parsed: Result<Vec<X509Certificate<'_>>, _> =
+        shown.iter().map(|der| X509Certificate::from_der(der).map(|(_, certificate)| certificate)).collect();
+    let parsed = parsed.map_err(|_| "what it showed is no certificate".to_owned())?;
+    let (Some(leaf), Some(leaf_der)) = (parsed.first(), shown.first()) else {
+        return Err("it showed no certificate".to_owned());
+    };
+    let bundle = STANDARD.decode(authority.trim()).unwrap_or_default();
+    let pems: Vec<Pem> = Pem::iter_from_buffer(&bundle).flatten().take(CERTIFICATES_MAX).collect();
+    let roots: Vec<(&[u8], X509Certificate<'_>)> =
+        pems.iter().filter_map(|pem| Some((&*pem.contents, pem.parse_x509().ok()?))).collect();
+    let names = names_of(leaf);
+    // A certificate that is in the bundle itself needs no signature: Go takes it as it is.
+    let is_root = roots.iter().any(|(der, _)| *der == leaf_der.as_slice());
+    let trust = if authority.is_empty() {
+        Trust::Good
+    } else if let Some(why) = not_for_servers(leaf) {
+        Trust::Untrusted(why)
+    } else if is_root {
+        Trust::Good
+    } else {
+        let roots: Vec<&X509Certificate<'_>> = roots.iter().map(|(_, root)| root).collect();
+        let others: Vec<&X509Certificate<'_>> = parsed.iter().skip(1).collect();
+        climb(leaf, &others, &roots, now, LENGTH_MAX)
+    };
+    Ok(Judged {
+        name_fits: fits(leaf, server_name),
+        names,
+        not_before: leaf.validity().not_before.timestamp(),
+        not_after: leaf.validity().not_after.timestamp(),
+        trust,
+        is_sha1: !is_root && SHA1.contains(&leaf.signature_algorithm.algorithm.to_id_string().as_str()),
+    })
+}
+
+/// Climbs from a certificate to a root by names and signatures.
+fn climb(
+    from: &X509Certificate<'_>,
+    others: &[&X509Certificate<'_>],
+    roots: &[&X509Certificate<'_>],
+    now: Timestamp,
+    length_left: usize,
+) -> Trust {
+    let mut best = Trust::Untrusted(format!("no authority `{}` is in caBundle", from.issuer()));
+    if length_left == 0 {
+        return Trust::Untrusted("the chain is too long".to_owned());
+    }
+    let issuers = roots.iter().map(|root| (root, true)).chain(others.iter().map(|other| (other, false)));
+    for (issuer, is_root) in issuers.filter(|(issuer, _)| issuer.subject().as_raw() == from.issuer().as_raw()) {
+        if std::ptr::eq::<X509Certificate<'_>>(*issuer, from) {
+            continue;
+        }
+        match from.verify_signature(Some(issuer.public_key())) {
+            Ok(()) => {}
+            Err(X509Error::SignatureUnsupportedAlgorithm) => {
+                best = Trust::NotJudged("its signature is of a kind that cannot be verified here".to_owned());
+                continue;
+            }
+            // The library that verifies takes no RSA keys under 2048 bits, which an API server does.
+            Err(_) if is_small_rsa(issuer) => {
+                best = Trust::NotJudged("its authority has a key too small to be verified here".to_owned());
+                continue;
+            }
+            Err(_) => {
+                if !matches!(best, Trust::NotJudged(_)) {
+                    let why = format!("it is not signed by the `{}` in caBundle", issuer.subject());
+                    best = Trust::Untrusted(why);
+                }
+                continue;
+            }
+        }
+        let is_authority = match issuer.basic_constraints() {
+            Ok(Some(constraints)) => constraints.value.ca,
+            // The first form of certificates had no such thing.
+            _ => issuer.version().0 == 0,
+        };
+        let (begin, end) = (issuer.validity().not_before.timestamp(), issuer.validity().not_after.timestamp());
+        if !is_authority {
+            best = Trust::Untrusted(format!("`{}` is no authority", issuer.subject()));
+        } else if !(begin..=end).contains(&now.as_second()) {
+            best = Trust::Untrusted(format!("authority `{}` has expired or does not hold yet", issuer.subject()));
+        } else if is_root {
+            return Trust::Good;
+        } else {
+            match climb(issuer, others, roots, now, length_left - 1) {
+                Trust::Good => return Trust::Good,
+                other => best = other,
+            }
+        }
+    }
+    best
+}
+
+fn is_small_rsa(issuer: &X509Certificate<'_>) -> bool {
+    use x509_parser::public_key::PublicKey;
+    matches!(issuer.public_key().parsed(), Ok(PublicKey::RSA(key)) if key.key_size() < 2048)
+}
+
+/// Why a certificate cannot be a server's, by its extended key usage.
+fn not_for_servers(leaf: &X509Certificate<'_>) -> Option<String> {
+    let usage = leaf.extended_key_usage().ok().flatten()?.value;
+    (!usage.any && !usage.server_auth).then(|| "its extended key usage is not that of a server".to_owned())
+}
+
+fn names_of(leaf: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = leaf.subject_alternative_name() else { return Vec::new() };
+    let names = extension.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn fits(leaf: &X509Certificate<'_>, server_name: &str) -> bool {
+    let Ok(Some(extension)) = leaf.subject_alternative_name() else { return false };
+    let own: Option<IpAddr> = server_name.parse().ok();
+    extension.value.general_names.iter().any(|name| match (name, own) {
+        (GeneralName::IPAddress(bytes), Some(own)) => address(bytes) == Some(own),
+        (GeneralName::DNSName(pattern), None) => name_fits(pattern, server_name),
+        _ => false,
+    })
+}
+
+/// A wildcard stands for the whole first label and nothing else.
+fn name_fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.trim_end_matches('.').to_lowercase(), name.trim_end_matches('.').to_lowercase());
+    match pattern.strip_prefix("*.") {
+        Some(rest) => name.split_once('.').is_some_and(|(first, others)| !first.is_empty() && others == rest),
+        None => pattern == name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_fits;
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        for (pattern, name, expected) in [
+            ("hook.shop.svc", "hook.shop.svc", true),
+            ("HOOK.shop.svc.", "hook.shop.svc", true),
+            ("hook", "hook.shop.svc", false),
+            ("hook.shop", "hook.shop.svc", false),
+            ("*.shop.svc", "hook.shop.svc", true),
+            ("*.svc", "hook.shop.svc", false),
+            ("h*.shop.svc", "hook.shop.svc", false),
+            ("*", "hook", false),
+        ] {
+            assert_eq!(name_fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The certificates of webhooks, conversion webhooks and aggregated APIs, as they showed them when they were dialled.
+//!
+//! They are judged as an API server judges them: by name (subject alternative names alone), time, chain to `caBundle`
+//! and signature algorithm. Who dialled verified nothing, so that all of it is seen at once.
+
+mod chain;
+
+use serde::{Deserialize, Serialize};
+use shiplock_core::facts::examination::{TlsOutcome, TlsTarget};
+
+use self::chain::{Judged, Trust, judge_chain};
+use crate::object::{ServiceReference, WebhookClient};
+use crate::question::Question;
+use crate::report::{Finding, Outcome, Subject};
+use crate::snapshot::Snapshot;
+
+/// A certificate that ends within so many days is told.
+const DAYS_WARN: i64 = 30;
+/// The port of a webhook's Service where it names none.
+const PORT: u16 = 443;
+
+/// A backend that was dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialled {
+    /// The backend: its `server_name` is what an API server asks for, its host and port name the Service's or the URL's.
+    pub target: TlsTarget,
+    /// How: `pod NAMESPACE/NAME`, `agent on NODE`, `directly`.
+    pub via: String,
+    /// Where an agent can try, in place of whoever could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What came of it.
+    pub outcome: TlsOutcome,
+}
+
+/// The backend of a Service, as [`Dialled::target`] names it.
+pub fn of_service(service: &ServiceReference) -> TlsTarget {
+    let name = format!("{}.{}.svc", service.name, service.namespace);
+    TlsTarget { host: name.clone(), port: service.port.unwrap_or(PORT), server_name: name }
+}
+
+/// The backend of an address; none where it is no `https://` URL.
+pub fn of_url(url: &str) -> Option<TlsTarget> {
+    let rest = url.strip_prefix("https://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, port.strip_prefix(':').unwrap_or("443"))
+        }
+        None => authority.rsplit_once(':').unwrap_or((authority, "443")),
+    };
+    let port = port.parse().ok()?;
+    (!host.is_empty()).then(|| TlsTarget { host: host.to_owned(), port, server_name: host.to_owned() })
+}
+
+/// Everything behind which an API server expects a TLS server of somebody else, each once.
+pub fn backends(snapshot: &Snapshot) -> Vec<TlsTarget> {
+    let mut found: Vec<TlsTarget> = each(snapshot).into_iter().map(|backend| backend.target).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// One thing that an API server calls.
+struct Backend<'a> {
+    subject: Subject,
+    /// The webhook's name within its configuration; else the name of the object.
+    name: &'a str,
+    target: TlsTarget,
+    authority: &'a str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Whether requests fail with it.
+    Webhook {
+        is_strict: bool,
+    },
+    Conversion,
+    Aggregated,
+}
+
+impl Kind {
+    /// The checks of name, end, trust and signature.
+    fn checks(self) -> [&'static str; 4] {
+        match self {
+            Self::Webhook { .. } => ["WHK-001", "WHK-002", "WHK-003", "WHK-004"],
+            Self::Conversion => ["WHK-013"; 4],
+            Self::Aggregated => ["WHK-012"; 4],
+        }
+    }
+}
+
+fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
+    let objects = &snapshot.objects;
+    let mut found = Vec::new();
+    let kinds =
+        [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
+    for (kind, list) in kinds {
+        for configuration in list.seen().into_iter().flatten() {
+            for webhook in &configuration.webhooks {
+                let Some(target) = target_of(&webhook.client_config) else { continue };
+                found.push(Backend {
+                    subject: Subject::new(kind, "", &configuration.metadata.name),
+                    name: &webhook.name,
+                    target,
+                    authority: &webhook.client_config.ca_bundle,
+                    kind: Kind::Webhook { is_strict: webhook.failure_policy != "Ignore" },
+                });
+            }
+        }
+    }
+    for definition in objects.definitions.seen().into_iter().flatten() {
+        let conversion = &definition.spec.conversion;
+        let Some(webhook) = conversion.webhook.as_ref().filter(|_| conversion.strategy == "Webhook") else { continue };
+        let Some(target) = target_of(&webhook.client_config) else { continue };
+        found.push(Backend {
+            subject: Subject::new("CustomResourceDefinition", "", &definition.metadata.name),
+            name: &definition.metadata.name,
+            target,
+            authority: &webhook.client_config.ca_bundle,
+            kind: Kind::Conversion,
+        });
+    }
+    for service in objects.api_services.seen().into_iter().flatten() {
+        let Some(reference) = service.spec.service.as_ref().filter(|_| !service.spec.insecure_skip_tls_verify) else {
+            continue;
+        };
+        found.push(Backend {
+            subject: Subject::new("APIService", "", &service.metadata.name),
+            name: &service.metadata.name,
+            target: of_service(reference),
+            authority: &service.spec.ca_bundle,
+            kind: Kind::Aggregated,
+        });
+    }
+    found
+}
+
+fn target_of(client: &WebhookClient) -> Option<TlsTarget> {
+    match &client.service {
+        Some(service) => Some(of_service(service)),
+        None => of_url(&client.url),
+    }
+}
+
+/// Judges what was dialled. A backend that was not dialled says nothing: why not is said elsewhere.
+pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for backend in each(snapshot) {
+        if let Some(dialled) = snapshot.dialled.iter().find(|dialled| dialled.target == backend.target) {
+            judge_one(&backend, dialled, question, &mut findings);
+        }
+    }
+    findings
+}
+
+fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, findings: &mut Vec<Finding>) {
+    let [by_name, by_end, by_trust, by_signature] = backend.kind.checks();
+    // A webhook that may fail holds nothing up.
+    let worst = match backend.kind {
+        Kind::Webhook { is_strict: false } => Outcome::Warn,
+        _ => Outcome::Fail,
+    };
+    let say = |check: &'static str, sentence: &'static str, outcome: Outcome| {
+        Finding::new(check, sentence, outcome, backend.subject.clone())
+            .with("webhook", backend.name)
+            .with("name", &backend.target.server_name)
+            .seen(check, format!("dialled via {}", dialled.via))
+    };
+    let unknown = |why: &str| {
+        let mut checks = vec![by_name, by_end];
+        checks.dedup();
+        let finding = |check| Finding { subject: backend.subject.clone(), ..Finding::unknown(check, why) };
+        checks.into_iter().map(finding).collect::<Vec<_>>()
+    };
+    let chain = match &dialled.outcome {
+        TlsOutcome::Presented { chain } => chain,
+        TlsOutcome::Failed { why } => {
+            findings.push(say(by_name, "no-handshake", worst).with("why", why));
+            return;
+        }
+        TlsOutcome::NotSeen { why } => {
+            findings.extend(unknown(&format!("{} was not dialled: {why}", backend.target.server_name)));
+            return;
+        }
+    };
+    let Judged { names, name_fits, not_before, not_after, trust, is_sha1 } =
+        match judge_chain(chain, backend.authority, &backend.target.server_name, question.now) {
+            Ok(judged) => judged,
+            Err(why) => {
+                findings.push(say(by_name, "no-handshake", worst).with("why", why));
+                return;
+            }
+        };
+    if names.is_empty() {
+        findings.push(say(by_name, "no-san", worst));
+    } else if !name_fits {
+        findings.push(say(by_name, "wrong-san", worst).with("names", names.join(", ")));
+    }
+    let now = question.now.as_second();
+    let days = (not_after - now).div_euclid(86400);
+    if not_after < now {
+        findings.push(say(by_end, "ended", worst).with("days", -days));
+    } else if not_before > now {
+        findings.push(say(by_end, "not-yet", worst));
+    } else if days < DAYS_WARN {
+        findings.push(say(by_end, "soon", Outcome::Warn).with("days", days));
+    }
+    if is_sha1 {
+        findings.push(say(by_signature, "signed", worst));
+    }
+    match trust {
+        Trust::Good => {}
+        Trust::Untrusted(why) => findings.push(say(by_trust, "untrusted", worst).with("why", why)),
+        Trust::NotJudged(why) => {
+            findings.push(Finding { subject: backend.subject.clone(), ..Finding::unknown(by_trust, why) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

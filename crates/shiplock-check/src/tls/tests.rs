@@ -1,0 +1,196 @@
+//! The vectors of certificates: each as an API server judges it, for webhooks, conversion webhooks and aggregated APIs.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, date_time_ymd,
+};
+use serde_json::json;
+use shiplock_core::language::Language;
+
+use super::*;
+use crate::question::Profile;
+use crate::snapshot::Read;
+
+const NAME: &str = "hook.shop.svc";
+
+fn now() -> Timestamp {
+    "2026-11-24T00:00:00Z".parse().unwrap()
+}
+
+/// Certificates last from 2026 to 2028 unless a case says otherwise.
+fn params(common_name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = date_time_ymd(2026, 1, 1);
+    params.not_after = date_time_ymd(2028, 1, 1);
+    params
+}
+
+fn authority(common_name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = params(common_name, &[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A chain, and `caBundle` for it.
+struct Shown {
+    chain: Vec<String>,
+    bundle: String,
+}
+
+fn signed(params: CertificateParams) -> Shown {
+    let authority = authority("ca");
+    let leaf = params.signed_by(&KeyPair::generate().unwrap(), &authority).unwrap();
+    Shown { chain: vec![STANDARD.encode(leaf.der())], bundle: STANDARD.encode(authority.pem()) }
+}
+
+fn self_signed(params: CertificateParams) -> Shown {
+    let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    Shown { chain: vec![STANDARD.encode(leaf.der())], bundle: STANDARD.encode(leaf.pem()) }
+}
+
+fn of(outcome: TlsOutcome, bundle: &str, policy: &str) -> Vec<String> {
+    let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+    let client = json!({ "service": { "namespace": "shop", "name": "hook" }, "caBundle": bundle });
+    snapshot.objects.validating = Read::Seen(
+        serde_json::from_value(json!([{
+            "metadata": { "name": "shop" },
+            "webhooks": [{ "name": "check.shop", "failurePolicy": policy, "clientConfig": client }],
+        }]))
+        .unwrap(),
+    );
+    let target = TlsTarget { host: NAME.to_owned(), port: 443, server_name: NAME.to_owned() };
+    snapshot.dialled = vec![Dialled { target, via: "pod shop/hook-0".to_owned(), address: None, outcome }];
+    words(&snapshot)
+}
+
+fn words(snapshot: &Snapshot) -> Vec<String> {
+    let question = Question {
+        target: "1.37".parse().unwrap(),
+        current: "1.36".parse().ok(),
+        profile: Profile::Default,
+        now: now(),
+    };
+    let found = judge(snapshot, &question);
+    for finding in &found {
+        for language in [Language::En, Language::Zh] {
+            let (text, fix) = (finding.text(language), finding.fix(language));
+            assert!(!text.contains('{') && !fix.contains('{'), "{finding:?}: {text} | {fix}");
+        }
+    }
+    found.iter().map(|found| format!("{:?} {} {}", found.outcome, found.check, found.sentence)).collect()
+}
+
+fn presented(shown: Shown) -> Vec<String> {
+    of(TlsOutcome::Presented { chain: shown.chain }, &shown.bundle, "Fail")
+}
+
+#[test]
+fn certificates_that_an_api_server_takes_give_no_finding() {
+    for names in [&[NAME][..], &["*.shop.svc"], &["other", "HOOK.shop.svc"]] {
+        assert_eq!(presented(signed(params("x", names))), [""; 0], "{names:?}");
+    }
+    assert_eq!(presented(self_signed(params("x", &[NAME]))), [""; 0], "its own authority");
+    // Over an intermediate that the backend shows.
+    let root = authority("root");
+    let mut middle = params("middle", &[]);
+    middle.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let middle_key = KeyPair::generate().unwrap();
+    let middle_der = middle.signed_by(&middle_key, &root).unwrap();
+    let issuer = rcgen::Issuer::new(middle, middle_key);
+    let leaf = params("x", &[NAME]).signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+    let chain = vec![STANDARD.encode(leaf.der()), STANDARD.encode(middle_der.der())];
+    let bundle = STANDARD.encode(root.pem());
+    assert_eq!(presented(Shown { chain: chain.clone(), bundle: bundle.clone() }), [""; 0]);
+    assert_eq!(presented(Shown { chain: chain[..1].to_vec(), bundle }), ["Fail WHK-003 untrusted"], "it is not shown");
+    // Without caBundle the system's own authorities count, which are not known here.
+    assert_eq!(presented(Shown { bundle: String::new(), ..signed(params("x", &[NAME])) }), [""; 0]);
+}
+
+#[test]
+fn each_fault_of_a_certificate_has_its_finding() {
+    assert_eq!(presented(signed(params(NAME, &[]))), ["Fail WHK-001 no-san"], "a common name only");
+    assert_eq!(presented(self_signed(params(NAME, &[]))), ["Fail WHK-001 no-san"]);
+    assert_eq!(presented(signed(params(NAME, &["other.shop.svc"]))), ["Fail WHK-001 wrong-san"]);
+    assert_eq!(presented(signed(params(NAME, &["10.0.0.1"]))), ["Fail WHK-001 wrong-san"], "an address is no name");
+    let lasting = |begin: i32, end: (i32, u8, u8)| {
+        let mut params = params("x", &[NAME]);
+        params.not_before = date_time_ymd(begin, 1, 1);
+        params.not_after = date_time_ymd(end.0, end.1, end.2);
+        params
+    };
+    assert_eq!(presented(signed(lasting(2020, (2026, 11, 1)))), ["Fail WHK-002 ended"]);
+    assert_eq!(presented(signed(lasting(2027, (2030, 1, 1)))), ["Fail WHK-002 not-yet"]);
+    assert_eq!(presented(signed(lasting(2020, (2026, 12, 10)))), ["Warn WHK-002 soon"]);
+    let other = Shown { bundle: STANDARD.encode(authority("ca").pem()), ..signed(params("x", &[NAME])) };
+    assert_eq!(presented(other), ["Fail WHK-003 untrusted"], "another authority of the same name");
+    let other = Shown { bundle: STANDARD.encode(authority("else").pem()), ..signed(params("x", &[NAME])) };
+    assert_eq!(presented(other), ["Fail WHK-003 untrusted"]);
+    let mut client_only = params("x", &[NAME]);
+    client_only.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    assert_eq!(presented(signed(client_only)), ["Fail WHK-003 untrusted"]);
+    let pem = |text: &str| STANDARD.encode(text);
+    let leaf = x509_parser::pem::parse_x509_pem(include_bytes!("testdata/sha1-leaf.pem")).unwrap().1.contents;
+    let sha1 = Shown { chain: vec![STANDARD.encode(leaf)], bundle: pem(include_str!("testdata/sha1-authority.pem")) };
+    let found = presented(sha1);
+    assert!(found.contains(&"Fail WHK-004 signed".to_owned()), "{found:?}");
+    let garbage = Shown { chain: vec![STANDARD.encode("garbage")], bundle: String::new() };
+    assert_eq!(presented(garbage), ["Fail WHK-001 no-handshake"]);
+}
+
+#[test]
+fn a_backend_without_a_handshake_fails_and_one_that_nobody_reached_is_unknown() {
+    let failed = || TlsOutcome::Failed { why: "no TLS handshake within 8 s".to_owned() };
+    assert_eq!(of(failed(), "", "Fail"), ["Fail WHK-001 no-handshake"]);
+    assert_eq!(of(failed(), "", "Ignore"), ["Warn WHK-001 no-handshake"], "a webhook that may fail holds nothing up");
+    let unseen = TlsOutcome::NotSeen { why: "pods/portforward is forbidden".to_owned() };
+    assert_eq!(of(unseen, "", "Fail"), ["Unknown WHK-001 not-seen", "Unknown WHK-002 not-seen"]);
+}
+
+#[test]
+fn conversion_webhooks_and_aggregated_apis_are_judged_alike() {
+    let shown = signed(params(NAME, &["other"]));
+    let service = json!({ "namespace": "shop", "name": "hook", "port": 8443 });
+    let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+    let client = json!({ "service": service, "caBundle": shown.bundle });
+    let conversion = json!({ "strategy": "Webhook", "webhook": { "clientConfig": client } });
+    snapshot.objects.definitions = Read::Seen(
+        serde_json::from_value(json!([{ "metadata": { "name": "carts.shop" }, "spec": { "conversion": conversion } }]))
+            .unwrap(),
+    );
+    let spec = |skip: bool| json!({ "service": service, "caBundle": shown.bundle, "insecureSkipTLSVerify": skip });
+    snapshot.objects.api_services = Read::Seen(
+        serde_json::from_value(json!([
+            { "metadata": { "name": "v1.shop" }, "spec": spec(false) },
+            { "metadata": { "name": "v2.shop" }, "spec": spec(true) },
+            { "metadata": { "name": "v1.apps" }, "spec": {} },
+        ]))
+        .unwrap(),
+    );
+    let target = TlsTarget { host: NAME.to_owned(), port: 8443, server_name: NAME.to_owned() };
+    assert_eq!(backends(&snapshot), std::slice::from_ref(&target), "one backend is dialled once");
+    let outcome = TlsOutcome::Presented { chain: shown.chain };
+    snapshot.dialled = vec![Dialled { target, via: "agent on m1".to_owned(), address: None, outcome }];
+    assert_eq!(words(&snapshot), ["Fail WHK-013 wrong-san", "Fail WHK-012 wrong-san"]);
+}
+
+#[test]
+fn addresses_are_read_as_an_api_server_reads_them() {
+    for (url, expected) in [
+        ("https://hook.example/path", Some(("hook.example", 443))),
+        ("https://hook.example:8443", Some(("hook.example", 8443))),
+        ("https://[fd00::1]:9443/x?y", Some(("fd00::1", 9443))),
+        ("https://[fd00::1]/x", Some(("fd00::1", 443))),
+        ("http://hook.example", None),
+        ("https://", None),
+        ("https://hook:port", None),
+    ] {
+        let found = of_url(url).map(|target| (target.host, target.port));
+        assert_eq!(found, expected.map(|(host, port): (&str, u16)| (host.to_owned(), port)), "{url}");
+    }
+}

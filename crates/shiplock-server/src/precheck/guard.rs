@@ -1,0 +1,113 @@
+//! What a report of the pre-check means for the start of an upgrade: pure rules over the report and its plan.
+//!
+//! A finding stops the start only where it concerns the plan, and not where the plan itself repairs it before it
+//! matters. An unknown stops the start on a check that could stop it.
+
+use shiplock_check::catalogue::{self, Severity};
+use shiplock_check::report::{Finding, Outcome, Report, Verdict};
+use shiplock_core::check::{CheckReport, CheckResult, Finding as PlanFinding};
+use shiplock_core::language::Language;
+use shiplock_core::plan::{NodePlan, Plan, StageKind};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::step::Action;
+
+/// Checks of the catalogue that a check of the plan asks better: about agents, and about what runs on masters.
+const ASKED_BY_THE_PLAN: [(&str, &str); 2] = [("NODE-003", "missing"), ("NODE-003", "silent")];
+/// Checks about masters alone: where the plan does not touch the control plane they stop nothing.
+const OF_MASTERS: [&str; 2] = ["CP-008", "WHK-014"];
+
+/// What a report says of the start of its plan.
+pub(crate) fn verdict(report: &Report, plan: &Plan) -> Verdict {
+    let stops = CheckReport { findings: findings(report, plan) };
+    match stops.blocking().map(|found| found.result).collect::<Vec<_>>().as_slice() {
+        [] => Verdict::Ready,
+        stopping if stopping.contains(&CheckResult::Fail) => Verdict::Blocked,
+        _ => Verdict::Undecided,
+    }
+}
+
+/// The findings of a report, as the log of an upgrade keeps them.
+pub(crate) fn findings(report: &Report, plan: &Plan) -> Vec<PlanFinding> {
+    report.findings.iter().filter_map(|found| finding(found, plan)).collect()
+}
+
+fn finding(found: &Finding, plan: &Plan) -> Option<PlanFinding> {
+    let check = catalogue::find(&found.check)?;
+    if ASKED_BY_THE_PLAN.contains(&(check.id, found.sentence.as_str())) {
+        return None;
+    }
+    let repaired_by_stage = repaired_by(found, plan);
+    let result = match found.outcome {
+        _ if repaired_by_stage.is_some() => CheckResult::Pass,
+        Outcome::Pass | Outcome::Skipped => return None,
+        Outcome::Warn => CheckResult::Warn,
+        Outcome::Fail if concerns(found, plan) => CheckResult::Fail,
+        Outcome::Fail => CheckResult::Warn,
+        Outcome::Unknown if check.severity == Severity::Blocking && concerns(found, plan) => CheckResult::Unknown,
+        Outcome::Unknown => CheckResult::Warn,
+    };
+    let in_plan = plan.options.accepts(&found.check);
+    Some(PlanFinding {
+        check: found.check.clone(),
+        result,
+        subject: found.subject.to_string(),
+        problem: Some(problem(found)),
+        accepted: found.accepted.is_some() || in_plan,
+        accepted_by: found.accepted.clone().or_else(|| in_plan.then(|| format!("{}: --accept", plan.created_by))),
+        repaired_by_stage,
+    })
+}
+
+/// The texts as they were when it was found, in both languages: a log says for ever what it said then.
+fn problem(found: &Finding) -> Problem {
+    Problem::new(Code::CheckFinding)
+        .with("check", &found.check)
+        .with("text", found.text(Language::En))
+        .with("text_zh", found.text(Language::Zh))
+        .with("fix", found.fix(Language::En))
+        .with("fix_zh", found.fix(Language::Zh))
+}
+
+/// Whether a finding is about what the plan touches. A node that it leaves alone stops nothing.
+fn concerns(found: &Finding, plan: &Plan) -> bool {
+    let with_masters = plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane);
+    if found.subject.kind == "Node" && node(found, plan).is_none() {
+        return false;
+    }
+    with_masters || !OF_MASTERS.contains(&found.check.as_str())
+}
+
+fn node<'a>(found: &Finding, plan: &'a Plan) -> Option<&'a NodePlan> {
+    plan.nodes().find(|node| node.node.as_str() == found.subject.name)
+}
+
+/// The stage, from 1, that repairs what was found before it matters.
+fn repaired_by(found: &Finding, plan: &Plan) -> Option<usize> {
+    let does: fn(&Action, &Plan) -> bool = match (found.check.as_str(), found.sentence.as_str()) {
+        // The node gets the runtime that its new kubelet needs, ahead of the kubelet.
+        ("VER-010", "containerd-1") => |action, _| matches!(action, Action::UpgradeContainerRuntime { .. }),
+        // kubeadm renews what has not ended yet while it writes the manifests.
+        ("WHK-014", "soon") => {
+            |action, plan| matches!(action, Action::UpgradeControlPlane(_)) && plan.options.renew_certificates
+        }
+        _ => return None,
+    };
+    let steps = &node(found, plan)?.steps;
+    let renewed_elsewhere = found.check == "WHK-014"
+        && found.parameters.get("path").is_none_or(|path| {
+            // Authorities are not renewed, and neither is the kubelet's.
+            path.ends_with("/ca.crt") || path.ends_with("-ca.crt") || path.ends_with("kubelet.conf")
+        });
+    if renewed_elsewhere || !steps.iter().any(|step| does(&step.action, plan)) {
+        return None;
+    }
+    let number = steps.first()?.number;
+    let holds = |stage: &shiplock_core::plan::Stage| {
+        stage.nodes.iter().any(|node| node.steps.iter().any(|step| step.number == number))
+    };
+    plan.stages.iter().position(holds).map(|index| index + 1)
+}
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;
