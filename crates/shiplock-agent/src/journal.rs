@@ -141,7 +141,8 @@ fn checksum(payload: &[u8]) -> [u8; 8] {
     short
 }
 
-fn encoded(record: &Record) -> io::Result<Vec<u8>> {
+/// A record as its bytes stand in the file.
+pub fn encoded(record: &Record) -> io::Result<Vec<u8>> {
     let payload = serde_json::to_vec(record)?;
     let length = u32::try_from(payload.len()).ok().filter(|length| *length <= RECORD_BYTES_MAX);
     let length = length.ok_or_else(|| io::Error::other("a record is too long for the journal"))?;
@@ -153,7 +154,7 @@ fn encoded(record: &Record) -> io::Result<Vec<u8>> {
 }
 
 /// The records up to the first that is torn or damaged, and how many bytes they take.
-fn read_records(bytes: &[u8]) -> (Vec<Record>, usize) {
+pub fn read_records(bytes: &[u8]) -> (Vec<Record>, usize) {
     let mut records = Vec::new();
     let mut at = 0;
     while let Some((record, length)) = read_record(&bytes[at..]) {

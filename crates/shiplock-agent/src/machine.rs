@@ -98,7 +98,7 @@ pub enum Output {
 }
 
 /// The agent's state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     node: NodeName,
     machine_id: String,
@@ -110,14 +110,14 @@ pub struct Machine {
     unreported: Vec<Unreported>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Unreported {
     report: Report,
     /// Refusals are not: they can be made again.
     journaled: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Work {
     assignment: Box<Assignment>,
     deadline: Option<Monotonic>,
@@ -125,7 +125,7 @@ struct Work {
     rolling_back: Option<Problem>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     /// Looking, or fetching: it may be stopped at any moment.
     Harmless,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -16,6 +16,7 @@ use shiplock_core::problem::Problem;
 
 use crate::answer::{Ask, Failure, unreadable};
 use crate::connection::Connection;
+use crate::fence::{HeldClaim, claim_refused};
 use crate::port::{Claim, ClaimOutcome};
 
 /// The namespace of everything that Shiplock keeps in a cluster.
@@ -28,8 +29,6 @@ const EVENT_ANNOTATION: &str = "shiplock.dev/event";
 const ENDED_ANNOTATION: &str = "shiplock.dev/ended";
 /// What the Lease promises: its holder renews it more often than this.
 const DURATION_SECONDS: i32 = 60;
-/// A holder that has been silent for this long is gone for good. Paused upgrades renew too.
-const GONE_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// A write that meets another one is tried once more, on what is there then.
 const ROUNDS_MAX: usize = 2;
 
@@ -132,25 +131,14 @@ fn verdict(lease: &Lease, claim: &Claim, now: Timestamp) -> Verdict {
         return Verdict::Free;
     };
     let spec = lease.spec.clone().unwrap_or_default();
-    let holder = spec.holder_identity.unwrap_or_default();
-    let has_ended = annotation(lease, ENDED_ANNOTATION).is_some();
-    if has_ended && upgrade != claim.upgrade.as_str() {
-        return Verdict::Free;
-    }
-    if holder != claim.installation {
-        let renewed = spec.renew_time.map(|time| time.0);
-        let gone = renewed.is_none_or(|renewed| now.duration_since(renewed) > GONE_AFTER);
-        return if gone {
-            Verdict::Free
-        } else {
-            Verdict::Refused(ClaimOutcome::HeldByOther { installation: holder, upgrade: UpgradeId::from(upgrade) })
-        };
-    }
-    let cluster_event = annotation(lease, EVENT_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or(0);
-    if upgrade == claim.upgrade.as_str() && (has_ended || cluster_event > claim.event_number) {
-        return Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event });
-    }
-    Verdict::Free
+    let held = HeldClaim {
+        upgrade: UpgradeId::from(upgrade),
+        installation: spec.holder_identity.unwrap_or_default(),
+        has_ended: annotation(lease, ENDED_ANNOTATION).is_some(),
+        event_number: annotation(lease, EVENT_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or(0),
+        renewed_at: spec.renew_time.map(|time| time.0),
+    };
+    claim_refused(&held, claim, now).map_or(Verdict::Free, Verdict::Refused)
 }
 
 /// The Lease as it is to be; on an existing one its version stays, so that the write fails if it has changed.

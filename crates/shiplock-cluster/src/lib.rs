@@ -10,6 +10,7 @@ mod clock;
 pub mod collect;
 mod connection;
 pub mod drain;
+pub mod fence;
 pub mod handshake;
 pub mod kubeconfig;
 pub mod kubernetes;

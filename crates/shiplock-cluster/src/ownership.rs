@@ -13,9 +13,10 @@ use shiplock_core::problem::{Code, Problem};
 
 use crate::answer::{Ask, unreadable};
 use crate::connection::Connection;
+use crate::fence::{self, Wanted};
 use crate::port::{Cordon, Uncordon};
 use crate::request::{JSON_PATCH, node_path, write};
-use crate::translation::{OWNER_ANNOTATION, owner as read_owner};
+use crate::translation::OWNER_ANNOTATION;
 
 /// A patch may find the node changed this often before the attempt is given up.
 const ROUNDS_MAX: usize = 5;
@@ -90,10 +91,9 @@ async fn change<T: Copy>(
     Err(unreadable(ask).cause(format!("node {name} was changed by others {ROUNDS_MAX} times in a row")))
 }
 
-/// The mark on a node: its text, and what it says, none where it cannot be read.
-fn mark(node: &Node) -> Option<(&str, Option<NodeOwner>)> {
-    let text = node.metadata.annotations.as_ref()?.get(OWNER_ANNOTATION)?;
-    Some((text, read_owner(text)))
+/// The text of the mark on a node.
+fn mark(node: &Node) -> Option<&str> {
+    node.metadata.annotations.as_ref()?.get(OWNER_ANNOTATION).map(String::as_str)
 }
 
 fn is_unschedulable(node: &Node) -> bool {
@@ -104,59 +104,39 @@ fn mark_path() -> String {
     format!("/metadata/annotations/{}", OWNER_ANNOTATION.replace('/', "~1"))
 }
 
-fn test_uid(node: &Node) -> Value {
-    json!({"op": "test", "path": "/metadata/uid", "value": node.metadata.uid})
-}
-
-fn test_mark(text: &str) -> Value {
-    json!({"op": "test", "path": mark_path(), "value": text})
-}
-
 fn cordon_move(node: &Node, ours: &NodeOwner) -> Move<Cordon> {
-    // A struct of two plain fields always becomes JSON.
-    let text = serde_json::to_string(ours).unwrap_or_default();
-    let unschedulable = is_unschedulable(node);
-    let set = json!({"op": "add", "path": "/spec/unschedulable", "value": true});
-    let write_mark = json!({"op": "add", "path": mark_path(), "value": text});
-    match mark(node) {
-        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => {
-            Move::Overtaken(found.epoch)
-        }
-        Some((_, Some(found))) if found == *ours && unschedulable => Move::Nothing(Cordon::AlreadyOurs),
-        Some((before, Some(found))) if found.upgrade == ours.upgrade => {
-            let result = if unschedulable { Cordon::AlreadyOurs } else { Cordon::Done };
-            Move::Patch(json!([test_uid(node), test_mark(before), write_mark, set]), result)
-        }
-        // A mark that cannot be read is somebody's, and not ours.
-        Some(_) => Move::Nothing(Cordon::OwnedByAnotherUpgrade),
-        None if unschedulable => Move::Nothing(Cordon::CordonedByOthers),
-        None => {
-            // JSON patch has no test for "absent", and neither mark nor cordon may have come since: only the version
-            // of the whole object tells that.
-            let version =
-                json!({"op": "test", "path": "/metadata/resourceVersion", "value": node.metadata.resource_version});
-            let mut patch = vec![test_uid(node), version];
-            if node.metadata.annotations.is_none() {
-                patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
-            }
-            patch.extend([write_mark, set]);
-            Move::Patch(Value::Array(patch), Cordon::Done)
-        }
-    }
+    as_patch(node, fence::cordon(mark(node), is_unschedulable(node), ours))
 }
 
 fn uncordon_move(node: &Node, ours: &NodeOwner) -> Move<Uncordon> {
-    match mark(node) {
-        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => {
-            Move::Overtaken(found.epoch)
+    as_patch(node, fence::uncordon(mark(node), ours))
+}
+
+fn as_patch<T>(node: &Node, wanted: Wanted<T>) -> Move<T> {
+    let (write, result) = match wanted {
+        Wanted::Nothing(result) => return Move::Nothing(result),
+        Wanted::Overtaken(epoch) => return Move::Overtaken(epoch),
+        Wanted::Write(write, result) => (write, result),
+    };
+    let mut patch = vec![json!({"op": "test", "path": "/metadata/uid", "value": node.metadata.uid})];
+    match &write.test_mark {
+        Some(text) => patch.push(json!({"op": "test", "path": mark_path(), "value": text})),
+        None => {
+            // JSON patch has no test for "absent", and neither mark nor cordon may have come since: only the version
+            // of the whole object tells that.
+            let version = &node.metadata.resource_version;
+            patch.push(json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}));
+            if node.metadata.annotations.is_none() {
+                patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+            }
         }
-        Some((text, Some(found))) if found.upgrade == ours.upgrade => {
-            let clear = json!({"op": "add", "path": "/spec/unschedulable", "value": false});
-            let remove = json!({"op": "remove", "path": mark_path()});
-            Move::Patch(json!([test_uid(node), test_mark(text), clear, remove]), Uncordon::Done)
-        }
-        _ => Move::Nothing(Uncordon::NotOurs),
     }
+    let set = json!({"op": "add", "path": "/spec/unschedulable", "value": write.unschedulable});
+    patch.extend(match &write.mark {
+        Some(text) => [json!({"op": "add", "path": mark_path(), "value": text}), set],
+        None => [set, json!({"op": "remove", "path": mark_path()})],
+    });
+    Move::Patch(Value::Array(patch), result)
 }
 
 #[cfg(test)]

@@ -53,9 +53,24 @@ pub struct AgentHub {
 
 #[derive(Debug, Default)]
 struct State {
-    seats: HashMap<ClusterName, BTreeMap<NodeName, Seat>>,
+    seats: HashMap<ClusterName, Seats>,
+    doors: HashMap<(ClusterName, NodeName), Door>,
     drivers: HashMap<UpgradeId, (ClusterName, mpsc::Sender<AgentMessage>)>,
     questions: u64,
+}
+
+impl State {
+    fn door(&mut self, cluster: &ClusterName, node: &NodeName) -> &mut Door {
+        self.doors.entry((cluster.clone(), node.clone())).or_default()
+    }
+}
+
+/// Where the agent of a node is answered.
+#[derive(Debug, Default)]
+struct Door {
+    questions: Vec<OpenQuestion>,
+    /// Wakes the poll that is held.
+    changed: Arc<Notify>,
 }
 
 /// A question of the pre-check to an agent.
@@ -76,16 +91,89 @@ pub struct Offered {
     pub examine: Option<ExaminationRequest>,
 }
 
-#[derive(Debug, Default)]
-struct Seat {
-    machine: Option<MachineFacts>,
-    last_heard_at: Option<Timestamp>,
-    offer: Option<Assignment>,
-    questions: Vec<OpenQuestion>,
-    changed: Arc<Notify>,
+/// The agents of one cluster as a server knows them: who was heard of when, and what each is offered. No I/O.
+#[derive(Clone, Debug, Default)]
+pub struct Seats {
+    seats: BTreeMap<NodeName, Seat>,
 }
 
-impl Seat {
+#[derive(Clone, Debug, Default)]
+struct Seat {
+    machine: Option<Arc<MachineFacts>>,
+    last_heard_at: Option<Timestamp>,
+    offer: Option<Assignment>,
+}
+
+/// What follows from a word of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Drivers should look: it was silent, or its machine changed.
+    pub is_news: bool,
+    /// Its machine is wanted with the next poll.
+    pub send_machine: bool,
+}
+
+impl Seats {
+    /// Notes that an agent was heard of.
+    pub fn heard(&mut self, node: &NodeName, machine: Option<Arc<MachineFacts>>, now: Timestamp) -> Heard {
+        let seat = self.seats.entry(node.clone()).or_default();
+        let was_silent = seat.last_heard_at.is_none_or(|last| now.as_second() - last.as_second() > 20);
+        let is_news = was_silent || machine.as_ref().is_some_and(|machine| seat.machine.as_ref() != Some(machine));
+        seat.last_heard_at = Some(now);
+        if machine.is_some() {
+            seat.machine = machine;
+        }
+        Heard { is_news, send_machine: seat.machine.is_none() }
+    }
+
+    /// Offers work to the agent of a node, in place of an earlier offer.
+    pub fn offer(&mut self, assignment: Assignment) {
+        let seat = self.seats.entry(assignment.node.clone()).or_default();
+        seat.offer = Some(assignment);
+    }
+
+    /// Takes an offer back.
+    pub fn withdraw(&mut self, node: &NodeName) {
+        if let Some(seat) = self.seats.get_mut(node) {
+            seat.offer = None;
+        }
+    }
+
+    /// Takes every offer of an upgrade back.
+    pub fn withdraw_all(&mut self, upgrade: &UpgradeId) {
+        for seat in
+            self.seats.values_mut().filter(|seat| seat.offer.as_ref().is_some_and(|offer| offer.id.upgrade == *upgrade))
+        {
+            seat.offer = None;
+        }
+    }
+
+    /// The work that a node is offered: what its agent does or is about to do.
+    pub fn offered(&self, node: &NodeName) -> Option<&Assignment> {
+        self.seats.get(node)?.offer.as_ref()
+    }
+
+    /// The offer for a node that its agent does not work on yet.
+    pub fn news(&self, node: &NodeName, in_work: Option<&AssignmentId>) -> Option<&Assignment> {
+        self.offered(node).filter(|offer| Some(&offer.id) != in_work)
+    }
+
+    /// What the agent of a node told of its machine.
+    pub fn machine(&self, node: &NodeName) -> Option<&MachineFacts> {
+        self.seats.get(node)?.machine.as_deref()
+    }
+
+    /// The agents that were heard of and have told their machine.
+    pub fn agents(&self) -> BTreeMap<NodeName, AgentFacts> {
+        let agent = |(node, seat): (&NodeName, &Seat)| {
+            let machine = (**seat.machine.as_ref()?).clone();
+            Some((node.clone(), AgentFacts { last_heard_at: seat.last_heard_at?, machine }))
+        };
+        self.seats.iter().filter_map(agent).collect()
+    }
+}
+
+impl Door {
     /// The next question, unless the agent is at work on one.
     fn next_question(&mut self) -> Option<ExaminationRequest> {
         self.questions.retain(|open| !open.answer.is_closed());
@@ -104,15 +192,9 @@ impl AgentHub {
     /// Notes that an agent was heard of. Returns whether its machine is wanted with the next poll.
     pub fn heard(&self, cluster: &ClusterName, node: &NodeName, machine: Option<MachineFacts>, now: Timestamp) -> bool {
         let mut state = self.state();
-        let seat = state.seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default();
-        let was_silent = seat.last_heard_at.is_none_or(|last| now.as_second() - last.as_second() > 20);
-        let news = was_silent || machine.as_ref().is_some_and(|machine| seat.machine.as_ref() != Some(machine));
-        seat.last_heard_at = Some(now);
-        if machine.is_some() {
-            seat.machine = machine;
-        }
-        let send_machine = seat.machine.is_none();
-        if news {
+        let seats = state.seats.entry(cluster.clone()).or_default();
+        let heard = seats.heard(node, machine.map(Arc::new), now);
+        if heard.is_news {
             for (of, driver) in state.drivers.values() {
                 if of == cluster {
                     // A full queue means that the driver is about to look anyway.
@@ -120,7 +202,7 @@ impl AgentHub {
                 }
             }
         }
-        send_machine
+        heard.send_machine
     }
 
     /// The offer for a node that the agent does not work on yet, and a question for it; waits up to
@@ -128,21 +210,16 @@ impl AgentHub {
     pub async fn offered_to(&self, cluster: &ClusterName, node: &NodeName, in_work: Option<&AssignmentId>) -> Offered {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(POLL_HOLD_SECONDS);
         loop {
-            let changed =
-                self.state().seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default().changed.clone();
+            let changed = self.state().door(cluster, node).changed.clone();
             // Made before the offer is read, so that an offer made in between wakes it.
             let notified = changed.notified();
             let found = {
                 let mut state = self.state();
-                let seat = state.seats.get_mut(cluster).and_then(|seats| seats.get_mut(node));
-                seat.map(|seat| {
-                    let assignment = seat.offer.clone().filter(|offer| Some(&offer.id) != in_work);
-                    Offered { assignment, examine: seat.next_question() }
-                })
+                let assignment = state.seats.get(cluster).and_then(|seats| seats.news(node, in_work)).cloned();
+                Offered { assignment, examine: state.door(cluster, node).next_question() }
             };
-            match found {
-                Some(found) if found.assignment.is_some() || found.examine.is_some() => return found,
-                _ => {}
+            if found.assignment.is_some() || found.examine.is_some() {
+                return found;
             }
             if tokio::time::timeout_at(deadline, notified).await.is_err() {
                 return Offered::default();
@@ -163,9 +240,9 @@ impl AgentHub {
             let mut state = self.state();
             state.questions += 1;
             let request = ExaminationRequest { number: state.questions, question };
-            let seat = state.seats.entry(cluster.clone()).or_default().entry(node.clone()).or_default();
-            seat.questions.push(OpenQuestion { request, handed_out: false, answer });
-            seat.changed.notify_waiters();
+            let door = state.door(cluster, node);
+            door.questions.push(OpenQuestion { request, handed_out: false, answer });
+            door.changed.notify_waiters();
         }
         // A question whose asker is gone is dropped with the next poll.
         tokio::time::timeout(within, answered).await.ok()?.ok()
@@ -174,13 +251,11 @@ impl AgentHub {
     /// Brings an answer to whoever asked. False: nobody waits for it any more.
     pub fn examined(&self, cluster: &ClusterName, report: ExaminationReport) -> bool {
         let mut state = self.state();
-        let Some(seat) = state.seats.get_mut(cluster).and_then(|seats| seats.get_mut(&report.node)) else {
-            return false;
-        };
-        let place = seat.questions.iter().position(|open| open.request.number == report.number);
+        let door = state.door(cluster, &report.node);
+        let place = door.questions.iter().position(|open| open.request.number == report.number);
         // The next question may go out now.
-        seat.changed.notify_waiters();
-        place.is_some_and(|place| seat.questions.remove(place).answer.send(report.examination).is_ok())
+        door.changed.notify_waiters();
+        place.is_some_and(|place| door.questions.remove(place).answer.send(report.examination).is_ok())
     }
 
     /// Asks the driver of the upgrade for a permit. No driver, no permit.
@@ -227,42 +302,36 @@ impl AgentHub {
     pub fn detach(&self, upgrade: &UpgradeId) {
         let mut state = self.state();
         state.drivers.remove(upgrade);
-        for seat in state.seats.values_mut().flat_map(BTreeMap::values_mut) {
-            if seat.offer.as_ref().is_some_and(|offer| offer.id.upgrade == *upgrade) {
-                seat.offer = None;
-            }
-        }
+        state.seats.values_mut().for_each(|seats| seats.withdraw_all(upgrade));
     }
 
     /// Offers work to the agent of a node, in place of an earlier offer.
     pub fn offer(&self, cluster: &ClusterName, assignment: Assignment) {
         let mut state = self.state();
-        let seat = state.seats.entry(cluster.clone()).or_default().entry(assignment.node.clone()).or_default();
-        seat.offer = Some(assignment);
-        seat.changed.notify_waiters();
+        let changed = state.door(cluster, &assignment.node).changed.clone();
+        state.seats.entry(cluster.clone()).or_default().offer(assignment);
+        changed.notify_waiters();
     }
 
     /// The work that a node is offered: what its agent does or is about to do.
     pub fn offered(&self, cluster: &ClusterName, node: &NodeName) -> Option<Assignment> {
-        self.state().seats.get(cluster)?.get(node)?.offer.clone()
+        self.state().seats.get(cluster)?.offered(node).cloned()
     }
 
     /// Takes an offer back.
     pub fn withdraw(&self, cluster: &ClusterName, node: &NodeName) {
-        if let Some(seat) = self.state().seats.get_mut(cluster).and_then(|seats| seats.get_mut(node)) {
-            seat.offer = None;
+        if let Some(seats) = self.state().seats.get_mut(cluster) {
+            seats.withdraw(node);
         }
+    }
+
+    /// What the agent of a node told of its machine.
+    pub fn machine(&self, cluster: &ClusterName, node: &NodeName) -> Option<MachineFacts> {
+        self.state().seats.get(cluster)?.machine(node).cloned()
     }
 
     /// The agents of a cluster that were heard of since the server was started.
     pub fn agents(&self, cluster: &ClusterName) -> BTreeMap<NodeName, AgentFacts> {
-        let state = self.state();
-        let seats = state.seats.get(cluster).into_iter().flatten();
-        seats
-            .filter_map(|(node, seat)| {
-                let agent = AgentFacts { last_heard_at: seat.last_heard_at?, machine: seat.machine.clone()? };
-                Some((node.clone(), agent))
-            })
-            .collect()
+        self.state().seats.get(cluster).map(Seats::agents).unwrap_or_default()
     }
 }

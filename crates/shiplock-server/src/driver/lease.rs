@@ -15,11 +15,22 @@ use tokio::sync::Notify;
 use crate::store::{LEASES_AT_ONCE_MAX, Store, StoreError};
 
 /// A lease lasts this long unless renewed; a server that is gone is replaced after it.
-pub(super) const LEASE_SECONDS: u32 = 15;
+pub const LEASE_SECONDS: u32 = 15;
 /// Leases are renewed this often.
-const LEASE_RENEWAL: Duration = Duration::from_secs(4);
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(4);
 /// Nothing is sent when the lease ends sooner than a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Until when a lease holds that was asked for then, on a clock that never jumps: the store's own cannot have been
+/// earlier.
+pub fn holds_until(asked_at: Duration) -> Duration {
+    asked_at + Duration::from_secs(u64::from(LEASE_SECONDS))
+}
+
+/// Whether a request sent now is answered before a lease may end.
+pub fn outlasts_a_request(until: Duration, now: Duration) -> bool {
+    now + REQUEST_TIMEOUT < until
+}
 
 /// The lease of one upgrade, as far as this process knows.
 #[derive(Debug)]
@@ -41,14 +52,14 @@ impl HeldLease {
     }
 
     fn extend(&self, asked_at: Instant) {
-        let until = asked_at.duration_since(self.origin) + Duration::from_secs(u64::from(LEASE_SECONDS));
+        let until = holds_until(asked_at.duration_since(self.origin));
         self.until_milliseconds.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Whether a request sent now is answered before the lease may end.
     pub(super) fn may_act(&self) -> bool {
-        let now = self.origin.elapsed() + REQUEST_TIMEOUT;
-        now.as_millis() < u128::from(self.until_milliseconds.load(Ordering::SeqCst))
+        let until = Duration::from_millis(self.until_milliseconds.load(Ordering::SeqCst));
+        outlasts_a_request(until, self.origin.elapsed())
     }
 
     /// Returns when the lease is not renewed any more. For one waiter.

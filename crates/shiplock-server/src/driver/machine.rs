@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use shiplock_api::agent::{Assignment, AssignmentId, PermitResponse, ReportKind, ReportResponse};
-use shiplock_core::facts::{Facts, Observed};
+use shiplock_core::facts::{ClusterFacts, Facts, Observed};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Executor, Step};
@@ -24,7 +24,7 @@ pub type StepResult = Result<StepOutcome, (Problem, bool)>;
 pub type Ticket = u64;
 
 /// What goes into the machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// Facts were gathered.
     Facts(Box<Facts>),
@@ -72,7 +72,7 @@ pub enum Input {
 }
 
 /// What the machine wants done.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Append these at this length, then feed [`Input::Appended`], [`Input::Overtaken`] or [`Input::AppendFailed`].
     Append {
@@ -110,7 +110,7 @@ pub enum Output {
 const NOTICED_AFTER_SECONDS: i64 = 3;
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     upgrade: Upgrade,
     epoch: Epoch,
@@ -148,6 +148,12 @@ impl Machine {
     /// The fold.
     pub fn upgrade(&self) -> &Upgrade {
         &self.upgrade
+    }
+
+    /// Whether facts cannot tell how the newest batch left the cluster. The gate behind it waits for newer ones, and a
+    /// cluster in which nothing changes any more would not give any by itself.
+    pub fn wants_newer(&self, facts: &ClusterFacts) -> bool {
+        self.upgrade.batch_finished_at.is_some_and(|finished_at| facts.observed_at < finished_at)
     }
 
     /// Takes one input and gives what is to be done, in order.
@@ -297,8 +303,16 @@ impl Machine {
             }
             ReportKind::Failed { problem, retryable } => Event::StepFailed { step, attempt, problem, retryable },
         };
-        self.phases.remove(&step);
+        self.forget_phase(step);
         self.append(vec![event], Some(origin), outputs);
+    }
+
+    fn forget_phase(&mut self, step: StepNumber) {
+        if self.phases.remove(&step).is_some()
+            && let Some(facts) = &mut self.facts
+        {
+            facts.progress.remove(&step);
+        }
     }
 
     /// Decides before the cluster has said whether it accepts us: what is waited for is told, nothing is begun. What
@@ -333,8 +347,7 @@ impl Machine {
             }
             Some(None) => {}
         }
-        let Some(facts) = &self.facts else { return };
-        let mut facts = facts.clone();
+        let Some(facts) = &mut self.facts else { return };
         for (step, phase) in &self.phases {
             if let (Some(planned), Some(progress)) = (self.upgrade.plan.step(*step), self.upgrade.steps.get(step))
                 && let StepStatus::InFlight { since, .. } = &progress.status
@@ -348,7 +361,7 @@ impl Machine {
                 facts.progress.insert(*step, vec![WaitingOn::new(what, *since)]);
             }
         }
-        match decide(&self.upgrade, &facts, &self.policy, now) {
+        match decide(&self.upgrade, facts, &self.policy, now) {
             Decision::Issue(commands) => {
                 let event = |command: Command| match command {
                     Command::Record(event) => event,
@@ -445,7 +458,7 @@ impl Machine {
                 Some((Executor::Server, _)) if in_flight => continue,
                 _ => {}
             }
-            self.phases.remove(&number);
+            self.forget_phase(number);
             self.dispatched.remove(&number);
         }
         for (step, attempt, intent, since) in wanted {

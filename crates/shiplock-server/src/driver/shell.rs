@@ -10,16 +10,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use shiplock_api::agent::{PermitResponse, ReportResponse};
 use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster};
-use shiplock_core::facts::{Facts, NodeOwner, Observed};
+use shiplock_core::facts::{Facts, Observed};
 use shiplock_core::id::{ClusterName, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::upgrade::{Event, EventRecord};
+use shiplock_core::upgrade::{Event, EventRecord, Upgrade};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::lease::HeldLease;
 use super::machine::{Input, Machine, Output, StepResult, Ticket};
-use super::steps::{Progress, StepContext};
+use super::step::{StepContext, StepMachine};
+use super::steps::{Progress, StepShell};
 use super::supervisor::{Handle, Shared};
 use super::takeover::{self, Taken, load, unreadable};
 use crate::hub::AgentMessage;
@@ -132,7 +133,7 @@ impl Shell {
                     Ok(cluster) => break cluster,
                     Err(problem) => {
                         let facts = self.facts(Err(problem));
-                        self.handle.set_waits(takeover::tell(&mut self.machine, facts));
+                        self.handle.set_waits(takeover::tell(&mut self.machine, facts, Timestamp::now()));
                     }
                 },
             }
@@ -181,7 +182,7 @@ impl Shell {
                     let claim = claims.borrow_and_update().clone();
                     match claim {
                         Some(Ok(outcome)) => {
-                            let problem = self.claim_problem(outcome);
+                            let problem = claim_problem(outcome, self.machine.upgrade());
                             self.claimed |= problem.is_none();
                             if problem.is_some() {
                                 // The cluster is not ours any more: what acts on it ends now.
@@ -209,16 +210,10 @@ impl Shell {
             if let Some(ended) = self.feed(input, &cluster, &claim_len).await {
                 return self.finish(ended, &cluster).await;
             }
-            if matches!(&*facts.borrow(), Some(Ok(facts)) if self.is_older_than_batch(facts)) {
+            if matches!(&*facts.borrow(), Some(Ok(facts)) if self.machine.wants_newer(facts)) {
                 facts_wanted.notify_one();
             }
         }
-    }
-
-    /// Whether facts cannot tell how the newest batch left the cluster. The gate behind it waits for newer ones, and a
-    /// cluster in which nothing changes any more would not give any by itself.
-    fn is_older_than_batch(&self, facts: &shiplock_core::facts::ClusterFacts) -> bool {
-        self.machine.upgrade().batch_finished_at.is_some_and(|finished_at| facts.observed_at < finished_at)
     }
 
     async fn finish(&self, ended: Ended, cluster: &Arc<dyn Cluster>) -> Ended {
@@ -280,21 +275,6 @@ impl Shell {
             Ok(records) => Ok(records),
             Err(StoreError::Refused(problem)) => Err(Ended::Unreadable(problem)),
             Err(error) => Err(later(&self.id, &error)),
-        }
-    }
-
-    fn claim_problem(&self, outcome: ClaimOutcome) -> Option<Problem> {
-        match outcome {
-            ClaimOutcome::Ours => None,
-            ClaimOutcome::HeldByOther { installation, upgrade } => {
-                Some(Problem::new(Code::OtherInstallation).with("holder", installation).with("upgrade", upgrade))
-            }
-            ClaimOutcome::StoreOlder { cluster_event } => Some(
-                Problem::new(Code::StoreOlderThanCluster)
-                    .with("cluster_event", cluster_event)
-                    .with("upgrade", &self.id)
-                    .with("store_event", self.machine.upgrade().len),
-            ),
         }
     }
 
@@ -365,22 +345,36 @@ impl Shell {
         since: Timestamp,
         cluster: &Arc<dyn Cluster>,
     ) {
-        let upgrade = self.machine.upgrade();
-        let lease = self.lease.clone();
-        let context = StepContext {
-            cluster: cluster.clone(),
-            cluster_name: self.cluster_name.clone(),
-            hub: self.shared.hub.clone(),
-            plan: Arc::new((*upgrade.plan).clone()),
-            owner: NodeOwner { upgrade: self.id.clone(), epoch: self.lease.epoch },
-            progress: self.progress.clone(),
-            baseline: upgrade.baseline.clone().unwrap_or_default(),
-            left_out: upgrade.skipped.keys().chain(&upgrade.abandoned).cloned().collect(),
-            may_act: Arc::new(move || lease.may_act()),
-        };
-        let step = step.clone();
+        let context = StepContext::of(self.machine.upgrade(), self.lease.epoch);
+        let (cluster, hub, name) = (cluster.clone(), self.shared.hub.clone(), self.cluster_name.clone());
+        let (lease, progress, number) = (self.lease.clone(), self.progress.clone(), step.number);
+        let machine = StepMachine::new(step.clone(), context, since, Timestamp::now());
         // The set ends its tasks when it is dropped: with the lease everything that acts under it ends.
-        self.steps.spawn(async move { (step.number, attempt, context.run(&step, since).await) });
+        self.steps.spawn(async move {
+            let shell = StepShell {
+                cluster: cluster.as_ref(),
+                agent: &|node| hub.machine(&name, node),
+                may_act: &|| lease.may_act(),
+                progress: &|waits| progress.set(number, waits),
+            };
+            (number, attempt, shell.run(machine).await)
+        });
+    }
+}
+
+/// Why a claim that came out so does not let us act; none where it does.
+pub fn claim_problem(outcome: ClaimOutcome, upgrade: &Upgrade) -> Option<Problem> {
+    match outcome {
+        ClaimOutcome::Ours => None,
+        ClaimOutcome::HeldByOther { installation, upgrade } => {
+            Some(Problem::new(Code::OtherInstallation).with("holder", installation).with("upgrade", upgrade))
+        }
+        ClaimOutcome::StoreOlder { cluster_event } => Some(
+            Problem::new(Code::StoreOlderThanCluster)
+                .with("cluster_event", cluster_event)
+                .with("upgrade", &upgrade.id)
+                .with("store_event", upgrade.len),
+        ),
     }
 }
 

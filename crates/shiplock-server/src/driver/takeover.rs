@@ -47,7 +47,7 @@ pub(super) async fn take(shared: &Shared, folded: Vec<Upgrade>) -> Vec<Result<Bo
         let upgrade = upgrade.apply(&taken.record).map_err(|illegal| Ended::Unreadable(unreadable(&id, &illegal)))?;
         let facts = unseen(shared, &upgrade);
         let mut machine = Machine::new(upgrade, shared.settings.policy);
-        let waits = tell(&mut machine, facts);
+        let waits = tell(&mut machine, facts, Timestamp::now());
         let lease = shared.leases.hold(&id, taken.lease.epoch, asked_at);
         Ok(Box::new(Taken { lease, machine, waits }))
     };
@@ -68,8 +68,8 @@ fn unseen(shared: &Shared, upgrade: &Upgrade) -> Facts {
 }
 
 /// Decides on a cluster that has not accepted us yet: nothing comes of it but what is waited for.
-pub(super) fn tell(machine: &mut Machine, facts: Facts) -> Vec<WaitingOn> {
-    let outputs = machine.on(Input::Facts(Box::new(facts)), Timestamp::now());
+pub fn tell(machine: &mut Machine, facts: Facts, now: Timestamp) -> Vec<WaitingOn> {
+    let outputs = machine.on(Input::Facts(Box::new(facts)), now);
     let waits = |output| if let Output::Waits(waits) = output { Some(waits) } else { None };
     outputs.into_iter().rev().find_map(waits).unwrap_or_default()
 }
@@ -90,7 +90,7 @@ pub(super) async fn load(shared: &Shared, id: &UpgradeId) -> Result<Upgrade, Sto
 }
 
 /// Folds on from where the fold ends.
-pub(super) fn fold_on(
+pub fn fold_on(
     id: &UpgradeId,
     mut upgrade: Option<Upgrade>,
     records: &[EventRecord],

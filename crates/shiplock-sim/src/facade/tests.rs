@@ -9,13 +9,13 @@ use http::{Method, Request};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shiplock_cluster::KubernetesCluster;
-use shiplock_cluster::drain::drain;
+use shiplock_cluster::drain::{Act, DrainMachine};
 use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster as _, Cordon, Eviction, Uncordon};
 use shiplock_core::facts::{ControlPlaneComponent, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid};
-use shiplock_core::problem::Code;
+use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::OnDrainTimeout;
-use shiplock_core::upgrade::{StepOutcome, Waiting};
+use shiplock_core::upgrade::{StepOutcome, Waiting, WaitingOn};
 
 use super::{DeprecatedRequests, Facade, Settings, Shared};
 use crate::world::{Keep, NodeSpec, Pace, Selector, Share, WorkloadKind, WorkloadSpec, World, labels};
@@ -227,6 +227,29 @@ async fn the_lease_keeps_a_second_installation_and_an_older_store_away() {
     assert_eq!((code, &refused["reason"]), (409, &json!("Conflict")));
 }
 
+/// Empties a node as the server's step does: whatever the machine wants is asked, and what it waits for is told.
+async fn drain(
+    cluster: &KubernetesCluster,
+    node: &NodeName,
+    told: &Mutex<Vec<WaitingOn>>,
+) -> Result<StepOutcome, (Problem, bool)> {
+    let begun = tokio::time::Instant::now();
+    let limit = Duration::from_secs(3_600);
+    let mut machine = DrainMachine::new(node.clone(), Timestamp::now(), limit, OnDrainTimeout::Pause);
+    loop {
+        machine.seen(cluster.pods_on(node).await.unwrap(), begun.elapsed());
+        if let Some(verdict) = machine.verdict(begun.elapsed()) {
+            return verdict;
+        }
+        for act in machine.acts(begun.elapsed(), &|budget| cluster.budget_allows(budget)) {
+            let Act::Evict(pod) = act else { panic!("{act:?} passes over a budget") };
+            machine.answered(&pod.uid, cluster.evict(&pod).await, begun.elapsed());
+        }
+        *told.lock().unwrap() = machine.waits(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_its_budget_names_it_and_goes_on_by_itself() {
     let shared = shared(world());
@@ -256,13 +279,7 @@ async fn a_drain_waits_for_its_budget_names_it_and_goes_on_by_itself() {
     cluster.cordon(&node, &uid(&shared, "w-1"), &owner("u1", 1)).await.unwrap();
     let waits = Arc::new(Mutex::new(Vec::new()));
     let told = waits.clone();
-    let began_at = Timestamp::now();
-    let draining = async {
-        drain(&cluster, &node, began_at, (Duration::from_secs(3_600), OnDrainTimeout::Pause), &|| Ok(()), &move |now| {
-            *told.lock().unwrap() = now
-        })
-        .await
-    };
+    let draining = drain(&cluster, &node, &told);
     let lifting = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;

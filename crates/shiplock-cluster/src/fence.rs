@@ -1,0 +1,104 @@
+//! What a mark on a node and a claim on a cluster let us do: decided on what was read, without I/O, so that whoever
+//! stands behind the port decides alike.
+
+use jiff::{SignedDuration, Timestamp};
+use shiplock_core::facts::NodeOwner;
+use shiplock_core::id::{Epoch, UpgradeId};
+
+use crate::port::{Claim, ClaimOutcome, Cordon, Uncordon};
+
+/// What is to be done about a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted<T> {
+    /// Nothing; this is how it is.
+    Nothing(T),
+    /// Write this; if its tests pass, this is how it is.
+    Write(MarkWrite, T),
+    /// A newer epoch of our upgrade has been here.
+    Overtaken(Epoch),
+}
+
+/// A write of mark and cordon that tests the node's UID and what it was decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkWrite {
+    /// The mark that must still be there; none: the node must still have the version that was read, for there is no test
+    /// for "absent".
+    pub test_mark: Option<String>,
+    /// The mark afterwards; none: it is taken off.
+    pub mark: Option<String>,
+    /// `spec.unschedulable` afterwards.
+    pub unschedulable: bool,
+}
+
+fn owner(text: &str) -> Option<NodeOwner> {
+    serde_json::from_str(text).ok()
+}
+
+/// What a cordon by `ours` does to a node that carries this mark.
+pub fn cordon(mark: Option<&str>, unschedulable: bool, ours: &NodeOwner) -> Wanted<Cordon> {
+    // A struct of two plain fields always becomes JSON.
+    let text = serde_json::to_string(ours).unwrap_or_default();
+    let write = |test_mark: Option<&str>, result| {
+        let test_mark = test_mark.map(str::to_owned);
+        Wanted::Write(MarkWrite { test_mark, mark: Some(text.clone()), unschedulable: true }, result)
+    };
+    match mark.map(|mark| (mark, owner(mark))) {
+        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => {
+            Wanted::Overtaken(found.epoch)
+        }
+        Some((_, Some(found))) if found == *ours && unschedulable => Wanted::Nothing(Cordon::AlreadyOurs),
+        Some((before, Some(found))) if found.upgrade == ours.upgrade => {
+            write(Some(before), if unschedulable { Cordon::AlreadyOurs } else { Cordon::Done })
+        }
+        // A mark that cannot be read is somebody's, and not ours.
+        Some(_) => Wanted::Nothing(Cordon::OwnedByAnotherUpgrade),
+        None if unschedulable => Wanted::Nothing(Cordon::CordonedByOthers),
+        None => write(None, Cordon::Done),
+    }
+}
+
+/// What an uncordon by `ours` does to a node that carries this mark.
+pub fn uncordon(mark: Option<&str>, ours: &NodeOwner) -> Wanted<Uncordon> {
+    match mark.map(|mark| (mark, owner(mark))) {
+        Some((_, Some(found))) if found.upgrade == ours.upgrade && found.epoch > ours.epoch => {
+            Wanted::Overtaken(found.epoch)
+        }
+        Some((text, Some(found))) if found.upgrade == ours.upgrade => {
+            let write = MarkWrite { test_mark: Some(text.to_owned()), mark: None, unschedulable: false };
+            Wanted::Write(write, Uncordon::Done)
+        }
+        _ => Wanted::Nothing(Uncordon::NotOurs),
+    }
+}
+
+/// The Lease in the cluster as it was read, where it names an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldClaim {
+    /// The upgrade.
+    pub upgrade: UpgradeId,
+    /// The installation.
+    pub installation: String,
+    /// Whether the upgrade has ended.
+    pub has_ended: bool,
+    /// The newest event that the cluster has seen.
+    pub event_number: u64,
+    /// When it was last renewed.
+    pub renewed_at: Option<Timestamp>,
+}
+
+/// A holder that has been silent for this long is gone for good. Paused upgrades renew too.
+const GONE_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// Why a claim may not be written over what is there; none where it may.
+pub fn claim_refused(held: &HeldClaim, claim: &Claim, now: Timestamp) -> Option<ClaimOutcome> {
+    if held.has_ended && held.upgrade != claim.upgrade {
+        return None;
+    }
+    if held.installation != claim.installation {
+        let gone = held.renewed_at.is_none_or(|renewed| now.duration_since(renewed) > GONE_AFTER);
+        let (installation, upgrade) = (held.installation.clone(), held.upgrade.clone());
+        return (!gone).then_some(ClaimOutcome::HeldByOther { installation, upgrade });
+    }
+    let older = held.upgrade == claim.upgrade && (held.has_ended || held.event_number > claim.event_number);
+    older.then_some(ClaimOutcome::StoreOlder { cluster_event: held.event_number })
+}

@@ -1,0 +1,248 @@
+//! Steps of the server through their shell, against a cluster in memory and a paused clock.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
+use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
+use shiplock_core::id::{Epoch, NodeName, ObjectUid, UpgradeId};
+use shiplock_core::plan::{DrainPolicy, NewApiObjects, PlanOptions};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::sample::{cluster, plan_of, request};
+use shiplock_core::step::{Action, OnDrainTimeout};
+use shiplock_core::upgrade::{StepOutcome, Waiting, WaitingOn};
+use shiplock_core::version::MinorVersion;
+use tokio::time::Instant;
+
+use super::machine::StepResult;
+use super::step::{StepContext, StepMachine};
+use super::steps::StepShell;
+
+/// A cluster whose pods end some time after they were told to, and whose budget can be opened.
+struct FakeCluster {
+    pods: Mutex<BTreeMap<String, FakePod>>,
+    budget_open: AtomicBool,
+    ends_after: Duration,
+    sent: Mutex<Vec<String>>,
+    lists: Mutex<u32>,
+}
+
+#[derive(Clone)]
+struct FakePod {
+    pod: DrainPod,
+    ends_at: Option<Instant>,
+}
+
+impl FakeCluster {
+    fn new(names: &[&str], ends_after: Duration) -> Self {
+        let fake = |name: &&str| {
+            let pod = DrainPod {
+                namespace: "shop".to_owned(),
+                name: (*name).to_owned(),
+                uid: ObjectUid::from(*name),
+                owner: None,
+                is_mirror: false,
+                is_daemon: false,
+                tolerates_unschedulable: false,
+                is_terminating: false,
+                grace_seconds: 30,
+                budgets: Vec::new(),
+            };
+            ((*name).to_owned(), FakePod { pod, ends_at: None })
+        };
+        Self {
+            pods: Mutex::new(names.iter().map(fake).collect()),
+            budget_open: AtomicBool::new(true),
+            ends_after,
+            sent: Mutex::default(),
+            lists: Mutex::default(),
+        }
+    }
+
+    fn end(&self, verb: &str, pod: &DrainPod) -> Eviction {
+        self.sent.lock().unwrap().push(format!("{verb} {}", pod.name));
+        if verb == "evict" && !self.budget_open.load(Ordering::SeqCst) {
+            return Eviction::RefusedByBudget;
+        }
+        let mut pods = self.pods.lock().unwrap();
+        let Some(found) = pods.get_mut(&pod.name) else { return Eviction::Gone };
+        found.pod.is_terminating = true;
+        found.ends_at = Some(Instant::now() + self.ends_after);
+        Eviction::Accepted
+    }
+
+    fn sent(&self) -> Vec<String> {
+        self.sent.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn objects_of_new_apis(&self, _: MinorVersion) -> Result<Vec<NewApiObjects>, Problem> {
+        Ok(Vec::new())
+    }
+    async fn facts(&self) -> Result<ClusterFacts, Problem> {
+        unreachable!("a drain needs no facts")
+    }
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
+    }
+    async fn node(&self, _: &NodeName) -> Result<Option<NodeFacts>, Problem> {
+        unreachable!("a drain does not look at the node")
+    }
+    async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
+        unreachable!("a drain does not cordon")
+    }
+    async fn uncordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Uncordon, Problem> {
+        unreachable!("a drain does not uncordon")
+    }
+    async fn pods_on(&self, _: &NodeName) -> Result<Vec<DrainPod>, Problem> {
+        *self.lists.lock().unwrap() += 1;
+        let mut pods = self.pods.lock().unwrap();
+        pods.retain(|_, found| found.ends_at.is_none_or(|at| Instant::now() < at));
+        Ok(pods.values().map(|found| found.pod.clone()).collect())
+    }
+    async fn evict(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
+        Ok(self.end("evict", pod))
+    }
+    async fn delete_pod(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
+        Ok(self.end("delete", pod))
+    }
+    async fn claim(&self, _: &Claim) -> Result<ClaimOutcome, Problem> {
+        unreachable!("a drain claims nothing")
+    }
+    async fn release(&self, _: &UpgradeId) -> Result<(), Problem> {
+        unreachable!("a drain releases nothing")
+    }
+}
+
+async fn run(cluster: &FakeCluster, on_timeout: OnDrainTimeout, may_act: bool) -> StepResult {
+    go_on(cluster, Timestamp::now(), on_timeout, may_act).await
+}
+
+/// A drain with 60 seconds from `began_at` on.
+async fn go_on(cluster: &FakeCluster, began_at: Timestamp, on_timeout: OnDrainTimeout, may_act: bool) -> StepResult {
+    drain(cluster, began_at, on_timeout, &|| may_act, &|_| {}).await
+}
+
+async fn drain(
+    fake: &FakeCluster,
+    began_at: Timestamp,
+    on_drain_timeout: OnDrainTimeout,
+    may_act: &(dyn Fn() -> bool + Send + Sync),
+    progress: &(dyn Fn(Vec<WaitingOn>) + Send + Sync),
+) -> StepResult {
+    let options = PlanOptions {
+        drain: DrainPolicy::Always,
+        drain_timeout_seconds: 60,
+        on_drain_timeout,
+        ..PlanOptions::default()
+    };
+    let plan = plan_of(&cluster(&[("blue", 2)]), &request("1.36", options)).unwrap();
+    let step = plan.steps().find(|step| matches!(step.action, Action::Drain { .. })).unwrap().clone();
+    let context = StepContext {
+        cluster: plan.cluster.clone(),
+        plan: plan.into(),
+        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7) },
+        baseline: Vec::new(),
+        left_out: Vec::new(),
+    };
+    let machine = StepMachine::new(step, context, began_at, Timestamp::now());
+    StepShell { cluster: fake, agent: &|_| None, may_act, progress }.run(machine).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_soon_after_the_last_pod() {
+    let cluster = FakeCluster::new(&["a", "b", "c"], Duration::from_secs(5));
+    let begun = Instant::now();
+    let outcome = run(&cluster, OnDrainTimeout::Pause, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 3, relanded: Vec::new() }));
+    assert!(
+        begun.elapsed() >= Duration::from_secs(5) && begun.elapsed() <= Duration::from_millis(5300),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(cluster.sent().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lease_nothing_is_sent() {
+    let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+    let (problem, retryable) = run(&cluster, OnDrainTimeout::Force, false).await.unwrap_err();
+    let expected = Problem::new(Code::LeaseEnding).with("upgrade", "u1").with("epoch", 7);
+    assert_eq!((problem, retryable), (expected, true));
+    assert!(cluster.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_goes_on_after_a_crash_gets_no_new_time() {
+    // Since the first begin so many seconds have passed, and so many are left of 60.
+    for (passed, left) in [(0, 60), (50, 10), (600, 0)] {
+        let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+        cluster.budget_open.store(false, Ordering::SeqCst);
+        let began_at = Timestamp::now() - jiff::SignedDuration::from_secs(passed);
+        let begun = Instant::now();
+        let (problem, _) = go_on(&cluster, began_at, OnDrainTimeout::Pause, true).await.unwrap_err();
+        assert_eq!((problem.code, problem.parameters["limit"].as_str()), (Code::DrainTimedOut, "60 s"));
+        let took = begun.elapsed().as_secs();
+        assert!(took <= left && took + 1 >= left, "{passed} s after the begin it took {took} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_whose_time_passed_during_a_crash_ends_well_where_the_pods_are_gone_and_forces_where_that_was_chosen() {
+    let began_at = Timestamp::now() - jiff::SignedDuration::from_secs(600);
+    let empty = FakeCluster::new(&[], Duration::ZERO);
+    let outcome = go_on(&empty, began_at, OnDrainTimeout::Pause, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 0, relanded: Vec::new() }));
+    let blocked = FakeCluster::new(&["a"], Duration::from_secs(2));
+    blocked.budget_open.store(false, Ordering::SeqCst);
+    let outcome = go_on(&blocked, began_at, OnDrainTimeout::Force, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert_eq!(blocked.sent(), ["delete a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_budget_is_shown_until_it_opens() {
+    let cluster = FakeCluster::new(&["a"], Duration::from_secs(1));
+    cluster.budget_open.store(false, Ordering::SeqCst);
+    let shown = Mutex::new(0);
+    let progress = |waits: Vec<WaitingOn>| {
+        if waits.iter().any(|wait| matches!(wait.what, Waiting::PodDisruptionBudget { .. })) {
+            *shown.lock().unwrap() += 1;
+            if *shown.lock().unwrap() == 20 {
+                cluster.budget_open.store(true, Ordering::SeqCst);
+            }
+        }
+    };
+    let outcome = drain(&cluster, Timestamp::now(), OnDrainTimeout::Pause, &|| true, &progress).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(*shown.lock().unwrap() >= 20 && cluster.sent().len() <= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn force_deletes_what_budgets_hold_back_and_only_after_the_time_is_over() {
+    let cluster = FakeCluster::new(&["a"], Duration::from_secs(2));
+    cluster.budget_open.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    let outcome = run(&cluster, OnDrainTimeout::Force, true).await;
+    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(begun.elapsed() >= Duration::from_secs(62));
+    let sent = cluster.sent();
+    assert_eq!(sent.iter().filter(|line| line.starts_with("delete")).count(), 1);
+    assert_eq!(sent.last().map(String::as_str), Some("delete a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_drain_times_out_and_asks_seldom() {
+    let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+    cluster.budget_open.store(false, Ordering::SeqCst);
+    let (problem, retryable) = run(&cluster, OnDrainTimeout::Pause, true).await.unwrap_err();
+    assert_eq!((problem.code, retryable), (Code::DrainTimedOut, false));
+    assert!(cluster.sent().len() <= 16, "{}", cluster.sent().len());
+    assert!(*cluster.lists.lock().unwrap() <= 80, "{}", cluster.lists.lock().unwrap());
+}
