@@ -56,6 +56,16 @@ pub struct SwapBegun {
 }
 
 impl SwapPlan {
+    /// A plan that stops these static pods, and with etcd the API server that asks it: left alone, it would let a
+    /// kubelet that is being started wait a minute for each answer, before that has started etcd.
+    pub fn new(files: Vec<SwappedFile>, mut stopped: Vec<ControlPlaneComponent>) -> Self {
+        let api_server = ControlPlaneComponent::KubeApiserver;
+        if stopped.contains(&ControlPlaneComponent::Etcd) && !stopped.contains(&api_server) {
+            stopped.push(api_server);
+        }
+        Self { files, stopped }
+    }
+
     /// Writes it into a folder, from which [`perform`] takes it.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;

@@ -110,7 +110,8 @@ fn every_upgrade_waits(program: &Path, directory: &Path, upgrades: usize) -> Res
         .env("SHIPLOCK_SERVER", directory.join("shiplock.sock"))
         .output()?;
     let listed: Value = serde_json::from_slice(&output.stdout).context("the list is JSON")?;
-    let listed = listed["upgrades"].as_array().context("upgrades are listed")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let listed = listed["upgrades"].as_array().with_context(|| format!("no upgrades are listed: {listed} {said}"))?;
     let waits = |upgrade: &&Value| {
         upgrade["state"] == "running" && upgrade["waiting_on"].as_array().is_some_and(|waits| !waits.is_empty())
     };

@@ -20,6 +20,7 @@ const VERSION: &str = "v1.36.3";
 pub(crate) const KUBELET: &str = "kubelet v1.36.3";
 const KUBEADM: &str = "kubeadm v1.36.3";
 const ETCD: ControlPlaneComponent = ControlPlaneComponent::Etcd;
+const API_SERVER: ControlPlaneComponent = ControlPlaneComponent::KubeApiserver;
 const SCHEDULER: ControlPlaneComponent = ControlPlaneComponent::KubeScheduler;
 
 fn image(component: ControlPlaneComponent) -> ArtefactImage {
@@ -303,6 +304,8 @@ async fn etcd_alone_is_swapped_alone_and_the_others_afterwards_without_it() {
     assert!(ended(&node, alone).await.0.is_ok());
     assert_eq!(node.image_of(ETCD), reference(ETCD, VERSION));
     assert_eq!((node.image_of(SCHEDULER), node.made(SCHEDULER)), (reference(SCHEDULER, "v1.35.4"), 1));
+    // An API server without its etcd would keep the kubelet waiting that is to start etcd.
+    assert_eq!((node.image_of(API_SERVER), node.made(API_SERVER)), (reference(API_SERVER, "v1.35.4"), 2));
     assert_eq!(node.running("kubelet"), "kubelet v1.35.4");
     let rest = ControlPlaneUpgrade { components: ControlPlaneComponent::ALL[1..].to_vec(), ..staged_swap() };
     let (result, _) = ended(&node, rest).await;

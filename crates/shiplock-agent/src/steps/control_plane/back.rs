@@ -29,13 +29,17 @@ impl<H: Host> Master<'_, H> {
             problem = problem.cause("etcd stays at its new minor version, whose data the old one refuses");
         }
         let state = match self.swap_back(etcd_stays).await {
-            Ok(()) => "the old control plane was put back and runs".to_owned(),
+            Ok(true) => "the old control plane was put back and runs".to_owned(),
+            Ok(false) => {
+                "nothing of this step can be put back: what does not run is to be mended where it is".to_owned()
+            }
             Err(why) => format!("the old control plane could not be put back: {why}"),
         };
         problem.cause(state).into()
     }
 
-    async fn swap_back(&self, etcd_stays: bool) -> Result<(), String> {
+    /// False where nothing was replaced that could be put back.
+    async fn swap_back(&self, etcd_stays: bool) -> Result<bool, String> {
         self.ground.wait_for_runtime().await.map_err(|problem| problem.to_string())?;
         let folder = self.folder.join("back");
         let backup = Backup::find(&self.old()).ok_or("there is no copy of it")?;
@@ -46,7 +50,7 @@ impl<H: Host> Master<'_, H> {
         }
         let plan = SwapPlan::find(&folder).ok_or("its plan cannot be read")?;
         if plan.files.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let swap = async {
             self.ground.swap("roll-back", &folder).await?;
@@ -67,7 +71,7 @@ impl<H: Host> Master<'_, H> {
             .wait()
             .await
         };
-        swap.await.map(|_| ()).map_err(|problem: Problem| problem.to_string())
+        swap.await.map(|_| true).map_err(|problem: Problem| problem.to_string())
     }
 }
 
@@ -105,7 +109,7 @@ impl<H: Host> Back<'_, H> {
             };
             stopped.retain(goes_back);
         }
-        Ok(SwapPlan { files, stopped })
+        Ok(SwapPlan::new(files, stopped))
     }
 
     /// What runs afterwards: the components by the kept manifests, and by those in force where none was kept.

@@ -135,8 +135,13 @@ impl<H: Host> Master<'_, H> {
         self.upgrade.files.iter().any(|file| file.role == "kubelet")
     }
 
-    /// The components that are to run afterwards, with their images: those of the plan, and where a new kubelet starts
-    /// all static pods anew, the others too, with the image that their manifest has.
+    fn is_stopped_with_etcd(&self, component: ControlPlaneComponent) -> bool {
+        component == ControlPlaneComponent::KubeApiserver
+            && self.upgrade.components.contains(&ControlPlaneComponent::Etcd)
+    }
+
+    /// The components that are to run afterwards, with their images: those of the plan, and those that are stopped with
+    /// them (by a new kubelet all), with the image that their manifest has.
     async fn expected(&self) -> Result<Vec<Expected>, Problem> {
         let known = super::prefetch::Known::read(self.step).await?;
         let mut expected = Vec::new();
@@ -160,7 +165,7 @@ impl<H: Host> Master<'_, H> {
                     return Err(problem.cause("the node does not have the image that was prefetched"));
                 }
                 image.reference.clone()
-            } else if self.has_kubelet() {
+            } else if self.has_kubelet() || self.is_stopped_with_etcd(component) {
                 manifest.image.clone()
             } else {
                 continue;

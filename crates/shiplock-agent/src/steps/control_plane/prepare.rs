@@ -93,7 +93,7 @@ impl<H: Host> Master<'_, H> {
         // A new kubelet starts every static pod anew, since it reckons their identity in another way.
         let stopped = if self.has_kubelet() { texts.in_force.keys().copied().collect() } else { differing };
         let forward = self.forward();
-        let plan = SwapPlan { files: placed, stopped };
+        let plan = SwapPlan::new(placed, stopped);
         plan.write(&forward).map_err(|error| step.unusable(&forward, "written", &error).into())
     }
 
