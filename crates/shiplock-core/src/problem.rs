@@ -59,7 +59,7 @@ codes! {
         fix "choose a version that is newer than what runs" "请选择比当前更新的版本" }
     UPG0104 NoEdge 422 {
         "the upgrade graph has no edge from {from} to {to}; the way is {path}" "升级图中没有从 {from} 到 {to} 的边；路径为 {path}"
-        fix "upgrade one hop after the other: shiplock plan --to {next}" "请逐级升级：shiplock plan --to {next}" }
+        fix "upgrade one hop after the other: shiplock plan CLUSTER --to {next}" "请逐级升级：shiplock plan CLUSTER --to {next}" }
     UPG0105 KubeletNewerThanApiServer 422 {
         "kubelet {kubelet} on {nodes} would be newer than API server {api_server}" "节点 {nodes} 的 kubelet {kubelet} 会比 API server {api_server} 更新"
         fix "upgrade the control plane first; a kubelet is never newer than any API server that it talks to" "请先升级控制面；kubelet 不得比它所连接的任何 API server 更新" }

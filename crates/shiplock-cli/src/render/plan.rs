@@ -270,7 +270,7 @@ fn options(plan: &Plan, style: &Style) -> String {
         seconds(options.gate_timeout_seconds),
     );
     let expiry = seconds(options.expiry_seconds);
-    if style.zh() {
+    let mut text = if style.zh() {
         format!(
             "选项：每批最多 {parallel} 个节点；排空 {drain}，最长 {timeout}，超时则 {then}；暂停策略 {pause}；批次间隔 {interval}；容器运行时 {runtime}\n\
              时限：agent 失联 {contact}，节点就绪 {ready}，门禁 {gate}；暂停满 {expiry}后关闭"
@@ -280,7 +280,21 @@ fn options(plan: &Plan, style: &Style) -> String {
             "Options: at most {parallel} at once; drain {drain}, {timeout} at most, then {then}; pause policy {pause}; {interval} between batches; container runtime {runtime}\n\
              Limits: agent silent {contact}, node ready {ready}, gate {gate}; closed after {expiry} of pause"
         )
+    };
+    for (label, words) in [
+        (style.pick("Accepted", "已接受"), options.accept.join(", ")),
+        (style.pick("kubeadm ignores", "kubeadm 忽略"), options.ignore_preflight_errors.join(", ")),
+        (style.pick("kubeadm patches", "kubeadm 补丁"), options.kubeadm_patches.clone().unwrap_or_default()),
+    ] {
+        if !words.is_empty() {
+            text.push_str(&format!("\n{label}{}{words}", style.pick(": ", "：")));
+        }
     }
+    if !options.renew_certificates {
+        text.push('\n');
+        text.push_str(style.pick("Certificates: kept, not renewed", "证书：保留，不续期"));
+    }
+    text
 }
 
 /// A note in one sentence.

@@ -678,11 +678,33 @@ impl View<'_> {
         {
             return record(Event::BatchFinished { stage: index, batch: open.ordinal });
         }
-        // A further failure while others finish is in the log; the first reason stays.
+        // Of several failures the first stays the reason, but a wish to pause hides none.
+        if let State::Pausing { because: PauseReason::Operator | PauseReason::PausePolicy, .. } = &self.upgrade.state
+            && let Some(reason) = self.failed_for_good()
+        {
+            work.commands.push(Command::Record(Event::PauseRequested { reason, by: Actor::from("shiplock") }));
+        }
         if !work.commands.is_empty() {
             return Decision::Issue(work.commands);
         }
         if work.waits.is_empty() { record(Event::Paused) } else { self.wait(work.waits) }
+    }
+
+    /// The first step that failed and is not tried again.
+    fn failed_for_good(&self) -> Option<PauseReason> {
+        let failed =
+            |node: &&NodePlan| self.upgrade.node_progress(node) == NodeProgress::Failed && !self.may_retry(node);
+        let mut steps = self.upgrade.plan.nodes().filter(failed).flat_map(|node| &node.steps);
+        steps.find_map(|step| match self.upgrade.steps.get(&step.number) {
+            // What a person continued after is known to them.
+            Some(progress) if progress.attempts_since_continue > 0 => match &progress.status {
+                StepStatus::Failed { problem, .. } => {
+                    Some(PauseReason::StepFailed { step: step.number, problem: problem.clone() })
+                }
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     /// The step that collects the logs of a node, where a step on it failed for good after they were last collected.

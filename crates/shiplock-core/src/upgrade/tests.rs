@@ -356,6 +356,33 @@ fn the_logs_of_a_node_are_collected_once_for_each_step_that_fails_there_for_good
 }
 
 #[test]
+fn a_step_that_fails_while_a_person_pauses_is_the_reason_that_is_shown() {
+    let mut world = World::new(&[("blue", 2)], options());
+    let kubelet = |world: &World| {
+        let in_work = world.in_flight();
+        in_work
+            .into_iter()
+            .find(|number| matches!(world.upgrade.plan.step(*number).unwrap().action, Action::UpgradeKubelet { .. }))
+    };
+    while kubelet(&world).is_none() {
+        let _ = world.settle();
+        if kubelet(&world).is_none() {
+            let number = world.in_flight()[0];
+            world.succeed(number);
+        }
+    }
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    let number = kubelet(&world).unwrap();
+    world.fail(number, false);
+    let _ = world.run_out();
+    assert!(
+        matches!(&world.upgrade.state, State::Paused { because: PauseReason::StepFailed { step, .. }, .. } if *step == number),
+        "{:?}",
+        world.upgrade.state
+    );
+}
+
+#[test]
 fn a_pause_for_a_failure_waits_for_no_logs_of_an_agent_that_is_silent() {
     let mut world = World::new(&[("blue", 2)], options());
     world.now = 1_000;

@@ -342,7 +342,7 @@ impl WaitingOn {
             | Waiting::Gate { problem }
             | Waiting::ClusterFacts { problem } => problem.fix(language),
             Waiting::Findings { .. } => language
-                .pick("handle them, then: shiplock continue UPGRADE", "处理后执行：shiplock continue UPGRADE")
+                .pick("handle them, then: shiplock continue UPGRADE; to let one pass, cancel this and upgrade again with --accept and its name", "处理后执行：shiplock continue UPGRADE；若要放行某项，请取消后用 --accept 加其名称重新升级")
                 .to_owned(),
             Waiting::Continue { reason } => match reason.problem() {
                 Some(problem) => problem.fix(language),

@@ -160,7 +160,16 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     let now = Timestamp::now();
     let (hash, refused) = (token_hash(&asked.token), || Problem::new(Code::TokenRefused));
     let cluster = gateway.store.join_token(&hash, now).await?.ok_or_else(refused)?;
-    check_machine(&gateway, &cluster, &asked.node, &asked.machine).await?;
+    if !check_machine(&gateway, &cluster, &asked.node, &asked.machine).await? {
+        // The cluster has no such node: then a machine that is known under another name has mistaken its own.
+        let agents = gateway.store.agents(&cluster).await?;
+        let mut others = agents.iter().filter(|agent| agent.node != asked.node);
+        if let Some(known) = others.find(|agent| agent.machine.machine_id == asked.machine.machine_id) {
+            let problem = machine_differs(&asked.node, &asked.machine.machine_id, "none");
+            let why = format!("the cluster has no such node, and this machine is enrolled as node {}", known.node);
+            return Err(problem.cause(why).into());
+        }
+    }
     // Another may have used it meanwhile.
     let cluster = gateway.store.use_join_token(&hash, Timestamp::now()).await?.ok_or_else(refused)?;
     let certificate = gateway.authority.sign_agent(&signing_request, &cluster, &asked.node, now)?;
@@ -178,30 +187,30 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
 }
 
 /// Compares the machine with what the kubelet of the node has told its cluster. Where the cluster cannot be read, or the
-/// node has not joined yet, there is nothing to compare with: the check before each upgrade asks again.
+/// node has not joined yet, there is nothing to compare with (false): the check before each upgrade asks again.
 async fn check_machine(
     gateway: &Gateway,
     cluster: &ClusterName,
     node: &NodeName,
     machine: &MachineFacts,
-) -> Result<(), Problem> {
+) -> Result<bool, Problem> {
     let asked = async { gateway.clusters.connect(cluster).await?.node(node).await };
     match tokio::time::timeout(NODE_WITHIN, asked).await {
         Ok(Ok(Some(known))) if known.machine_id != machine.machine_id => {
             Err(machine_differs(node, &machine.machine_id, &known.machine_id))
         }
-        Ok(Ok(Some(_))) => Ok(()),
+        Ok(Ok(Some(_))) => Ok(true),
         Ok(Ok(None)) => {
             tracing::warn!(%cluster, %node, "an agent enrols for a node that the cluster does not have");
-            Ok(())
+            Ok(false)
         }
         Ok(Err(problem)) => {
             tracing::warn!(%cluster, %node, %problem, "the machine of an enrolling agent was not compared");
-            Ok(())
+            Ok(false)
         }
         Err(_) => {
             tracing::warn!(%cluster, %node, "the machine of an enrolling agent was not compared: no answer");
-            Ok(())
+            Ok(false)
         }
     }
 }

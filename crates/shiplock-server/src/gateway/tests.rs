@@ -18,6 +18,7 @@ use shiplock_api::agent::{
     REPORT_PATH, ReportResponse,
 };
 use shiplock_api::rest::ProblemBody;
+use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{ClusterName, Epoch, Generation, NodeName, StepNumber, UpgradeId};
 use shiplock_core::problem::Code;
 use shiplock_core::step::Action;
@@ -187,11 +188,16 @@ impl Bench {
 
 fn enrol_request(token: &str, node: &str, key: &KeyPair) -> Value {
     let csr = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
-    json!({"protocol": 1, "token": token, "node": node, "csr_pem": csr, "machine": sample::machine("v1")})
+    json!({"protocol": 1, "token": token, "node": node, "csr_pem": csr, "machine": machine_of(node, "v1")})
+}
+
+/// Each node is a machine of its own.
+fn machine_of(node: &str, version: &str) -> MachineFacts {
+    MachineFacts { machine_id: format!("machine of {node}"), ..sample::machine(version) }
 }
 
 fn poll_request(node: &str, machine: Option<&str>) -> Value {
-    json!({"protocol": 1, "node": node, "machine": machine.map(sample::machine), "in_work": null})
+    json!({"protocol": 1, "node": node, "machine": machine.map(|version| machine_of(node, version)), "in_work": null})
 }
 
 fn assignment_id(upgrade: &UpgradeId) -> AssignmentId {
@@ -221,7 +227,7 @@ async fn an_agent_is_enrolled_and_then_gets_work_asks_for_permits_and_reports() 
     assert_eq!(enrolment.answer.cluster.as_str(), "lab");
     assert_eq!(enrolment.answer.ca_pem, bench.authority.certificate_pem());
     let record = bench.store.agents(&"lab".into()).await.unwrap().remove(0);
-    assert_eq!((record.node.as_str(), &record.machine), ("w1", &sample::machine("v1")));
+    assert_eq!((record.node.as_str(), &record.machine), ("w1", &machine_of("w1", "v1")));
     let agent = bench.agent(&enrolment);
 
     // After a restart of the server the hub knows no machine; the agent is told at once.
@@ -235,7 +241,7 @@ async fn an_agent_is_enrolled_and_then_gets_work_asks_for_permits_and_reports() 
     assert_eq!(work.assignment, Some(offer));
     assert!(!work.send_machine);
     let record = bench.store.agents(&"lab".into()).await.unwrap().remove(0);
-    assert_eq!(record.machine, sample::machine("v2"), "a changed machine is kept");
+    assert_eq!(record.machine, machine_of("w1", "v2"), "a changed machine is kept");
 
     // Without a driver there is no permit, and a report is to be repeated.
     let refused: PermitResponse = bench.post(&agent, PERMIT_PATH, permit_request(&upgrade, "w1")).await.unwrap();
@@ -549,6 +555,15 @@ async fn an_agent_on_another_machine_than_its_nodes_is_refused() {
     enrol(&other, "known").await.unwrap();
     enrol(&lab, "to-join").await.unwrap();
     assert_eq!(enrol(&lab, "to-join").await.unwrap_err(), (401, Code::TokenRefused));
+
+    // A machine that is known takes no other name that the cluster does not have.
+    bench.enrol("lab", "w1").await;
+    let again = bench.token("lab").await;
+    let mut mistaken: Value =
+        serde_json::from_str(&enrol_request(&again, "zzz", &KeyPair::generate().unwrap()).to_string()).unwrap();
+    mistaken["machine"]["machine_id"] = json!("machine of w1");
+    let refused = bench.post::<EnrolResponse>(&bench.client(None), ENROL_PATH, mistaken.to_string()).await;
+    assert_eq!(refused.unwrap_err(), (403, Code::MachineDiffers));
 
     // A copy of an agent's data on a second machine.
     let agent = bench.agent(&bench.enrol("lab", "w1").await);
