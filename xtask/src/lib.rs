@@ -6,3 +6,4 @@ pub mod ci;
 pub mod e2e;
 pub mod lab;
 pub mod lifecycle;
+pub mod simulation;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, e2e, lab, lifecycle};
+use xtask::{bench, ci, e2e, lab, lifecycle, simulation};
 
 /// Developer tasks of Shiplock.
 #[derive(Debug, Parser)]
@@ -27,6 +27,10 @@ enum Task {
     E2e(e2e::Arguments),
     /// The table of API lifecycles, from Kubernetes' own sources
     Lifecycle(lifecycle::Arguments),
+    /// Simulated upgrades with faults, by seed
+    Sim(simulation::SimArguments),
+    /// Simulated upgrades with faults, from random seeds, for some minutes
+    Soak(simulation::SoakArguments),
     /// Measurements, with a peer or a limit beside them
     Bench(bench::Arguments),
 }
@@ -37,6 +41,8 @@ fn main() -> ExitCode {
         Task::Test => ci::test().map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::ci().map(|()| ExitCode::SUCCESS),
         Task::Codegen => ci::codegen().map(|()| ExitCode::SUCCESS),
+        Task::Sim(arguments) => simulation::sim(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Soak(arguments) => simulation::soak(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lifecycle(arguments) => lifecycle::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::E2e(arguments) => e2e::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -156,6 +156,7 @@ impl World {
             images: Arc::new(spec.control_plane.values().map(|image| Text::from(image.as_str())).collect()),
             staged: Arc::default(),
             units: Vec::new(),
+            kept: Vec::new(),
             journal: Arc::default(),
             disk_free_bytes: 64 << 30,
             disk_sync: Duration::from_millis(4),

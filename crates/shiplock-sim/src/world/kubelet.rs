@@ -433,6 +433,9 @@ impl World {
             self.stop_kubelet(node);
             self.stop_static_pods(node, &changed);
         }
+        if let Some(started) = &mut self.started {
+            started.push((node, name.into(), work.clone()));
+        }
         let unit = Unit { name: name.into(), work, state: UnitState::Running };
         self.change_machine(node, |machine| machine.units.push(unit));
         self.queue(takes, Event::UnitEnds { node, unit: name.into(), boot: machine.boot });

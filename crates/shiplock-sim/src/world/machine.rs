@@ -126,6 +126,8 @@ pub struct Machine {
     pub staged: Arc<BTreeSet<Text>>,
     /// Transient units.
     pub units: Vec<Unit>,
+    /// What steps replaced here and kept, by attempt.
+    pub kept: Vec<(Text, Work)>,
     /// The bytes of the agent's journal that are on disk.
     pub journal: Arc<Vec<u8>>,
     /// Free bytes on disk.

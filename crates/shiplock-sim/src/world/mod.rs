@@ -118,6 +118,8 @@ pub struct World {
     pods_in: BTreeMap<u32, Arc<BTreeSet<u32>>>,
     /// Where the scheduler goes on looking.
     scheduler_at: u32,
+    /// What programs of agents were started, where that is recorded.
+    started: Option<Vec<(u32, Text, Work)>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,6 +184,7 @@ impl World {
             budgets_due: BTreeSet::new(),
             pods_in: BTreeMap::new(),
             scheduler_at: 0,
+            started: None,
         }
     }
 
@@ -307,6 +310,16 @@ impl World {
     /// The requests of the pods that are bound to a node.
     pub fn used(&self, node: u32) -> Resources {
         self.used.get(node as usize).copied().unwrap_or_default()
+    }
+
+    /// Records from now on which units are started.
+    pub fn record_units(&mut self) {
+        self.started.get_or_insert_default();
+    }
+
+    /// The units that were started since this was last asked: node, name, work.
+    pub fn take_started(&mut self) -> Vec<(u32, Text, Work)> {
+        self.started.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// When something happens next by itself.

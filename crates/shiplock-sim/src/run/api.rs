@@ -1,0 +1,279 @@
+//! The API server as a server of ours reaches it: requests that take time, fail, and meet other writers.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shiplock_cluster::fence::{self, HeldClaim, Wanted};
+use shiplock_cluster::port::{Claim, ClaimOutcome, DrainPod, Eviction};
+use shiplock_core::facts::{ClusterFacts, NodeOwner};
+use shiplock_core::id::{NodeName, UpgradeId};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_server::driver::step::{Answer, Request};
+
+use super::server::no_answer;
+use super::{Act, Ask, DriverId, Event, Simulation, Write};
+use crate::world::{DeleteAnswer, EvictAnswer, Lease, Moment, OWNER_ANNOTATION, Text, uuid_number};
+
+/// A patch may find the node changed this often, as in `shiplock_cluster::ownership`.
+const ROUNDS_MAX: u32 = 5;
+const NAMESPACE: &str = "kube-upgrade";
+const NAME: &str = "shiplock";
+const UPGRADE: &str = "shiplock.dev/upgrade";
+const EVENT: &str = "shiplock.dev/event";
+const ENDED: &str = "shiplock.dev/ended";
+/// The installation of the simulated servers.
+const INSTALLATION: &str = "sim";
+
+impl Simulation {
+    /// Whether the API answers a request now, by its luck.
+    fn api_fault(&mut self) -> Option<Code> {
+        if self.faults.api_down || !self.world.api_answers() {
+            return Some(Code::ClusterUnreachable);
+        }
+        let thousandths = self.faults.api_errors;
+        self.chance(thousandths).then_some(Code::ClusterAnswer)
+    }
+
+    pub(super) fn observed(&mut self) -> Result<ClusterFacts, Problem> {
+        match self.api_fault() {
+            Some(code) => Err(Problem::new(code).with("cluster", "sim")),
+            None => Ok(self.world.cluster_facts(false)),
+        }
+    }
+
+    /// A step of the server asks: what caches know is answered at once, everything else travels.
+    pub(super) fn ask(
+        &mut self,
+        driver: DriverId,
+        step: shiplock_core::id::StepNumber,
+        attempt: u32,
+        number: u64,
+        request: Request,
+    ) {
+        let ask = Ask { driver, step, attempt, number, request, rounds: 0 };
+        if let Some(answer) = self.servers[driver.server].cached_answer(&ask.request) {
+            return self.queue(Duration::ZERO, Event::Answered { ask: Box::new(ask), answer: Box::new(answer) });
+        }
+        if ask.request.acts() && !self.servers[driver.server].may_act(self.now) {
+            return self
+                .queue(Duration::ZERO, Event::Answered { ask: Box::new(ask), answer: Box::new(Answer::HeldBack) });
+        }
+        let after = Duration::from_millis(self.between(1, 5)) + self.faults.api_slow;
+        self.queue(after, Event::Api { ask: Box::new(ask), write: None });
+    }
+
+    fn answer(&mut self, ask: Ask, answer: Answer) {
+        // An answer may be lost on its way: the request has had its effect, and the client is told of a broken connection.
+        let thousandths = self.faults.api_errors / 2;
+        let answer = if self.chance(thousandths) {
+            no_answer(&ask.request, &self.world, Code::ClusterUnreachable)
+        } else {
+            answer
+        };
+        let after = Duration::from_millis(self.between(1, 5));
+        self.queue(after, Event::Answered { ask: Box::new(ask), answer: Box::new(answer) });
+    }
+
+    pub(super) fn api(&mut self, ask: Ask, write: Option<Box<Write>>) {
+        if let Some(code) = self.api_fault() {
+            let answer = no_answer(&ask.request, &self.world, code);
+            return self.answer(ask, answer);
+        }
+        if let Some(write) = write {
+            return self.patch(ask, *write);
+        }
+        match ask.request.clone() {
+            Request::Facts => {
+                let facts = self.world.cluster_facts(false);
+                self.answer(ask, Answer::Facts(Ok(std::sync::Arc::new(facts))));
+            }
+            Request::Node(node) => {
+                let found = self.world.nodes().find("", node.as_str()).map(|node| self.world.node_facts(node));
+                self.answer(ask, Answer::Node(Ok(found)));
+            }
+            Request::PodsOn(node) => {
+                let pods = self.world.nodes().id("", node.as_str()).map(|node| self.world.drain_pods(node));
+                self.answer(ask, Answer::PodsOn(Ok(pods.unwrap_or_default())));
+            }
+            Request::Cordon { node, uid, owner } => self.mark_node(ask, &node, uid.as_str(), &owner, true),
+            Request::Uncordon { node, uid, owner } => self.mark_node(ask, &node, uid.as_str(), &owner, false),
+            Request::Evict(pod) => {
+                let answer = self.evict(&ask, &pod, false);
+                self.answer(ask, Answer::Eviction(Ok(answer)));
+            }
+            Request::Delete(pod) => {
+                let answer = self.evict(&ask, &pod, true);
+                self.answer(ask, Answer::Eviction(Ok(answer)));
+            }
+        }
+    }
+
+    fn epoch_of(&self, ask: &Ask) -> u64 {
+        let held = self.servers.get(ask.driver.server).and_then(|server| server.driver.as_ref());
+        held.filter(|held| held.number == ask.driver.number).map_or(0, |held| held.epoch.0)
+    }
+
+    fn evict(&mut self, ask: &Ask, pod: &DrainPod, forced: bool) -> Eviction {
+        let uid = uuid_number(pod.uid.as_str());
+        let found = self.world.pods().find(&pod.namespace, &pod.name).cloned();
+        let node = found.as_ref().and_then(|found| found.node);
+        let fresh = found.as_ref().is_some_and(|found| found.deletion.is_none());
+        let answer = if forced {
+            match self.world.delete_pod(&pod.namespace, &pod.name, uid, None) {
+                DeleteAnswer::Accepted => Eviction::Accepted,
+                DeleteAnswer::NotFound | DeleteAnswer::WrongUid => Eviction::Gone,
+            }
+        } else {
+            match self.world.evict(&pod.namespace, &pod.name, uid) {
+                EvictAnswer::Accepted => Eviction::Accepted,
+                EvictAnswer::NotFound | EvictAnswer::WrongUid => Eviction::Gone,
+                EvictAnswer::Refused { .. } | EvictAnswer::SeveralBudgets => Eviction::RefusedByBudget,
+            }
+        };
+        if answer == Eviction::Accepted && fresh {
+            let epoch = self.epoch_of(ask);
+            self.acts.push(Act::Evicted { uid: uid.unwrap_or_default(), node, forced, epoch });
+        }
+        answer
+    }
+
+    /// Reads the node and decides what to write, as `ownership` does.
+    fn mark_node(&mut self, ask: Ask, name: &NodeName, uid: &str, owner: &NodeOwner, cordons: bool) {
+        use shiplock_cluster::port::{Cordon, Uncordon};
+        let gone =
+            if cordons { Answer::Cordon(Ok(Cordon::NodeGone)) } else { Answer::Uncordon(Ok(Uncordon::NodeGone)) };
+        let Some(id) = self.world.nodes().id("", name.as_str()) else { return self.answer(ask, gone) };
+        let Some(node) = self.world.nodes().get(id).cloned() else { return self.answer(ask, gone) };
+        if uuid_number(uid) != Some(node.meta.uid) {
+            return self.answer(ask, gone);
+        }
+        let mark = node.meta.annotations.get(OWNER_ANNOTATION).map(|text| &**text);
+        let lost = |epoch| Problem::new(Code::LeaseLost).with("upgrade", &owner.upgrade).with("epoch", epoch);
+        let (write, answer) = if cordons {
+            match fence::cordon(mark, node.unschedulable, owner) {
+                Wanted::Nothing(result) => return self.answer(ask, Answer::Cordon(Ok(result))),
+                Wanted::Overtaken(epoch) => return self.answer(ask, Answer::Cordon(Err(lost(epoch)))),
+                Wanted::Write(write, result) => (write, Answer::Cordon(Ok(result))),
+            }
+        } else {
+            match fence::uncordon(mark, owner) {
+                Wanted::Nothing(result) => return self.answer(ask, Answer::Uncordon(Ok(result))),
+                Wanted::Overtaken(epoch) => return self.answer(ask, Answer::Uncordon(Err(lost(epoch)))),
+                Wanted::Write(write, result) => (write, Answer::Uncordon(Ok(result))),
+            }
+        };
+        let write = Write { node: id, uid: node.meta.uid, version: node.meta.version, write, answer };
+        let after = Duration::from_millis(self.between(1, 5)) + self.faults.api_slow;
+        self.queue(after, Event::Api { ask: Box::new(ask), write: Some(Box::new(write)) });
+    }
+
+    /// A patch arrives: it passes if its tests do.
+    fn patch(&mut self, mut ask: Ask, write: Write) {
+        let node = self.world.nodes().get(write.node).cloned();
+        let mark = node.as_ref().and_then(|node| node.meta.annotations.get(OWNER_ANNOTATION).cloned());
+        let holds = node.as_ref().is_some_and(|node| {
+            node.meta.uid == write.uid
+                && match &write.write.test_mark {
+                    Some(test) => mark.as_deref() == Some(test.as_str()),
+                    None => node.meta.version == write.version,
+                }
+        });
+        if holds {
+            let others_before = mark.is_none() && node.as_ref().is_some_and(|node| node.unschedulable);
+            let wanted = write.write.clone();
+            let cordoned = wanted.unschedulable;
+            let owner = wanted
+                .mark
+                .as_deref()
+                .or(mark.as_deref())
+                .and_then(|text| serde_json::from_str::<NodeOwner>(text).ok());
+            self.world.change_node(write.node, |node| {
+                node.unschedulable = wanted.unschedulable;
+                let annotations = std::sync::Arc::make_mut(&mut node.meta.annotations);
+                match wanted.mark {
+                    Some(text) => annotations.insert(Text::from(OWNER_ANNOTATION), text.into()),
+                    None => annotations.remove(OWNER_ANNOTATION),
+                };
+            });
+            let epoch = match &ask.request {
+                Request::Cordon { owner, .. } | Request::Uncordon { owner, .. } => owner.epoch.0,
+                _ => owner.map_or(0, |owner| owner.epoch.0),
+            };
+            self.acts.push(Act::Marked { node: write.node, epoch, cordoned, others_before });
+            return self.answer(ask, write.answer);
+        }
+        ask.rounds += 1;
+        if ask.rounds >= ROUNDS_MAX {
+            let answer = no_answer(&ask.request, &self.world, Code::ClusterAnswer);
+            return self.answer(ask, answer);
+        }
+        self.api(ask, None);
+    }
+
+    // ---- the Lease in the cluster ----
+
+    pub(super) fn claim_cluster(
+        &mut self,
+        upgrade: &UpgradeId,
+        event_number: u64,
+        now: Timestamp,
+    ) -> Result<ClaimOutcome, Problem> {
+        if let Some(code) = self.api_fault() {
+            return Err(Problem::new(code).with("cluster", "sim"));
+        }
+        let claim = Claim { installation: INSTALLATION.to_owned(), upgrade: upgrade.clone(), event_number };
+        let found = self.world.leases().id(NAMESPACE, NAME);
+        if let Some(lease) = found.and_then(|id| self.world.leases().get(id)) {
+            let annotation = |key: &str| lease.meta.annotations.get(key).map(|text| &**text);
+            if let Some(upgrade) = annotation(UPGRADE) {
+                let held = HeldClaim {
+                    upgrade: UpgradeId::from(upgrade),
+                    installation: lease.holder.as_deref().unwrap_or_default().to_owned(),
+                    has_ended: annotation(ENDED).is_some(),
+                    event_number: annotation(EVENT).and_then(|text| text.parse().ok()).unwrap_or(0),
+                    renewed_at: lease.renewed_at.map(Moment::timestamp),
+                };
+                if let Some(refused) = fence::claim_refused(&held, &claim, now) {
+                    return Ok(refused);
+                }
+            }
+        }
+        let change = |lease: &mut Lease| {
+            lease.holder = Some(INSTALLATION.into());
+            lease.renewed_at = Some(now.into());
+            let annotations = std::sync::Arc::make_mut(&mut lease.meta.annotations);
+            annotations.remove(ENDED);
+            annotations.insert(UPGRADE.into(), claim.upgrade.as_str().into());
+            annotations.insert(EVENT.into(), claim.event_number.to_string().into());
+        };
+        match found {
+            Some(id) => {
+                self.world.replace_lease(id, None, change);
+            }
+            None => {
+                let meta = self.world.new_meta(NAMESPACE, NAME, &crate::world::Labels::default());
+                let mut lease = Lease {
+                    meta,
+                    holder: None,
+                    duration_seconds: Some(60),
+                    acquired_at: Some(now.into()),
+                    renewed_at: None,
+                    transitions: None,
+                };
+                change(&mut lease);
+                self.world.create_lease(lease);
+            }
+        }
+        // Nothing that decides follows from this write: watches need not wake for it.
+        self.seen_world = self.world.version();
+        Ok(ClaimOutcome::Ours)
+    }
+
+    pub(super) fn release_claim(&mut self) {
+        if let Some(id) = self.world.leases().id(NAMESPACE, NAME) {
+            self.world.replace_lease(id, None, |lease| {
+                std::sync::Arc::make_mut(&mut lease.meta.annotations).insert(ENDED.into(), "true".into());
+            });
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Whole upgrades in the simulated world: they succeed, and faults are survived.
+
+use std::time::Duration;
+
+use shiplock_core::upgrade::State;
+use shiplock_sim::run::fault::Drawn;
+use shiplock_sim::run::{Operation, Setup, Simulation};
+
+/// No run takes longer in virtual time.
+const VIRTUAL_MAX: Duration = Duration::from_secs(3 * 3600);
+
+#[test]
+fn a_whole_upgrade_of_3_masters_and_20_nodes_succeeds() {
+    let mut simulation = Simulation::new(&Setup::new(3, 20), 1, 1).unwrap();
+    simulation.keep_transcript();
+    let result = simulation.run(VIRTUAL_MAX);
+    if let Some(violation) = result.violation {
+        panic!("{violation}\n{}", simulation.transcript().join("\n"));
+    }
+    assert_eq!(result.state, State::Succeeded);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+    let run = |seed| {
+        let drawn = Drawn::of(7);
+        let mut simulation = drawn.simulation(seed).unwrap();
+        let result = simulation.run(VIRTUAL_MAX);
+        (result.fingerprint, result.events)
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
+
+#[test]
+fn a_clone_made_in_the_middle_goes_on_alike() {
+    let mut one = Simulation::new(&Setup::new(3, 4), 3, 2).unwrap();
+    one.operate(Duration::from_secs(90), Operation::Pause);
+    one.operate(Duration::from_secs(130), Operation::Continue);
+    for _ in 0..2_000 {
+        assert!(one.step());
+    }
+    let mut other = one.clone();
+    let (one, other) = (one.run(VIRTUAL_MAX), other.run(VIRTUAL_MAX));
+    assert_eq!((one.fingerprint, one.events), (other.fingerprint, other.events));
+    assert_eq!(one.state, State::Succeeded);
+}
+
+/// A bounded number of seeds here, as many as are wanted in `cargo xtask sim`.
+#[test]
+fn faults_of_every_kind_break_no_invariant() {
+    for seed in 1..=100 {
+        let Ok(mut simulation) = Drawn::of(seed).simulation(seed) else { continue };
+        let result = simulation.run(VIRTUAL_MAX);
+        if let Some(violation) = result.violation {
+            panic!("{violation}: reproduce with `cargo xtask sim --seed {seed} --trace`");
+        }
+    }
+}
