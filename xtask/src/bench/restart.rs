@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_secs(120);
 pub(super) fn run(runs: u32, upgrades: usize) -> Result<()> {
     let programs = Programs::released()?;
     let filler = built(&["--package", "shiplock-server", "--example", "fill_store"])?;
-    let directory = PathBuf::from("target/bench-restart");
+    let directory = std::path::absolute("target/bench-restart")?;
     let _ = fs::remove_dir_all(&directory);
     let filled = Command::new(executable(&filler, "fill_store")?).arg(&directory).arg(upgrades.to_string()).output()?;
     ensure!(filled.status.success(), "the store cannot be filled: {}", String::from_utf8_lossy(&filled.stderr));

@@ -82,10 +82,7 @@ pub(crate) fn prepare_run(home: &Home) -> Result<()> {
 }
 
 fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&super::process::search_path()).any(|folder| folder.join(program).is_file())
 }
 
 fn install(programs: &[(&str, &str)]) -> Result<()> {

@@ -3,7 +3,7 @@
 //! The lab is glue around `ip`, `mount`, `nsenter`, `go`, … Each failure must say which of them
 //! failed and why, so nothing in the lab calls `Command::status` by itself.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -31,10 +31,17 @@ pub(crate) fn say(message: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "[{seconds:7.1}s] {}", message.as_ref());
 }
 
+/// Where programs are looked for: also where those of an administrator are, which `su` may leave out.
+pub(crate) fn search_path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    std::env::join_paths(folders).unwrap_or(path)
+}
+
 /// A command with nothing on its stdin.
 pub(crate) fn command<S: AsRef<OsStr>>(program: S, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env("PATH", search_path());
     command
 }
 
