@@ -14,7 +14,12 @@ use crate::steps::READ_LIMIT;
 const FOLDERS: [&str; 5] = ["/", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/etc/kubernetes"];
 /// What containers and kube-proxy need, see
 /// <https://kubernetes.io/docs/setup/production-environment/container-runtimes/#network-configuration>.
-const MODULES: [&str; 3] = ["overlay", "br_netfilter", "nf_conntrack"];
+/// With each stands what the kernel shows of it where it is built in: then no module of that name need be listed.
+const MODULES: [(&str, &str); 3] = [
+    ("overlay", "/sys/module/overlay"),
+    ("br_netfilter", "/proc/sys/net/bridge/bridge-nf-call-iptables"),
+    ("nf_conntrack", "/proc/sys/net/netfilter/nf_conntrack_count"),
+];
 /// Keys of `/etc/os-release` by which image builders mark their own images.
 const CUSTOM_KEYS: [&str; 2] = ["IMAGE_ID", "VARIANT_ID"];
 /// Words of the kernel when a file system is ill.
@@ -57,8 +62,8 @@ impl<H: Host> Reader<'_, H> {
     pub(super) async fn kernel(&self) -> Kernel {
         let release = self.read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let mut missing_modules = Vec::new();
-        for module in MODULES {
-            let loaded = self.host.at(&format!("/sys/module/{module}")).exists();
+        for (module, shown) in MODULES {
+            let loaded = [&format!("/sys/module/{module}"), shown].into_iter().any(|path| self.host.at(path).exists());
             let known =
                 self.read("/proc/filesystems").is_ok_and(|text| text.lines().any(|line| line.ends_with(module)));
             let loadable = async {

@@ -90,6 +90,21 @@ async fn a_node_is_read_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_module_is_there_where_it_is_loaded_built_in_or_can_be_loaded() {
+    let node = well();
+    let missing = async |node: &FakeNode| look(node, &NodeQuestion::default()).await.kernel.missing_modules;
+    std::fs::remove_dir_all(node.path("/sys/module/br_netfilter")).unwrap();
+    assert_eq!(missing(&node).await, ["br_netfilter"]);
+    node.write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1\n");
+    assert_eq!(missing(&node).await, [""; 0], "built in: no module of that name is listed");
+    std::fs::remove_dir_all(node.path("/sys/module/nf_conntrack")).unwrap();
+    assert_eq!(missing(&node).await, ["nf_conntrack"]);
+    node.write("/usr/sbin/modprobe", "modprobe");
+    says(&node, "/usr/sbin/modprobe --dry-run", "", true);
+    assert_eq!(missing(&node).await, [""; 0], "it can be loaded");
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told_with_its_reason() {
     let node = well();
     node.write("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/swapfile file 1 0 -2\n");

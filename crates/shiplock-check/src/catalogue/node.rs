@@ -186,7 +186,10 @@ pub(super) const CHECKS: &[Check] = &[
         Severity::Blocking,
         Scope::Cluster,
         ["Addresses of subnets", "子网地址"],
-        ["it is in the cloud's own API", "在云厂商 API 中"],
+        [
+            "it is in the cloud's own API; nodes are upgraded in place, so that an upgrade takes no new address",
+            "在云厂商 API 中；节点原地升级，升级不占用新地址",
+        ],
     ),
     not_built(
         "CAP-008",
@@ -194,6 +197,9 @@ pub(super) const CHECKS: &[Check] = &[
         Severity::Blocking,
         Scope::Cluster,
         ["Quotas and expiry of instances", "实例配额与到期"],
-        ["it is in the cloud's own API", "在云厂商 API 中"],
+        [
+            "it is in the cloud's own API; nodes are upgraded in place, so that an upgrade makes no instance",
+            "在云厂商 API 中；节点原地升级，升级不创建实例",
+        ],
     ),
 ];

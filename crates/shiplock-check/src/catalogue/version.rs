@@ -299,6 +299,9 @@ pub(super) const CHECKS: &[Check] = &[
         Severity::Blocking,
         Scope::Cluster,
         ["A trial workload", "试运行工作负载"],
-        ["it creates something; active probes are not built yet", "会创建对象；主动探测尚未实现"],
+        [
+            "it creates something, and active probes are not built yet; WL-014 tells what does not run already",
+            "会创建对象，主动探测尚未实现；WL-014 说明已有的异常",
+        ],
     ),
 ];

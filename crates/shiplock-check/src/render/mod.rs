@@ -15,7 +15,7 @@ use shiplock_core::language::Language;
 pub use self::html::html;
 pub use self::junit::junit;
 pub use self::markdown::markdown;
-pub use self::page::page;
+pub use self::page::{index, page};
 pub use self::sarif::sarif;
 
 use crate::catalogue::Category;

@@ -4,11 +4,43 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::Language;
 
-use crate::catalogue::{Check, Scope, Severity};
+use crate::catalogue::{self, Category, Check, Scope, Severity};
 
 /// The page of a check in both languages.
 pub fn page(check: &Check) -> String {
     format!("{}\n---\n\n{}", part(check, Language::En), part(check, Language::Zh))
+}
+
+/// The list of all checks in both languages: what each is about, and which are not built, with the reason and what
+/// stands in.
+pub fn index() -> String {
+    format!("{}\n---\n\n{}", list(Language::En), list(Language::Zh))
+}
+
+fn list(language: Language) -> String {
+    let say = |texts: [&'static str; 2]| language.pick(texts[0], texts[1]);
+    let (missing, built): (Vec<&Check>, Vec<&Check>) =
+        catalogue::all().iter().partition(|check| check.not_built.is_some());
+    let mut text = format!("# {}\n\n", say(["Checks", "检查项"]));
+    let count = [built.len() + missing.len(), built.len(), missing.len()];
+    let _ = match language {
+        Language::En => {
+            writeln!(text, "The catalogue has {} checks: {} are built, {} are not.", count[0], count[1], count[2])
+        }
+        Language::Zh => writeln!(text, "目录共 {} 项检查：已实现 {} 项，未实现 {} 项。", count[0], count[1], count[2]),
+    };
+    for category in Category::ALL {
+        let _ = write!(text, "\n## {}\n\n", say(category.title()));
+        for check in built.iter().filter(|check| check.category() == category) {
+            let _ = writeln!(text, "- [{0}]({0}.md) {1} ({2})", check.id, say(check.title), say(scope(check.scope)));
+        }
+    }
+    let _ = write!(text, "\n## {}\n\n", say(["Not built, and what stands in", "未实现的检查与替代方式"]));
+    for check in missing {
+        let reason = say(check.not_built.unwrap_or_default());
+        let _ = writeln!(text, "- [{0}]({0}.md) {1}: {reason}", check.id, say(check.title));
+    }
+    text
 }
 
 fn part(check: &Check, language: Language) -> String {

@@ -57,6 +57,20 @@ fn findings_that_say_the_same_are_shown_together() {
 }
 
 #[test]
+fn the_list_of_checks_is_what_the_catalogue_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/checks/README.md");
+    if std::env::var_os("SHIPLOCK_UPDATE_PAGES").is_some() {
+        std::fs::write(&path, index()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(written, index(), "{}: SHIPLOCK_UPDATE_PAGES=1 cargo test -p shiplock-check", path.display());
+    for check in crate::catalogue::all() {
+        // Once in each language.
+        assert_eq!(written.matches(&format!("]({}.md)", check.id)).count(), 2, "{}", check.id);
+    }
+}
+
+#[test]
 fn the_page_of_each_check_is_what_the_catalogue_says() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/checks");
     let update = std::env::var_os("SHIPLOCK_UPDATE_PAGES").is_some();
