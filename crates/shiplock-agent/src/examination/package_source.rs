@@ -12,7 +12,7 @@ use super::in_words;
 use crate::host::Host;
 
 /// How long the package manager may take.
-const REFRESH_LIMIT: Duration = Duration::from_secs(60);
+const REFRESH_LIMIT: Duration = Duration::from_secs(30);
 /// Package managers, the one that manages the node first.
 const MANAGERS: [&str; 4] = ["apt-get", "dnf", "yum", "zypper"];
 /// What a complaint of a package manager begins with.
