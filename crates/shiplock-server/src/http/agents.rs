@@ -13,12 +13,11 @@ use shiplock_core::join::JoinInstructions;
 
 use super::Site;
 use super::access::{By, token_hash};
-use super::cluster::{changed, known};
+use super::cluster::known;
 use super::failure::Failure;
 use super::input::{Asked, Named};
 use super::name::random_name;
-use super::plan::{FACTS_WITHIN, mirror_of};
-use crate::clusters::{Connector, facts_within};
+use super::plan::{facts_and_artefacts, mirror_of};
 
 /// How long a join token may be used.
 const TOKEN_VALID: SignedDuration = SignedDuration::from_hours(24);
@@ -74,14 +73,7 @@ pub(super) async fn join_instructions(
 ) -> Result<Json<JoinInstructions>, Failure> {
     let record = known(&site, &name).await?;
     let mirror = mirror_of(&record)?;
-    let read_facts = async {
-        let cluster = site.clusters.connect(&name).await?;
-        facts_within(&*cluster, FACTS_WITHIN).await
-    };
-    let (facts, artefacts) = tokio::try_join!(read_facts, crate::mirror::read_artefacts(mirror))?;
-    if facts.uid != record.uid {
-        return Err(Failure(changed(&record, &facts)));
-    }
+    let (facts, artefacts) = facts_and_artefacts(&site, &record, mirror).await?;
     let architecture = query.architecture.as_deref().unwrap_or("amd64");
     Ok(Json(JoinInstructions::of(&name, &facts, mirror, &artefacts, architecture)?))
 }

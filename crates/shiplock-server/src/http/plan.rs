@@ -9,8 +9,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use shiplock_api::rest::PlanCreate;
+use shiplock_core::artefact::ArtefactIndex;
 use shiplock_core::estimate::MeasuredTimes;
-use shiplock_core::facts::AgentFacts;
+use shiplock_core::facts::{AgentFacts, ClusterFacts};
 use shiplock_core::id::{ClusterName, NodeName, PlanId};
 use shiplock_core::plan::{Plan, PlanInput, make_plan};
 use shiplock_core::problem::{Code, Problem};
@@ -36,14 +37,7 @@ pub(super) async fn make(
 ) -> Result<(StatusCode, Json<Plan>), Failure> {
     let record = known(&site, &name).await?;
     let mirror = mirror_of(&record)?;
-    let read_facts = async {
-        let cluster = site.clusters.connect(&name).await?;
-        facts_within(&*cluster, FACTS_WITHIN).await
-    };
-    let (facts, artefacts) = tokio::try_join!(read_facts, crate::mirror::read_artefacts(mirror))?;
-    if facts.uid != record.uid {
-        return Err(Failure(changed(&record, &facts)));
-    }
+    let (facts, artefacts) = facts_and_artefacts(&site, &record, mirror).await?;
     let agents = agents(&site, &name).await?;
     let measured = measured(&site, &name).await?;
     let id = PlanId::new(random_name("p", 8));
@@ -66,6 +60,23 @@ pub(super) async fn make(
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, to = %plan.to, %by, "a plan was made");
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// What a cluster and its mirror hold now, read at once; the cluster is still the one that was registered.
+pub(super) async fn facts_and_artefacts(
+    site: &Site,
+    record: &ClusterRecord,
+    mirror: &str,
+) -> Result<(ClusterFacts, ArtefactIndex), Failure> {
+    let read_facts = async {
+        let cluster = site.clusters.connect(&record.name).await?;
+        facts_within(&*cluster, FACTS_WITHIN).await
+    };
+    let (facts, artefacts) = tokio::try_join!(read_facts, crate::mirror::read_artefacts(mirror))?;
+    if facts.uid != record.uid {
+        return Err(Failure(changed(record, &facts)));
+    }
+    Ok((facts, artefacts))
 }
 
 /// The mirror of a cluster, or the problem that it was registered without one.

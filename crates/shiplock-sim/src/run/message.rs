@@ -110,29 +110,32 @@ impl Simulation {
         }
     }
 
+    /// Closes a line of an agent, where it lives still and waits for this very exchange on it.
+    fn closes(&mut self, exchange: &Exchange, line: &Line) -> bool {
+        if self.agent(exchange.node, exchange.life).is_none() {
+            return false;
+        }
+        let Some(Some(agent)) = self.agents.get_mut(exchange.node as usize) else { return false };
+        if agent.open.get(line) != Some(&exchange.number) {
+            return false;
+        }
+        agent.open.remove(line);
+        true
+    }
+
     pub(super) fn agent_receives(&mut self, exchange: Exchange, line: Line, reply: Reply, sent_machine: bool) {
+        if !self.closes(&exchange, &line) {
+            return;
+        }
         let node = exchange.node;
-        if self.agent(node, exchange.life).is_none() {
-            return;
-        }
-        let Some(Some(agent)) = self.agents.get_mut(node as usize) else { return };
-        if agent.open.get(&line) != Some(&exchange.number) {
-            return;
-        }
-        agent.open.remove(&line);
         self.with_agent(node, |agent, world| agent.reply(reply, sent_machine, world, node));
     }
 
     pub(super) fn unanswered(&mut self, exchange: Exchange, line: Line, message: &Message) {
+        if !self.closes(&exchange, &line) {
+            return;
+        }
         let node = exchange.node;
-        if self.agent(node, exchange.life).is_none() {
-            return;
-        }
-        let Some(Some(agent)) = self.agents.get_mut(node as usize) else { return };
-        if agent.open.get(&line) != Some(&exchange.number) {
-            return;
-        }
-        agent.open.remove(&line);
         self.with_agent(node, |agent, world| agent.unanswered(line, message, world, node));
     }
 }
