@@ -30,7 +30,7 @@ const CHANGED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes come in bursts: what follows the first within this time is told together with it.
 const CHANGES_GATHERED: Duration = Duration::from_millis(50);
 
-/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] and end with [`Cluster::rest`] or
+/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] or [`Cluster::facts_anew`] and end with [`Cluster::rest`] or
 /// with the value.
 #[derive(Debug)]
 pub struct KubernetesCluster {
@@ -85,6 +85,11 @@ impl KubernetesCluster {
         self.watching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is watched; watches begin with the first call.
+    fn watched(&self) -> Arc<Watching> {
+        self.slot().get_or_insert_with(|| Arc::new(Watching::start(&self.connection, &self.changes))).clone()
+    }
+
     fn watching(&self) -> Option<Arc<Watching>> {
         self.slot().clone()
     }
@@ -107,12 +112,15 @@ impl KubernetesCluster {
 #[async_trait]
 impl Cluster for KubernetesCluster {
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
-        let watching =
-            self.slot().get_or_insert_with(|| Arc::new(Watching::start(&self.connection, &self.changes))).clone();
+        let watching = self.watched();
         let seen = self.changes.count();
         let facts = watching.facts(&self.changes).await;
         self.seen.fetch_max(seen, Ordering::SeqCst);
         facts
+    }
+
+    async fn facts_anew(&self) -> Result<ClusterFacts, Problem> {
+        self.watched().facts_anew(&self.changes, &self.connection).await
     }
 
     async fn changed(&self) {

@@ -95,6 +95,26 @@ async fn a_snapshot_begins_no_watch_and_sees_the_same() {
 }
 
 #[tokio::test]
+async fn facts_that_are_read_anew_tell_what_the_api_server_runs_now() {
+    let swapped = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let runs = swapped.clone();
+    let (cluster, _) = cluster(move |asked| {
+        let mut told = answer(asked, Answer::Open(Vec::new()));
+        if let ("/version", false, Answer::Json(_, body)) =
+            (asked.path.as_str(), runs.load(Ordering::SeqCst), &mut told)
+        {
+            body["gitVersion"] = json!("v1.35.4");
+        }
+        told
+    });
+    let version = |facts: ClusterFacts| facts.api_servers[0].version.to_string();
+    assert_eq!(version(cluster.facts().await.unwrap()), "v1.35.4");
+    swapped.store(true, Ordering::SeqCst);
+    assert_eq!(version(cluster.facts_anew().await.unwrap()), "v1.36.3");
+    assert_eq!(version(cluster.facts().await.unwrap()), "v1.36.3", "what was read anew is kept");
+}
+
+#[tokio::test]
 async fn what_may_not_be_read_is_a_problem_and_never_an_empty_cluster() {
     let (cluster, _) = cluster(|asked| match asked.path.as_str() {
         "/apis/policy/v1/poddisruptionbudgets" => status(403, "Forbidden", "no"),

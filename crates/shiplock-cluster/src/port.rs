@@ -19,6 +19,12 @@ pub trait Cluster: Send + Sync {
     /// The cluster as it is, from caches that watches keep fresh, or an error when they are not fresh.
     async fn facts(&self) -> Result<ClusterFacts, Problem>;
 
+    /// The same, with what no watch tells asked for now: the versions of the API servers, which [`Cluster::facts`] may
+    /// give up to ten seconds late. For decisions that are made once, such as a plan.
+    async fn facts_anew(&self) -> Result<ClusterFacts, Problem> {
+        self.facts().await
+    }
+
     /// Returns when the facts have changed since the last call, at the latest after some seconds.
     async fn changed(&self);
 

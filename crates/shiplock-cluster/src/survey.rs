@@ -17,7 +17,6 @@ use shiplock_core::facts::ApiServerFacts;
 use shiplock_core::id::ClusterUid;
 use shiplock_core::problem::Problem;
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
-use tokio::time::Instant;
 
 use crate::answer::{Ask, bounded, unreadable};
 use crate::cache::{Changes, Health};
@@ -25,12 +24,10 @@ use crate::connection::Connection;
 
 /// How long a question of the survey may take.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How often the cluster is asked whether it still answers.
+/// How often the cluster is asked, which also bounds how old the versions of its API servers may get.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often the cluster is asked again after it did not answer.
 const HEARTBEAT_AFTER_FAILURE: Duration = Duration::from_secs(2);
-/// How old versions may get.
-const VERSIONS_AGE_MAX: Duration = Duration::from_secs(30);
 /// No cluster has more instances of its API server.
 pub(crate) const INSTANCES_MAX: usize = 32;
 
@@ -145,60 +142,74 @@ fn slice_addresses(slice: &EndpointSlice) -> Vec<String> {
 /// The newest survey, kept by a task.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    state: Mutex<(Option<Surveyed>, Health)>,
+    state: Mutex<State>,
     changes: Arc<Changes>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    found: Option<Surveyed>,
+    health: Health,
+    /// When the newest question whose answer counts was sent.
+    asked_at: Option<Timestamp>,
 }
 
 impl Survey {
     pub(crate) fn new(changes: &Arc<Changes>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((None, Health::default())), changes: changes.clone() })
+        Arc::new(Self { state: Mutex::default(), changes: changes.clone() })
     }
 
-    fn state(&self) -> MutexGuard<'_, (Option<Surveyed>, Health)> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn judge(&self, now: Timestamp) -> Option<Result<Timestamp, Problem>> {
-        self.state().1.judge(now)
+        self.state().health.judge(now)
     }
 
     pub(crate) fn newest(&self) -> Option<Surveyed> {
-        self.state().0.clone()
+        self.state().found.clone()
     }
 
-    /// Asks again and again until the task is aborted. Between surveys a small question shows whether the cluster
-    /// still answers, since a watch over a cut wire only looks quiet.
+    /// Asks again and again until the task is aborted: a watch over a cut wire only looks quiet, and no watch tells
+    /// what an API server runs.
     pub(crate) async fn follow(self: Arc<Self>, connection: Connection) {
-        let mut versions_at: Option<Instant> = None;
         loop {
-            let asked_at = connection.clock.now();
-            let found = match versions_at.filter(|at| at.elapsed() < VERSIONS_AGE_MAX) {
-                Some(_) => cluster_uid(&connection).await.map(|uid| (uid, None)),
-                None => survey(&connection).await.map(|found| (found.uid, Some(found.api_servers))),
+            let pause = match self.ask(&connection).await {
+                Ok(()) => HEARTBEAT,
+                Err(_) => HEARTBEAT_AFTER_FAILURE,
             };
-            let pause = if found.is_ok() { HEARTBEAT } else { HEARTBEAT_AFTER_FAILURE };
-            if matches!(found, Ok((_, Some(_)))) {
-                versions_at = Some(Instant::now());
-            }
-            self.note(found, asked_at);
             tokio::time::sleep(pause).await;
         }
     }
 
-    fn note(&self, found: Result<(ClusterUid, Option<Vec<ApiServerFacts>>), Problem>, asked_at: Timestamp) {
+    /// Asks once, now.
+    pub(crate) async fn ask(&self, connection: &Connection) -> Result<(), Problem> {
+        let asked_at = connection.clock.now();
+        let found = survey(connection).await;
+        let outcome = found.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.note(found, asked_at);
+        outcome
+    }
+
+    fn note(&self, found: Result<Surveyed, Problem>, asked_at: Timestamp) {
         let mut state = self.state();
-        let before = (state.0.clone(), state.1.judge(asked_at).map(|judged| judged.is_ok()));
-        match found {
-            Ok((uid, api_servers)) => {
-                let kept = || state.0.as_ref().map(|found| found.api_servers.clone()).unwrap_or_default();
-                let api_servers = api_servers.unwrap_or_else(kept);
-                state.0 = Some(Surveyed { uid, api_servers });
-                state.1.good(asked_at);
-                state.1.connect();
-            }
-            Err(problem) => state.1.lose(problem),
+        let judged = |health: &Health| health.judge(asked_at).map(|judged| judged.is_ok());
+        let before = (state.found.clone(), judged(&state.health));
+        if state.asked_at.is_some_and(|newest| asked_at < newest) {
+            // Another question was sent after this one and was answered first.
+            return;
         }
-        let after = (state.0.clone(), state.1.judge(asked_at).map(|judged| judged.is_ok()));
+        state.asked_at = Some(asked_at);
+        match found {
+            Ok(found) => {
+                state.found = Some(found);
+                state.health.good(asked_at);
+                state.health.connect();
+            }
+            Err(problem) => state.health.lose(problem),
+        }
+        let after = (state.found.clone(), judged(&state.health));
         drop(state);
         if before != after {
             self.changes.tell();

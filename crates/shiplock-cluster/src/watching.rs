@@ -132,6 +132,12 @@ impl Watching {
         }
     }
 
+    /// The same after the cluster has been asked for what no watch tells.
+    pub(crate) async fn facts_anew(&self, changes: &Changes, connection: &Connection) -> Result<ClusterFacts, Problem> {
+        self.survey.ask(connection).await?;
+        self.facts(changes).await
+    }
+
     /// The budgets, where they are fresh.
     pub(crate) fn budgets(&self) -> Option<Vec<Budget>> {
         self.budgets.judge(self.clock.now())?.ok()?;

@@ -187,13 +187,13 @@ fn purpose(cluster: &ClusterName) -> String {
     format!("the kubeconfig of cluster {cluster}")
 }
 
-/// The facts of a cluster; a new connection may need some seconds to have them.
+/// The facts of a cluster for somebody who decides by them once; a new connection may need some seconds to have them.
 pub async fn facts_within(cluster: &dyn Cluster, limit: Duration) -> Result<ClusterFacts, Problem> {
     /// The least time between two looks.
     const PAUSE: Duration = Duration::from_millis(50);
     let deadline = tokio::time::Instant::now() + limit;
     loop {
-        let problem = match tokio::time::timeout_at(deadline, cluster.facts()).await {
+        let problem = match tokio::time::timeout_at(deadline, cluster.facts_anew()).await {
             Ok(Ok(facts)) => return Ok(facts),
             Ok(Err(problem)) => problem,
             Err(elapsed) => {

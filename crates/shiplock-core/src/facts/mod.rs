@@ -59,7 +59,8 @@ pub struct ClusterFacts {
     pub uid: ClusterUid,
     /// When it was read.
     pub observed_at: Timestamp,
-    /// Every API server instance that was found.
+    /// Every API server instance that was found. No watch tells what one runs: that may have been asked some seconds
+    /// before the rest.
     pub api_servers: Vec<ApiServerFacts>,
     /// The nodes by name.
     pub nodes: BTreeMap<NodeName, NodeFacts>,
