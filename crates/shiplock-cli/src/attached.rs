@@ -1,7 +1,8 @@
 //! Staying with an upgrade until it ends or needs a person.
 //!
 //! The events come from the feed, which loses none; how far it is comes from the server each time something happened.
-//! Leaving (Ctrl-C) never touches the upgrade.
+//! Leaving (Ctrl-C, `q`) never touches the upgrade. At a terminal keys change what is shown; the only two that act,
+//! pause and continue, are asked about first.
 
 use std::time::Duration;
 
@@ -11,14 +12,15 @@ use shiplock_api::rest::UpgradeView;
 use shiplock_core::id::UpgradeId;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::upgrade::{Event, EventRecord};
+use shiplock_core::upgrade::{Event, EventRecord, State};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::exit::Exit;
+use crate::keyboard::Keyboard;
 use crate::output::{Output, Progress};
 use crate::render::event;
-use crate::render::upgrade::{Frame, heartbeat, outcome};
+use crate::render::upgrade::{Foot, Frame, View, heartbeat, outcome};
 use crate::result;
 use crate::terminal::Picture;
 
@@ -57,45 +59,48 @@ impl Attachment<'_> {
     /// Shows progress until the end, then the result.
     pub(crate) async fn run(self) -> Result<Exit, Problem> {
         let (output, id) = (self.output, self.upgrade);
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = interrupted() => {
-                output.remark(&if output.language() == shiplock_core::language::Language::Zh {
-                    format!("\r已退出观看；升级 {id} 继续进行。再次观看：shiplock watch {id}；暂停：shiplock pause {id}")
-                } else {
-                    format!("\rDetached; upgrade {id} goes on. Watch it again: shiplock watch {id}. Pause it: shiplock pause {id}")
-                });
-                output.result(result::Left { upgrade_id: id.clone(), detached: true }, |_| String::new());
-                Ok(Exit::Detached)
-            }
-            ended = self.follow() => {
-                let (upgrade, exit) = ended?;
-                let drawn = output.progress() == Progress::Tty;
-                output.result(result::OneUpgrade { upgrade: upgrade.clone(), detached: false }, |style| {
-                    // The last frame has said it, in the same place.
-                    if drawn { String::new() } else { outcome(&upgrade, style) }
-                });
-                Ok(exit)
-            }
-        }
+            () = interrupted() => None,
+            ended = self.follow() => ended?,
+        };
+        let Some((upgrade, exit)) = ended else {
+            output.remark(&if output.language() == shiplock_core::language::Language::Zh {
+                format!("\r已退出观看；升级 {id} 继续进行。再次观看：shiplock watch {id}；暂停：shiplock pause {id}")
+            } else {
+                format!("\rDetached; upgrade {id} goes on. Watch it again: shiplock watch {id}. Pause it: shiplock pause {id}")
+            });
+            output.result(result::Left { upgrade_id: id.clone(), detached: true }, |_| String::new());
+            return Ok(Exit::Detached);
+        };
+        let drawn = output.progress() == Progress::Tty;
+        output.result(result::OneUpgrade { upgrade: upgrade.clone(), detached: false }, |style| {
+            // The last frame has said it, in the same place.
+            if drawn { String::new() } else { outcome(&upgrade, style) }
+        });
+        Ok(exit)
     }
 
-    async fn follow(&self) -> Result<(UpgradeView, Exit), Problem> {
+    /// Until it ends, or none when the person leaves.
+    async fn follow(&self) -> Result<Option<(UpgradeView, Exit)>, Problem> {
         let (client, id) = (self.client, self.upgrade);
         let mut upgrade = client.upgrade(id).await?;
         let plan = self.plan().await?;
         let begin = self.after.unwrap_or_else(|| upgrade.len.saturating_sub(NEWEST_EVENTS));
+        let mut keyboard = Keyboard::open().filter(|_| self.output.progress() == Progress::Tty && !self.embedded);
         let mut display = Display::new(self.output, plan, begin, self.embedded);
+        let mut stay = self.stay;
         let mut events = self.feed(begin);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked_at = Instant::now();
         loop {
+            display.keyboard = keyboard.is_some();
             display.draw(&upgrade);
-            if let Some(exit) = Exit::of_upgrade(&upgrade).filter(|_| !self.stay || upgrade.state.is_terminal()) {
+            if let Some(exit) = Exit::of_upgrade(&upgrade).filter(|_| !stay || upgrade.state.is_terminal()) {
                 display.last_events(&mut events, upgrade.len).await;
                 display.finish(&upgrade);
-                return Ok((upgrade, exit));
+                return Ok(Some((upgrade, exit)));
             }
             let mut moved = false;
             tokio::select! {
@@ -106,6 +111,19 @@ impl Attachment<'_> {
                     }
                     moved = true;
                 }
+                pressed = next_key(&mut keyboard) => match pressed {
+                    None => keyboard = None,
+                    Some(key) => match display.press(key, &upgrade) {
+                        Pressed::Shown => {}
+                        Pressed::Leave => return Ok(None),
+                        Pressed::Act(control) => {
+                            // Who pauses here wants to see it come to rest, and may go on from here.
+                            stay = true;
+                            display.told = self.act(control, &upgrade).await.err();
+                            moved = true;
+                        }
+                    },
+                },
                 _ = tick.tick() => {}
             }
             if moved || asked_at.elapsed() >= REFRESH {
@@ -121,6 +139,14 @@ impl Attachment<'_> {
                 asked_at = Instant::now();
             }
             display.beat(&upgrade);
+        }
+    }
+
+    /// Continues only what the person has seen: if more has happened since, the server refuses.
+    async fn act(&self, control: Control, seen: &UpgradeView) -> Result<UpgradeView, Problem> {
+        match control {
+            Control::Pause => self.client.pause(self.upgrade, None).await,
+            Control::Continue => self.client.continue_upgrade(self.upgrade, Some(seen.len)).await,
         }
     }
 
@@ -148,6 +174,40 @@ impl Attachment<'_> {
     }
 }
 
+/// What a key asks of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Control {
+    Pause,
+    Continue,
+}
+
+impl Control {
+    /// What can be asked of an upgrade in this state.
+    fn offered(upgrade: &UpgradeView) -> Option<Self> {
+        match upgrade.state {
+            State::Running => Some(Self::Pause),
+            State::Paused { .. } => Some(Self::Continue),
+            _ => None,
+        }
+    }
+}
+
+/// What a key led to.
+enum Pressed {
+    /// The view changed, or nothing.
+    Shown,
+    Leave,
+    Act(Control),
+}
+
+/// The next key; never where there is no keyboard.
+async fn next_key(keyboard: &mut Option<Keyboard>) -> Option<char> {
+    match keyboard {
+        Some(keyboard) => keyboard.key().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What is shown, and where.
 struct Display<'a> {
     output: &'a Output,
@@ -160,6 +220,13 @@ struct Display<'a> {
     unanswered_since: Option<Timestamp>,
     spoke_at: Instant,
     embedded: bool,
+    /// Whether keys can be pressed.
+    keyboard: bool,
+    view: View,
+    /// What the person was asked about and has not answered.
+    asked: Option<Control>,
+    /// Why the server did not do what a key asked for.
+    told: Option<Problem>,
 }
 
 impl<'a> Display<'a> {
@@ -174,6 +241,58 @@ impl<'a> Display<'a> {
             unanswered_since: None,
             spoke_at: Instant::now(),
             embedded,
+            keyboard: false,
+            view: View::Stages,
+            asked: None,
+            told: None,
+        }
+    }
+
+    /// Takes a key. Nothing is asked of the server before the person has said yes to it.
+    fn press(&mut self, key: char, upgrade: &UpgradeView) -> Pressed {
+        self.told = None;
+        if let Some(asked) = self.asked.take() {
+            // What was asked about may not be offered any more.
+            let agreed = key == 'y' && Control::offered(upgrade) == Some(asked);
+            return if agreed { Pressed::Act(asked) } else { Pressed::Shown };
+        }
+        let toggled = |view| if self.view == view { View::Stages } else { view };
+        match (key, Control::offered(upgrade)) {
+            ('q', _) => return Pressed::Leave,
+            ('e', _) => self.view = toggled(View::Events),
+            ('n', _) => self.view = toggled(View::Nodes),
+            ('p', Some(Control::Pause)) | ('c', Some(Control::Continue)) => self.asked = Control::offered(upgrade),
+            _ => {}
+        }
+        Pressed::Shown
+    }
+
+    /// The line below: what is asked, or which keys there are.
+    fn foot(&self, upgrade: &UpgradeView) -> Foot {
+        let pick = |english, chinese| self.output.pick(english, chinese).to_owned();
+        if !self.keyboard {
+            return Foot::Keys(pick("Ctrl-C leaves; the upgrade goes on", "Ctrl-C 退出观看，升级继续进行"));
+        }
+        match self.asked {
+            Some(Control::Pause) => Foot::Question(pick(
+                "pause? nodes in work are finished first, no other is begun   y yes   any other key: no",
+                "暂停？正在处理的节点会先完成，不再开始其他节点   y 是   其他键：否",
+            )),
+            Some(Control::Continue) => {
+                Foot::Question(pick("continue?   y yes   any other key: no", "继续升级？   y 是   其他键：否"))
+            }
+            None => Foot::Keys(format!(
+                "{}{}",
+                match Control::offered(upgrade) {
+                    Some(Control::Pause) => self.output.pick("p pause   ", "p 暂停   "),
+                    Some(Control::Continue) => self.output.pick("c continue   ", "c 继续   "),
+                    None => "",
+                },
+                self.output.pick(
+                    "e events   n nodes   q leave (the upgrade goes on)",
+                    "e 事件   n 节点   q 退出观看（升级继续进行）"
+                )
+            )),
         }
     }
 
@@ -237,8 +356,12 @@ impl<'a> Display<'a> {
                 format!("no answer from the server for {ago}, trying again; the upgrade does not depend on this view")
             }
         });
-        let keys = live && !self.embedded;
-        Frame { upgrade, plan: self.plan.as_ref(), events, notice: notice.as_deref(), size, keys }.lines(&style)
+        let refused =
+            self.told.as_ref().map(|problem| format!("{} {}", problem.code, problem.sentence(style.language)));
+        let notice = notice.or(refused);
+        let foot = (live && !self.embedded).then(|| self.foot(upgrade));
+        let view = if live { self.view } else { View::Stages };
+        Frame { upgrade, plan: self.plan.as_ref(), events, notice: notice.as_deref(), size, view, foot }.lines(&style)
     }
 
     fn unanswered(&mut self) {

@@ -8,6 +8,7 @@ mod attached;
 mod command;
 mod duration;
 mod exit;
+mod keyboard;
 mod output;
 mod pages;
 pub mod render;

@@ -208,6 +208,9 @@ Examples:
 
 /// What is watched.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Keys at a terminal: p pause or c continue (asked about first), e events, n nodes, q leave.
+Leaving, with q or Ctrl-C, never touches the upgrade.")]
 pub struct WatchArguments {
     /// The upgrade; may be left out where exactly one is active.
     #[arg(value_name = "UPGRADE")]

@@ -403,8 +403,28 @@ fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     lines
 }
 
+/// What fills a live view below its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The stages, and below them the newest events.
+    Stages,
+    /// The newest events alone.
+    Events,
+    /// Every node: those that need a person first, then those in work, those to come and those that are done.
+    Nodes,
+}
+
+/// The last line of a live view.
+#[derive(Clone, Debug)]
+pub enum Foot {
+    /// Which keys there are.
+    Keys(String),
+    /// What a person is asked.
+    Question(String),
+}
+
 /// What a live view shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Frame<'a> {
     /// The upgrade.
     pub upgrade: &'a UpgradeView,
@@ -416,11 +436,18 @@ pub struct Frame<'a> {
     pub notice: Option<&'a str>,
     /// The size of the terminal: columns, lines.
     pub size: (usize, usize),
-    /// Whether it says what Ctrl-C does. The last frame stays and speaks of no keys.
-    pub keys: bool,
+    /// What fills it.
+    pub view: View,
+    /// The last line. The last frame stays and has none.
+    pub foot: Option<Foot>,
 }
 
 impl Frame<'_> {
+    fn newest_events(&self, count: usize, style: &Style) -> impl Iterator<Item = String> {
+        let newest = &self.events[self.events.len().saturating_sub(count)..];
+        newest.iter().map(|record| super::event::line(record, self.plan, style))
+    }
+
     /// The lines of the frame; never more or wider than the terminal.
     pub fn lines(&self, style: &Style) -> Vec<String> {
         let (columns, rows) = self.size;
@@ -434,23 +461,66 @@ impl Frame<'_> {
         // What a person must read is wrapped, the rest is cut.
         let mut lines: Vec<String> = told.iter().flat_map(|line| table::wrap(line, width)).collect();
         lines.push(String::new());
-        lines.extend(stages(self.upgrade, style, ROWS_MAX));
-        lines.extend(report(self.upgrade, style));
-        lines.extend(leftovers(self.upgrade, style));
-        let room = rows.saturating_sub(lines.len() + 3);
-        if room > 0 && !self.events.is_empty() {
-            lines.push(String::new());
-            let newest = &self.events[self.events.len().saturating_sub(room)..];
-            lines.extend(newest.iter().map(|record| super::event::line(record, self.plan, style)));
+        // The foot, and one line less than the terminal has, so that nothing scrolls while it is redrawn.
+        let rows_max = rows.saturating_sub(1 + usize::from(self.foot.is_some())).max(1);
+        let room = |lines: &Vec<String>| rows_max.saturating_sub(lines.len());
+        match self.view {
+            View::Stages => {
+                lines.extend(stages(self.upgrade, style, ROWS_MAX));
+                lines.extend(report(self.upgrade, style));
+                lines.extend(leftovers(self.upgrade, style));
+                if room(&lines) > 1 && !self.events.is_empty() {
+                    lines.push(String::new());
+                    lines.extend(self.newest_events(room(&lines), style));
+                }
+            }
+            View::Events => lines.extend(self.newest_events(room(&lines), style)),
+            View::Nodes => lines.extend(nodes(self.upgrade, style, room(&lines))),
         }
-        if self.keys {
-            let keys = style.pick("Ctrl-C leaves; the upgrade goes on", "Ctrl-C 退出观看，升级继续进行");
-            lines.push(style.tone(Tone::Faint, keys));
+        lines.truncate(rows_max);
+        match &self.foot {
+            Some(Foot::Keys(keys)) => lines.push(style.tone(Tone::Faint, keys)),
+            Some(Foot::Question(question)) => lines.push(style.tone(Tone::Notice, question)),
+            None => {}
         }
-        // One line less than the terminal has, so that nothing scrolls while it is redrawn.
         lines.truncate(rows.saturating_sub(1).max(1));
         lines.iter().map(|line| table::cut_coloured(line, width)).collect()
     }
+}
+
+/// Every node with its stage, at most `rows_max` lines.
+fn nodes(upgrade: &UpgradeView, style: &Style, rows_max: usize) -> Vec<String> {
+    let rank = |progress: NodeProgress| match progress {
+        NodeProgress::Waiting => 2,
+        NodeProgress::Done => 3,
+        NodeProgress::InWork => 1,
+        _ => 0,
+    };
+    let mut rows: Vec<(&StageView, &NodeProgressView)> =
+        upgrade.stages.iter().flat_map(|stage| stage.nodes.iter().map(move |node| (stage, node))).collect();
+    rows.sort_by_key(|(_, node)| rank(node.progress));
+    let width = |text: &str| unicode_width::UnicodeWidthStr::width(text);
+    let widest = rows.iter().map(|(_, node)| width(node.node.as_str())).max().unwrap_or_default();
+    let shown = if rows.len() > rows_max { rows_max.saturating_sub(1) } else { rows.len() };
+    let mut lines: Vec<String> = rows
+        .iter()
+        .take(shown)
+        .map(|(stage, node)| {
+            let word = words::progress(node.progress, style.language);
+            let step = node.step.as_deref().filter(|_| rank(node.progress) < 2);
+            let doing = step.map(|step| format!("{}{}", style.pick(": ", "："), step_name(step, style.language)));
+            let pool = stage.pool.as_ref().map(|pool| pool.as_str());
+            format!(
+                "  {}  {}  {}{}",
+                table::pad(node.node.as_str(), widest),
+                style.tone(Tone::Faint, &words::stage(&stage.stage, pool, style.language)),
+                style.tone(words::progress_tone(node.progress), word),
+                doing.unwrap_or_default()
+            )
+        })
+        .collect();
+    lines.extend(more(rows.len(), shown, "  ", style));
+    lines
 }
 
 /// The line that plain progress prints when nothing happened for a while.
@@ -496,19 +566,25 @@ mod tests {
         for language in [Language::En, Language::Zh] {
             for upgrade in sample::upgrades() {
                 for size in [(200, 60), (80, 24), (40, 10), (20, 3), (1, 1)] {
-                    let frame = Frame {
-                        upgrade: &upgrade,
-                        plan: Some(&plan),
-                        events: &events,
-                        notice: Some("x"),
-                        size,
-                        keys: true,
-                    };
-                    let plain = frame.lines(&sample::style(language));
-                    let coloured = frame.lines(&Style { colour: true, ..sample::style(language) });
-                    assert!(plain.len() < size.1.max(2), "{size:?}");
-                    assert!(plain.iter().all(|line| line.width() < size.0.max(2)), "{size:?} {plain:#?}");
-                    assert_eq!(plain.len(), coloured.len());
+                    for view in [View::Stages, View::Events, View::Nodes] {
+                        let frame = Frame {
+                            upgrade: &upgrade,
+                            plan: Some(&plan),
+                            events: &events,
+                            notice: Some("x"),
+                            size,
+                            view,
+                            foot: Some(Foot::Question("pause?".to_owned())),
+                        };
+                        let plain = frame.lines(&sample::style(language));
+                        let coloured = frame.lines(&Style { colour: true, ..sample::style(language) });
+                        assert!(plain.len() < size.1.max(2), "{size:?}");
+                        assert!(plain.iter().all(|line| line.width() < size.0.max(2)), "{size:?} {plain:#?}");
+                        assert_eq!(plain.len(), coloured.len());
+                        if size.1 > 3 {
+                            assert_eq!(plain.last().map(String::as_str), Some("pause?"), "what is asked is never cut");
+                        }
+                    }
                 }
             }
         }
@@ -517,9 +593,14 @@ mod tests {
     #[test]
     fn a_frame_shows_head_stages_and_the_newest_events() {
         let (plan, events, upgrade) = (sample::plan(), sample::events(), sample::upgrade_running());
-        let frame =
-            Frame { upgrade: &upgrade, plan: Some(&plan), events: &events, notice: None, size: (100, 24), keys: true };
-        insta::assert_snapshot!("frame_en", frame.lines(&sample::style(Language::En)).join("\n"));
-        insta::assert_snapshot!("frame_zh", frame.lines(&sample::style(Language::Zh)).join("\n"));
+        for (name, language) in [("en", Language::En), ("zh", Language::Zh)] {
+            let views = [View::Stages, View::Events, View::Nodes].map(|view| {
+                let foot = Some(Foot::Keys("keys".to_owned()));
+                let (plan, size) = (Some(&plan), (100, 24));
+                let frame = Frame { upgrade: &upgrade, plan, events: &events, notice: None, size, view, foot };
+                frame.lines(&sample::style(language)).join("\n")
+            });
+            insta::assert_snapshot!(format!("frame_{name}"), views.join("\n=====\n"));
+        }
     }
 }

@@ -160,23 +160,57 @@ fn what_could_not_be_seen_before_a_start_ends_an_attached_command_with_4_and_a_f
     });
 }
 
+/// The events of an upgrade that its gate has paused.
+fn paused_by_a_gate() -> Vec<Event> {
+    let problem =
+        Problem::new(Code::ServiceNotUp).with("service", "kubelet").with("node", "blue-01").with("state", "failed");
+    vec![
+        Event::CheckStarted,
+        Event::CheckFinished { report: CheckReport { findings: Vec::new() } },
+        Event::Started,
+        Event::PauseRequested { reason: PauseReason::Gate { problem }, by: "shiplock".into() },
+        Event::Paused,
+    ]
+}
+
+#[test]
+fn keys_change_the_view_and_pause_and_continue_only_after_a_yes() {
+    run(async {
+        let mut standing = Standing::start().await;
+        standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
+        standing.restart_with_upgrade(paused_by_a_gate()).await;
+        let (code, screen) = standing
+            .at_a_terminal(
+                "watch --stay",
+                &[
+                    ("c continue", "n"),
+                    ("blue-01  pool blue", "e"),
+                    ("paused: nothing is in work", "c"),
+                    ("continue?", "x"),
+                    ("c continue", "c"),
+                    ("continue?", "y"),
+                    ("p pause", "p"),
+                    ("pause?", "y"),
+                    ("PAUS", "q"),
+                ],
+            )
+            .await;
+        assert_eq!(code, 130, "{screen}");
+        assert!(screen.contains("goes on. Watch it again"), "{screen}");
+        let events = json(&standing.shiplock("upgrades show useeded --events -o json").await);
+        let kinds: Vec<&str> =
+            events["events"].as_array().unwrap().iter().filter_map(|event| event["kind"].as_str()).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == "continued").count(), 1, "{events}");
+        standing.stop().await;
+    });
+}
+
 #[test]
 fn a_paused_upgrade_ends_an_attached_command_with_5_the_reason_and_the_fix() {
     run(async {
         let mut standing = Standing::start().await;
         standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
-        let problem =
-            Problem::new(Code::ServiceNotUp).with("service", "kubelet").with("node", "blue-01").with("state", "failed");
-        let reason = PauseReason::Gate { problem };
-        standing
-            .restart_with_upgrade(vec![
-                Event::CheckStarted,
-                Event::CheckFinished { report: CheckReport { findings: Vec::new() } },
-                Event::Started,
-                Event::PauseRequested { reason, by: "shiplock".into() },
-                Event::Paused,
-            ])
-            .await;
+        standing.restart_with_upgrade(paused_by_a_gate()).await;
         let watched = standing.shiplock("watch").await;
         assert_eq!(watched.code, 5, "{watched:?}");
         for said in ["PAUSED", "kubelet on node blue-01 did not come up", "journalctl -u kubelet", "closes in "] {

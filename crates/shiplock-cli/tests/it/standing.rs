@@ -24,7 +24,7 @@ use shiplock_server::clusters::{Dialer, Dialled};
 use shiplock_server::seal::Seal;
 use shiplock_server::serve::{ServeOptions, Server};
 use shiplock_server::store::{NewUpgrade, SqliteStore, Store as _, StoreError};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -166,6 +166,42 @@ impl Standing {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Runs a command at a terminal of its own and types each text once the screen has shown, since the text before,
+    /// what stands beside it. Gives how the command ended and all that the screen was sent.
+    pub(crate) async fn at_a_terminal(&self, line: &str, typed: &[(&str, &str)]) -> (i32, String) {
+        let plain = self.command(line);
+        // `script` of util-linux gives the command a terminal, and what it is told itself to the command.
+        let mut command = Command::new("script");
+        let arguments = plain.as_std().get_args().map(|argument| argument.to_str().unwrap());
+        let shell = std::iter::once(env!("CARGO_BIN_EXE_shiplock")).chain(arguments).collect::<Vec<_>>().join(" ");
+        command.args(["--quiet", "--return", "--flush", "--command"]).arg(&shell).arg("/dev/null");
+        command
+            .envs(plain.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("`script` of package bsdutils starts");
+        let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut shown = Vec::new();
+        let talk = async {
+            let mut seen = 0;
+            for (expected, text) in typed {
+                while !String::from_utf8_lossy(&shown[seen..]).contains(expected) {
+                    let read = screen.read_buf(&mut shown).await.unwrap();
+                    assert_ne!(read, 0, "it ended before {expected:?}: {}", String::from_utf8_lossy(&shown));
+                }
+                seen = shown.len();
+                keys.write_all(text.as_bytes()).await.unwrap();
+                keys.flush().await.unwrap();
+            }
+            screen.read_to_end(&mut shown).await.unwrap();
+            child.wait().await.unwrap().code().unwrap_or(-1)
+        };
+        let talked = tokio::time::timeout(COMMAND_WITHIN, talk).await;
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        (talked.unwrap_or_else(|_| panic!("`{line}` does not end: {shown}")), shown)
     }
 
     /// Runs a command, and interrupts it once it has said something on stderr.
