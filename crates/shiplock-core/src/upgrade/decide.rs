@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::check::check_plan;
 use crate::facts::{
-    ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Facts, Observed, Readiness, StaticPodFacts,
-    not_ready,
+    ApiServerFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Facts, Observed, Readiness,
+    StaticPodFacts, not_ready,
 };
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
@@ -457,7 +457,8 @@ impl View<'_> {
         match self.facts.agents.get(&node.node) {
             Some(agent) if !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS) => {
                 if agent.machine.machine_id == node.machine_id {
-                    self.may_touch_master(node, cluster)
+                    self.may_touch_master(node, cluster)?;
+                    self.may_raise_kubelet(node, cluster)
                 } else {
                     Err(pause(wrong_machine(
                         node,
@@ -491,14 +492,37 @@ impl View<'_> {
             return Ok(());
         }
         let Err(problem) = self.others_carry(node, cluster) else { return Ok(()) };
+        Err(self.hold(problem, |problem| PauseReason::Gate { problem }))
+    }
+
+    /// No kubelet may become newer than any API server, see
+    /// <https://kubernetes.io/releases/version-skew-policy/#kubelet>. The start was checked; since then, over a pause say,
+    /// somebody may have put a master back.
+    fn may_raise_kubelet(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Hold> {
+        let kubelet = node.steps.iter().find_map(|step| match step.action {
+            Action::UpgradeKubelet { version, .. } => Some(version),
+            _ => None,
+        });
+        let Some(kubelet) = kubelet else { return Ok(()) };
+        let older = |server: &&ApiServerFacts| server.version < kubelet || server.behaves_like() < kubelet.release;
+        let Some(server) = cluster.api_servers.iter().find(older) else { return Ok(()) };
+        let problem = Problem::new(Code::KubeletNewerThanApiServer)
+            .with("kubelet", kubelet)
+            .with("nodes", &node.node)
+            .with("api_server", server.described());
+        Err(self.hold(problem, |problem| PauseReason::InvariantBroken { problem }))
+    }
+
+    /// Holds the open batch for what must be otherwise before a node of it is begun with; pauses when that takes too long.
+    fn hold(&self, problem: Problem, because: impl FnOnce(Problem) -> PauseReason) -> Hold {
         let batches = self.upgrade.current_stage().and_then(|(index, _)| self.upgrade.open_batch(index));
         let begun = batches.map_or(self.upgrade.created_at, |batch| batch.started_at);
         let since = self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun));
         let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
         if self.now >= deadline {
-            return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));
+            return Hold::Pause(Box::new(because(problem)));
         }
-        Err(Hold::Wait(Box::new(WaitingOn::new(Waiting::Gate { problem }, since).until(deadline))))
+        Hold::Wait(Box::new(WaitingOn::new(Waiting::Gate { problem }, since).until(deadline)))
     }
 
     fn others_carry(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Problem> {

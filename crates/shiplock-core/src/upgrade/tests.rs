@@ -16,7 +16,7 @@ use crate::id::{Epoch, NodeName, StepNumber};
 use crate::plan::{PausePolicy, Plan, PlanOptions, PlanRequest, StageKind};
 use crate::problem::{Code, Problem};
 use crate::sample::{agents, at, cluster, cluster_with_masters, plan_of, request, request_for_all};
-use crate::step::{Action, Executor};
+use crate::step::{Action, Emulation, Executor};
 
 /// A log with its fold, a clock and the facts.
 pub(crate) struct World {
@@ -132,6 +132,15 @@ impl World {
             Action::Cordon => StepOutcome::Cordoned { ours: true },
             _ => StepOutcome::Done,
         };
+        if let (Action::UpgradeControlPlane(swap), Some(node)) = (&step.action, step.target.node()) {
+            let master = node.as_str().strip_prefix('m').unwrap().parse::<usize>().unwrap();
+            let emulates = match swap.emulation {
+                Some(Emulation::Begins { of }) => Some(of),
+                _ => None,
+            };
+            let server = &mut self.cluster.api_servers[master - 1];
+            (server.version, server.emulates) = (swap.version, emulates);
+        }
         let attempt = self.upgrade.steps[&number].attempts;
         self.append(Event::StepSucceeded { step: number, attempt, outcome });
     }
@@ -819,6 +828,31 @@ fn an_api_server_that_does_not_emulate_holds_the_soak() {
     let waits = world.settle();
     let Waiting::SoakUnwell { problem } = waited_on(&waits) else { panic!("{waits:?}") };
     assert_eq!((problem.code, &*problem.parameters["found"]), (Code::ReadBackMismatch, "v1.36.3"));
+}
+
+#[test]
+fn no_worker_is_begun_with_while_an_api_server_is_older_than_its_kubelet_would_be() {
+    let mut world = World::with_masters(3, 3, options());
+    while world.upgrade.current_stage().is_none_or(|(_, stage)| stage.kind != StageKind::AddOns) {
+        let _ = world.settle();
+        let Some(number) = world.in_flight().first().copied() else {
+            world.now += 60;
+            continue;
+        };
+        world.succeed(number);
+    }
+    // Somebody puts a master back by hand, and forward again.
+    world.cluster.api_servers[1].version = "v1.35.4".parse().unwrap();
+    let workers = |world: &World| world.started_nodes().iter().filter(|node| !node.as_str().starts_with('m')).count();
+    let _ = world.run_out();
+    assert_eq!(workers(&world), 0);
+    let State::Paused { because: PauseReason::InvariantBroken { problem }, .. } = &world.upgrade.state else {
+        panic!("paused by the broken rule, not {:?}", world.upgrade.state)
+    };
+    assert_eq!((problem.code, &*problem.parameters["api_server"]), (Code::KubeletNewerThanApiServer, "v1.35.4"));
+    world.cluster.api_servers[1].version = "v1.36.3".parse().unwrap();
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
 }
 
 #[derive(Clone, Debug)]
