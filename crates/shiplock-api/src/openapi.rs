@@ -12,8 +12,8 @@ use shiplock_core::upgrade::EventRecord;
 use crate::check::{AcceptanceCreate, AcceptanceView, CheckCreate, CheckReportRow, CheckReportView};
 use crate::operation::{Operation, ROOT};
 use crate::rest::{
-    AgentView, BackupView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, ProblemBody,
-    RollbackCreate, ServerView, UpgradeChange, UpgradeCreate, UpgradeView, VersionView,
+    AgentView, BackupView, CancelRequest, ClusterAdd, ClusterChange, ClusterView, EventPage, JoinToken, Page,
+    PlanCreate, ProblemBody, RollbackCreate, ServerView, UpgradeChange, UpgradeCreate, UpgradeView, VersionView,
 };
 
 /// Where components lie in the document, as a JSON pointer.
@@ -110,6 +110,7 @@ impl Schemas {
     fn operation(&mut self, operation: Operation) -> Value {
         let body = match operation {
             Operation::AddCluster => Some(self.body::<ClusterAdd>()),
+            Operation::ChangeCluster => Some(self.body::<ClusterChange>()),
             Operation::RunChecks => Some(self.body::<CheckCreate>()),
             Operation::AddAcceptance => Some(self.body::<AcceptanceCreate>()),
             Operation::MakePlan => Some(self.body::<PlanCreate>()),
@@ -146,8 +147,10 @@ impl Schemas {
             Operation::ListClusters => json!({ "200": good("All clusters.", self.answer::<Page<ClusterView>>()) }),
             Operation::AddCluster => json!({ "201": good("It is registered.", self.answer::<ClusterView>()) }),
             Operation::ShowCluster => json!({ "200": good("The cluster.", self.answer::<ClusterView>()) }),
+            Operation::ChangeCluster => json!({ "200": good("The cluster.", self.answer::<ClusterView>()) }),
             Operation::RemoveCluster => json!({ "204": { "description": "It is forgotten." } }),
             Operation::ListAgents => json!({ "200": good("All agents.", self.answer::<Page<AgentView>>()) }),
+            Operation::RemoveAgent => json!({ "204": { "description": "It is forgotten." } }),
             Operation::MakeJoinToken => json!({ "201": good("The token, shown once.", self.answer::<JoinToken>()) }),
             Operation::ShowJoinInstructions => {
                 json!({ "200": good("What a new node needs.", self.answer::<JoinInstructions>()) })

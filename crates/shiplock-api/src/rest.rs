@@ -131,6 +131,22 @@ pub struct ClusterAdd {
     pub mirror: Option<String>,
 }
 
+/// Changes how a cluster is reached, or its mirror: `PATCH /api/v1/clusters/{name}`. What is left out stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ClusterChange {
+    /// A kubeconfig in place of the one that is kept, as in [`ClusterAdd`]. It must lead to the same cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<String>,
+    /// What the kubeconfig may use, as in [`ClusterAdd`]; only with one.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// The artefact mirror's root, for plans from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
+}
+
 /// A registered cluster: `GET /api/v1/clusters/{name}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -145,15 +161,18 @@ pub struct ClusterView {
     pub mirror: Option<String>,
     /// The oldest API server's version; none while the cluster cannot be read.
     pub version: Option<KubernetesVersion>,
-    /// The versions that one hop leads to.
+    /// The versions that one hop leads to and that the mirror holds; all of them where there is no mirror.
     pub next_versions: Vec<KubernetesVersion>,
     /// Days to the end of support; negative when it is over.
     pub support_days_left: Option<i64>,
+    /// The nodes of the control plane.
+    #[serde(default)]
+    pub control_plane: Vec<NodeView>,
     /// The pools with their nodes.
     pub pools: Vec<PoolView>,
     /// The active upgrade.
     pub upgrade: Option<UpgradeId>,
-    /// Why the cluster cannot be read.
+    /// Why the cluster, or its mirror, cannot be read.
     pub problem: Option<Problem>,
 }
 

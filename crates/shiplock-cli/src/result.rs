@@ -47,6 +47,8 @@ results! {
     Cluster { cluster: ClusterView }
     /// `cluster remove`.
     Removed { removed: ClusterName }
+    /// `agent remove`.
+    AgentRemoved { agent_removed: NodeName }
     /// `cluster role`.
     Role { manifest: String }
     /// `agent list`.
@@ -153,6 +155,7 @@ mod tests {
         survives(Clusters { clusters: sample::clusters() });
         survives(Cluster { cluster: cluster() });
         survives(Removed { removed: "prod".into() });
+        survives(AgentRemoved { agent_removed: "w1".into() });
         survives(Role { manifest: "kind: List".to_owned() });
         survives(Agents { agents: sample::agents() });
         survives(Join { join_token: sample::join_token() });

@@ -95,6 +95,11 @@ impl ArtefactIndex {
         Ok(index)
     }
 
+    /// Whether it holds anything for a Kubernetes version.
+    pub fn holds(&self, version: KubernetesVersion) -> bool {
+        self.release(version).is_some()
+    }
+
     fn release(&self, version: KubernetesVersion) -> Option<&ReleaseArtefacts> {
         self.releases.iter().find(|release| release.kubernetes == version)
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::artefact::ArtefactIndex;
 use crate::problem::{Code, Problem};
 use crate::version::{KubernetesVersion, MinorVersion};
 
@@ -152,6 +153,12 @@ impl Catalogue {
                     .map_or_else(|| minor.to_string(), |patch| KubernetesVersion { release: minor, patch }.to_string());
                 Problem::new(Code::VersionNotInCatalogue).with("version", asked).with("known", self.known())
             })
+    }
+
+    /// The newest patch of a minor that the catalogue knows and the mirror holds; none where the mirror holds none.
+    pub fn newest_held(&self, minor: MinorVersion, held: &ArtefactIndex) -> Option<KubernetesVersion> {
+        let patches = self.release(minor)?.patches.iter().rev();
+        patches.map(|patch| KubernetesVersion { release: minor, patch: *patch }).find(|version| held.holds(*version))
     }
 
     /// The versions held, for messages: `1.34 (.0–.8), 1.35 (…)`.

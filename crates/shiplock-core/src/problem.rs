@@ -239,7 +239,7 @@ codes! {
         fix "run the join command on node {node} itself, or name the right node with --node; each machine needs a token of its own" "请在节点 {node} 上运行 join 命令，或用 --node 指定正确的节点；每台机器使用各自的令牌" }
     UPG0501 ArtefactIndexUnreadable 502 {
         "the artefact index {location} cannot be read" "无法读取制品索引 {location}"
-        fix "check the mirror; the index is a file artefacts.json at its root" "请检查镜像站；索引为其根目录下的 artefacts.json" }
+        fix "check the mirror, whose index is a file artefacts.json at its root, or name another: `shiplock cluster update NAME --mirror URL`" "请检查镜像站（索引为其根目录下的 artefacts.json），或改用其他镜像站：`shiplock cluster update NAME --mirror URL`" }
     UPG0502 ArtefactMissing 422 {
         "the mirror has no {role} for Kubernetes {version} on {architecture}" "镜像站缺少 Kubernetes {version}（{architecture}）的 {role}"
         fix "add it to the mirror and its artefacts.json" "请将其加入镜像站及 artefacts.json" }

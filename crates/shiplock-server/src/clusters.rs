@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use shiplock_api::rest::ClusterAdd;
+use shiplock_api::rest::{ClusterAdd, ClusterChange};
 use shiplock_cluster::KubernetesCluster;
 use shiplock_cluster::port::Cluster;
 use shiplock_core::facts::ClusterFacts;
-use shiplock_core::id::{ClusterName, ClusterUid};
+use shiplock_core::id::ClusterName;
 use shiplock_core::problem::{Code, Problem};
 
 use crate::seal::Seal;
@@ -58,11 +58,17 @@ pub struct ClusterPool {
 
 /// A connection and the registration that it belongs to.
 struct Connection {
-    uid: ClusterUid,
-    added_at: Timestamp,
+    registration: ClusterRecord,
     cluster: Arc<dyn Cluster>,
     /// Whether nobody used it when [`ClusterPool::rest_unused`] looked last.
     unused: bool,
+}
+
+impl Connection {
+    fn is_of(&self, record: &ClusterRecord) -> bool {
+        let key = |record: &ClusterRecord| (record.uid.clone(), record.added_at);
+        key(&self.registration) == key(record) && self.registration.sealed_kubeconfig == record.sealed_kubeconfig
+    }
 }
 
 /// What the store keeps of a kubeconfig, sealed.
@@ -102,16 +108,47 @@ impl ClusterPool {
         }
         let record = ClusterRecord {
             name: name.clone(),
-            uid: uid.clone(),
+            uid,
             server,
             sealed_kubeconfig: sealed_access(&self.seal, name, &asked.kubeconfig, &asked.allow)?,
             mirror: asked.mirror.clone(),
             added_at: now,
         };
         self.store.add_cluster(&record).await.map_err(StoreError::into_problem)?;
-        let connection = Connection { uid, added_at: record.added_at, cluster, unused: false };
-        self.places().insert(name.clone(), Arc::new(tokio::sync::Mutex::new(Some(connection))));
+        self.keep(record.clone(), cluster);
         Ok(record)
+    }
+
+    fn keep(&self, registration: ClusterRecord, cluster: Arc<dyn Cluster>) {
+        let name = registration.name.clone();
+        let connection = Connection { registration, cluster, unused: false };
+        self.places().insert(name, Arc::new(tokio::sync::Mutex::new(Some(connection))));
+    }
+
+    /// Changes how a cluster is reached, or its mirror. New credentials are tried first: they must lead to the cluster that
+    /// was registered. An upgrade in work goes over to them when those that it uses fail.
+    pub async fn change(&self, record: &ClusterRecord, asked: &ClusterChange) -> Result<ClusterRecord, Problem> {
+        let mut changed = record.clone();
+        if let Some(mirror) = &asked.mirror {
+            changed.mirror = Some(mirror.clone());
+        }
+        let mut dialled = None;
+        if let Some(kubeconfig) = &asked.kubeconfig {
+            let Dialled { cluster, server } = self.dial(kubeconfig, &asked.allow).await?;
+            let found = facts_within(&*cluster, FIRST_FACTS_WITHIN).await?.uid;
+            if found != record.uid {
+                let problem = Problem::new(Code::ClusterChanged).with("cluster", &record.name);
+                return Err(problem.with("expected", &record.uid).with("found", &found));
+            }
+            changed.server = server;
+            changed.sealed_kubeconfig = sealed_access(&self.seal, &record.name, kubeconfig, &asked.allow)?;
+            dialled = Some(cluster);
+        }
+        self.store.change_cluster(&changed).await.map_err(StoreError::into_problem)?;
+        if let Some(cluster) = dialled {
+            self.keep(changed.clone(), cluster);
+        }
+        Ok(changed)
     }
 
     /// Lets clusters rest that nobody used since the last call: neither an upgrade nor a reader. Their watches end, which
@@ -156,7 +193,7 @@ impl Connector for ClusterPool {
         // One task connects, the others wait for it.
         let mut connection = place.lock().await;
         if let Some(connection) = &mut *connection
-            && (&connection.uid, connection.added_at) == (&record.uid, record.added_at)
+            && connection.is_of(&record)
         {
             connection.unused = false;
             return Ok(connection.cluster.clone());
@@ -166,8 +203,7 @@ impl Connector for ClusterPool {
             Problem::new(Code::KubeconfigUnreadable).with("path", format!("of cluster {name}")).because(&error)
         })?;
         let cluster = self.dial(&access.kubeconfig, &access.allow).await?.cluster;
-        let (uid, added_at) = (record.uid, record.added_at);
-        *connection = Some(Connection { uid, added_at, cluster: cluster.clone(), unused: false });
+        *connection = Some(Connection { registration: record, cluster: cluster.clone(), unused: false });
         Ok(cluster)
     }
 }

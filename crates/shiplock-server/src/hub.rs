@@ -330,6 +330,13 @@ impl AgentHub {
         self.state().seats.get(cluster)?.machine(node).cloned()
     }
 
+    /// Forgets what was heard of the agent of a node, and what it is offered.
+    pub fn forget(&self, cluster: &ClusterName, node: &NodeName) {
+        if let Some(seats) = self.state().seats.get_mut(cluster) {
+            seats.seats.remove(node);
+        }
+    }
+
     /// The agents of a cluster that were heard of since the server was started.
     pub fn agents(&self, cluster: &ClusterName) -> BTreeMap<NodeName, AgentFacts> {
         self.state().seats.get(cluster).map(Seats::agents).unwrap_or_default()

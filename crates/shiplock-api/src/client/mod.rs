@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
-use shiplock_core::id::{ClusterName, PlanId, UpgradeId};
+use shiplock_core::id::{ClusterName, NodeName, PlanId, UpgradeId};
 use shiplock_core::join::JoinInstructions;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
@@ -26,8 +26,8 @@ pub use self::backup::BackupContent;
 pub use self::endpoint::Endpoint;
 pub use self::feed::{EventFeed, FeedOptions};
 use crate::rest::{
-    AgentView, CancelRequest, ClusterAdd, ClusterView, EventPage, JoinToken, Page, PlanCreate, RollbackCreate,
-    ServerView, UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView, VersionView,
+    AgentView, CancelRequest, ClusterAdd, ClusterChange, ClusterView, EventPage, JoinToken, Page, PlanCreate,
+    RollbackCreate, ServerView, UpgradeChange, UpgradeCreate, UpgradePage, UpgradeView, VersionView,
 };
 
 /// How long the connect may take.
@@ -154,10 +154,21 @@ impl Client {
         self.get(&["clusters", name.as_str()], WORK_WITHIN).await
     }
 
+    /// Changes the credentials or the mirror of a cluster.
+    pub async fn change_cluster(&self, name: &ClusterName, change: &ClusterChange) -> Result<ClusterView, Problem> {
+        self.send(self.request(Method::PATCH, &["clusters", name.as_str()], WORK_WITHIN).json(change)).await
+    }
+
     /// Forgets a cluster.
     pub async fn remove_cluster(&self, name: &ClusterName) -> Result<(), Problem> {
         let request = self.request(Method::DELETE, &["clusters", name.as_str()], ANSWER_WITHIN);
         self.send_for_nothing(request).await
+    }
+
+    /// Forgets an agent.
+    pub async fn remove_agent(&self, cluster: &ClusterName, node: &NodeName) -> Result<(), Problem> {
+        let path = ["clusters", cluster.as_str(), "agents", node.as_str()];
+        self.send_for_nothing(self.request(Method::DELETE, &path, ANSWER_WITHIN)).await
     }
 
     /// The enrolled agents of a cluster.

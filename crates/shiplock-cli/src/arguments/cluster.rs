@@ -29,6 +29,8 @@ Example:
         #[arg(long, value_name = "NAME", default_value = "amd64")]
         architecture: String,
     },
+    /// Change the credentials or the mirror of a cluster.
+    Update(ClusterUpdateArguments),
     /// Forget a cluster. Nothing in the cluster changes; logs of its upgrades stay.
     Remove {
         /// The cluster.
@@ -72,6 +74,34 @@ pub struct ClusterAddArguments {
     pub allow: Vec<String>,
 }
 
+/// What is changed of a cluster.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["kubeconfig", "mirror"]))]
+#[command(after_help = "\
+Examples:
+  shiplock cluster update prod --mirror https://mirror.example     # for plans from now on
+  shiplock cluster update prod --kubeconfig new.conf               # before the old credentials end
+
+New credentials are tried first and must lead to the same cluster. An upgrade in work goes over to them when
+those that it uses are refused.")]
+pub struct ClusterUpdateArguments {
+    /// The cluster.
+    #[arg(value_name = "CLUSTER")]
+    pub cluster: String,
+    /// The kubeconfig with the new credentials.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context [default: the current one].
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    pub context: Option<String>,
+    /// Where artefacts come from: a URL, or a directory that server and nodes both have.
+    #[arg(long, value_name = "URL|DIR")]
+    pub mirror: Option<String>,
+    /// Allow a feature of kubeconfigs that is refused otherwise.
+    #[arg(long, value_name = "FEATURE", requires = "kubeconfig", value_parser = ["exec", "auth-provider", "insecure-skip-tls-verify"])]
+    pub allow: Vec<String>,
+}
+
 /// What to do with agents.
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
@@ -84,5 +114,12 @@ pub enum AgentCommand {
     List {
         /// The cluster.
         cluster: String,
+    },
+    /// Forget an agent: its certificate is refused from now on. For nodes that are gone or that nobody trusts any more.
+    Remove {
+        /// The cluster.
+        cluster: String,
+        /// The node.
+        node: String,
     },
 }

@@ -15,7 +15,7 @@ use shiplock_core::language::Language;
 
 pub use self::backup::{BackupCommand, BackupExportArguments};
 pub use self::check::{CheckArguments, FailOn, Policy};
-pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand};
+pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand, ClusterUpdateArguments};
 pub use self::demo::DemoArguments;
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
 pub use self::report::{AcceptancesCommand, ReportsCommand};

@@ -1,6 +1,8 @@
 //! `cluster` and `agent`.
 
-use shiplock_api::rest::ClusterAdd;
+use std::path::Path;
+
+use shiplock_api::rest::{ClusterAdd, ClusterChange};
 use shiplock_cluster::kubeconfig::{InlinedKubeconfig, Kubeconfig, KubeconfigSource};
 use shiplock_cluster::role::ROLE_MANIFEST;
 use shiplock_core::id::ClusterName;
@@ -8,7 +10,7 @@ use shiplock_core::problem::Problem;
 
 use super::Context;
 use super::confirm::confirm;
-use crate::arguments::{AgentCommand, ClusterAddArguments, ClusterCommand};
+use crate::arguments::{AgentCommand, ClusterAddArguments, ClusterCommand, ClusterUpdateArguments};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::{cluster, table::one_line};
@@ -35,6 +37,7 @@ pub(super) async fn run<'a>(
             let data = result::JoinScript { join_instructions: found, script: script.clone() };
             output.result(data, |_| script);
         }
+        ClusterCommand::Update(options) => return update(options, &context()?).await,
         ClusterCommand::Remove { cluster: name, yes } => return remove(&name.as_str().into(), yes, &context()?).await,
         ClusterCommand::Role => {
             output.result(result::Role { manifest: ROLE_MANIFEST.to_owned() }, |_| ROLE_MANIFEST.to_owned());
@@ -45,11 +48,8 @@ pub(super) async fn run<'a>(
 
 async fn add(options: ClusterAddArguments, context: &Context<'_>) -> Result<Exit, Problem> {
     let Context { client, output } = context;
-    let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"));
-    let home = home.as_deref().map(std::path::Path::new);
-    let source = KubeconfigSource::choose(options.kubeconfig.as_deref(), variable.as_deref(), home);
     let InlinedKubeconfig { text, context: named, server } =
-        Kubeconfig::inline(&source, options.context.as_deref(), &options.allow)?;
+        inlined(options.kubeconfig.as_deref(), options.context.as_deref(), &options.allow)?;
     let (name, named, server, through) = (&options.name, one_line(&named), one_line(&server), client.endpoint());
     output.remark(&if output.style().zh() {
         format!("上下文 {named}，API server {server}：注册为 {name}，经由 {through}")
@@ -63,14 +63,44 @@ async fn add(options: ClusterAddArguments, context: &Context<'_>) -> Result<Exit
         let mut text = cluster::show(&added, style);
         text.push('\n');
         if added.mirror.is_none() {
-            text.push_str(style.pick(
-                "A plan needs a mirror: remove the cluster and add it again with --mirror when you have one.\n",
-                "制定计划需要镜像站：准备好后请移除该集群，并以 --mirror 重新注册。\n",
-            ));
+            text.push_str(
+                style
+                    .pick(
+                        "A plan needs a mirror: shiplock cluster update NAME --mirror URL when you have one.\n",
+                        "制定计划需要镜像站：准备好后执行 shiplock cluster update NAME --mirror URL。\n",
+                    )
+                    .replace("NAME", added.name.as_str())
+                    .as_str(),
+            );
         }
         text.push_str(&format!("{} shiplock agent join-command {}\n", style.pick("next:", "下一步："), added.name));
         text
     });
+    Ok(Exit::Done)
+}
+
+fn inlined(file: Option<&Path>, context: Option<&str>, allow: &[String]) -> Result<InlinedKubeconfig, Problem> {
+    let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"));
+    let source = KubeconfigSource::choose(file, variable.as_deref(), home.as_deref().map(Path::new));
+    Kubeconfig::inline(&source, context, allow)
+}
+
+async fn update(options: ClusterUpdateArguments, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let mut change = ClusterChange { mirror: options.mirror, ..ClusterChange::default() };
+    if let Some(file) = &options.kubeconfig {
+        let InlinedKubeconfig { text, context: named, server } =
+            inlined(Some(file), options.context.as_deref(), &options.allow)?;
+        let (named, server) = (one_line(&named), one_line(&server));
+        output.remark(&if output.style().zh() {
+            format!("上下文 {named}，API server {server}：先试用，再用作 {} 的凭据", options.cluster)
+        } else {
+            format!("Context {named}, API server {server}: trying it as the credentials of {}", options.cluster)
+        });
+        (change.kubeconfig, change.allow) = (Some(text), options.allow);
+    }
+    let changed = client.change_cluster(&options.cluster.as_str().into(), &change).await?;
+    output.result(result::Cluster { cluster: changed.clone() }, |style| cluster::show(&changed, style));
     Ok(Exit::Done)
 }
 
@@ -101,6 +131,17 @@ pub(super) async fn agent(command: AgentCommand, context: &Context<'_>) -> Resul
         AgentCommand::List { cluster: name } => {
             let agents = client.agents(&name.as_str().into()).await?;
             output.result(result::Agents { agents: agents.clone() }, |style| cluster::agents(&agents, style));
+        }
+        AgentCommand::Remove { cluster: name, node } => {
+            client.remove_agent(&name.as_str().into(), &node.as_str().into()).await?;
+            output.result(result::AgentRemoved { agent_removed: node.as_str().into() }, |style| {
+                let (node, name) = (one_line(&node), one_line(&name));
+                if style.zh() {
+                    format!("节点 {node} 的 agent 已被遗忘。要停止它：在该节点上执行 systemctl disable --now shiplock-agent；重新注册：shiplock agent join-command {name}\n")
+                } else {
+                    format!("The agent of node {node} is forgotten. To stop it, on the node: systemctl disable --now shiplock-agent. To enrol it anew: shiplock agent join-command {name}\n")
+                }
+            });
         }
     }
     Ok(Exit::Done)

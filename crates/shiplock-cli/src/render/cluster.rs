@@ -1,6 +1,6 @@
 //! Clusters, nodes and agents as tables.
 
-use shiplock_api::rest::{AgentView, ClusterView, JoinToken};
+use shiplock_api::rest::{AgentView, ClusterView, JoinToken, NodeView};
 use shiplock_core::facts::{ComponentFacts, Observed};
 
 use super::table::{Table, one_line};
@@ -28,7 +28,7 @@ pub fn list(clusters: &[ClusterView], style: &Style) -> String {
     ];
     let mut table = Table::new(titles);
     for cluster in clusters {
-        let nodes = cluster.pools.iter().flat_map(|pool| &pool.nodes);
+        let nodes = cluster.control_plane.iter().chain(cluster.pools.iter().flat_map(|pool| &pool.nodes));
         let (all, agents) = nodes.fold((0, 0), |(all, agents), node| (all + 1, agents + usize::from(node.agent)));
         table.row([
             cluster.name.to_string(),
@@ -80,39 +80,38 @@ pub fn show(cluster: &ClusterView, style: &Style) -> String {
     if let Some(found) = &cluster.problem {
         text.push_str(&format!("\n{}", problem::problem(found, style)));
     }
-    for pool in &cluster.pools {
-        let name = words::stage("node_pool", Some(pool.name.as_str()), style.language);
-        text.push_str(&format!(
-            "\n{}  {}\n",
-            style.tone(Tone::Strong, &name),
-            words::nodes(pool.nodes.len(), style.language)
-        ));
-        let titles = [
-            style.pick("NODE", "节点"),
-            "KUBELET",
-            style.pick("RUNTIME", "运行时"),
-            style.pick("STATE", "状态"),
-            "AGENT",
-        ];
-        let mut table = Table::new(titles).indented(2);
-        for node in &pool.nodes {
-            let mut state =
-                if node.ready { style.pick("Ready", "就绪") } else { style.pick("not Ready", "未就绪") }.to_owned();
-            if node.cordoned {
-                state.push_str(style.pick(", cordoned", "，不可调度"));
-            }
-            let agent = if node.agent { style.pick("ok", "正常") } else { style.pick("none", "无") };
-            table.row([
-                node.name.to_string(),
-                node.kubelet.clone(),
-                node.container_runtime.clone(),
-                state,
-                agent.to_owned(),
-            ]);
-        }
-        text.push_str(&table.render());
+    let masters = (words::stage("control_plane", None, style.language), &cluster.control_plane);
+    let pools = cluster
+        .pools
+        .iter()
+        .map(|pool| (words::stage("node_pool", Some(pool.name.as_str()), style.language), &pool.nodes));
+    for (name, nodes) in std::iter::once(masters).chain(pools).filter(|(_, nodes)| !nodes.is_empty()) {
+        let count = words::nodes(nodes.len(), style.language);
+        text.push_str(&format!("\n{}  {count}\n{}", style.tone(Tone::Strong, &name), node_table(nodes, style)));
     }
     text
+}
+
+fn node_table(nodes: &[NodeView], style: &Style) -> String {
+    let titles =
+        [style.pick("NODE", "节点"), "KUBELET", style.pick("RUNTIME", "运行时"), style.pick("STATE", "状态"), "AGENT"];
+    let mut table = Table::new(titles).indented(2);
+    for node in nodes {
+        let mut state =
+            if node.ready { style.pick("Ready", "就绪") } else { style.pick("not Ready", "未就绪") }.to_owned();
+        if node.cordoned {
+            state.push_str(style.pick(", cordoned", "，不可调度"));
+        }
+        let agent = if node.agent { style.pick("ok", "正常") } else { style.pick("none", "无") };
+        table.row([
+            node.name.to_string(),
+            node.kubelet.clone(),
+            node.container_runtime.clone(),
+            state,
+            agent.to_owned(),
+        ]);
+    }
+    table.render()
 }
 
 /// The agents of a cluster.

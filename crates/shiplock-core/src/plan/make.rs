@@ -139,8 +139,7 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
         // The newest patch that can be installed: the catalogue may know newer ones than the mirror holds.
         VersionRequest::Newest(minor) if input.request.mode != Mode::NodePools => {
             let newest = catalogue.resolve(input.request.to)?;
-            let held = input.artefacts.releases.iter().map(|release| release.kubernetes);
-            held.filter(|version| version.release == minor && *version <= newest).max().unwrap_or(newest)
+            catalogue.newest_held(minor, input.artefacts).unwrap_or(newest)
         }
         other => catalogue.resolve(other)?,
     };

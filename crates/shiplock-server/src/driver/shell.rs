@@ -201,6 +201,12 @@ impl Shell {
                 () = sleep => Input::Tick,
             };
             let observed = facts.borrow().clone();
+            if let Some(Err(_)) = &observed
+                && self.has_newer_access(&cluster).await
+            {
+                tracing::info!(upgrade = %self.id, "the cluster has new credentials; the driver begins anew with them");
+                return Ended::Later;
+            }
             if let Some(observed) = observed {
                 let gathered = self.facts(observed);
                 if let Some(ended) = self.feed(Input::Facts(Box::new(gathered)), &cluster, &claim_len).await {
@@ -214,6 +220,11 @@ impl Shell {
                 facts_wanted.notify_one();
             }
         }
+    }
+
+    /// Whether somebody has given the cluster other credentials since this driver connected.
+    async fn has_newer_access(&self, cluster: &Arc<dyn Cluster>) -> bool {
+        self.shared.clusters.connect(&self.cluster_name).await.is_ok_and(|newest| !Arc::ptr_eq(&newest, cluster))
     }
 
     async fn finish(&self, ended: Ended, cluster: &Arc<dyn Cluster>) -> Ended {

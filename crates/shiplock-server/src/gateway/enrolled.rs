@@ -67,6 +67,21 @@ impl Enrolled {
         Ok(())
     }
 
+    /// Forgets an agent: its certificate is not in force any more. False when there is none.
+    pub(crate) async fn remove(
+        &self,
+        store: &dyn Store,
+        cluster: &ClusterName,
+        node: &NodeName,
+    ) -> Result<bool, StoreError> {
+        let _writing = self.writing.lock().await;
+        let removed = store.remove_agent(cluster, node).await?;
+        if let Some(agents) = self.known().get_mut(cluster) {
+            agents.remove(node);
+        }
+        Ok(removed)
+    }
+
     /// Keeps what an agent tells of its machine, if it changed.
     pub(crate) async fn keep_machine(
         &self,

@@ -8,12 +8,13 @@ use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use shiplock_api::rest::{AgentView, JoinToken, Page};
-use shiplock_core::id::ClusterName;
+use shiplock_core::id::{ClusterName, NodeName};
 use shiplock_core::join::JoinInstructions;
+use shiplock_core::problem::{Code, Problem};
 
 use super::Site;
 use super::access::{By, token_hash};
-use super::cluster::known;
+use super::cluster::{active_upgrade, known};
 use super::failure::Failure;
 use super::input::{Asked, Named};
 use super::name::random_name;
@@ -40,6 +41,25 @@ pub(super) async fn list(
         }
     });
     Ok(Json(Page { items: agents.collect(), next: None }))
+}
+
+/// `DELETE /api/v1/clusters/{name}/agents/{node}`.
+pub(super) async fn remove(
+    State(site): State<Arc<Site>>,
+    By(by): By,
+    Named((name, node)): Named<(ClusterName, NodeName)>,
+) -> Result<StatusCode, Failure> {
+    known(&site, &name).await?;
+    if let Some(upgrade) = active_upgrade(&site, &name).await? {
+        let problem = Problem::new(Code::ClusterInUse).with("cluster", &name).with("upgrade", upgrade);
+        return Err(Failure(problem));
+    }
+    if !site.enrolled.remove(&*site.store, &name, &node).await? {
+        return Err(Failure(Problem::new(Code::AgentMissing).with("node", &node).with("cluster", &name)));
+    }
+    site.hub.forget(&name, &node);
+    tracing::info!(cluster = %name, %node, %by, "an agent was forgotten");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/v1/clusters/{name}/join-tokens`.

@@ -21,7 +21,7 @@ use super::access::token_hash;
 use super::entrance::Peer;
 use super::sample::{self, Bench};
 use crate::clusters::Connector;
-use crate::store::Store;
+use crate::store::{AgentRecord, Store};
 
 struct Answer {
     status: StatusCode,
@@ -262,6 +262,63 @@ async fn a_cluster_is_verified_before_it_is_registered_and_only_once() {
     assert_eq!(add("lab", "uid-other", None).await.status, StatusCode::CREATED);
     let facts = bench.site.clusters.connect(&bench.cluster()).await.unwrap().facts().await.unwrap();
     assert_eq!(facts.uid.as_str(), "uid-other");
+}
+
+#[tokio::test]
+async fn a_cluster_takes_new_credentials_and_another_mirror_and_stays_the_same_cluster() {
+    let bench = Bench::new().await;
+    bench.add_cluster().await;
+    let change = async |body: Value| bench.ask(Method::PATCH, "/api/v1/clusters/lab", Some(body)).await;
+    assert_eq!(change(json!({"kubeconfig": "uid-other"})).await.code(), Code::ClusterChanged);
+    assert_eq!(change(json!({"kubeconfig": "down"})).await.code(), Code::ClusterUnreachable);
+    assert_eq!(change(json!({"mirror": "relative/path"})).await.code(), Code::BadOption);
+    assert_eq!(change(json!({"server": "https://other:6443"})).await.code(), Code::BadRequest);
+    let before = bench.store.cluster(&bench.cluster()).await.unwrap().unwrap();
+    let old = bench.site.clusters.connect(&bench.cluster()).await.unwrap();
+
+    let view: ClusterView = change(json!({"kubeconfig": "uid-lab", "mirror": "https://mirror.example"})).await.read();
+    assert_eq!(view.mirror.as_deref(), Some("https://mirror.example"));
+    let after = bench.store.cluster(&bench.cluster()).await.unwrap().unwrap();
+    assert_ne!(after.sealed_kubeconfig, before.sealed_kubeconfig);
+    assert_eq!((&after.uid, after.added_at), (&before.uid, before.added_at));
+    let new = bench.site.clusters.connect(&bench.cluster()).await.unwrap();
+    assert!(!std::sync::Arc::ptr_eq(&old, &new), "who connects from now on has the new credentials");
+    let gone = bench.ask(Method::PATCH, "/api/v1/clusters/other", Some(json!({"mirror": "/srv"}))).await;
+    assert_eq!(gone.code(), Code::ClusterUnknown);
+}
+
+#[tokio::test]
+async fn only_versions_that_the_mirror_holds_are_offered() {
+    let bench = Bench::new().await;
+    let view: ClusterView = bench.add_cluster().await.read();
+    // The mirror holds what the cluster runs and nothing newer.
+    assert!(view.next_versions.is_empty() && view.problem.is_none(), "{view:?}");
+    let without = json!({"name": "lab2", "kubeconfig": "uid-lab2"});
+    let other: ClusterView = bench.ask(Method::POST, "/api/v1/clusters", Some(without)).await.read();
+    assert_eq!(other.next_versions.iter().map(|next| next.release.to_string()).collect::<Vec<_>>(), ["1.36", "1.37"]);
+    let missing = json!({"mirror": "/nowhere/to/be/found"});
+    let view: ClusterView = bench.ask(Method::PATCH, "/api/v1/clusters/lab", Some(missing)).await.read();
+    assert!(view.next_versions.is_empty() && view.version.is_some());
+    assert_eq!(view.problem.unwrap().code, Code::ArtefactIndexUnreadable);
+}
+
+#[tokio::test]
+async fn a_forgotten_agent_is_not_listed_and_never_while_its_cluster_is_upgraded() {
+    let bench = Bench::new().await;
+    bench.add_cluster().await;
+    let remove =
+        async |node: &str| bench.ask(Method::DELETE, &format!("/api/v1/clusters/lab/agents/{node}"), None).await;
+    assert_eq!(remove("w9").await.code(), Code::AgentMissing);
+    let machine = shiplock_core::sample::agents(&sample::facts("uid-lab"), Timestamp::now());
+    let machine = machine.into_values().next().unwrap().machine;
+    let (cluster, enrolled_at) = (bench.cluster(), Timestamp::now());
+    let agent = AgentRecord { cluster, node: "w9".into(), serial: "0a".to_owned(), machine, enrolled_at };
+    bench.store.put_agent(&agent).await.unwrap();
+    assert_eq!(remove("w9").await.status, StatusCode::NO_CONTENT);
+    assert!(bench.store.agents(&bench.cluster()).await.unwrap().is_empty());
+    bench.store.put_agent(&agent).await.unwrap();
+    bench.running().await;
+    assert_eq!(remove("w9").await.code(), Code::ClusterInUse);
 }
 
 #[tokio::test]

@@ -181,6 +181,16 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn change_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let kept = tables.clusters.get_mut(&cluster.name).filter(|kept| kept.uid == cluster.uid);
+        let kept = kept.ok_or_else(|| rule::cluster_unknown(&cluster.name))?;
+        kept.server.clone_from(&cluster.server);
+        kept.sealed_kubeconfig.clone_from(&cluster.sealed_kubeconfig);
+        kept.mirror.clone_from(&cluster.mirror);
+        Ok(())
+    }
+
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError> {
         Ok(self.tables().clusters.values().cloned().collect())
     }
@@ -388,6 +398,11 @@ impl Store for MemoryStore {
         }
         tables.agents.entry(agent.cluster.clone()).or_default().insert(agent.node.clone(), agent.clone());
         Ok(())
+    }
+
+    async fn remove_agent(&self, cluster: &ClusterName, node: &NodeName) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        Ok(tables.agents.get_mut(cluster).and_then(|agents| agents.remove(node)).is_some())
     }
 
     async fn agents(&self, cluster: &ClusterName) -> Result<Vec<AgentRecord>, StoreError> {

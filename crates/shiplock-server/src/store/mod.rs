@@ -39,6 +39,9 @@ pub trait Store: Send + Sync {
 
     /// Registers a cluster; refused when the name or the identity is taken.
     async fn add_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError>;
+    /// Changes address, credentials and mirror of a registered cluster; refused when it is not registered with this
+    /// identity.
+    async fn change_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError>;
     /// All registered clusters by name.
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError>;
     /// One registered cluster.
@@ -134,6 +137,8 @@ pub trait Store: Send + Sync {
     async fn use_join_token(&self, hash: &str, now: Timestamp) -> Result<Option<ClusterName>, StoreError>;
     /// Keeps an enrolled agent, in place of an earlier one of the node.
     async fn put_agent(&self, agent: &AgentRecord) -> Result<(), StoreError>;
+    /// Forgets an agent; false when there is none.
+    async fn remove_agent(&self, cluster: &ClusterName, node: &NodeName) -> Result<bool, StoreError>;
     /// The agents of a cluster by node.
     async fn agents(&self, cluster: &ClusterName) -> Result<Vec<AgentRecord>, StoreError>;
 

@@ -57,6 +57,8 @@ macro_rules! suite {
             a_cluster_is_read_back_as_it_was_registered
             clusters_are_listed_by_name
             a_name_and_an_identity_are_registered_once
+            a_cluster_changes_its_access_and_never_its_identity
+            a_forgotten_agent_is_gone_and_no_other
             a_cluster_with_an_active_upgrade_is_not_removed
             a_removed_cluster_takes_its_agents_and_tokens_along_and_leaves_its_logs
             a_plan_is_kept_and_never_changed

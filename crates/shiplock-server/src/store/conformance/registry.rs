@@ -1,5 +1,6 @@
 //! Settings, clusters, plans, join tokens and agents.
 
+use super::super::ClusterRecord;
 use shiplock_core::id::ClusterName;
 use shiplock_core::problem::Code;
 
@@ -39,6 +40,35 @@ pub(in crate::store) async fn a_name_and_an_identity_are_registered_once(store: 
         assert_eq!(refused(store.add_cluster(&record).await), (code, vec![parameter.to_owned()]));
     }
     assert_eq!(store.clusters().await.unwrap().len(), 1);
+}
+
+pub(in crate::store) async fn a_cluster_changes_its_access_and_never_its_identity(store: Fixture) {
+    begin(&*store).await;
+    let before = store.cluster(&"prod".into()).await.unwrap().unwrap();
+    let changed = ClusterRecord {
+        server: "https://new:6443".to_owned(),
+        sealed_kubeconfig: b"new".to_vec(),
+        mirror: Some("https://mirror.example".to_owned()),
+        ..before.clone()
+    };
+    store.change_cluster(&ClusterRecord { added_at: at(99), ..changed.clone() }).await.unwrap();
+    assert_eq!(store.cluster(&"prod".into()).await.unwrap(), Some(changed.clone()), "also while it is upgraded");
+    for stranger in [cluster("other", "uid-other"), cluster("prod", "uid-other")] {
+        assert_eq!(refused(store.change_cluster(&stranger).await).0, Code::ClusterUnknown);
+    }
+    assert_eq!(store.clusters().await.unwrap(), [changed]);
+}
+
+pub(in crate::store) async fn a_forgotten_agent_is_gone_and_no_other(store: Fixture) {
+    store.add_cluster(&cluster("prod", "uid-prod")).await.unwrap();
+    for node in ["node-a", "node-b"] {
+        store.put_agent(&agent("prod", node, "0a")).await.unwrap();
+    }
+    assert!(store.remove_agent(&"prod".into(), &"node-a".into()).await.unwrap());
+    assert!(!store.remove_agent(&"prod".into(), &"node-a".into()).await.unwrap());
+    assert!(!store.remove_agent(&"other".into(), &"node-b".into()).await.unwrap());
+    let left: Vec<_> = store.agents(&"prod".into()).await.unwrap().into_iter().map(|agent| agent.node).collect();
+    assert_eq!(left, ["node-b".into()]);
 }
 
 pub(in crate::store) async fn a_cluster_with_an_active_upgrade_is_not_removed(store: Fixture) {

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use shiplock_core::id::{ClusterName, Epoch, PlanId, UpgradeId};
+use shiplock_core::id::{ClusterName, Epoch, NodeName, PlanId, UpgradeId};
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::Problem;
 use shiplock_core::upgrade::{Event, EventRecord};
@@ -130,6 +130,10 @@ impl Store for SqliteStore {
 
     async fn add_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError> {
         registry::add_cluster(&self.database, cluster).await.map_err(|fault| fault.during("register a cluster"))
+    }
+
+    async fn change_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError> {
+        registry::change_cluster(&self.database, cluster).await.map_err(|fault| fault.during("change a cluster"))
     }
 
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError> {
@@ -243,6 +247,10 @@ impl Store for SqliteStore {
 
     async fn put_agent(&self, agent: &AgentRecord) -> Result<(), StoreError> {
         registry::put_agent(&self.database, agent).await.map_err(|fault| fault.during("keep an agent"))
+    }
+
+    async fn remove_agent(&self, cluster: &ClusterName, node: &NodeName) -> Result<bool, StoreError> {
+        registry::remove_agent(&self.database, cluster, node).await.map_err(|fault| fault.during("forget an agent"))
     }
 
     async fn agents(&self, cluster: &ClusterName) -> Result<Vec<AgentRecord>, StoreError> {

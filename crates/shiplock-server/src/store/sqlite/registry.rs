@@ -1,7 +1,7 @@
 //! What is kept beside the logs: settings, clusters, plans, join tokens, agents.
 
 use jiff::Timestamp;
-use shiplock_core::id::{ClusterName, PlanId};
+use shiplock_core::id::{ClusterName, NodeName, PlanId};
 use shiplock_core::plan::Plan;
 use sqlx::SqliteConnection;
 
@@ -49,6 +49,24 @@ pub(super) async fn add_cluster(database: &Database, cluster: &ClusterRecord) ->
     .bind(stored_time(cluster.added_at))
     .execute(&mut *change)
     .await?;
+    Ok(change.commit().await?)
+}
+
+pub(super) async fn change_cluster(database: &Database, cluster: &ClusterRecord) -> Result<(), Fault> {
+    let mut change = database.change().await?;
+    let changed = sqlx::query(
+        "UPDATE clusters SET server = $3, sealed_kubeconfig = $4, mirror = $5 WHERE name = $1 AND uid = $2",
+    )
+    .bind(cluster.name.as_str())
+    .bind(cluster.uid.as_str())
+    .bind(&cluster.server)
+    .bind(&cluster.sealed_kubeconfig)
+    .bind(&cluster.mirror)
+    .execute(&mut *change)
+    .await?;
+    if changed.rows_affected() == 0 {
+        return Err(rule::cluster_unknown(&cluster.name).into());
+    }
     Ok(change.commit().await?)
 }
 
@@ -194,6 +212,17 @@ pub(super) async fn put_agent(database: &Database, agent: &AgentRecord) -> Resul
     .execute(&mut *change)
     .await?;
     Ok(change.commit().await?)
+}
+
+pub(super) async fn remove_agent(database: &Database, cluster: &ClusterName, node: &NodeName) -> Result<bool, Fault> {
+    let mut change = database.change().await?;
+    let removed = sqlx::query("DELETE FROM agents WHERE cluster = $1 AND node = $2")
+        .bind(cluster.as_str())
+        .bind(node.as_str())
+        .execute(&mut *change)
+        .await?;
+    change.commit().await?;
+    Ok(removed.rows_affected() > 0)
 }
 
 pub(super) async fn agents(database: &Database, cluster: &ClusterName) -> Result<Vec<AgentRecord>, Fault> {
