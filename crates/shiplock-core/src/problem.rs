@@ -163,7 +163,7 @@ codes! {
         "upgrade {upgrade} of this cluster is {state}; a cluster has at most one active upgrade" "该集群的升级 {upgrade} 处于 {state}；一个集群同时只能有一个升级"
         fix "wait for it, or end it: shiplock pause {upgrade}, then shiplock cancel {upgrade}" "请等待其结束，或先 shiplock pause {upgrade} 再 shiplock cancel {upgrade}" }
     UPG0305 ControlNotAllowed 409 {
-        "an upgrade that is {state} cannot be {control}" "处于 {state} 的升级不能执行 {control}"
+        "an upgrade in state {state} cannot be {control}" "处于 {state} 的升级不能执行 {control}"
         fix "{next}" "{next}" }
     UPG0306 Conflict 412 {
         "upgrade {upgrade} has moved on: event {expected} was expected, {found} is the newest" "升级 {upgrade} 已有变化：期望事件 {expected}，最新为 {found}"

@@ -35,6 +35,10 @@ use crate::settings::SOCKET_NAME;
 /// The minor that the upgrades go to.
 const TARGET: &str = "1.36";
 
+/// The interval between the batches of the upgrade that is under way, whatever the speed: whoever comes a minute later
+/// still finds it in the middle.
+const UNDERWAY_INTERVAL_SECONDS: u32 = 60;
+
 /// Shows the demo until SIGINT or SIGTERM.
 pub(super) async fn demo(options: DemoArguments, output: &Output) -> Result<Exit, Problem> {
     log(output);
@@ -130,8 +134,16 @@ impl Demo {
             let upgrade = match cluster.standing {
                 Standing::Ready => None,
                 // Two at a time, so that there is something to see for a while.
-                Standing::Underway => Some(begin(&client, &cluster.name, 2).await?),
-                Standing::Blocked => Some(begin(&client, &cluster.name, 1).await?),
+                Standing::Underway => {
+                    let interval = UNDERWAY_INTERVAL_SECONDS;
+                    let options =
+                        PlanOptions { max_parallel: 2, batch_interval_seconds: interval, ..PlanOptions::default() };
+                    Some(begin(&client, &cluster.name, options).await?)
+                }
+                Standing::Blocked => {
+                    let options = PlanOptions { max_parallel: 1, ..PlanOptions::default() };
+                    Some(begin(&client, &cluster.name, options).await?)
+                }
             };
             let (masters, workers) = cluster.size;
             shown.push(result::DemoCluster {
@@ -180,8 +192,7 @@ async fn all_heard_of(client: &Client, cluster: &Cluster) -> Result<(), Problem>
 }
 
 /// Plans and starts an upgrade as a person would.
-async fn begin(client: &Client, cluster: &ClusterName, max_parallel: u32) -> Result<UpgradeId, Problem> {
-    let options = PlanOptions { max_parallel, ..PlanOptions::default() };
+async fn begin(client: &Client, cluster: &ClusterName, options: PlanOptions) -> Result<UpgradeId, Problem> {
     let to = VersionRequest::parse(TARGET).map_err(|error| internal("the version of the demo").because(&error))?;
     let request = PlanRequest {
         to,
