@@ -35,9 +35,9 @@ use crate::settings::SOCKET_NAME;
 /// The minor that the upgrades go to.
 const TARGET: &str = "1.36";
 
-/// The interval between the batches of the upgrade that is under way, whatever the speed: whoever comes a minute later
-/// still finds it in the middle.
-const UNDERWAY_INTERVAL_SECONDS: u32 = 60;
+/// The interval between the batches of the upgrade that is under way, in the time of its cluster: at the speed that is
+/// given by itself, whoever comes a minute later still finds it in the middle.
+const UNDERWAY_INTERVAL_SECONDS: u32 = 600;
 
 /// Shows the demo until SIGINT or SIGTERM.
 pub(super) async fn demo(options: DemoArguments, output: &Output) -> Result<Exit, Problem> {
@@ -135,7 +135,7 @@ impl Demo {
                 Standing::Ready => None,
                 // Two at a time, so that there is something to see for a while.
                 Standing::Underway => {
-                    let interval = UNDERWAY_INTERVAL_SECONDS;
+                    let interval = UNDERWAY_INTERVAL_SECONDS / speed.max(1);
                     let options =
                         PlanOptions { max_parallel: 2, batch_interval_seconds: interval, ..PlanOptions::default() };
                     Some(begin(&client, &cluster.name, options).await?)
