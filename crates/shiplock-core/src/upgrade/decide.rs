@@ -29,8 +29,13 @@ pub struct Policy {
     pub prefetch_parallel_max: usize,
     /// How often a step is tried before the upgrade pauses.
     pub step_attempts_max: u32,
+    /// How often it is tried where all that fails is the way to the API server, which comes back by itself: a master
+    /// that is swapped, a balancer that moves on.
+    pub unreachable_attempts_max: u32,
     /// The wait before the second attempt; it doubles with each further one.
     pub retry_backoff_seconds: u32,
+    /// The longest wait before an attempt.
+    pub retry_backoff_max_seconds: u32,
     /// After this time a passed pre-check must be repeated before the start.
     pub check_valid_seconds: u32,
     /// How long this server must be up before an expiry is believed.
@@ -44,11 +49,29 @@ impl Default for Policy {
         Self {
             prefetch_parallel_max: 10,
             step_attempts_max: 3,
+            unreachable_attempts_max: 12,
             retry_backoff_seconds: 5,
+            retry_backoff_max_seconds: 60,
             check_valid_seconds: 60 * 60,
             expiry_confirm_seconds: 10 * 60,
             poll_seconds: 5,
         }
+    }
+}
+
+impl Policy {
+    /// How often a step is tried that failed with this.
+    fn attempts_max(&self, problem: &Problem) -> u32 {
+        match problem.code {
+            Code::ClusterUnreachable => self.unreachable_attempts_max,
+            _ => self.step_attempts_max,
+        }
+    }
+
+    /// The wait after this many attempts.
+    fn backoff_seconds(&self, attempts: u32) -> i64 {
+        let doublings = attempts.saturating_sub(1).min(10);
+        (i64::from(self.retry_backoff_seconds) << doublings).min(i64::from(self.retry_backoff_max_seconds))
     }
 }
 
@@ -300,12 +323,11 @@ impl View<'_> {
                     work.commands.push(Command::Run { step: step.number, attempt });
                     return true;
                 }
-                if !*retryable || progress.attempts_since_continue >= self.policy.step_attempts_max {
+                if !*retryable || progress.attempts_since_continue >= self.policy.attempts_max(problem) {
                     work.failed.get_or_insert(PauseReason::StepFailed { step: step.number, problem: problem.clone() });
                     return false;
                 }
-                let doublings = progress.attempts_since_continue.saturating_sub(1).min(10);
-                let next_at = later(*at, i64::from(self.policy.retry_backoff_seconds) << doublings);
+                let next_at = later(*at, self.policy.backoff_seconds(progress.attempts_since_continue));
                 if self.now >= next_at {
                     work.commands.push(Command::Run { step: step.number, attempt });
                     return true;
@@ -761,9 +783,10 @@ impl View<'_> {
             && node.steps.iter().any(|step| {
                 let attempts =
                     self.upgrade.steps.get(&step.number).map_or(0, |progress| progress.attempts_since_continue);
-                matches!(self.upgrade.step_status(step), Some(StepStatus::Failed { retryable: true, .. }))
-                    && attempts > 0
-                    && attempts < self.policy.step_attempts_max
+                let Some(StepStatus::Failed { retryable: true, problem, .. }) = self.upgrade.step_status(step) else {
+                    return false;
+                };
+                attempts > 0 && attempts < self.policy.attempts_max(problem)
             })
     }
 

@@ -146,8 +146,12 @@ impl World {
     }
 
     pub(crate) fn fail(&mut self, number: StepNumber, retryable: bool) {
+        self.fail_with(number, retryable, Code::ProgramFailed);
+    }
+
+    fn fail_with(&mut self, number: StepNumber, retryable: bool, code: Code) {
         let attempt = self.upgrade.steps[&number].attempts;
-        let problem = Problem::new(Code::ProgramFailed);
+        let problem = Problem::new(code);
         self.append(Event::StepFailed { step: number, attempt, problem, retryable });
     }
 
@@ -402,19 +406,20 @@ fn a_pause_for_a_failure_waits_for_no_logs_of_an_agent_that_is_silent() {
     assert_eq!(collections_of_logs(&world), 0);
 }
 
-#[test]
-fn a_retryable_failure_is_tried_again_a_bounded_number_of_times() {
+/// Fails every kubelet that can be tried again until the upgrade pauses: how often, and how many seconds that took.
+fn fail_until_it_pauses(code: Code) -> (u32, i64) {
     let mut world = World::new(&[("blue", 2)], options());
-    let mut failures = 0;
+    let (mut failures, mut first_at) = (0, None);
     loop {
         let decision = world.settle();
         if matches!(world.upgrade.state, State::Paused { .. }) {
-            break;
+            return (failures, world.now - first_at.unwrap());
         }
         for number in world.in_flight() {
             if matches!(world.upgrade.plan.step(number).unwrap().action, Action::UpgradeKubelet { .. }) {
                 failures += 1;
-                world.fail(number, true);
+                first_at.get_or_insert(world.now);
+                world.fail_with(number, true, code);
             } else {
                 world.succeed(number);
             }
@@ -423,7 +428,18 @@ fn a_retryable_failure_is_tried_again_a_bounded_number_of_times() {
             world.now = world.now.max(wake_at.as_second() - at(0).as_second());
         }
     }
-    assert_eq!(failures, Policy::default().step_attempts_max);
+}
+
+#[test]
+fn a_retryable_failure_is_tried_again_a_bounded_number_of_times() {
+    assert_eq!(fail_until_it_pauses(Code::ProgramFailed).0, Policy::default().step_attempts_max);
+}
+
+#[test]
+fn an_api_server_that_is_away_for_minutes_fails_no_step_and_one_that_stays_away_pauses() {
+    let (failures, seconds) = fail_until_it_pauses(Code::ClusterUnreachable);
+    assert_eq!(failures, Policy::default().unreachable_attempts_max);
+    assert!((300..1_200).contains(&seconds), "{seconds} s");
 }
 
 #[test]
