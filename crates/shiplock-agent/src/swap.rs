@@ -26,6 +26,8 @@ const SERVICE_LIMIT: Duration = Duration::from_secs(100);
 /// The kubelet itself gives the containers of a static pod that was replaced no more when it is started:
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/kubelet/kuberuntime/kuberuntime_container.go>.
 const GRACE: Duration = Duration::from_secs(2);
+/// So often containers are stopped that a kubelet started while it was being stopped; what it began last may yet come up.
+const STOPS_MAX: u32 = 3;
 
 /// What is to be swapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,11 +94,16 @@ impl SwapBegun {
     pub fn find(folder: &Path) -> Option<Self> {
         serde_json::from_str(&fs::read_to_string(folder.join(BEGUN)).ok()?).ok()
     }
+
+    fn write(&self, folder: &Path) -> Result<(), Problem> {
+        let file = folder.join(BEGUN);
+        let text = serde_json::to_string(self).map_err(|error| unusable(&file, error.into()))?;
+        files::replace(&file, &text, 0o600).map_err(|error| unusable(&file, error))
+    }
 }
 
 /// Carries out the plan in a folder.
 pub async fn perform<H: Host>(host: &H, folder: &Path) -> Result<(), Problem> {
-    let unusable = |path: &Path, error: io::Error| files::unusable(path, "this node", "used", &error);
     let plan = SwapPlan::find(folder).ok_or_else(|| unusable(&folder.join(PLAN), io::ErrorKind::InvalidData.into()))?;
     let begun = SwapBegun::find(folder);
     let waiting: Vec<(PathBuf, PathBuf)> = plan
@@ -105,29 +112,43 @@ pub async fn perform<H: Host>(host: &H, folder: &Path) -> Result<(), Problem> {
         .map(|file| (host.at(&file.place), host.at(&file.target)))
         .filter(|(place, _)| place.exists())
         .collect();
+    let mut renamed = Ok(());
     if begun.is_none() || !waiting.is_empty() {
-        let running = host.containers().await?;
-        let running = running.iter().filter(|container| container.running);
-        let stopped: Vec<String> = running
-            .filter(|container| plan.stopped.iter().any(|component| component.name() == container.name))
-            .map(|container| container.id.clone())
-            .collect();
+        let mut stopped = running(host, &plan).await?;
         let mut begun = begun.unwrap_or_else(|| SwapBegun { at: Timestamp::now(), old_containers: BTreeSet::new() });
         begun.old_containers.extend(stopped.iter().cloned());
-        let file = folder.join(BEGUN);
-        let text = serde_json::to_string(&begun).map_err(|error| unusable(&file, error.into()))?;
-        files::replace(&file, &text, 0o600).map_err(|error| unusable(&file, error))?;
+        begun.write(folder)?;
         service(host, "stop").await?;
-        // One that cannot be stopped is stopped by the kubelet, later.
-        let _ = join_all(stopped.iter().map(|id| host.stop_container(id, GRACE))).await;
+        for _ in 0..STOPS_MAX {
+            // One that cannot be stopped is stopped by the kubelet, later.
+            let _ = join_all(stopped.iter().map(|id| host.stop_container(id, GRACE))).await;
+            // Until it had stopped, the kubelet may have started more, as right after a boot.
+            stopped = running(host, &plan).await.unwrap_or_default();
+            if stopped.is_empty() {
+                break;
+            }
+            begun.old_containers.extend(stopped.iter().cloned());
+            renamed = renamed.and_then(|()| begun.write(folder));
+        }
     }
-    let mut renamed = Ok(());
     for (place, target) in waiting {
         // The kubelet is started whatever happens: a node without one helps nobody.
         renamed = renamed.and_then(|()| files::rename(&place, &target).map_err(|error| unusable(&target, error)));
     }
     service(host, "start").await?;
     renamed
+}
+
+fn unusable(path: &Path, error: io::Error) -> Problem {
+    files::unusable(path, "this node", "used", &error)
+}
+
+/// The containers of the static pods that are to be stopped, as far as they run.
+async fn running<H: Host>(host: &H, plan: &SwapPlan) -> Result<Vec<String>, Problem> {
+    let containers = host.containers().await?;
+    let is_stopped = |name: &str| plan.stopped.iter().any(|component| component.name() == name);
+    let running = containers.into_iter().filter(|container| container.running && is_stopped(&container.name));
+    Ok(running.map(|container| container.id).collect())
 }
 
 async fn service<H: Host>(host: &H, verb: &str) -> Result<(), Problem> {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use shiplock_agent::facts::FactsReader;
+use shiplock_agent::swap::SwapPlan;
 use shiplock_api::agent::ReportKind;
 use shiplock_core::artefact::ArtefactImage;
 use shiplock_core::facts::{ControlPlaneComponent, Observed};
@@ -182,6 +183,74 @@ fn a_power_cut_at_any_point_of_the_swap_is_brought_to_its_end() {
             check_swapped(&node, &when);
             let stops = node.acts.borrow().iter().filter(|act| *act == "stop kubelet").count();
             assert!(stops <= 2, "{when}");
+        }
+    });
+}
+
+/// A kubelet that has just booted, or looks after a container that ended, may start one while it is being stopped: the old
+/// API server would run on beside a newer kubelet.
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_that_the_kubelet_starts_while_it_is_being_stopped_does_not_outlive_it() {
+    for component in ControlPlaneComponent::ALL {
+        let node = master(&staged_swap());
+        node.master.made_last.set(Some(component));
+        let (result, _) = ended(&node, staged_swap()).await;
+        assert!(result.is_ok(), "{result:?}");
+        check_swapped(&node, component.name());
+        assert_eq!(*node.master.ran_at_start.borrow(), [], "ran when the new kubelet was started");
+    }
+}
+
+/// Renames the first files of a swap as its unit would have, and boots. How many files the swap has.
+fn cut_between_renames(node: &FakeNode, folder: &str, count: usize) -> usize {
+    let attempts = std::fs::read_dir(node.path("/data/control-plane/u1")).unwrap();
+    let attempt = attempts.map(|entry| entry.unwrap().path()).next().unwrap();
+    let plan = SwapPlan::find(&attempt.join(folder)).unwrap();
+    for file in plan.files.iter().take(count) {
+        std::fs::rename(node.path(&file.place), node.path(&file.target)).unwrap();
+    }
+    node.boot();
+    plan.files.len()
+}
+
+/// What a boot starts now keeps the rules of version skew on this master.
+fn check_skew(node: &FakeNode, when: &str) {
+    let is_new = |component| node.image_of(component).ends_with(VERSION);
+    let api_server = is_new(API_SERVER);
+    assert!(api_server || node.running("kubelet") != KUBELET, "{when}: the kubelet is newer than the API server");
+    for component in [SCHEDULER, ControlPlaneComponent::KubeControllerManager] {
+        assert!(api_server || !is_new(component), "{when}: {} is newer than the API server", component.name());
+    }
+}
+
+#[test]
+fn a_power_cut_between_any_two_files_leaves_versions_that_may_run_together() {
+    runtime().block_on(async {
+        let none = Rc::new(Cell::new(None));
+        let whole = master(&staged_swap());
+        assert!(ended(&whole, staged_swap()).await.0.is_ok());
+        let forward_calls = whole.unit_calls.get();
+        for (folder, kubeadm, power_fuse) in
+            [("forward", KUBEADM, 0), ("back", "kubeadm v1.36.3 broken-kube-scheduler", forward_calls)]
+        {
+            let upgrade = upgrade(KUBELET, kubeadm);
+            let (mut count, mut files) = (0, 1);
+            while count <= files {
+                let node = master(&upgrade);
+                let server = FakeServer::offering(Action::UpgradeControlPlane(Box::new(upgrade.clone())));
+                node.power_fuse.set(Some(power_fuse));
+                let when = format!("{folder}, {count} files");
+                assert_eq!(live(&node, &server, &none).await, Life::Crashed, "{when}");
+                files = cut_between_renames(&node, folder, count);
+                check_skew(&node, &when);
+                live(&node, &server, &none).await;
+                match folder {
+                    "forward" => check_swapped(&node, &when),
+                    _ => assert_eq!(node.running("kubelet"), "kubelet v1.35.4", "{when}"),
+                }
+                count += 1;
+            }
+            assert!(files >= 6, "two programs and four manifests: {files}");
         }
     });
 }

@@ -239,7 +239,7 @@ impl FakeNode {
     }
 
     /// After a power cut nothing runs but what starts by itself, from what is on disk.
-    fn boot(&self) {
+    pub(crate) fn boot(&self) {
         self.acts.borrow_mut().push("power cut".to_owned());
         self.units.borrow_mut().clear();
         self.end_pods();
@@ -254,6 +254,9 @@ impl FakeNode {
             return;
         }
         self.acts.borrow_mut().push(format!("{verb} kubelet"));
+        if verb == "stop" {
+            self.kubelet_stops();
+        }
         self.kubelet_stopped.set(verb == "stop");
         if verb == "start" {
             let content = self.read(&self.program_of("kubelet"));

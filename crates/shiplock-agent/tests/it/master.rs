@@ -35,6 +35,10 @@ pub(crate) struct FakeMaster {
     pub(crate) webhook: Cell<bool>,
     /// The runtime runs another image than its name says.
     pub(crate) false_image: Cell<bool>,
+    /// The last that a kubelet does before it ends is to make a container of this component anew.
+    pub(crate) made_last: Cell<Option<ControlPlaneComponent>>,
+    /// What still ran when a kubelet was started: it would collide with what that makes.
+    pub(crate) ran_at_start: RefCell<Vec<ControlPlaneComponent>>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ impl Default for FakeMaster {
             addons: RefCell::new(("v1.35.4".to_owned(), "v1.13.1".to_owned())),
             webhook: Cell::new(false),
             false_image: Cell::new(false),
+            made_last: Cell::new(None),
+            ran_at_start: RefCell::default(),
         }
     }
 }
@@ -181,6 +187,18 @@ impl FakeNode {
     /// The kubelet is started: it says that it is well at once, and makes containers later.
     pub(crate) fn kubelet_started(&self) {
         self.master.late.set(3);
+        let pods = self.master.pods.borrow();
+        let running = pods.iter().filter(|pod| pod.running).map(|pod| pod.component);
+        self.master.ran_at_start.borrow_mut().extend(running);
+    }
+
+    /// The kubelet is told to stop, and is not yet gone.
+    pub(crate) fn kubelet_stops(&self) {
+        let Some(component) = self.master.made_last.take() else { return };
+        for pod in self.master.pods.borrow_mut().iter_mut().filter(|pod| pod.component == component) {
+            pod.running = false;
+        }
+        self.sync_pods();
     }
 
     /// Everything ends, as in a power cut.

@@ -96,10 +96,15 @@ impl<H: Host> Back<'_, H> {
         self.copies().find(|(target, _)| is_kubelet(target)).map(|(_, kept)| kept)
     }
 
-    /// Lays the copies beside their targets.
+    /// Lays the copies beside their targets. A power cut may come between two of them, and what is in place then is
+    /// started: first goes the kubelet, which must not be newer than the API server, and last what others must not be
+    /// newer than.
     pub(super) fn plan(&self) -> std::io::Result<SwapPlan> {
         let step = self.ground.step;
-        let files = self.copies().map(|(target, kept)| placed_beside(step, &kept, target));
+        let is_manifest = |target: &Path| target.starts_with(step.host.at(manifest::FOLDER));
+        let (manifests, others): (Vec<_>, Vec<_>) = self.copies().partition(|(target, _)| is_manifest(target));
+        let ordered = others.into_iter().chain(manifests.into_iter().rev());
+        let files = ordered.map(|(target, kept)| placed_beside(step, &kept, target));
         let files: Vec<SwappedFile> = files.collect::<Result<_, _>>()?;
         let mut stopped = ControlPlaneComponent::ALL.to_vec();
         if self.kubelet().is_none() {

@@ -58,10 +58,12 @@ impl<H: Host> Master<'_, H> {
         kept.extend(differing.iter().map(|component| step.host.at(&manifest::path(*component))));
         Backup::take_beside(&old, &kept).map_err(|error| step.unusable(&old, "written", &error))?;
 
-        let mut placed = Vec::new();
+        let (mut binaries, mut placed) = (Vec::new(), Vec::new());
         for (artefact, target) in &targets {
             let staged = step.tool(artefact).await?;
-            placed.push(placed_beside(step, &staged, target).map_err(|error| step.unusable(target, "placed", &error))?);
+            let binary =
+                placed_beside(step, &staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
+            binaries.push(binary);
         }
         if by_kubeadm {
             step.permit("apply").await;
@@ -90,6 +92,9 @@ impl<H: Host> Master<'_, H> {
                     .map_err(|error| step.unusable(&step.data_folder, "written", &error))?;
             }
         }
+        // A power cut may come between two of them, and what is in place then is started: a kubelet must not be newer than
+        // the API server beside it.
+        placed.extend(binaries);
         // A new kubelet starts every static pod anew, since it reckons their identity in another way.
         let stopped = if self.has_kubelet() { texts.in_force.keys().copied().collect() } else { differing };
         let forward = self.forward();
