@@ -25,15 +25,15 @@ fn main() -> ExitCode {
         one(seed, has("--trace"))
     } else if has("--speed") {
         speed(number("--runs").unwrap_or(200))
-    } else if has("--everywhere") {
-        everywhere()
     } else if let Some(minutes) = number("--minutes") {
         let begin = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |since| since.as_nanos() as u64);
         seeds(begin >> 8, u64::MAX, Some(Duration::from_secs(minutes * 60)))
     } else {
-        seeds(number("--from").unwrap_or(1), number("--seeds").unwrap_or(2_000), None)
+        let everywhere = !has("--everywhere") || everywhere();
+        let seeds = number("--seeds").is_none_or(|count| seeds(number("--from").unwrap_or(1), count, None));
+        everywhere && seeds
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -152,7 +152,8 @@ fn everywhere() -> bool {
     };
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut failed = 0;
-    let result = crash_everywhere(base, VIRTUAL_MAX, &mut |fork| {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let result = crash_everywhere(base, VIRTUAL_MAX, threads, &mut |fork| {
         *counts.entry(format!("{:?}", fork.point)).or_default() += 1;
         if let Some(violation) = &fork.result.violation {
             failed += 1;

@@ -50,7 +50,8 @@ impl Simulation {
         number: u64,
         request: Request,
     ) {
-        let ask = Ask { driver, step, attempt, number, request, rounds: 0 };
+        let Some(epoch) = self.servers[driver.server].driver.as_ref().map(|held| held.epoch) else { return };
+        let ask = Ask { driver, epoch, step, attempt, number, request, rounds: 0 };
         if let Some(answer) = self.servers[driver.server].cached_answer(&ask.request) {
             return self.queue(Duration::ZERO, Event::Answered { ask: Box::new(ask), answer: Box::new(answer) });
         }
@@ -108,11 +109,6 @@ impl Simulation {
         }
     }
 
-    fn epoch_of(&self, ask: &Ask) -> u64 {
-        let held = self.servers.get(ask.driver.server).and_then(|server| server.driver.as_ref());
-        held.filter(|held| held.number == ask.driver.number).map_or(0, |held| held.epoch.0)
-    }
-
     fn evict(&mut self, ask: &Ask, pod: &DrainPod, forced: bool) -> Eviction {
         let uid = uuid_number(pod.uid.as_str());
         let found = self.world.pods().find(&pod.namespace, &pod.name).cloned();
@@ -131,8 +127,8 @@ impl Simulation {
             }
         };
         if answer == Eviction::Accepted && fresh {
-            let epoch = self.epoch_of(ask);
-            self.acts.push(Act::Evicted { uid: uid.unwrap_or_default(), node, forced, epoch });
+            let uid = uid.unwrap_or_default();
+            self.acts.push(Act::Evicted { uid, node, forced, epoch: ask.epoch.0 });
         }
         answer
     }
@@ -182,11 +178,6 @@ impl Simulation {
             let others_before = mark.is_none() && node.as_ref().is_some_and(|node| node.unschedulable);
             let wanted = write.write.clone();
             let cordoned = wanted.unschedulable;
-            let owner = wanted
-                .mark
-                .as_deref()
-                .or(mark.as_deref())
-                .and_then(|text| serde_json::from_str::<NodeOwner>(text).ok());
             self.world.change_node(write.node, |node| {
                 node.unschedulable = wanted.unschedulable;
                 let annotations = std::sync::Arc::make_mut(&mut node.meta.annotations);
@@ -195,11 +186,7 @@ impl Simulation {
                     None => annotations.remove(OWNER_ANNOTATION),
                 };
             });
-            let epoch = match &ask.request {
-                Request::Cordon { owner, .. } | Request::Uncordon { owner, .. } => owner.epoch.0,
-                _ => owner.map_or(0, |owner| owner.epoch.0),
-            };
-            self.acts.push(Act::Marked { node: write.node, epoch, cordoned, others_before });
+            self.acts.push(Act::Marked { node: write.node, epoch: ask.epoch.0, cordoned, others_before });
             return self.answer(ask, write.answer);
         }
         ask.rounds += 1;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shiplock_cluster::fence::MarkWrite;
-use shiplock_core::id::{NodeName, StepNumber};
+use shiplock_core::id::{Epoch, NodeName, StepNumber};
 use shiplock_core::upgrade::Event as LogEvent;
 use shiplock_server::driver::machine::Input;
 use shiplock_server::driver::step::{Answer, Request, RequestNumber};
@@ -158,6 +158,8 @@ pub(super) enum Event {
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) driver: DriverId,
+    /// The epoch that the driver had: the request is on its way also when the driver is no more.
+    pub(super) epoch: Epoch,
     pub(super) step: StepNumber,
     pub(super) attempt: u32,
     pub(super) number: RequestNumber,

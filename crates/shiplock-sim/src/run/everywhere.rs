@@ -1,6 +1,7 @@
 //! Crash everywhere: a run is forked before and after each point at which something leaves or reaches a process, and the
 //! process is killed there; every fork must end well.
 
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::{Event, Process, RunResult, Simulation};
@@ -79,15 +80,45 @@ impl Simulation {
     }
 }
 
-/// Runs `base` to its end and each fork of it too; `seen` is told of each fork. The result of the base run comes back.
-/// Journal writes are also torn: one fork for each number of sectors.
-pub fn crash_everywhere(mut base: Simulation, at_most: Duration, seen: &mut dyn FnMut(Fork)) -> RunResult {
-    let mut number = 0;
-    let mut run = |mut fork: Simulation, point, before, process, seen: &mut dyn FnMut(Fork)| {
-        number += 1;
-        let result = fork.run(at_most);
-        seen(Fork { number, point, before, process, result });
-    };
+/// A fork that is about to run.
+type Begun = (usize, Point, bool, Process, Simulation);
+
+/// Runs `base` to its end and each fork of it too, on so many threads; `seen` is told of each fork, in no order. The result
+/// of the base run comes back. Journal writes are also torn: one fork for each number of sectors.
+pub fn crash_everywhere(
+    base: Simulation,
+    at_most: Duration,
+    threads: usize,
+    seen: &mut (dyn FnMut(Fork) + Send),
+) -> RunResult {
+    // A fork holds a whole world: few wait at a time.
+    let (begun, waiting) = mpsc::sync_channel::<Begun>(threads);
+    let (waiting, seen) = (Mutex::new(waiting), Mutex::new(seen));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((number, point, before, process, mut fork)) = next else { return };
+                    let result = fork.run(at_most);
+                    let fork = Fork { number, point, before, process, result };
+                    (seen.lock().unwrap_or_else(PoisonError::into_inner))(fork);
+                }
+            });
+        }
+        let mut number = 0;
+        let result = walk(base, at_most, &mut |fork, point, before, process| {
+            number += 1;
+            // Nobody takes it where every thread has panicked, which the scope tells.
+            let _ = begun.send((number, point, before, process, fork));
+        });
+        drop(begun);
+        result
+    })
+}
+
+/// Goes through `base` and forks it at every point.
+fn walk(mut base: Simulation, at_most: Duration, run: &mut dyn FnMut(Simulation, Point, bool, Process)) -> RunResult {
     loop {
         let next = base.next_is();
         let before_sequence = base.sequence;
@@ -99,18 +130,18 @@ pub fn crash_everywhere(mut base: Simulation, at_most: Duration, seen: &mut dyn 
             }
             if point == Point::JournalWrite {
                 for fork in fork.torn_forks(&base, sequence) {
-                    run(fork, point, true, process, seen);
+                    run(fork, point, true, process);
                 }
             } else {
                 fork.kill(process);
-                run(fork, point, true, process, seen);
+                run(fork, point, true, process);
             }
             let mut fork = base.clone();
             if !fork.step() {
                 break;
             }
             fork.kill(process);
-            run(fork, point, false, process, seen);
+            run(fork, point, false, process);
         }
         if !base.step() {
             break;
@@ -132,7 +163,7 @@ pub fn crash_everywhere(mut base: Simulation, at_most: Duration, seen: &mut dyn 
                     fork.forget(sequence);
                 }
                 fork.kill(process);
-                run(fork, point, before, process, seen);
+                run(fork, point, before, process);
             }
         }
     }

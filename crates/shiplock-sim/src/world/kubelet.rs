@@ -113,6 +113,11 @@ impl World {
         if comes_up {
             let after = self.pace.kubelet_start;
             self.queue(after, Event::KubeletSpeaks { node, run });
+            let after = self.pace.static_pod;
+            for (component, _) in machine.static_pods.iter().filter(|(_, pod)| pod.running.as_ref() != Some(&pod.image))
+            {
+                self.queue(after, Event::StaticPodUp { node, component: *component, run });
+            }
         }
         let silent = self.pace.node_monitor_grace;
         self.queue(silent, Event::NodeSilent { node, run });
@@ -315,10 +320,11 @@ impl World {
         self.set_ready(id, ready);
     }
 
+    /// The kubelet that began to start it has done so; one that was stopped meanwhile starts nothing.
     pub(super) fn static_pod_up(&mut self, node: u32, component: ControlPlaneComponent, run: u32) {
-        let Some(machine) = self.machine(node).filter(|machine| machine.boot == run && machine.on).cloned() else {
+        if !self.is_run(node, run) || !self.kubelet_runs(node) {
             return;
-        };
+        }
         let now = self.now;
         self.change_machine(node, |machine| {
             if let Some(pod) = machine.static_pods.get_mut(&component) {
@@ -327,7 +333,6 @@ impl World {
                 pod.healthy = !pod.broken;
             }
         });
-        drop(machine);
         self.elect();
         self.put_mirror(node, component);
     }
@@ -342,14 +347,6 @@ impl World {
             }
         });
         self.elect();
-    }
-
-    fn start_static_pods(&mut self, node: u32, which: &[ControlPlaneComponent]) {
-        let Some(boot) = self.machine(node).map(|machine| machine.boot) else { return };
-        for component in which {
-            let after = self.pace.static_pod;
-            self.queue(after, Event::StaticPodUp { node, component: *component, run: boot });
-        }
     }
 
     // ---- etcd and API servers ----
@@ -487,8 +484,6 @@ impl World {
                 }
             }
             Work::Swap { images, kubelet } => {
-                let Some(machine) = self.machine(node).cloned() else { return };
-                let changed = changed(&machine, images);
                 if !fails {
                     self.change_machine(node, |machine| {
                         for (component, image) in images {
@@ -502,7 +497,6 @@ impl World {
                     });
                 }
                 self.start_kubelet(node);
-                self.start_static_pods(node, &changed);
             }
             Work::UploadConfiguration => {}
             Work::AddOns(images) => {
@@ -586,10 +580,7 @@ impl World {
                 }
             });
         }
-        let components: Vec<ControlPlaneComponent> =
-            self.machine(node).map_or_else(Vec::new, |machine| machine.static_pods.keys().copied().collect());
         self.start_kubelet(node);
-        self.start_static_pods(node, &components);
     }
 }
 
