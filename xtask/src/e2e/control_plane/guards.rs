@@ -59,24 +59,28 @@ fn running(lab: &Lab) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Waits until the agents of all masters tell of etcd that it is as wanted, as far as they can read it.
+/// Waits until the agents of all masters tell of their control plane that it is as wanted, as far as they can read it.
 fn until_agents_see(installation: &mut Installation<'_>, what: &str, is_so: fn(&Value) -> bool) -> Result<()> {
     installation.until(&format!("the agents see {what}"), BOUND, |installation| {
         let agents = installation.json(&["agent", "list", CLUSTER])?;
         let mut found = agents["agents"].as_array().into_iter().flatten();
-        Ok(found.all(|agent| is_so(&agent["machine"]["control_plane"]["etcd"]["cluster"])))
+        Ok(found.all(|agent| is_so(&agent["machine"]["control_plane"])))
     })
 }
 
-fn is_well(cluster: &Value) -> bool {
+/// etcd is whole, and the API server beside it answers.
+fn is_well(control_plane: &Value) -> bool {
+    let cluster = &control_plane["etcd"]["cluster"];
+    let answers = !control_plane["configured_version"]["known"].is_null();
     let members = cluster["known"]["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    members.len() == MASTERS.len()
+    answers
+        && members.len() == MASTERS.len()
         && members.iter().all(|member| !member["healthy_version"].is_null() && member["is_learner"] == false)
         && cluster["known"]["alarms"].as_array().is_none_or(Vec::is_empty)
 }
 
-fn is_ill(cluster: &Value) -> bool {
-    !is_well(cluster)
+fn is_ill(control_plane: &Value) -> bool {
+    !is_well(control_plane)
 }
 
 /// An upgrade does not start, says why, and nothing is changed.
