@@ -82,6 +82,8 @@ pub struct HeldClaim {
     pub has_ended: bool,
     /// The newest event that the cluster has seen.
     pub event_number: u64,
+    /// Its mark; none where it was written without one.
+    pub event_mark: Option<String>,
     /// When it was last renewed.
     pub renewed_at: Option<Timestamp>,
 }
@@ -99,6 +101,20 @@ pub fn claim_refused(held: &HeldClaim, claim: &Claim, now: Timestamp) -> Option<
         let (installation, upgrade) = (held.installation.clone(), held.upgrade.clone());
         return (!gone).then_some(ClaimOutcome::HeldByOther { installation, upgrade });
     }
-    let older = held.upgrade == claim.upgrade && (held.has_ended || held.event_number > claim.event_number);
-    older.then_some(ClaimOutcome::StoreOlder { cluster_event: held.event_number })
+    if held.upgrade != claim.upgrade {
+        return None;
+    }
+    let older = Some(ClaimOutcome::StoreOlder { cluster_event: held.event_number });
+    if held.has_ended || held.event_number > claim.event_number {
+        return older;
+    }
+    // A copy that went on by itself may hold more events, and yet not those that the cluster has seen.
+    let seen = held.event_mark.as_ref()?;
+    let newest = claim.event_mark.as_ref().map(|mark| (claim.event_number, mark));
+    let proofs = newest.into_iter().chain(claim.proof.as_ref().map(|(number, mark)| (*number, mark)));
+    match proofs.into_iter().find(|(number, _)| *number == held.event_number) {
+        Some((_, mark)) if mark == seen => None,
+        Some(_) => older,
+        None => Some(ClaimOutcome::Prove { event_number: held.event_number }),
+    }
 }

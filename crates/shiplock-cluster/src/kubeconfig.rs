@@ -337,6 +337,11 @@ fn finish(document: &Document, path: &str) -> Result<InlinedKubeconfig, Problem>
             return Err(unusable(path).cause(format!("`{key}` is not base64")));
         }
     }
+    // It becomes a header, and what is no header must not get as far as the client.
+    let user = users(document).next().and_then(|(_, user)| serde_json::to_value(user).ok()).unwrap_or_default();
+    if user["token"].as_str().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Err(unusable(path).cause("its token is not one line of visible ASCII characters"));
+    }
     // The serializer's message could quote a value.
     let text = serde_json::to_string(document).map_err(|_| unusable(path).cause("it cannot be written as JSON"))?;
     let context = document.contexts.first().map(|NamedContext { name, .. }| name.clone()).unwrap_or_default();

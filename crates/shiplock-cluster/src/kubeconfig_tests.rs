@@ -51,6 +51,20 @@ fn every_file_that_is_named_becomes_content() {
 }
 
 #[test]
+fn a_token_that_is_no_header_is_refused_whether_it_stands_there_or_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "token", "ab\ncd\n");
+    let from_file = document("c", "https://a", json!({"tokenFile": "token"})).to_string();
+    let file = write(folder.path(), "config", &from_file);
+    let inlined = document("c", "https://a", json!({"token": "ab\ncd"})).to_string();
+    let from_file = Kubeconfig::inline(&KubeconfigSource::File(file), None, &[]).unwrap_err();
+    for problem in [from_file, Kubeconfig::standing_alone(&inlined, &[]).unwrap_err()] {
+        assert_eq!(problem.code, Code::KubeconfigUnreadable);
+        assert!(problem.causes[0].contains("token") && !problem.causes[0].contains("ab"), "{problem:?}");
+    }
+}
+
+#[test]
 fn content_that_is_there_already_wins_over_a_file() {
     let config = document(
         "prod",

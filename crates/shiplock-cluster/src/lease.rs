@@ -25,6 +25,7 @@ pub(crate) const NAMESPACE: &str = "kube-upgrade";
 pub(crate) const NAME: &str = "shiplock";
 const UPGRADE_ANNOTATION: &str = "shiplock.dev/upgrade";
 const EVENT_ANNOTATION: &str = "shiplock.dev/event";
+const MARK_ANNOTATION: &str = "shiplock.dev/event-mark";
 /// Says that the upgrade has ended: the cluster is free, and whoever still claims it for that upgrade has an old log.
 const ENDED_ANNOTATION: &str = "shiplock.dev/ended";
 /// What the Lease promises: its holder renews it more often than this.
@@ -136,6 +137,7 @@ fn verdict(lease: &Lease, claim: &Claim, now: Timestamp) -> Verdict {
         installation: spec.holder_identity.unwrap_or_default(),
         has_ended: annotation(lease, ENDED_ANNOTATION).is_some(),
         event_number: annotation(lease, EVENT_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or(0),
+        event_mark: annotation(lease, MARK_ANNOTATION).map(str::to_owned),
         renewed_at: spec.renew_time.map(|time| time.0),
     };
     claim_refused(&held, claim, now).map_or(Verdict::Free, Verdict::Refused)
@@ -168,6 +170,10 @@ fn claimed(lease: Option<Lease>, claim: &Claim, now: Timestamp) -> Lease {
     annotations.remove(ENDED_ANNOTATION);
     annotations.insert(UPGRADE_ANNOTATION.to_owned(), claim.upgrade.to_string());
     annotations.insert(EVENT_ANNOTATION.to_owned(), claim.event_number.to_string());
+    match &claim.event_mark {
+        Some(mark) => annotations.insert(MARK_ANNOTATION.to_owned(), mark.clone()),
+        None => annotations.remove(MARK_ANNOTATION),
+    };
     lease
 }
 

@@ -13,7 +13,13 @@ fn now() -> Timestamp {
 }
 
 fn our_claim(event: u64) -> Claim {
-    Claim { installation: "inst-a".to_owned(), upgrade: UpgradeId::from("up1"), event_number: event }
+    Claim {
+        installation: "inst-a".to_owned(),
+        upgrade: UpgradeId::from("up1"),
+        event_number: event,
+        event_mark: Some(format!("mark-{event}")),
+        proof: None,
+    }
 }
 
 fn lease(holder: &str, upgrade: Option<&str>, event: &str, renewed: &str) -> Value {
@@ -32,6 +38,31 @@ fn lease(holder: &str, upgrade: Option<&str>, event: &str, renewed: &str) -> Val
 fn ended(mut lease: Value) -> Value {
     lease["metadata"]["annotations"][ENDED_ANNOTATION] = json!("true");
     lease
+}
+
+#[test]
+fn a_copy_of_the_store_that_went_on_by_itself_is_refused_however_long_its_log_is() {
+    let mut seen = lease("inst-a", Some("up1"), "7", "2026-01-01T11:59:00.000000Z");
+    seen["metadata"]["annotations"][MARK_ANNOTATION] = json!("mark-7");
+    let seen: Lease = serde_json::from_value(seen).unwrap();
+    let judged = |number: u64, proof: Option<(u64, &str)>| {
+        let proof = proof.map(|(number, mark)| (number, mark.to_owned()));
+        verdict(&seen, &Claim { proof, ..our_claim(number) }, now())
+    };
+    let older = Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 7 });
+    assert_eq!(judged(7, None), Verdict::Free, "the newest event proves itself");
+    assert_eq!(judged(9, None), Verdict::Refused(ClaimOutcome::Prove { event_number: 7 }));
+    assert_eq!(judged(9, Some((7, "mark-7"))), Verdict::Free);
+    assert_eq!(judged(9, Some((7, "another"))), older);
+    assert_eq!(judged(9, Some((6, "mark-7"))), Verdict::Refused(ClaimOutcome::Prove { event_number: 7 }));
+    let other_way = Claim { event_mark: Some("another".to_owned()), ..our_claim(7) };
+    assert_eq!(verdict(&seen, &other_way, now()), older);
+    // A restarted server of an earlier version wrote no mark.
+    let unmarked: Lease =
+        serde_json::from_value(lease("inst-a", Some("up1"), "7", "2026-01-01T11:59:00.000000Z")).unwrap();
+    assert_eq!(verdict(&unmarked, &our_claim(9), now()), Verdict::Free);
+    let written = claimed(Some(seen), &our_claim(9), now());
+    assert_eq!(annotation(&written, MARK_ANNOTATION), Some("mark-9"));
 }
 
 #[test]
@@ -94,7 +125,8 @@ async fn a_first_claim_makes_namespace_and_lease() {
     assert_eq!(log[2].path, "/api/v1/namespaces");
     assert_eq!(log[3].path, LEASES);
     let body = &log[3].body;
-    assert_eq!(body["metadata"]["annotations"], json!({UPGRADE_ANNOTATION: "up1", EVENT_ANNOTATION: "3"}));
+    let annotations = json!({UPGRADE_ANNOTATION: "up1", EVENT_ANNOTATION: "3", MARK_ANNOTATION: "mark-3"});
+    assert_eq!(body["metadata"]["annotations"], annotations);
     assert_eq!(body["spec"]["holderIdentity"], "inst-a");
     assert_eq!(body["spec"]["renewTime"], "2026-01-01T12:00:00.500000Z");
     assert_eq!(body["spec"]["leaseDurationSeconds"], 60);

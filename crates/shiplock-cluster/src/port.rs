@@ -155,6 +155,11 @@ pub struct Claim {
     pub upgrade: UpgradeId,
     /// The number of the newest event in the store.
     pub event_number: u64,
+    /// The mark of that event, see [`shiplock_core::upgrade::EventRecord::mark`]; none where it is not known.
+    pub event_mark: Option<String>,
+    /// An event of the store, by number and mark, that the cluster has been told of before: asked for by
+    /// [`ClaimOutcome::Prove`].
+    pub proof: Option<(u64, String)>,
 }
 
 /// How a claim came out.
@@ -169,7 +174,14 @@ pub enum ClaimOutcome {
         /// Its upgrade.
         upgrade: UpgradeId,
     },
-    /// The cluster has seen a later event of this upgrade than the store holds: the store is an older copy.
+    /// The cluster has seen this event of the upgrade: claim again with its mark in the store as the proof that the
+    /// store holds the same.
+    Prove {
+        /// Its number.
+        event_number: u64,
+    },
+    /// The cluster has seen a later event of this upgrade than the store holds, or another one of the same number: the
+    /// store is an older copy.
     StoreOlder {
         /// The newest event that the cluster has seen.
         cluster_event: u64,

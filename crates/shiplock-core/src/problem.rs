@@ -143,7 +143,7 @@ codes! {
         fix "read the cause below; the request is repeated where that is safe" "请阅读下面的原因；安全时会自动重试" }
     UPG0206 ClusterChanged 409 {
         "{cluster} is another cluster now: its identity was {expected} and is {found}" "{cluster} 已是另一个集群：标识原为 {expected}，现为 {found}"
-        fix "register it anew: shiplock cluster remove {cluster}, then shiplock cluster add" "请重新注册：shiplock cluster remove {cluster}，再 shiplock cluster add" }
+        fix "check that the kubeconfig is the one of {cluster}; only where the cluster itself was built anew: shiplock cluster remove {cluster}, which forgets its agents, then shiplock cluster add" "请确认 kubeconfig 属于 {cluster}；仅当集群本身已重建时：shiplock cluster remove {cluster}（会遗忘其 agent），再 shiplock cluster add" }
     UPG0207 ClusterUnauthorized 401 {
         "the API server {server} does not accept the credentials" "API server {server} 不接受该凭据"
         fix "give a kubeconfig whose certificate or token is valid" "请提供证书或令牌有效的 kubeconfig" }
@@ -184,8 +184,8 @@ codes! {
         "another Shiplock installation ({holder}) is upgrading this cluster (upgrade {upgrade})" "另一个 Shiplock 安装（{holder}）正在升级该集群（升级 {upgrade}）"
         fix "let it end; if it is gone for good, delete the Lease kube-upgrade/shiplock" "请等待其结束；若它已不复存在，删除 Lease kube-upgrade/shiplock" }
     UPG0312 StoreOlderThanCluster 409 {
-        "the cluster has seen event {cluster_event} of upgrade {upgrade}, this store ends at {store_event}: the store was restored from an older copy" "集群已记录升级 {upgrade} 的事件 {cluster_event}，而本存储止于 {store_event}：存储由较旧的副本恢复"
-        fix "restore the newest store; if it is lost, cancel the upgrade with --abandon for the nodes in work and plan again" "请恢复最新的存储；若已丢失，请用 --abandon 取消升级并重新规划" }
+        "the cluster has seen another event {cluster_event} of upgrade {upgrade} than this store, which ends at {store_event}: the store was restored from an older copy" "集群已记录的升级 {upgrade} 事件 {cluster_event} 与本存储（止于 {store_event}）不符：存储由较旧的副本恢复"
+        fix "restore the newest store; only if it is lost and no other server runs on it: `kubectl -n kube-upgrade delete lease shiplock`, then it goes on from what this store knows, and each node is examined before it is touched" "请恢复最新的存储；仅当其已丢失且没有其他服务端在使用它时：执行 `kubectl -n kube-upgrade delete lease shiplock`，升级将从本存储所知处继续，每个节点都会先检查再处理" }
     UPG0313 LeaseLost 409 {
         "another server drives upgrade {upgrade} now (epoch {epoch})" "升级 {upgrade} 现由另一服务端驱动（epoch {epoch}）"
         fix "nothing to do: this server stopped acting" "无需处理：本服务端已停止操作" }
@@ -317,7 +317,7 @@ codes! {
         fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }
     UPG0602 StoreFailed 500 {
         "the store cannot {operation}" "存储无法执行 {operation}"
-        fix "check disk space and permissions of the data directory; nothing acts until the store answers" "请检查数据目录的空间和权限；存储恢复前不会有任何操作" }
+        fix "check disk space and permissions of the data directory; where the cause says that the file is malformed or no database, it is damaged: restore a copy; nothing acts until the store answers" "请检查数据目录的空间和权限；若原因显示文件损坏（malformed 或不是数据库），请恢复副本；存储恢复前不会有任何操作" }
     UPG0603 StoreNewer 500 {
         "the store was written by a newer version (schema {found}, this version knows {known})" "存储由更新的版本写入（schema {found}，本版本支持 {known}）"
         fix "run the newer version" "请使用更新的版本" }

@@ -287,7 +287,15 @@ async fn open_store(options: &ServeOptions) -> Result<(Arc<dyn Store>, Seal), Pr
             // The store first: it refuses a second process, which could make a second key.
             let store = SqliteStore::open(&options.data_dir.join("shiplock.db")).await;
             let store = store.map_err(StoreError::into_problem)?;
-            let seal = Seal::open_or_create(&options.data_dir.join("seal.key"))?;
+            let key = options.data_dir.join("seal.key");
+            if !key.exists() && !store.clusters().await.map_err(StoreError::into_problem)?.is_empty() {
+                // A new key could open nothing of what is there, and would hide that the right one is missing.
+                let problem =
+                    Problem::new(Code::FileUnusable).with("path", key.display()).with("subject", "this server");
+                let problem = problem.with("operation", "used");
+                return Err(problem.cause("it is missing, and the store holds what it has sealed: put it back"));
+            }
+            let seal = Seal::open_or_create(&key)?;
             Ok((Arc::new(store), seal))
         }
     }

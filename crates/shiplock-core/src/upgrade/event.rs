@@ -30,6 +30,15 @@ pub struct EventRecord {
     pub event: Event,
 }
 
+impl EventRecord {
+    /// Tells this event from any other that could have its number, in a copy of the store that went another way. It is
+    /// written into the cluster and compared by later versions: its form never changes.
+    pub fn mark(&self) -> String {
+        let epoch = self.epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
+        format!("{} {epoch}", self.at)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

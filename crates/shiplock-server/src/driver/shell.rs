@@ -24,7 +24,7 @@ use super::steps::{Progress, StepShell};
 use super::supervisor::{Handle, Shared};
 use super::takeover::{self, Taken, load, unreadable};
 use crate::hub::AgentMessage;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// The Lease in the cluster is refreshed this often at least.
 const CLAIM_RENEWAL: Duration = Duration::from_secs(10);
@@ -147,6 +147,7 @@ impl Shell {
         let facts_wanted = Arc::new(Notify::new());
         watchers.spawn(watch_facts(cluster.clone(), facts_sender, facts_wanted.clone()));
         watchers.spawn(keep_claim(
+            self.shared.store.clone(),
             cluster.clone(),
             self.shared.settings.installation.clone(),
             self.id.clone(),
@@ -377,6 +378,13 @@ impl Shell {
 pub fn claim_problem(outcome: ClaimOutcome, upgrade: &Upgrade) -> Option<Problem> {
     match outcome {
         ClaimOutcome::Ours => None,
+        // The store lacks what the cluster asks for again.
+        ClaimOutcome::Prove { event_number } => Some(
+            Problem::new(Code::StoreOlderThanCluster)
+                .with("cluster_event", event_number)
+                .with("upgrade", &upgrade.id)
+                .with("store_event", upgrade.len),
+        ),
         ClaimOutcome::HeldByOther { installation, upgrade } => {
             Some(Problem::new(Code::OtherInstallation).with("holder", installation).with("upgrade", upgrade))
         }
@@ -414,8 +422,34 @@ async fn watch_facts(
     }
 }
 
+/// Claims the cluster, and proves from the store that its log is the one that the cluster has seen.
+async fn claim_with_proof(
+    store: &dyn Store,
+    cluster: &dyn Cluster,
+    installation: &str,
+    upgrade: &UpgradeId,
+    event_number: u64,
+) -> Result<ClaimOutcome, Problem> {
+    let mark = async |number: u64| {
+        let found = store.events(upgrade, number.saturating_sub(1), 1).await.map_err(StoreError::into_problem)?;
+        Ok::<_, Problem>(found.first().map(EventRecord::mark))
+    };
+    let mut claim = Claim {
+        installation: installation.to_owned(),
+        upgrade: upgrade.clone(),
+        event_number,
+        event_mark: mark(event_number).await?,
+        proof: None,
+    };
+    let outcome = cluster.claim(&claim).await?;
+    let ClaimOutcome::Prove { event_number } = outcome else { return Ok(outcome) };
+    claim.proof = mark(event_number).await?.map(|mark| (event_number, mark));
+    cluster.claim(&claim).await
+}
+
 /// Keeps the Lease in the cluster ours and up to date with the log.
 async fn keep_claim(
+    store: Arc<dyn Store>,
     cluster: Arc<dyn Cluster>,
     installation: String,
     upgrade: UpgradeId,
@@ -424,8 +458,7 @@ async fn keep_claim(
 ) {
     loop {
         let event_number = *len.borrow_and_update();
-        let claim = Claim { installation: installation.clone(), upgrade: upgrade.clone(), event_number };
-        let result = cluster.claim(&claim).await;
+        let result = claim_with_proof(&*store, &*cluster, &installation, &upgrade, event_number).await;
         let settled = matches!(result, Ok(ClaimOutcome::Ours));
         if outcome.send(Some(result)).is_err() {
             return;

@@ -55,6 +55,8 @@ pub(super) async fn content(
     By(by): By,
     Named(id): Named<String>,
 ) -> Result<Response, Failure> {
+    // Read whole before the first byte is handed out: damage is told as what it is, not as a connection that broke.
+    site.backups.verify(&id).await?;
     let (view, pieces) = site.backups.content(&id).await?;
     tracing::info!(backup = view.id, cluster = %view.cluster, %by, "a backup was handed out");
     let headers =

@@ -81,7 +81,8 @@ pub(super) async fn change(
 ) -> Result<Json<ClusterView>, Failure> {
     let record = known(&site, &name).await?;
     if let Some(mirror) = &asked.mirror {
-        crate::mirror::check_root(mirror)?;
+        // A mirror that works is not given up for one that does not.
+        crate::mirror::read_artefacts(mirror).await?;
     }
     let record = site.clusters.change(&record, &asked).await?;
     let (kubeconfig, mirror) = (asked.kubeconfig.is_some(), asked.mirror.is_some());

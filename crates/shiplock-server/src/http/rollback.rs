@@ -48,13 +48,17 @@ pub(super) async fn make(
         Some(mirror) => crate::mirror::read_artefacts(mirror).await.ok().map(|index| (mirror, index)),
         None => None,
     };
+    // What was accepted for the way there holds for the way back, or one who goes back in need is stopped by a question
+    // that was answered already.
+    let mut accept = asked.accept;
+    accept.extend(upgrade.plan.options.accept.iter().filter(|id| !asked_for(&accept, id)).cloned().collect::<Vec<_>>());
     let plan = make_rollback(&RollbackInput {
         id: &PlanId::new(random_name("p", 8)),
         now: Timestamp::now(),
         by: &by,
         upgrade: &upgrade,
         newer: newer.as_ref(),
-        accept: &asked.accept,
+        accept: &accept,
         facts: &facts,
         agents: &agents(&site, name).await?,
         mirror: artefacts.as_ref().map(|(mirror, index)| (mirror.as_str(), index)),
@@ -67,6 +71,10 @@ pub(super) async fn make(
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, upgrade = %id, %by, "a plan was made that takes an upgrade back");
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+fn asked_for(accept: &[String], id: &str) -> bool {
+    accept.iter().any(|asked| asked == id)
 }
 
 /// Refuses the start of a rollback that was planned before a newer upgrade: that one may have touched what masters share.

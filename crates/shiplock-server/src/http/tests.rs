@@ -276,14 +276,16 @@ async fn a_cluster_takes_new_credentials_and_another_mirror_and_stays_the_same_c
     let before = bench.store.cluster(&bench.cluster()).await.unwrap().unwrap();
     let old = bench.site.clusters.connect(&bench.cluster()).await.unwrap();
 
-    let view: ClusterView = change(json!({"kubeconfig": "uid-lab", "mirror": "https://mirror.example"})).await.read();
-    assert_eq!(view.mirror.as_deref(), Some("https://mirror.example"));
+    assert_eq!(change(json!({"mirror": "/nowhere/to/be/found"})).await.code(), Code::ArtefactIndexUnreadable);
+    let mirror = format!("{}/", bench.mirror_root());
+    let view: ClusterView = change(json!({"kubeconfig": "uid-lab", "mirror": mirror})).await.read();
+    assert_eq!(view.mirror, Some(mirror));
     let after = bench.store.cluster(&bench.cluster()).await.unwrap().unwrap();
     assert_ne!(after.sealed_kubeconfig, before.sealed_kubeconfig);
     assert_eq!((&after.uid, after.added_at), (&before.uid, before.added_at));
     let new = bench.site.clusters.connect(&bench.cluster()).await.unwrap();
     assert!(!std::sync::Arc::ptr_eq(&old, &new), "who connects from now on has the new credentials");
-    let gone = bench.ask(Method::PATCH, "/api/v1/clusters/other", Some(json!({"mirror": "/srv"}))).await;
+    let gone = bench.ask(Method::PATCH, "/api/v1/clusters/other", Some(json!({}))).await;
     assert_eq!(gone.code(), Code::ClusterUnknown);
 }
 
@@ -296,8 +298,8 @@ async fn only_versions_that_the_mirror_holds_are_offered() {
     let without = json!({"name": "lab2", "kubeconfig": "uid-lab2"});
     let other: ClusterView = bench.ask(Method::POST, "/api/v1/clusters", Some(without)).await.read();
     assert_eq!(other.next_versions.iter().map(|next| next.release.to_string()).collect::<Vec<_>>(), ["1.36", "1.37"]);
-    let missing = json!({"mirror": "/nowhere/to/be/found"});
-    let view: ClusterView = bench.ask(Method::PATCH, "/api/v1/clusters/lab", Some(missing)).await.read();
+    let missing = json!({"name": "lab3", "kubeconfig": "uid-lab3", "mirror": "/nowhere/to/be/found"});
+    let view: ClusterView = bench.ask(Method::POST, "/api/v1/clusters", Some(missing)).await.read();
     assert!(view.next_versions.is_empty() && view.version.is_some());
     assert_eq!(view.problem.unwrap().code, Code::ArtefactIndexUnreadable);
 }

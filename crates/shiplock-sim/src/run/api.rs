@@ -208,7 +208,9 @@ impl Simulation {
         if let Some(code) = self.api_fault() {
             return Err(Problem::new(code).with("cluster", "sim"));
         }
-        let claim = Claim { installation: INSTALLATION.to_owned(), upgrade: upgrade.clone(), event_number };
+        let (event_mark, proof) = (None, None);
+        let installation = INSTALLATION.to_owned();
+        let claim = Claim { installation, upgrade: upgrade.clone(), event_number, event_mark, proof };
         let found = self.world.leases().id(NAMESPACE, NAME);
         if let Some(lease) = found.and_then(|id| self.world.leases().get(id)) {
             let annotation = |key: &str| lease.meta.annotations.get(key).map(|text| &**text);
@@ -218,6 +220,7 @@ impl Simulation {
                     installation: lease.holder.as_deref().unwrap_or_default().to_owned(),
                     has_ended: annotation(ENDED).is_some(),
                     event_number: annotation(EVENT).and_then(|text| text.parse().ok()).unwrap_or(0),
+                    event_mark: None,
                     renewed_at: lease.renewed_at.map(Moment::timestamp),
                 };
                 if let Some(refused) = fence::claim_refused(&held, &claim, now) {
