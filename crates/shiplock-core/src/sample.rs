@@ -2,6 +2,7 @@
 //! index, and plans made from them. Never part of a product build.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -168,7 +169,7 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
     let masters = cluster.nodes.values().filter(|node| node.is_control_plane()).count() as u64;
     let agent = |name: &NodeName, node: &NodeFacts| AgentFacts {
         last_heard_at: now,
-        machine: MachineFacts {
+        machine: Arc::new(MachineFacts {
             agent_version: "0.1.0".to_owned(),
             step_kinds: [
                 "prefetch",
@@ -194,7 +195,7 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
                 let id = name.as_str().trim_start_matches('m').parse().expect("samples are well formed");
                 Box::new(control_plane(masters, id))
             }),
-        },
+        }),
     };
     cluster.nodes.iter().map(|(name, node)| (name.clone(), agent(name, node))).collect()
 }

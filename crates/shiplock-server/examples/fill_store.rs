@@ -135,7 +135,7 @@ fn facts(plan: &Plan, now: Timestamp) -> Facts {
     facts.observed_at = now;
     let agents = agents(&facts, now);
     Facts {
-        cluster: Observed::Known(facts),
+        cluster: Observed::Known(facts.into()),
         agents,
         progress: BTreeMap::new(),
         uptime_seconds: 60,

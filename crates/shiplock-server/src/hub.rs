@@ -166,7 +166,7 @@ impl Seats {
     /// The agents that were heard of and have told their machine.
     pub fn agents(&self) -> BTreeMap<NodeName, AgentFacts> {
         let agent = |(node, seat): (&NodeName, &Seat)| {
-            let machine = (**seat.machine.as_ref()?).clone();
+            let machine = seat.machine.clone()?;
             Some((node.clone(), AgentFacts { last_heard_at: seat.last_heard_at?, machine }))
         };
         self.seats.iter().filter_map(agent).collect()

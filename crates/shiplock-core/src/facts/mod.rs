@@ -6,6 +6,7 @@ mod control_plane;
 pub mod examination;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,8 +40,8 @@ pub enum Observed<T> {
 /// All that [`decide`](crate::upgrade::decide) may look at besides the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The cluster, as its API server tells it.
-    pub cluster: Observed<ClusterFacts>,
+    /// The cluster, as its API server tells it: shared with whoever observed it, since it may be of thousands of nodes.
+    pub cluster: Observed<Arc<ClusterFacts>>,
     /// The agents, by node. A node without an entry has no enrolled agent.
     pub agents: BTreeMap<NodeName, AgentFacts>,
     /// What steps in flight wait for, as their executors tell. Not stored; gone with a restart.
@@ -313,13 +314,12 @@ impl WorkloadFacts {
 }
 
 /// What the server knows of an enrolled agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentFacts {
     /// When the server last heard of it, by the server's clock.
     pub last_heard_at: Timestamp,
-    /// What it told of its node.
-    pub machine: MachineFacts,
+    /// What it told of its node, shared with where it was heard.
+    pub machine: Arc<MachineFacts>,
 }
 
 /// What an agent tells of its node and of itself.

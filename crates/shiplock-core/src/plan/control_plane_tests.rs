@@ -1,6 +1,7 @@
 //! What a plan that holds the control plane promises.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Mode, Note, PlanOptions, PlanRequest, StageKind};
 use crate::artefact::ArtefactImage;
@@ -16,7 +17,7 @@ fn asked() -> PlanRequest {
 }
 
 fn edit<'a>(agents: &'a mut BTreeMap<NodeName, AgentFacts>, node: &str) -> &'a mut ControlPlaneFacts {
-    agents.get_mut(&NodeName::from(node)).unwrap().machine.control_plane.as_deref_mut().unwrap()
+    Arc::make_mut(&mut agents.get_mut(&NodeName::from(node)).unwrap().machine).control_plane.as_deref_mut().unwrap()
 }
 
 #[test]
@@ -196,7 +197,8 @@ fn what_an_upgrade_would_lose_on_kubelets_and_add_ons_blocks_until_it_is_accepte
     facts.addons[1].edits = vec![AddonEdit { by: "kubectl-edit".to_owned(), fields }];
     let mut told = agents(&facts, at(0));
     let edit = HandEdit { path: "/var/lib/kubelet/config.yaml".to_owned(), difference: "+maxPods: 250".to_owned() };
-    told.get_mut(&NodeName::from("blue-01")).unwrap().machine.kubelet_edits = Some(Observed::Known(vec![edit]));
+    Arc::make_mut(&mut told.get_mut(&NodeName::from("blue-01")).unwrap().machine).kubelet_edits =
+        Some(Observed::Known(vec![edit]));
     let blocked = |accept: &[&str]| {
         let accept = accept.iter().map(|&id| id.to_owned()).collect();
         let request = request_for_all("1.36", PlanOptions { accept, ..PlanOptions::default() });

@@ -1,6 +1,7 @@
 //! What a plan that takes an upgrade back promises.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -34,7 +35,7 @@ impl Left {
                 let Action::UpgradeControlPlane(swap) = &step.action else { continue };
                 let Some(status) = world.upgrade.step_status(step) else { continue };
                 let agent = told.get_mut(&node.node).unwrap();
-                let control_plane = agent.machine.control_plane.as_deref_mut().unwrap();
+                let control_plane = Arc::make_mut(&mut agent.machine).control_plane.as_deref_mut().unwrap();
                 let images = control_plane.components.iter().filter(|pod| swap.components.contains(&pod.component));
                 let image = |pod: &crate::facts::StaticPodFacts| KeptImage {
                     component: pod.component,
@@ -164,10 +165,16 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
     let cases: [(Code, &str, Change<'_>); 7] = [
         (Code::RollbackTooLate, "cluster_configuration", &|_, upgrade| upgrade.stages_started.extend([3])),
         (Code::RollbackNotNewest, "u9", &|left, _| left.newer = Some("u9".into())),
-        (Code::RollbackRefused, "itself a way back", &|_, upgrade| upgrade.plan.mode = Mode::Rollback),
+        (Code::RollbackRefused, "itself a way back", &|_, upgrade| {
+            Arc::make_mut(&mut upgrade.plan).mode = Mode::Rollback
+        }),
         (Code::RollbackRefused, "does not touch", &|_, upgrade| upgrade.plan.stages.truncate(1)),
         (Code::RollbackRefused, "keeps no copy", &|left, _| {
-            for agent in left.agents.values_mut().filter_map(|agent| agent.machine.control_plane.as_deref_mut()) {
+            for agent in left
+                .agents
+                .values_mut()
+                .filter_map(|agent| Arc::make_mut(&mut agent.machine).control_plane.as_deref_mut())
+            {
                 agent.kept.clear();
             }
         }),
@@ -212,7 +219,8 @@ fn a_master_that_is_as_before_is_left_out() {
     let mut left = Left::by(&world);
     let fresh = agents(&world.cluster, at(world.now));
     let (m3, old) = (NodeName::from("m3"), &fresh[&NodeName::from("m3")]);
-    let control_plane = left.agents.get_mut(&m3).unwrap().machine.control_plane.as_deref_mut().unwrap();
+    let machine = Arc::make_mut(&mut left.agents.get_mut(&m3).unwrap().machine);
+    let control_plane = machine.control_plane.as_deref_mut().unwrap();
     control_plane.components = old.machine.control_plane.as_deref().unwrap().components.clone();
     left.cluster.nodes.get_mut(&m3).unwrap().kubelet_version = "v1.35.4".to_owned();
     let plan = left.plan(&world.upgrade).unwrap();

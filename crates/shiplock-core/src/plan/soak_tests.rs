@@ -1,5 +1,7 @@
 //! What a plan with a soak promises.
 
+use std::sync::Arc;
+
 use super::{DrainDecision, Mode, Note, Plan, PlanOptions, PlanRequest, StageKind};
 use crate::check::check_plan;
 use crate::facts::ClusterFacts;
@@ -76,7 +78,8 @@ fn the_masters_are_swapped_they_soak_and_then_they_step_up_with_their_kubelets()
 fn etcd_over_a_minor_version_goes_alone_and_first_and_only_once() {
     let facts = cluster_with_masters(1, 1);
     let mut told = agents(&facts, at(0));
-    let m1 = told.get_mut(&NodeName::from("m1")).unwrap().machine.control_plane.as_deref_mut().unwrap();
+    let m1 =
+        Arc::make_mut(&mut told.get_mut(&NodeName::from("m1")).unwrap().machine).control_plane.as_deref_mut().unwrap();
     m1.components[0].image = "registry.k8s.io/etcd:3.5.9-0".to_owned();
     let plan = crate::sample::plan_with(&facts, &told, &request_for_all("1.36", options())).unwrap();
     let found: Vec<_> = swaps(&plan).iter().map(|swap| (swap.components.len(), swap.emulation.is_some())).collect();
@@ -130,7 +133,7 @@ fn what_a_cancelled_soak_leaves_is_finished_by_an_upgrade_without_one() {
     for pod in &mut facts.control_plane_pods {
         pod.image = pod.image.replace("v1.35.4", "v1.36.3").replace("3.6.6", "3.6.8");
     }
-    for agent in told.values_mut().filter_map(|agent| agent.machine.control_plane.as_deref_mut()) {
+    for agent in told.values_mut().filter_map(|agent| Arc::make_mut(&mut agent.machine).control_plane.as_deref_mut()) {
         for pod in &mut agent.components {
             pod.image = pod.image.replace("v1.35.4", "v1.36.3").replace("3.6.6", "3.6.8");
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,8 @@ use super::waiting::Waiting;
 pub struct Upgrade {
     /// Its id.
     pub id: UpgradeId,
-    /// The accepted plan.
-    pub plan: Box<Plan>,
+    /// The accepted plan, shared with whoever works on it: it never changes.
+    pub plan: Arc<Plan>,
     /// Who accepted it.
     pub by: Actor,
     /// Where it stands.
@@ -259,7 +260,7 @@ impl Upgrade {
         Ok(Self {
             id: record.upgrade.clone(),
             max_parallel: plan.options.max_parallel,
-            plan: plan.clone(),
+            plan: Arc::new(Plan::clone(plan)),
             by: by.clone(),
             state: State::Planned,
             len: 1,

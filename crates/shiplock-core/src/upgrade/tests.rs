@@ -78,7 +78,7 @@ impl World {
             agents.get_mut(node).unwrap().last_heard_at = at(0);
         }
         for agent in agents.values_mut() {
-            let facts = agent.machine.control_plane.as_deref_mut();
+            let facts = std::sync::Arc::make_mut(&mut agent.machine).control_plane.as_deref_mut();
             if let Some(EtcdFacts::Stacked { cluster: Observed::Known(etcd) }) = facts.map(|facts| &mut facts.etcd) {
                 let ill =
                     |member: &&mut EtcdMemberFacts| self.ill_members.iter().any(|node| node.as_str() == member.name);
@@ -86,7 +86,7 @@ impl World {
             }
         }
         let cluster = if self.cluster_known {
-            Observed::Known(cluster)
+            Observed::Known(cluster.into())
         } else {
             Observed::Unknown { problem: Problem::new(Code::ClusterUnreachable), since: at(self.now) }
         };
@@ -571,7 +571,7 @@ fn a_gate_that_has_only_older_facts_says_since_when_it_waits_for_newer_ones() {
     let finished_at = world.upgrade.batch_finished_at.unwrap();
     let mut facts = world.facts();
     let Observed::Known(cluster) = &mut facts.cluster else { panic!("it is known") };
-    cluster.observed_at = finished_at - jiff::SignedDuration::from_millis(1);
+    std::sync::Arc::make_mut(cluster).observed_at = finished_at - jiff::SignedDuration::from_millis(1);
     let Decision::Wait { on, .. } = decide(&world.upgrade, &facts, &Policy::default(), at(world.now)) else {
         panic!("the gate holds");
     };

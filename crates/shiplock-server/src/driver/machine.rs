@@ -296,7 +296,7 @@ impl Machine {
             ReportKind::Progress { .. } => return,
             ReportKind::Succeeded { outcome, machine } => {
                 if let Some(agent) = self.facts.as_mut().and_then(|facts| facts.agents.get_mut(node)) {
-                    agent.machine = *machine;
+                    agent.machine = machine.into();
                     agent.last_heard_at = now;
                 }
                 Event::StepSucceeded { step, attempt, outcome }
@@ -427,18 +427,15 @@ impl Machine {
     /// of what is not in flight any more.
     fn dispatch(&mut self, outputs: &mut Vec<Output>) {
         let acts = self.acts();
-        let wanted: Vec<(Step, u32, u64, Timestamp)> = if acts {
-            let abandoned = |step: &Step| step.target.node().is_some_and(|node| self.upgrade.abandoned.contains(node));
-            self.upgrade
-                .in_flight()
-                .filter(|(step, ..)| step.action.executor() == Executor::Server || !abandoned(step))
-                .filter_map(|(step, intent, since)| {
-                    Some((step.clone(), self.upgrade.steps.get(&step.number)?.attempts, intent, since))
-                })
-                .collect()
-        } else {
-            Vec::new()
-        };
+        let abandoned = |step: &Step| step.target.node().is_some_and(|node| self.upgrade.abandoned.contains(node));
+        let wanted: Vec<(&Step, u32, u64, Timestamp)> = self
+            .upgrade
+            .in_flight()
+            .filter(|(step, ..)| acts && (step.action.executor() == Executor::Server || !abandoned(step)))
+            .filter_map(|(step, intent, since)| {
+                Some((step, self.upgrade.steps.get(&step.number)?.attempts, intent, since))
+            })
+            .collect();
         let gone: Vec<StepNumber> = self
             .dispatched
             .keys()
@@ -461,10 +458,10 @@ impl Machine {
             self.forget_phase(number);
             self.dispatched.remove(&number);
         }
-        for (step, attempt, intent, since) in wanted {
-            if self.dispatched.get(&step.number) == Some(&attempt) {
-                continue;
-            }
+        let fresh = wanted.into_iter().filter(|(step, attempt, ..)| self.dispatched.get(&step.number) != Some(attempt));
+        let fresh: Vec<(Step, u32, u64, Timestamp)> =
+            fresh.map(|(step, attempt, intent, since)| (step.clone(), attempt, intent, since)).collect();
+        for (step, attempt, intent, since) in fresh {
             let offered = match (step.action.executor(), step.target.node()) {
                 (Executor::Agent, Some(node)) => match self.machine_id(node) {
                     Some(machine_id) => Some((node.clone(), machine_id)),

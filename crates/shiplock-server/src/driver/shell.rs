@@ -248,7 +248,7 @@ impl Shell {
         let cluster = match observed {
             Ok(facts) => {
                 self.unknown_since = None;
-                Observed::Known((*facts).clone())
+                Observed::Known(facts)
             }
             Err(problem) => {
                 let since = *self.unknown_since.get_or_insert_with(Timestamp::now);

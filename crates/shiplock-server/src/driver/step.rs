@@ -157,7 +157,7 @@ impl StepContext {
     pub fn of(upgrade: &Upgrade, epoch: Epoch) -> Self {
         Self {
             cluster: upgrade.plan.cluster.clone(),
-            plan: Arc::new((*upgrade.plan).clone()),
+            plan: upgrade.plan.clone(),
             owner: NodeOwner { upgrade: upgrade.id.clone(), epoch },
             baseline: upgrade.baseline.clone().unwrap_or_default(),
             left_out: upgrade.skipped.keys().chain(&upgrade.abandoned).cloned().collect(),

@@ -60,7 +60,7 @@ impl World {
         facts.observed_at = at(self.now);
         let agents = agents(&facts, at(self.now));
         Input::Facts(Box::new(Facts {
-            cluster: Observed::Known(facts),
+            cluster: Observed::Known(facts.into()),
             agents,
             progress: BTreeMap::new(),
             uptime_seconds: 1,
@@ -113,7 +113,7 @@ impl World {
                         assert_eq!(assignment.id.generation.epoch, Epoch(self.epoch));
                         let outcome = self.reach_goal(assignment.id.step, &assignment.action);
                         let facts = agents(&cluster(&[("blue", 3)]), at(self.now));
-                        let machine = Box::new(facts[&assignment.node].machine.clone());
+                        let machine = Box::new((*facts[&assignment.node].machine).clone());
                         let kind = ReportKind::Succeeded { outcome, machine };
                         inputs.push_back(Input::Report { id: assignment.id, node: assignment.node, kind, ticket: 1 });
                     }
@@ -182,7 +182,7 @@ fn a_node_that_only_fetches_is_offered_its_step_under_the_machine_id_that_the_cl
     world.append(None, vec![Event::Planned { plan: Box::new(plan), by: "tester".into() }]);
     let mut machine = world.machine();
     let facts = || Facts {
-        cluster: Observed::Known(cluster.clone()),
+        cluster: Observed::Known(cluster.clone().into()),
         agents: agents(&cluster, at(0)),
         progress: BTreeMap::new(),
         uptime_seconds: 1,

@@ -36,7 +36,7 @@ pub(super) async fn list(
         let heard = heard.get(&agent.node);
         AgentView {
             last_heard_at: heard.map(|heard| heard.last_heard_at),
-            machine: heard.map_or(agent.machine, |heard| heard.machine.clone()),
+            machine: heard.map_or(agent.machine, |heard| (*heard.machine).clone()),
             node: agent.node,
         }
     });

@@ -110,7 +110,7 @@ pub(super) async fn agents(site: &Site, name: &ClusterName) -> Result<BTreeMap<N
     Ok(stored
         .into_iter()
         .map(|agent| {
-            let recorded = AgentFacts { last_heard_at: agent.enrolled_at, machine: agent.machine };
+            let recorded = AgentFacts { last_heard_at: agent.enrolled_at, machine: Arc::new(agent.machine) };
             (agent.node.clone(), heard.remove(&agent.node).unwrap_or(recorded))
         })
         .collect())

@@ -37,7 +37,7 @@ pub(crate) fn facts(uid: &str) -> ClusterFacts {
 pub(crate) fn machine(agent_version: &str) -> MachineFacts {
     let agents = sample::agents(&facts("uid-lab"), sample::at(0));
     let agent = agents.into_values().next().unwrap();
-    MachineFacts { agent_version: agent_version.to_owned(), ..agent.machine }
+    MachineFacts { agent_version: agent_version.to_owned(), ..(*agent.machine).clone() }
 }
 
 pub(crate) fn request() -> PlanRequest {

@@ -210,7 +210,7 @@ impl Precheck {
                             }
                         },
                     };
-                    let machine = agent.map(|agent| Box::new(agent.machine));
+                    let machine = agent.map(|agent| Box::new((*agent.machine).clone()));
                     ExaminedNode { node: node.to_string(), answer, machine }
                 }
             })

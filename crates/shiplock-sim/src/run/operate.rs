@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shiplock_core::id::{Actor, ClusterName, NodeName, UpgradeId};
+use shiplock_core::plan::Plan;
 use shiplock_core::upgrade::{Event as LogEvent, State};
 use shiplock_server::driver::machine::Input;
 use shiplock_server::http::control::{Control, judge};
@@ -78,7 +79,7 @@ impl Simulation {
 
     /// A second upgrade of the cluster must be refused while one is active.
     pub(super) fn second_upgrade(&mut self) {
-        let event = LogEvent::Planned { plan: self.log.plan.clone(), by: Actor::from("another") };
+        let event = LogEvent::Planned { plan: Box::new(Plan::clone(&self.log.plan)), by: Actor::from("another") };
         let new = NewUpgrade {
             id: UpgradeId::from("u2"),
             cluster: ClusterName::from(CLUSTER),

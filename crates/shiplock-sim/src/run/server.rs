@@ -295,12 +295,8 @@ impl Server {
         let Some(driver) = &mut self.driver else { return wishes };
         let mut outputs = Vec::new();
         if let (Some(observed), Some(agents)) = (&driver.observed, agents) {
-            let cluster = match observed {
-                Observed::Known(facts) => Observed::Known((**facts).clone()),
-                Observed::Unknown { problem, since } => Observed::Unknown { problem: problem.clone(), since: *since },
-            };
             let facts = Facts {
-                cluster,
+                cluster: observed.clone(),
                 agents,
                 progress: driver.progress.clone(),
                 uptime_seconds,

@@ -118,7 +118,7 @@ impl Setup {
     pub fn plan(&self, world: &World) -> Result<Plan, Problem> {
         let facts = world.cluster_facts(false);
         let now = world.now().timestamp();
-        let agent = |id: u32| Some(AgentFacts { last_heard_at: now, machine: machine_facts(world, id)? });
+        let agent = |id: u32| Some(AgentFacts { last_heard_at: now, machine: machine_facts(world, id)?.into() });
         let agents: BTreeMap<NodeName, AgentFacts> = world
             .nodes()
             .iter()

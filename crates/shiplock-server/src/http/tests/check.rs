@@ -42,7 +42,8 @@ impl Bench {
         let cluster = bench.cluster();
         let facts = super::super::sample::facts("uid-lab");
         let node = facts.nodes.keys().next().unwrap().clone();
-        let mut machine = shiplock_core::sample::agents(&facts, Timestamp::now()).remove(&node).unwrap().machine;
+        let told = shiplock_core::sample::agents(&facts, Timestamp::now()).remove(&node).unwrap();
+        let mut machine = (*told.machine).clone();
         machine.step_kinds.push(EXAMINE_KIND.to_owned());
         let record = AgentRecord {
             cluster: cluster.clone(),
