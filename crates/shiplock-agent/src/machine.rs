@@ -10,6 +10,7 @@ use shiplock_api::agent::{
 };
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{Generation, NodeName};
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::StepOutcome;
 
@@ -298,7 +299,9 @@ impl Machine {
             return self.refuse(&offer.id, wrong("machine id", &offer.machine_id, &self.machine_id), outputs);
         }
         let generation = offer.id.generation;
-        if let Some(highest) = self.highest.filter(|highest| generation < *highest) {
+        if let Some(highest) = self.highest.filter(|highest| generation < *highest)
+            && !planted::is(Bug::StaleGenerationAccepted)
+        {
             let stale = Problem::new(Code::StaleGeneration).with("found", generation).with("newest", highest);
             return self.refuse(&offer.id, stale, outputs);
         }
@@ -384,7 +387,8 @@ impl Machine {
 
     /// A higher generation was seen after the one in work: an act of it may end, and none may begin.
     fn is_fenced_out(&self) -> bool {
-        self.work.as_ref().is_some_and(|work| Some(work.assignment.id.generation) < self.highest)
+        !planted::is(Bug::StaleGenerationAccepted)
+            && self.work.as_ref().is_some_and(|work| Some(work.assignment.id.generation) < self.highest)
     }
 
     fn permit_answered(

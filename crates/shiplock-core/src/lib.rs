@@ -27,6 +27,7 @@ pub mod id;
 pub mod join;
 pub mod language;
 pub mod plan;
+pub mod planted;
 pub mod problem;
 pub mod size;
 pub mod step;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use shiplock_core::id::{NodeName, ObjectUid};
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::OnDrainTimeout;
 use shiplock_core::upgrade::{StepOutcome, Waiting, WaitingOn};
@@ -179,7 +180,9 @@ impl DrainMachine {
         if self.blind.is_some() {
             return Vec::new();
         }
-        if now >= self.timeout && self.on_timeout == OnDrainTimeout::Force && self.forced_until.is_none() {
+        let forces = self.on_timeout == OnDrainTimeout::Force || planted::is(Bug::AlwaysForce);
+        let limit = if planted::is(Bug::AlwaysForce) { self.timeout / 2 } else { self.timeout };
+        if now >= limit && forces && self.forced_until.is_none() {
             self.force(now);
         }
         let forced = self.forced_until.is_some();

@@ -14,6 +14,7 @@ use crate::catalogue::{Catalogue, Hop, VersionRequest};
 use crate::estimate::MeasuredTimes;
 use crate::facts::{AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod, NodeFacts, Observed, Readiness};
 use crate::id::{Actor, ClusterName, NodeName, PlanId, PoolName, StepNumber};
+use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Step, Target};
 use crate::version::{KubernetesVersion, MinorVersion};
@@ -353,6 +354,13 @@ impl Builder<'_> {
             let nodes =
                 nodes.iter().map(|(name, node, kubelet)| self.node(name, node, *kubelet)).collect::<Result<_, _>>()?;
             stages.push(Stage { kind: StageKind::NodePool { pool: pool.clone() }, steps: Vec::new(), nodes });
+        }
+        if planted::is(Bug::PoolsFirst) {
+            stages.sort_by_key(|stage| match stage.kind {
+                StageKind::Preparation => 0,
+                StageKind::NodePool { .. } => 1,
+                _ => 2,
+            });
         }
         let verify = Action::VerifyCluster { kubelet: self.to };
         let verify = self.step(verify, Target::Cluster, self.input.request.options.gate_timeout_seconds);

@@ -26,6 +26,7 @@ pub use self::rollback::{NewApiObjects, RollbackInput, make_rollback};
 use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
+use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneMethod, OnDrainTimeout, Step, Target};
 use crate::version::{KubernetesVersion, MinorVersion};
@@ -99,7 +100,8 @@ pub struct Stage {
 impl Stage {
     /// The most nodes of this stage that go together: masters go one by one, whatever the bound for pools is.
     pub fn max_parallel(&self, pools: u32) -> u32 {
-        if matches!(self.kind, StageKind::ControlPlane | StageKind::StepUp) { 1 } else { pools }
+        let one_by_one = matches!(self.kind, StageKind::ControlPlane | StageKind::StepUp);
+        if one_by_one && !planted::is(Bug::MastersTogether) { 1 } else { pools }
     }
 
     /// What this stage does to a node.

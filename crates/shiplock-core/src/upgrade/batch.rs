@@ -1,9 +1,14 @@
 //! The batch law: sizes 1, 2, 4, 8 … up to the bound, from 1 in each pool, also across pause and continue.
 
+use crate::planted::{self, Bug};
+
 /// The size limit of a batch by its ordinal in the pool, from 1.
 ///
 /// The ordinal counts batches that were begun, whatever became of them, so that a pause never restarts the law.
 pub fn size_limit(ordinal: u32, max_parallel: u32) -> u32 {
+    if planted::is(Bug::BatchLawForgotten) {
+        return max_parallel.max(1);
+    }
     let doublings = ordinal.saturating_sub(1).min(31);
     (1u32 << doublings).min(max_parallel.max(1))
 }

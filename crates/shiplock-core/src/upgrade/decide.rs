@@ -14,6 +14,7 @@ use crate::facts::{
 };
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
+use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor, Step};
 
@@ -380,7 +381,9 @@ impl View<'_> {
             !matches!(
                 self.upgrade.node_progress(node),
                 NodeProgress::Done | NodeProgress::Abandoned | NodeProgress::Skipped
-            ) || (self.upgrade.skipped.contains_key(&node.node) && self.upgrade.holds_cordon(node))
+            ) || (self.upgrade.skipped.contains_key(&node.node)
+                && self.upgrade.holds_cordon(node)
+                && !planted::is(Bug::CordonLeftBehind))
         };
         // After a continue the nodes that failed go first, one by one, before anything else of the cut batch. A
         // node that is in flight is looked after all the same.
@@ -463,13 +466,16 @@ impl View<'_> {
 
     /// Whether a node may be touched for the first time: it is there, it is the planned machine, its agent answers.
     fn may_start(&self, node: &NodePlan) -> Result<(), Hold> {
+        if planted::is(Bug::UnknownPasses) && self.cluster().is_err() {
+            return Ok(());
+        }
         let cluster = self.cluster().map_err(Hold::Wait)?;
         let Some(seen) = cluster.nodes.get(&node.node) else {
             let problem = wrong_machine(node, "uid", node.uid.as_str(), "no such node");
             return Err(Hold::Skip(Box::new(problem)));
         };
         let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
-        if seen.uid != node.uid {
+        if seen.uid != node.uid && !planted::is(Bug::UidNotCompared) {
             return Err(pause(wrong_machine(node, "uid", node.uid.as_str(), seen.uid.as_str())));
         }
         if seen.machine_id != node.machine_id {
@@ -514,6 +520,9 @@ impl View<'_> {
             return Ok(());
         }
         let Err(problem) = self.others_carry(node, cluster) else { return Ok(()) };
+        if planted::is(Bug::QuorumNotRead) {
+            return Ok(());
+        }
         Err(self.hold(problem, |problem| PauseReason::Gate { problem }))
     }
 
@@ -527,7 +536,9 @@ impl View<'_> {
         });
         let Some(kubelet) = kubelet else { return Ok(()) };
         let older = |server: &&ApiServerFacts| server.version < kubelet || server.behaves_like() < kubelet.release;
-        let Some(server) = cluster.api_servers.iter().find(older) else { return Ok(()) };
+        let Some(server) = cluster.api_servers.iter().find(older).filter(|_| !planted::is(Bug::PoolsFirst)) else {
+            return Ok(());
+        };
         let problem = Problem::new(Code::KubeletNewerThanApiServer)
             .with("kubelet", kubelet)
             .with("nodes", &node.node)
@@ -628,6 +639,9 @@ impl View<'_> {
     /// The cluster must be as well as it was before: the nodes that we finished are Ready, and no workload has
     /// fewer ready pods than in the baseline. What cannot be read holds.
     fn gate_before_stage(&self) -> Result<(), Hold> {
+        if planted::is(Bug::UnknownPasses) {
+            return Ok(());
+        }
         let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
         let cluster = self.cluster().map_err(Hold::Wait)?;
         let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
@@ -706,7 +720,15 @@ impl View<'_> {
             let in_flight = node.steps.iter().any(|step| self.is_in_flight(step));
             let progress = self.upgrade.node_progress(node);
             let gives_back = progress == NodeProgress::Skipped && self.upgrade.holds_cordon(node);
-            if !in_flight && (progress == NodeProgress::InWork || gives_back || self.may_retry(node)) {
+            let starts = planted::is(Bug::PauseStartsNodes)
+                && progress == NodeProgress::Waiting
+                && self
+                    .upgrade
+                    .batches
+                    .values()
+                    .flatten()
+                    .any(|batch| !batch.finished && batch.nodes.contains(&node.node));
+            if !in_flight && (progress == NodeProgress::InWork || gives_back || self.may_retry(node) || starts) {
                 self.node(node, &mut work);
             } else if let Some(step) = self.evidence_wanted(node) {
                 let attempts = self.upgrade.steps.get(&step.number).map_or(0, |progress| progress.attempts);
@@ -815,7 +837,7 @@ impl View<'_> {
                 NodeProgress::Waiting | NodeProgress::Done => {}
                 NodeProgress::InWork => self.node(node, &mut work),
                 NodeProgress::Failed | NodeProgress::Skipped | NodeProgress::Abandoned => {
-                    if self.upgrade.holds_cordon(node) {
+                    if self.upgrade.holds_cordon(node) && !planted::is(Bug::CancelKeepsCordons) {
                         self.advance_give_back(node, &mut work);
                     }
                 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use shiplock_api::agent::{Assignment, AssignmentId, PermitResponse, ReportKind, ReportResponse};
 use shiplock_core::facts::{ClusterFacts, Facts, Observed};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Executor, Step};
 use shiplock_core::upgrade::{
@@ -187,6 +188,7 @@ impl Machine {
                 self.drop_append();
                 self.fold(&records, outputs);
             }
+            Input::AppendFailed if planted::is(Bug::OutcomeForgotten) => self.appending = None,
             Input::AppendFailed => self.drop_append(),
             Input::Permit { id, lease_holds, ticket } => {
                 outputs.push(Output::AnswerPermit(ticket, self.permit(&id, lease_holds)));
@@ -307,6 +309,17 @@ impl Machine {
         self.append(vec![event], Some(origin), outputs);
     }
 
+    /// The planted bug: steps are begun, and their intents are stored after that.
+    fn run_early(&self, commands: &[Command], now: Timestamp, outputs: &mut Vec<Output>) {
+        for command in commands {
+            let Command::Run { step, attempt } = command else { continue };
+            let step = self.upgrade.plan.step(*step).filter(|step| step.action.executor() == Executor::Server);
+            if let Some(step) = step {
+                outputs.push(Output::RunStep { step: Box::new(step.clone()), attempt: *attempt, since: now });
+            }
+        }
+    }
+
     fn forget_phase(&mut self, step: StepNumber) {
         if self.phases.remove(&step).is_some()
             && let Some(facts) = &mut self.facts
@@ -368,6 +381,9 @@ impl Machine {
                     Command::Run { step, attempt } => Event::StepStarted { step, attempt },
                 };
                 outputs.push(Output::Waits(Vec::new()));
+                if planted::is(Bug::IntentAfterEffect) {
+                    self.run_early(&commands, now, outputs);
+                }
                 self.append(commands.into_iter().map(event).collect(), None, outputs);
             }
             Decision::Wait { on, wake_at } => {
@@ -442,6 +458,9 @@ impl Machine {
             .copied()
             .filter(|number| !wanted.iter().any(|(step, ..)| step.number == *number))
             .collect();
+        let fresh = wanted.into_iter().filter(|(step, attempt, ..)| self.dispatched.get(&step.number) != Some(attempt));
+        let fresh: Vec<(Step, u32, u64, Timestamp)> =
+            fresh.map(|(step, attempt, intent, since)| (step.clone(), attempt, intent, since)).collect();
         for number in gone {
             let in_flight = self
                 .upgrade
@@ -458,9 +477,6 @@ impl Machine {
             self.forget_phase(number);
             self.dispatched.remove(&number);
         }
-        let fresh = wanted.into_iter().filter(|(step, attempt, ..)| self.dispatched.get(&step.number) != Some(attempt));
-        let fresh: Vec<(Step, u32, u64, Timestamp)> =
-            fresh.map(|(step, attempt, intent, since)| (step.clone(), attempt, intent, since)).collect();
         for (step, attempt, intent, since) in fresh {
             let offered = match (step.action.executor(), step.target.node()) {
                 (Executor::Agent, Some(node)) => match self.machine_id(node) {
@@ -475,7 +491,7 @@ impl Machine {
                 Some((node, machine_id)) => outputs.push(Output::Offer(Box::new(Assignment {
                     id: AssignmentId {
                         upgrade: self.upgrade.id.clone(),
-                        step: step.number,
+                        step: if planted::is(Bug::StepInvented) { StepNumber(9_000) } else { step.number },
                         generation: Generation { epoch: self.epoch, intent },
                     },
                     node,

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use shiplock_core::id::{ClusterName, ClusterUid, Epoch, NodeName, PlanId, UpgradeId};
 use shiplock_core::plan::Plan;
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::upgrade::{Event, EventRecord};
 
 use super::rule::{self, Author, LeaseRow, LogHead};
@@ -103,7 +104,8 @@ impl Tables {
         let head = self.head(upgrade)?;
         head.admit(author, expected_len, events)?;
         let at = head.event_time(now);
-        let first_position = self.feed.len() as u64 + 1;
+        let again = u64::from(planted::is(Bug::PositionTwice) && matches!(author, Author::Person));
+        let first_position = self.feed.len() as u64 + 1 - again;
         let records: Vec<EventRecord> = (0u64..)
             .zip(events)
             .map(|(index, event)| EventRecord {
@@ -237,7 +239,9 @@ impl Store for MemoryStore {
         }
         let cluster = tables.clusters.get(&new.cluster).ok_or_else(|| rule::cluster_unknown(&new.cluster))?;
         let cluster_uid = cluster.uid.clone();
-        if let Some(other) = tables.active_upgrade(&cluster_uid) {
+        if let Some(other) = tables.active_upgrade(&cluster_uid)
+            && !planted::is(Bug::SecondUpgrade)
+        {
             return Err(rule::upgrade_active(other).into());
         }
         let first = EventRecord {

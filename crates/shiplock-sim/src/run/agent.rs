@@ -16,6 +16,7 @@ use shiplock_api::agent::{
 };
 use shiplock_core::facts::{ControlPlaneComponent, MachineFacts};
 use shiplock_core::id::NodeName;
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Action, ControlPlaneUpgrade};
 use shiplock_core::upgrade::StepOutcome;
@@ -392,7 +393,9 @@ impl Executing {
     fn program(&self) -> Option<Work> {
         let executable = |files: &[shiplock_core::artefact::ArtefactFile], role: &str| {
             let file = files.iter().find(|file| file.role == role)?;
-            Some(Executable { version: file.version.as_str().into(), sha256: file.sha256.as_str().into() })
+            let sha256 =
+                if planted::is(Bug::DigestNotCompared) { "f".repeat(64).into() } else { file.sha256.as_str().into() };
+            Some(Executable { version: file.version.as_str().into(), sha256 })
         };
         match &self.assignment.action {
             Action::UpgradeContainerRuntime { files, .. } => Some(Work::Runtime(executable(files, "containerd")?)),
@@ -460,6 +463,9 @@ impl Executing {
     /// Why a master may not be touched now, looked at right before the act.
     fn guard(&self, world: &World, id: u32) -> Option<Problem> {
         let Action::UpgradeControlPlane(upgrade) = &self.assignment.action else { return None };
+        if planted::is(Bug::QuorumNotRead) {
+            return None;
+        }
         let node = self.assignment.node.clone();
         let not_well = |why: String| Problem::new(Code::EtcdNotWell).with("node", &node).with("why", why);
         match etcd_facts(world, id) {

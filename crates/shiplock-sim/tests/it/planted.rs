@@ -1,0 +1,128 @@
+//! Planted bugs: each is found by the checker of its invariant within a stated number of seeds, and by none of this number
+//! where that checker is taken away.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use shiplock_core::planted::{Bug, plant};
+use shiplock_core::step::OnDrainTimeout;
+use shiplock_sim::run::fault::{Drawn, Fault};
+use shiplock_sim::run::{BudgetSetup, Operation, Setup};
+
+const VIRTUAL_MAX: Duration = Duration::from_secs(3 * 3600);
+
+/// A bug, its invariant, and within how many seeds it is found.
+const BUGS: &[(Bug, u8, u64)] = &[
+    (Bug::QuorumNotRead, 1, 20),
+    (Bug::PoolsFirst, 2, 5),
+    (Bug::CordonLeftBehind, 3, 20),
+    (Bug::BatchLawForgotten, 4, 5),
+    (Bug::MastersTogether, 5, 5),
+    (Bug::IntentAfterEffect, 6, 5),
+    (Bug::CancelKeepsCordons, 7, 40),
+    (Bug::LeaseIgnored, 8, 60),
+    (Bug::StaleGenerationAccepted, 8, 60),
+    (Bug::UnknownPasses, 9, 40),
+    (Bug::PositionTwice, 10, 5),
+    (Bug::OutcomeForgotten, 11, 40),
+    (Bug::AlwaysForce, 12, 5),
+    (Bug::PauseStartsNodes, 13, 40),
+    (Bug::UidNotCompared, 14, 20),
+    (Bug::DigestNotCompared, 15, 5),
+    (Bug::StepInvented, 16, 5),
+    (Bug::SecondUpgrade, 17, 5),
+    (Bug::NotReadBack, 18, 40),
+];
+
+/// Runs in which something goes wrong that the bug needs: the moment and the seed are drawn.
+fn provoked(bug: Bug, seed: u64) -> Drawn {
+    let mut setup = Setup::new(3, 4);
+    setup.options.max_parallel = 4;
+    let at = |least: u64, step: u64| least + seed * step;
+    let mut faults = Vec::new();
+    let mut servers = 1;
+    match bug {
+        Bug::QuorumNotRead => faults.push((at(5, 3), Fault::EtcdIll(2))),
+        Bug::PauseStartsNodes => {
+            setup.workloads[0].2 = BudgetSetup::Blocking;
+            faults.push((at(100, 4), Fault::Operator(Operation::Pause)));
+            faults.push((at(160, 4), Fault::Operator(Operation::Continue)));
+        }
+        Bug::CordonLeftBehind => {
+            setup.workloads[0].2 = BudgetSetup::Blocking;
+            setup.options.on_drain_timeout = OnDrainTimeout::Skip;
+            setup.options.drain_timeout_seconds = 60;
+        }
+        Bug::AlwaysForce => {
+            setup.workloads[0].2 = BudgetSetup::Blocking;
+            setup.options.drain_timeout_seconds = 60;
+        }
+        Bug::CancelKeepsCordons => {
+            faults.push((at(10, 2), Fault::KubeletBroken(0)));
+            faults.push((at(60, 8), Fault::Operator(Operation::Pause)));
+            faults.push((at(160, 8), Fault::Operator(Operation::Cancel(Vec::new()))));
+            faults.push((at(260, 8), Fault::Operator(Operation::Cancel(Vec::new()))));
+        }
+        Bug::LeaseIgnored => {
+            servers = 2;
+            faults.push((at(100, 2), Fault::ServerFreeze(0, 30)));
+            faults.push((at(105, 2), Fault::AddressMoves(1)));
+        }
+        Bug::StaleGenerationAccepted => {
+            servers = 2;
+            faults.push((at(40, 5), Fault::ServerFreeze(0, 25)));
+            faults.push((at(40, 5), Fault::Network(0, 0, 400)));
+        }
+        Bug::UnknownPasses => faults.push((at(40, 5), Fault::ApiDown(120))),
+        Bug::OutcomeForgotten => faults.push((at(30, 3), Fault::StoreDown(3))),
+        Bug::UidNotCompared => faults.push((at(20, 5), Fault::NodeRejoins(3))),
+        Bug::SecondUpgrade => faults.push((at(30, 5), Fault::Operator(Operation::SecondUpgrade))),
+        Bug::PositionTwice => faults.push((at(30, 5), Fault::Operator(Operation::MaxParallel(2)))),
+        _ => {}
+    }
+    Drawn { setup, servers, faults, heal_at: 900 }
+}
+
+/// The seed at which the checker of an invariant finds something, by the seeds that are to be tried.
+fn found(bug: Bug, seeds: RangeInclusive<u64>, invariant: u8, taken_away: bool) -> Option<u64> {
+    plant(Some(bug));
+    let hit = seeds.into_iter().find(|seed| {
+        let Ok(mut simulation) = provoked(bug, *seed).simulation(*seed) else { return false };
+        if taken_away {
+            simulation.checkers_mut().take_away(invariant);
+        }
+        let result = simulation.run(VIRTUAL_MAX);
+        result.violation.is_some_and(|violation| violation.invariant == invariant)
+    });
+    plant(None);
+    hit
+}
+
+#[test]
+fn each_planted_bug_is_found_by_the_checker_of_its_invariant_and_not_without_it() {
+    assert_eq!(BUGS.iter().map(|(bug, ..)| *bug).collect::<Vec<_>>(), Bug::ALL);
+    let mut missed = Vec::new();
+    for (bug, invariant, seeds) in BUGS {
+        match found(*bug, 1..=*seeds, *invariant, false) {
+            Some(seed) => {
+                println!("{bug:?}: invariant {invariant}, seed {seed} of {seeds}");
+                if found(*bug, seed..=seed, *invariant, true).is_some() {
+                    missed.push(format!("{bug:?} is found without the checker of invariant {invariant}"));
+                }
+            }
+            None => missed.push(format!("{bug:?} was not found by invariant {invariant} within {seeds} seeds")),
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn without_a_planted_bug_the_same_runs_break_nothing() {
+    for (bug, ..) in BUGS {
+        for seed in 1..=2 {
+            let Ok(mut simulation) = provoked(*bug, seed).simulation(seed) else { continue };
+            let result = simulation.run(VIRTUAL_MAX);
+            assert_eq!(result.violation.map(|violation| violation.to_string()), None, "{bug:?}, seed {seed}");
+        }
+    }
+}
