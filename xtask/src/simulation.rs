@@ -14,13 +14,13 @@ pub struct SimArguments {
     /// With --seed: everything that happens
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// So many seeds
-    #[arg(long, default_value_t = SEEDS)]
-    seeds: u64,
+    /// So many seeds; 2,000 where nothing else is asked for
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first seed
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// A crash at every point of the standard upgrade
+    /// A crash at every point of the standard upgrade, before any seeds
     #[arg(long)]
     everywhere: bool,
     /// How many whole upgrades there are in a second
@@ -47,13 +47,20 @@ pub fn sim(arguments: &SimArguments) -> Result<()> {
             words.extend(["--seed".to_owned(), seed.to_string()]);
             words.extend(trace.then(|| "--trace".to_owned()));
         }
-        SimArguments { everywhere: true, .. } => words.push("--everywhere".to_owned()),
         SimArguments { speed: true, .. } => words.push("--speed".to_owned()),
-        SimArguments { seeds, from, .. } => {
-            words.extend(["--seeds".to_owned(), seeds.to_string(), "--from".to_owned(), from.to_string()]);
+        SimArguments { everywhere, seeds, from, .. } => {
+            words.extend(everywhere.then(|| "--everywhere".to_owned()));
+            if let Some(seeds) = seeds.or((!everywhere).then_some(SEEDS)) {
+                words.extend(["--seeds".to_owned(), seeds.to_string(), "--from".to_owned(), from.to_string()]);
+            }
         }
     }
     run(&words)
+}
+
+/// What the gate simulates: a crash at every point, and so many seeds that each kind of fault meets each kind of step.
+pub fn gate() -> Result<()> {
+    run(&["--everywhere".to_owned(), "--seeds".to_owned(), SEEDS.to_string()])
 }
 
 /// Goes on from random seeds.

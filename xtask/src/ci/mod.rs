@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::simulation;
+
 /// Cargo as if it were called from a shell. What `cargo run` tells this program of itself would make build scripts
 /// that look at it run again, and everything behind them.
 pub(crate) fn cargo_command() -> Command {
@@ -52,6 +54,10 @@ pub fn ci() -> Result<()> {
     dependencies::check(&workspace())?;
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--features", GENERATED, "--", "-D", "warnings"])?;
     test()?;
+    let begun = Instant::now();
+    eprintln!("xtask: simulations");
+    simulation::gate()?;
+    eprintln!("xtask: simulations took {} s", begun.elapsed().as_secs());
     documentation()
 }
 
@@ -121,6 +127,7 @@ fn dependency_direction() -> Result<()> {
             );
         }
     }
+    planted_bugs_are_in_tests_alone()?;
     for (name, banned) in MUST_NOT_REACH {
         let all = tree(name, &[])?;
         if let Some(found) = banned.iter().find(|banned| all.contains_key(**banned)) {
@@ -128,6 +135,18 @@ fn dependency_direction() -> Result<()> {
         }
     }
     eprintln!("xtask: dependency direction holds");
+    Ok(())
+}
+
+/// The bugs that tests of the simulator plant are in no program that is built to be used.
+fn planted_bugs_are_in_tests_alone() -> Result<()> {
+    for name in ["shiplock-cli", "shiplock-agent"] {
+        let arguments = ["tree", "--package", name, "--edges", "normal,build,features", "--prefix", "none"];
+        let output = cargo_command().args(arguments).output().context("cargo tree cannot be started")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success() && text.contains("shiplock-core"), "cargo tree -p {name} failed");
+        ensure!(!text.contains("\"planted\""), "{name} is built with planted bugs");
+    }
     Ok(())
 }
 
