@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod components;
 pub mod lifecycle;
 pub mod manifest;
+pub mod named;
 pub mod node;
 pub mod object;
 pub mod question;

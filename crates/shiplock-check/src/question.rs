@@ -14,6 +14,8 @@ pub struct Question {
     pub profile: Profile,
     /// The time of the run.
     pub now: Timestamp,
+    /// How many nodes of a pool go at once at most.
+    pub max_parallel: u32,
 }
 
 /// The policy for checks whose severity a policy may choose.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::authorship::Written;
 use crate::api::helm::Release;
 use crate::api::metrics::Metrics;
+use crate::cluster::permission::Permission;
 use crate::node::ExaminedNode;
 use crate::object;
 use crate::tls::Dialled;
@@ -43,6 +44,9 @@ pub struct Snapshot {
     /// TLS servers that the API server calls, as they were dialled; none where nobody dialled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dialled: Vec<Dialled>,
+    /// What whoever read it may do in the cluster; none where nobody is about to act.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
     /// How it was read.
     pub effort: Effort,
 }
@@ -62,6 +66,7 @@ impl Snapshot {
             objects: object::Objects::default(),
             nodes: Vec::new(),
             dialled: Vec::new(),
+            permissions: Vec::new(),
             effort: Effort::default(),
         }
     }

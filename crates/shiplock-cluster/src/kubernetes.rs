@@ -174,12 +174,12 @@ impl Cluster for KubernetesCluster {
     }
 
     async fn precheck(&self, collection: &Collection<'_>) -> Result<Option<Snapshot>, Problem> {
-        let (connection, target, selection) =
-            (self.connection.clone(), collection.target, collection.selection.clone());
+        let (connection, selection) = (self.connection.clone(), collection.selection.clone());
+        let (target, for_start) = (collection.target, collection.for_start);
         // Lists of thousands of objects are taken apart there: a thread of its own keeps that from holding up drivers.
         let runtime = tokio::runtime::Handle::current();
         let collecting = tokio::task::spawn_blocking(move || {
-            let collection = Collection { target, selection: &selection };
+            let collection = Collection { target, selection: &selection, for_start };
             runtime.block_on(over(&connection, &collection, &[], &|_| {}))
         });
         match collecting.await {

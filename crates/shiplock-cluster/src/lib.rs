@@ -18,6 +18,7 @@ mod lease;
 mod ownership;
 mod pods;
 pub mod port;
+pub mod probe;
 mod request;
 pub mod role;
 mod survey;

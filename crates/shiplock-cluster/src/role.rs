@@ -30,7 +30,7 @@ rules:
   - apiGroups: [""]
     resources: [pods/eviction]
     verbs: [create]
-  # The cluster's identity is the UID of this namespace.
+  # The cluster's identity is the UID of the namespace kube-system.
   - apiGroups: [""]
     resources: [namespaces]
     resourceNames: [kube-system]
@@ -42,7 +42,48 @@ rules:
   - apiGroups: [apps]
     resources: [deployments, statefulsets, daemonsets]
     verbs: [list, watch]
-  - nonResourceURLs: [/version]
+  # What the checks before each start read besides. Secrets are not among it, so that Helm releases are told as not seen
+  # (API-005, which stops no start): to have them checked, let "list" and "get" on secrets and configmaps join here.
+  - apiGroups: [""]
+    resources: [namespaces, persistentvolumes, persistentvolumeclaims, resourcequotas]
+    verbs: [list]
+  - apiGroups: [""]
+    resources: [services]
+    verbs: [get, list]
+  - apiGroups: [discovery.k8s.io]
+    resources: [endpointslices]
+    verbs: [list]
+  - apiGroups: [admissionregistration.k8s.io]
+    resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]
+    verbs: [list]
+  - apiGroups: [apiregistration.k8s.io]
+    resources: [apiservices]
+    verbs: [list]
+  - apiGroups: [apiextensions.k8s.io]
+    resources: [customresourcedefinitions]
+    verbs: [list]
+  - apiGroups: [storage.k8s.io]
+    resources: [storageclasses, csidrivers, csinodes, volumeattachments]
+    verbs: [list]
+  - apiGroups: [certificates.k8s.io]
+    resources: [certificatesigningrequests]
+    verbs: [list]
+  - apiGroups: [batch]
+    resources: [jobs]
+    verbs: [list]
+  - apiGroups: [networking.k8s.io]
+    resources: [networkpolicies, servicecidrs]
+    verbs: [list]
+  - apiGroups: [metrics.k8s.io]
+    resources: [nodes]
+    verbs: [list]
+  - apiGroups: [operators.coreos.com]
+    resources: [operatorconditions]
+    verbs: [list]
+  - apiGroups: [config.openshift.io]
+    resources: [clusteroperators]
+    verbs: [list]
+  - nonResourceURLs: [/version, /readyz, /metrics]
     verbs: [get]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -87,22 +128,26 @@ subjects:
     name: shiplock
     namespace: kube-upgrade
 ---
-# The addresses of the API server's instances.
+# What the checks read in kube-system: kubeadm's configuration, and warnings.
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
   name: shiplock
-  namespace: default
+  namespace: kube-system
 rules:
-  - apiGroups: [discovery.k8s.io]
-    resources: [endpointslices]
+  - apiGroups: [""]
+    resources: [configmaps]
+    resourceNames: [coredns, kube-proxy, kubeadm-config, kubelet-config]
+    verbs: [get]
+  - apiGroups: [""]
+    resources: [events]
     verbs: [list]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
   name: shiplock
-  namespace: default
+  namespace: kube-system
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
@@ -133,6 +178,50 @@ mod tests {
         ];
         assert_eq!(kinds, expected);
         assert!(!ROLE_MANIFEST.contains('*'));
-        assert!(!ROLE_MANIFEST.contains("secrets"));
+        let gives_secrets = |line: &str| line.contains("resources:") && line.contains("secrets");
+        assert!(!ROLE_MANIFEST.lines().any(gives_secrets));
+    }
+
+    /// What may be listed in all namespaces, or in kube-system, as paths.
+    fn listed() -> Vec<String> {
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(ROLE_MANIFEST).unwrap();
+        let words = |value: &serde_json::Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        let mut listed = Vec::new();
+        for role in documents.iter().filter(|document| !document["rules"].is_null()) {
+            let namespace = role["metadata"]["namespace"].as_str();
+            for rule in role["rules"].as_array().unwrap() {
+                let verbs = words(&rule["verbs"]);
+                for (group, resource) in words(&rule["apiGroups"]).iter().flat_map(|group| {
+                    words(&rule["resources"]).into_iter().map(move |resource| (group.clone(), resource))
+                }) {
+                    let place = namespace.map_or(String::new(), |name| format!("/namespaces/{name}"));
+                    if verbs.iter().any(|verb| verb == "list") {
+                        listed.push(format!("{group}{place}/{resource}"));
+                    }
+                }
+            }
+        }
+        listed
+    }
+
+    #[test]
+    fn every_list_of_the_checks_may_be_read_and_the_configuration_by_name() {
+        let listed = listed();
+        for (path, _) in shiplock_check::cluster::READS {
+            // `/api/v1/pods` and `/apis/apps/v1/deployments`, without the version.
+            let mut parts = path.split('/').skip(1);
+            let group = if parts.next() == Some("api") { "" } else { parts.next().unwrap() };
+            let rest: Vec<&str> = parts.skip(1).collect();
+            let wanted = format!("{group}/{}", rest.join("/"));
+            if rest.last() == Some(&"configmaps") {
+                continue;
+            }
+            assert!(listed.contains(&wanted), "{wanted}");
+        }
+        for name in shiplock_check::object::CONFIGURATIONS {
+            assert!(ROLE_MANIFEST.contains(name), "{name}");
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::installation::Installation;
+use super::installation::{CLUSTER, Installation};
 use super::pools::{mixed_cluster, workers_are_upgraded};
 use crate::lab::Lab;
 
@@ -19,6 +19,27 @@ fn pin_tolerant(lab: &Lab, node: &str) -> Result<()> {
     lab.kubectl(&["rollout", "status", "deployment/tolerant", "--timeout=180s"]).map(drop)
 }
 
+/// What would hold the drain stops the start already, by name; a word that names no check lets nothing pass.
+fn held_by_name(installation: &mut Installation<'_>) -> Result<()> {
+    let id = installation.begin_pools(&["--max-parallel", "1"])?;
+    let mut held = Value::Null;
+    installation.until("the start is held", BOUND, |installation| {
+        held = installation.upgrade(&id)?;
+        Ok(held["state"] == "blocked")
+    })?;
+    let findings = held["findings"].as_array().context("findings")?;
+    let checks: Vec<&str> = findings.iter().filter_map(|finding| finding["check"].as_str()).collect();
+    ensure!(checks == ["WL-001"], "{findings:#?}");
+    let shown = installation.ok(&["upgrades", "show", &id])?;
+    ensure!(shown.contains("WL-001") && shown.contains("--accept"), "{shown}");
+    installation.ok(&["cancel", &id, "--yes"])?;
+    let wrong = installation.shiplock(&["upgrade", CLUSTER, "--to", "1.36", "--yes", "--accept", "WL001"])?;
+    let text = String::from_utf8_lossy(&wrong.stderr);
+    ensure!(!wrong.status.success() && text.contains("did you mean WL-001?"), "{text}");
+    eprintln!("  the start was held by WL-001; `--accept WL001` was refused and WL-001 offered");
+    Ok(())
+}
+
 /// The scenario.
 pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 2, &[])?;
@@ -28,7 +49,8 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     lab.deploy_stubborn()?;
     lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#])?;
     let mut installation = Installation::ready(lab)?;
-    let id = installation.begin_pools(&["--max-parallel", "1"])?;
+    held_by_name(&mut installation)?;
+    let id = installation.begin_pools(&["--max-parallel", "1", "--accept", "WL-001"])?;
     // What a person sees who watches from the begin to the end.
     let watched = installation.watch_in_text(&id)?;
     let waits_for = |installation: &Installation<'_>, what: &str| -> Result<Option<Value>> {

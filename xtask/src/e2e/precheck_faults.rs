@@ -53,7 +53,8 @@ fn settled(lab: &Lab) -> Result<()> {
     lab.kubectl(&ready).map(drop)
 }
 
-/// Outcome, check, sentence and subject of each finding.
+/// Outcome, check, sentence and subject of each finding. How fast etcd's disk is (CP-006) depends on what else the machine
+/// does that carries the lab, so that it belongs to no fault and no cluster here.
 fn found(installation: &Installation<'_>, words: &[&str]) -> Result<BTreeSet<String>> {
     let output = installation.shiplock(&[&["check", CLUSTER, "--to", "1.36", "-o", "json"], words].concat())?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -69,7 +70,7 @@ fn found(installation: &Installation<'_>, words: &[&str]) -> Result<BTreeSet<Str
         let (outcome, check) = (part(&finding["outcome"]), part(&finding["check"]));
         format!("{accepted}{outcome} {check} {} {}", part(&finding["sentence"]), subject.join(" "))
     };
-    Ok(findings.iter().map(line).collect())
+    Ok(findings.iter().filter(|finding| finding["check"] != "CP-006").map(line).collect())
 }
 
 /// Each line of a golden file is a finding, and after ` -- ` why it is true of that cluster.
@@ -269,6 +270,11 @@ fn kept(installation: &Installation<'_>) -> Result<()> {
     let listed = installation.json(&["reports", "list", CLUSTER])?;
     let reports = listed["reports"].as_array().context("reports are listed")?;
     ensure!(reports.len() > 5, "only {} reports are kept", reports.len());
-    let newest = reports[0]["id"].as_str().context("a report has an id")?;
-    installation.ok(&["reports", "show", newest]).map(drop)
+    let id = |report: &Value| report["id"].as_str().map(str::to_owned).context("a report has an id");
+    let (newest, oldest) = (id(&reports[0])?, id(&reports[reports.len() - 1])?);
+    let output = installation.shiplock(&["reports", "show", &newest, "--with", &oldest])?;
+    let compared = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && compared.contains(&oldest), "the comparison names {oldest}: {compared}");
+    eprintln!("  {} reports are kept; the newest is compared with the first", reports.len());
+    Ok(())
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use futures::future::join_all;
 use jiff::Timestamp;
 use shiplock_core::facts::examination::{
-    CertificateEnd, ImageFound, Look, NodeExamination, NodeQuestion, TlsDialled, TlsTarget, WantedImage,
+    CertificateEnd, ImageFound, Look, NodeExamination, NodeQuestion, RuntimeHealth, TlsDialled, TlsTarget, WantedImage,
 };
 use shiplock_core::problem::Problem;
 
@@ -44,7 +44,7 @@ pub async fn examine<H: Host>(host: &H, data_folder: &Path, question: &NodeQuest
         machine.systemd_version(),
         machine.file_system_errors(),
         machine.time(),
-        async { host.runtime_health().await.map_err(in_words) },
+        runtime(host),
         kubelet::look(host),
         package_source::look(host, data_folder),
         network::packet_filter(host),
@@ -80,6 +80,14 @@ pub async fn examine<H: Host>(host: &H, data_folder: &Path, question: &NodeQuest
         mirror,
         images,
         dialled,
+    }
+}
+
+/// One that does not answer is asked once more: on a busy node an answer may be late, which is not silence.
+async fn runtime<H: Host>(host: &H) -> Look<RuntimeHealth> {
+    match host.runtime_health().await {
+        Ok(health) => Ok(health),
+        Err(_) => host.runtime_health().await.map_err(in_words),
     }
 }
 

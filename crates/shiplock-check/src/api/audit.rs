@@ -227,6 +227,7 @@ mod tests {
             current: None,
             profile: Profile::Default,
             now: "2026-11-27T00:00:00Z".parse().unwrap(),
+            max_parallel: 10,
         };
         let mut log = AuditLog::default();
         lines.iter().for_each(|line| log.take(line.as_bytes(), &question));

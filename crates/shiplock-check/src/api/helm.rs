@@ -325,6 +325,7 @@ mod tests {
             current: None,
             profile: Profile::Default,
             now: jiff::Timestamp::UNIX_EPOCH,
+            max_parallel: 10,
         };
         let (usages, findings) = judge(&[release], &question);
         assert_eq!(usages.len(), 2);

@@ -293,6 +293,7 @@ mod tests {
             objects: Objects::default(),
             nodes: Vec::new(),
             dialled: Vec::new(),
+            permissions: Vec::new(),
             effort: Effort::default(),
         };
         let question = Question {
@@ -300,6 +301,7 @@ mod tests {
             current: Some(minor(current)),
             profile: Profile::Default,
             now: Timestamp::UNIX_EPOCH,
+            max_parallel: 10,
         };
         let (usages, mut findings) = judge(&snapshot, &question);
         findings.extend(crate::api::judge(usages, &question));

@@ -164,6 +164,7 @@ mod tests {
             current: None,
             profile: crate::question::Profile::Default,
             now: Timestamp::UNIX_EPOCH,
+            max_parallel: 10,
         };
         assert_eq!(judge(&metrics, &question(37)).len(), 1);
         assert_eq!(judge(&metrics, &question(36)).len(), 1);

@@ -75,16 +75,37 @@ pub(super) const CHECKS: &[Check] = &[
         Severity::Blocking,
         Scope::Plan,
         ["Namespace kube-upgrade", "命名空间 kube-upgrade"],
-        ["the Lease in it is fenced; nothing else is kept there", "其中的 Lease 已有隔离保护；没有其他内容"],
+        [
+            "the driver holds the Lease in it, fenced, and says at once who else does; nothing else is kept there",
+            "驱动持有其中的 Lease 并有隔离保护，若被他人持有会立即说明；没有其他内容",
+        ],
     ),
-    not_built(
-        "RUN-003",
-        "permissions",
-        Severity::Blocking,
-        Scope::Cluster,
-        ["Permissions", "权限"],
-        ["the server checks them when a cluster is registered", "服务端在注册集群时检查"],
-    ),
+    Check {
+        id: "RUN-003",
+        name: "permissions",
+        severity: Severity::Blocking,
+        scope: Scope::Plan,
+        reads: "selfsubjectaccessreviews: what the server's account may do",
+        title: ["Permissions", "权限"],
+        why: [
+            "An upgrade cordons nodes, evicts pods and keeps a Lease. An account that may not do one of these holds the upgrade in the middle. Asked only where an upgrade is about to start, of the account that the cluster was registered with.",
+            "升级会隔离节点、驱逐 pod 并持有 Lease。若账号缺少其中任一权限，升级会在中途停住。仅在升级即将开始时，针对注册集群所用的账号检查。",
+        ],
+        fix: [
+            "give the account the roles that `shiplock cluster role` prints: shiplock cluster role | kubectl apply -f -",
+            "请为该账号授予 `shiplock cluster role` 输出的角色：shiplock cluster role | kubectl apply -f -",
+        ],
+        sentences: &[
+            says("missing", "the server's account may not {act}", "服务端账号没有权限：{act}"),
+            says(
+                "spared",
+                "the server's account may not {act}, which only drains with --on-drain-timeout force need",
+                "服务端账号没有权限：{act}（仅 --on-drain-timeout force 的排空需要）",
+            ),
+        ],
+        source: "https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access",
+        not_built: None,
+    },
     not_built(
         "RUN-004",
         "preflight-fresh",
@@ -103,8 +124,8 @@ pub(super) const CHECKS: &[Check] = &[
         Scope::Plan,
         ["State before", "升级前状态"],
         [
-            "WL-014 tells what does not work before; the event log keeps versions",
-            "WL-014 说明升级前的异常；事件日志保存版本",
+            "an upgrade keeps it itself: workloads before its start are compared with those at its end, and its log holds the versions",
+            "升级自身会保存：结束时将工作负载与开始前比较，日志中保存版本",
         ],
     ),
 ];

@@ -64,8 +64,8 @@ pub(super) const CHECKS: &[Check] = &[
         reads: "nodes, pods, PersistentVolumes, PersistentVolumeClaims",
         title: ["Room for each batch", "各批次的容量"],
         why: [
-            "The pods of a batch must find a place on the nodes that stay: by requests, slots, taints, selectors, affinity and volumes. Batches are 1, 2, 4 … up to the bound, pool by pool.",
-            "一个批次的 pod 必须能在其余节点上找到位置：按请求量、名额、污点、选择器、亲和性与卷计算。批次为 1、2、4……直到上限，逐个节点池进行。",
+            "The pods of a batch must find a place on the nodes that stay: by requests, slots, taints, selectors, affinity and volumes. Batches are 1, 2, 4 … up to the bound, pool by pool. It only warns where these pods are under a budget: nodes come back in place, and the drain waits for that.",
+            "一个批次的 pod 必须能在其余节点上找到位置：按请求量、名额、污点、选择器、亲和性与卷计算。批次为 1、2、4……直到上限，逐个节点池进行。若这些 pod 受 PDB 约束，则仅告警：节点原地升级后会恢复，排空会等待。",
         ],
         fix: [
             "plan with --max-parallel {fits}, or add a node to the pool",

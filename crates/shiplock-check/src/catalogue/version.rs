@@ -293,15 +293,23 @@ pub(super) const CHECKS: &[Check] = &[
             "计划的第一阶段会做备份，因此由计划自身修复",
         ],
     ),
-    not_built(
-        "CP-009",
-        "create-probe-workload",
-        Severity::Blocking,
-        Scope::Cluster,
-        ["A trial workload", "试运行工作负载"],
-        [
-            "it creates something, and active probes are not built yet; WL-014 tells what does not run already",
-            "会创建对象，主动探测尚未实现；WL-014 说明已有的异常",
+    Check {
+        id: "CP-009",
+        name: "create-probe-workload",
+        severity: Severity::Blocking,
+        scope: Scope::Node,
+        reads: "a short-lived pod on each node, with --probe",
+        title: ["A trial workload", "试运行工作负载"],
+        why: [
+            "Whatever an upgrade drains must start elsewhere. A node on which the scheduler, admission, the network plugin or the runtime lets no new pod start takes none of it, though it says Ready. Asked only with --probe, since it creates something.",
+            "升级排空的工作负载必须能在其他节点启动。若调度、准入、网络插件或运行时使某节点无法启动新 pod，即使其状态为 Ready，也接收不了任何 pod。因为会创建对象，仅在 --probe 时检查。",
         ],
-    ),
+        fix: [
+            "see why pods do not start there: kubectl describe pods --all-namespaces --field-selector spec.nodeName={node}; then check again with --probe",
+            "请查明该节点无法启动 pod 的原因：kubectl describe pods --all-namespaces --field-selector spec.nodeName={node}；然后用 --probe 重新检查",
+        ],
+        sentences: &[says("not-run", "a pod does not run on {node}: {why}", "pod 无法在 {node} 上运行：{why}")],
+        source: "https://kubernetes.io/docs/reference/setup-tools/kubeadm/kubeadm-upgrade/#how-it-works",
+        not_built: None,
+    },
 ];

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use shiplock_core::plan::PlanOptions;
-
 use super::packing::{self, Misfit};
 use super::quantity::milli;
 use super::{Look, of};
@@ -117,13 +115,15 @@ fn batches(look: &mut Look<'_>) {
     }
     look.need(&objects.volumes, &["CAP-003"]);
     look.need(&objects.claims, &["CAP-003"]);
-    let bound = PlanOptions::default().max_parallel;
+    let bound = look.question.max_parallel;
     for misfit in packing::misfits(objects, bound).into_iter().flatten() {
-        let Misfit { pool, batch, nodes, pods, example, fits, is_only_node } = misfit;
+        let Misfit { pool, batch, nodes, pods, example, fits, is_only_node, is_guarded } = misfit;
+        // Nodes come back empty: a budget makes the drain wait until one is.
+        let outcome = if is_guarded { Outcome::Warn } else { Outcome::Fail };
         let (sentence, outcome) = match (is_only_node, fits) {
             (true, _) => ("only-node", Outcome::Warn),
-            (false, Some(_)) => ("no-room", Outcome::Fail),
-            (false, None) => ("no-room-at-all", Outcome::Fail),
+            (false, Some(_)) => ("no-room", outcome),
+            (false, None) => ("no-room-at-all", outcome),
         };
         let finding = Finding::new("CAP-003", sentence, outcome, Subject::new("NodePool", "", &pool));
         look.say(

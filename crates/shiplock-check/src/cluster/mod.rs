@@ -10,6 +10,7 @@ mod components;
 mod control_plane;
 mod node;
 mod packing;
+pub mod permission;
 mod policy;
 mod quantity;
 mod storage;
@@ -82,6 +83,7 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/api/v1/namespaces/kube-system/configmaps", &["API-012", "API-013", "NET-004", "NET-006", "NET-009"]),
 ];
 
+pub(crate) use self::traffic::ready_nodes;
 pub use self::version::client;
 
 /// Judges a snapshot.
@@ -98,6 +100,7 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
     capacity::judge(&mut look);
     storage::judge(&mut look);
     compatibility::judge(&mut look);
+    permission::judge(&mut look);
     look.findings
 }
 

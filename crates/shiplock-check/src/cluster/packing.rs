@@ -31,6 +31,8 @@ pub(super) struct Misfit {
     pub(super) fits: Option<u32>,
     /// Whether there is no other node that pods could ever go to.
     pub(super) is_only_node: bool,
+    /// Whether each of these pods is under a budget: the drain waits for a node to be back then.
+    pub(super) is_guarded: bool,
 }
 
 /// A pod that must find a place.
@@ -111,10 +113,19 @@ pub(super) fn misfits(objects: &Objects, max_parallel: u32) -> Option<Vec<Misfit
                 example: (first.namespace.clone(), first.name.clone()),
                 fits,
                 is_only_node: members.len() == 1 && others == 0,
+                is_guarded: missing.iter().all(|position| is_guarded(loads[*position].pod, objects)),
             });
         }
     }
     Some(misfits)
+}
+
+/// Whether a budget holds a pod back that must not go now. That it lets none go at all is said by WL-001 and WL-002.
+fn is_guarded(pod: &Pod, objects: &Objects) -> bool {
+    objects.budgets.seen().into_iter().flatten().any(|budget| {
+        budget.metadata.namespace == pod.metadata.namespace
+            && budget.spec.selector.as_ref().is_some_and(|selector| selector.fits(&pod.metadata.labels))
+    })
 }
 
 /// Packs the batches of one pool; the number, the size and the pods without a place of the first that does not fit.

@@ -13,7 +13,7 @@ pub(super) fn judge(look: &mut Look<'_>) {
 }
 
 /// The nodes with ready endpoints of each Service, by namespace and name.
-pub(super) fn ready_nodes(slices: &[Slice]) -> BTreeMap<(&str, &str), Vec<&str>> {
+pub(crate) fn ready_nodes(slices: &[Slice]) -> BTreeMap<(&str, &str), Vec<&str>> {
     let mut found: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for slice in slices {
         let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") else { continue };

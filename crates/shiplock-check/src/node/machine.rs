@@ -21,7 +21,26 @@ const KERNEL_MIN: (u32, u32) = (4, 19);
 /// The newest systemd that loses track of units, as the package of RHEL 7 numbers it.
 const SYSTEMD_BROKEN: (u32, u32) = (219, 67);
 
+/// What an agent sees.
 pub(super) fn judge(look: &mut NodeLook<'_>, found: &NodeExamination, at: Timestamp) {
+    judge_probed(look, found, at);
+    for line in look.need(&found.file_system_errors, &["NODE-010"]).into_iter().flatten() {
+        let line: String = line.chars().take(160).collect();
+        look.say(look.about("NODE-010", "errors", Outcome::Fail).with("line", line));
+    }
+    if let Some(time) = look.need(&found.time, &["NODE-015"])
+        && !time.is_synchronized
+    {
+        look.say(look.about("NODE-015", "unsynchronized", Outcome::Warn).with("by", &time.told_by));
+    }
+    if let Some(source) = look.need(&found.package_source, &["NODE-004"]) {
+        package_source(look, source);
+    }
+    names(look, found);
+}
+
+/// What a probe sees too.
+pub(super) fn judge_probed(look: &mut NodeLook<'_>, found: &NodeExamination, at: Timestamp) {
     operating_system(look, found);
     kernel(look, &found.kernel);
     if let Some(version) = look.need(&found.systemd_version, &["NODE-014"])
@@ -32,19 +51,10 @@ pub(super) fn judge(look: &mut NodeLook<'_>, found: &NodeExamination, at: Timest
     disks(look, found);
     swap(look, found);
     cgroups(look, found);
-    if let Some(time) = look.need(&found.time, &["NODE-015"])
-        && !time.is_synchronized
-    {
-        look.say(look.about("NODE-015", "unsynchronized", Outcome::Warn).with("by", &time.told_by));
-    }
     let off = (found.clock.as_second() - at.as_second()).abs();
     if off > CLOCK_WARN_SECONDS {
         look.say(look.about("NODE-015", "differs", Outcome::Warn).with("seconds", off));
     }
-    if let Some(source) = look.need(&found.package_source, &["NODE-004"]) {
-        package_source(look, source);
-    }
-    names(look, found);
 }
 
 fn operating_system(look: &mut NodeLook<'_>, found: &NodeExamination) {
@@ -109,10 +119,6 @@ fn disks(look: &mut NodeLook<'_>, found: &NodeExamination) {
             let finding = look.about("NODE-009", "full", Outcome::Fail).with("path", &disk.path);
             look.say(finding.with("per_cent", per_cent));
         }
-    }
-    for line in look.need(&found.file_system_errors, &["NODE-010"]).into_iter().flatten() {
-        let line: String = line.chars().take(160).collect();
-        look.say(look.about("NODE-010", "errors", Outcome::Fail).with("line", line));
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod control_plane;
 mod machine;
+pub mod probe;
 mod service;
 
 use jiff::Timestamp;
@@ -38,6 +39,18 @@ pub enum Answer {
         /// When the answer came, by the clock of whoever asked.
         at: Timestamp,
     },
+    /// There is no agent, and a probe pod looked.
+    Probed {
+        /// What it found.
+        examination: Box<NodeExamination>,
+        /// When it ended, by the clock of whoever asked.
+        at: Timestamp,
+    },
+    /// There is no agent, and a probe pod did not come to its end: the node does not take and start a pod.
+    NotProbed {
+        /// Why.
+        why: String,
+    },
     /// No agent is enrolled for the node.
     Missing,
     /// The agent was not heard of for this long.
@@ -63,6 +76,16 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
                 service::judge(&mut look, examination);
                 control_plane::judge(&mut look, examination, examined.machine.as_deref());
             }
+            Answer::Probed { examination, at } => {
+                machine::judge_probed(&mut look, examination, *at);
+                control_plane::judge(&mut look, examination, None);
+                for check in probe::NOT_LOOKED_AT {
+                    look.say(Finding::skipped(check, "scope:agent"));
+                }
+            }
+            Answer::NotProbed { why } => {
+                look.say(look.about("CP-009", "not-run", Outcome::Fail).with("why", why));
+            }
             Answer::Missing => look.say(look.about("NODE-003", "missing", Outcome::Fail)),
             Answer::Silent { seconds } => {
                 look.say(look.about("NODE-003", "silent", Outcome::Fail).with("seconds", seconds));
@@ -71,6 +94,10 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
                 look.say(look.about("NODE-003", "no-answer", Outcome::Unknown).with("why", why))
             }
         }
+    }
+    let is_probed = |node: &ExaminedNode| matches!(node.answer, Answer::Probed { .. } | Answer::NotProbed { .. });
+    if !snapshot.nodes.is_empty() && !snapshot.nodes.iter().any(is_probed) {
+        findings.push(Finding::skipped("CP-009", "scope:probe"));
     }
     machine::compare_clocks(snapshot, &mut findings);
     findings

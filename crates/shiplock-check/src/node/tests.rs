@@ -104,11 +104,18 @@ fn findings(nodes: Vec<ExaminedNode>, profile: Profile) -> Vec<String> {
         objects: Objects::default(),
         nodes,
         dialled: Vec::new(),
+        permissions: Vec::new(),
         effort: Effort::default(),
     };
-    let question =
-        Question { target: "1.37".parse().unwrap(), current: "1.36".parse().ok(), profile, now: snapshot.taken_at };
-    let findings = judge(&snapshot, &question);
+    let question = Question {
+        target: "1.37".parse().unwrap(),
+        current: "1.36".parse().ok(),
+        profile,
+        now: snapshot.taken_at,
+        max_parallel: 10,
+    };
+    let mut findings = judge(&snapshot, &question);
+    findings.retain(|finding| finding.outcome != Outcome::Skipped);
     for finding in &findings {
         for language in [Language::En, Language::Zh] {
             let (text, fix) = (finding.text(language), finding.fix(language));
@@ -120,6 +127,23 @@ fn findings(nodes: Vec<ExaminedNode>, profile: Profile) -> Vec<String> {
 
 fn found(examination: NodeExamination) -> Vec<String> {
     findings(vec![examined("w1", examination)], Profile::Default)
+}
+
+#[test]
+fn a_probe_is_judged_by_what_it_looks_at_and_a_pod_that_does_not_run_is_told() {
+    let probed = |examination: NodeExamination| {
+        let answer = Answer::Probed { examination: Box::new(examination), at: now() };
+        findings(vec![ExaminedNode { node: "w1".to_owned(), answer, machine: None }], Profile::Default)
+    };
+    let unseen = || "a probe does not look at it".to_owned();
+    let seen =
+        NodeExamination { runtime: Err(unseen()), ports: Err(unseen()), package_source: Err(unseen()), ..well() };
+    assert_eq!(probed(seen.clone()), [""; 0]);
+    let swap = NodeExamination { swaps: Ok(vec!["/swapfile".to_owned()]), ..seen };
+    assert_eq!(probed(swap), ["Fail NODE-006 refused"]);
+    let answer = Answer::NotProbed { why: "it had not run after 60 s".to_owned() };
+    let not_run = ExaminedNode { node: "w1".to_owned(), answer, machine: None };
+    assert_eq!(findings(vec![not_run], Profile::Default), ["Fail CP-009 not-run"]);
 }
 
 #[test]

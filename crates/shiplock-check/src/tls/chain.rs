@@ -18,6 +18,8 @@ use x509_parser::prelude::FromDer as _;
 const LENGTH_MAX: usize = 8;
 /// No backend shows more certificates that are looked at, and no bundle holds more.
 const CERTIFICATES_MAX: usize = 64;
+/// Whoever shows a chain decides how many ways through it there are: so many signatures are verified, as in Go.
+const SIGNATURES_MAX: u32 = 100;
 /// `sha1WithRSAEncryption` and `ecdsa-with-SHA1`.
 const SHA1: [&str; 2] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
 
@@ -81,7 +83,7 @@ pub(super) fn judge_chain(
     } else {
         let roots: Vec<&X509Certificate<'_>> = roots.iter().map(|(_, root)| root).collect();
         let others: Vec<&X509Certificate<'_>> = parsed.iter().skip(1).collect();
-        climb(leaf, &others, &roots, now, LENGTH_MAX)
+        Way { others: &others, roots: &roots, now, signatures_left: SIGNATURES_MAX }.climb(leaf, LENGTH_MAX)
     };
     Ok(Judged {
         name_fits: fits(leaf, server_name),
@@ -93,62 +95,70 @@ pub(super) fn judge_chain(
     })
 }
 
-/// Climbs from a certificate to a root by names and signatures.
-fn climb(
-    from: &X509Certificate<'_>,
-    others: &[&X509Certificate<'_>],
-    roots: &[&X509Certificate<'_>],
+/// The way up from a certificate to a root, by names and signatures.
+struct Way<'a, 'b> {
+    others: &'a [&'a X509Certificate<'b>],
+    roots: &'a [&'a X509Certificate<'b>],
     now: Timestamp,
-    length_left: usize,
-) -> Trust {
-    let mut best = Trust::Untrusted(format!("no authority `{}` is in caBundle", from.issuer()));
-    if length_left == 0 {
-        return Trust::Untrusted("the chain is too long".to_owned());
-    }
-    let issuers = roots.iter().map(|root| (root, true)).chain(others.iter().map(|other| (other, false)));
-    for (issuer, is_root) in issuers.filter(|(issuer, _)| issuer.subject().as_raw() == from.issuer().as_raw()) {
-        if std::ptr::eq::<X509Certificate<'_>>(*issuer, from) {
-            continue;
+    signatures_left: u32,
+}
+
+impl Way<'_, '_> {
+    fn climb(&mut self, from: &X509Certificate<'_>, length_left: usize) -> Trust {
+        let mut best = Trust::Untrusted(format!("no authority `{}` is in caBundle", from.issuer()));
+        if length_left == 0 {
+            return Trust::Untrusted("the chain is too long".to_owned());
         }
-        match from.verify_signature(Some(issuer.public_key())) {
-            Ok(()) => {}
-            Err(X509Error::SignatureUnsupportedAlgorithm) => {
-                best = Trust::NotJudged("its signature is of a kind that cannot be verified here".to_owned());
+        let (roots, others) = (self.roots, self.others);
+        let issuers = roots.iter().map(|root| (root, true)).chain(others.iter().map(|other| (other, false)));
+        for (issuer, is_root) in issuers.filter(|(issuer, _)| issuer.subject().as_raw() == from.issuer().as_raw()) {
+            if std::ptr::eq::<X509Certificate<'_>>(*issuer, from) {
                 continue;
             }
-            // The library that verifies takes no RSA keys under 2048 bits, which an API server does.
-            Err(_) if is_small_rsa(issuer) => {
-                best = Trust::NotJudged("its authority has a key too small to be verified here".to_owned());
-                continue;
-            }
-            Err(_) => {
-                if !matches!(best, Trust::NotJudged(_)) {
-                    let why = format!("it is not signed by the `{}` in caBundle", issuer.subject());
-                    best = Trust::Untrusted(why);
+            let Some(left) = self.signatures_left.checked_sub(1) else {
+                return Trust::NotJudged(format!("it shows a chain with more than {SIGNATURES_MAX} signatures"));
+            };
+            self.signatures_left = left;
+            match from.verify_signature(Some(issuer.public_key())) {
+                Ok(()) => {}
+                Err(X509Error::SignatureUnsupportedAlgorithm) => {
+                    best = Trust::NotJudged("its signature is of a kind that cannot be verified here".to_owned());
+                    continue;
                 }
-                continue;
+                // The library that verifies takes no RSA keys under 2048 bits, which an API server does.
+                Err(_) if is_small_rsa(issuer) => {
+                    best = Trust::NotJudged("its authority has a key too small to be verified here".to_owned());
+                    continue;
+                }
+                Err(_) => {
+                    if !matches!(best, Trust::NotJudged(_)) {
+                        let why = format!("it is not signed by the `{}` in caBundle", issuer.subject());
+                        best = Trust::Untrusted(why);
+                    }
+                    continue;
+                }
+            }
+            let is_authority = match issuer.basic_constraints() {
+                Ok(Some(constraints)) => constraints.value.ca,
+                // The first form of certificates had no such thing.
+                _ => issuer.version().0 == 0,
+            };
+            let (begin, end) = (issuer.validity().not_before.timestamp(), issuer.validity().not_after.timestamp());
+            if !is_authority {
+                best = Trust::Untrusted(format!("`{}` is no authority", issuer.subject()));
+            } else if !(begin..=end).contains(&self.now.as_second()) {
+                best = Trust::Untrusted(format!("authority `{}` has expired or does not hold yet", issuer.subject()));
+            } else if is_root {
+                return Trust::Good;
+            } else {
+                match self.climb(issuer, length_left - 1) {
+                    Trust::Good => return Trust::Good,
+                    other => best = other,
+                }
             }
         }
-        let is_authority = match issuer.basic_constraints() {
-            Ok(Some(constraints)) => constraints.value.ca,
-            // The first form of certificates had no such thing.
-            _ => issuer.version().0 == 0,
-        };
-        let (begin, end) = (issuer.validity().not_before.timestamp(), issuer.validity().not_after.timestamp());
-        if !is_authority {
-            best = Trust::Untrusted(format!("`{}` is no authority", issuer.subject()));
-        } else if !(begin..=end).contains(&now.as_second()) {
-            best = Trust::Untrusted(format!("authority `{}` has expired or does not hold yet", issuer.subject()));
-        } else if is_root {
-            return Trust::Good;
-        } else {
-            match climb(issuer, others, roots, now, length_left - 1) {
-                Trust::Good => return Trust::Good,
-                other => best = other,
-            }
-        }
+        best
     }
-    best
 }
 
 fn is_small_rsa(issuer: &X509Certificate<'_>) -> bool {

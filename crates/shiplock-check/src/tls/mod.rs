@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use shiplock_core::facts::examination::{TlsOutcome, TlsTarget};
 
 use self::chain::{Judged, Trust, judge_chain};
+use crate::cluster::ready_nodes;
 use crate::object::{ServiceReference, WebhookClient};
 use crate::question::Question;
 use crate::report::{Finding, Outcome, Subject};
@@ -68,6 +69,8 @@ struct Backend<'a> {
     /// The webhook's name within its configuration; else the name of the object.
     name: &'a str,
     target: TlsTarget,
+    /// Namespace and name of the Service, where it is behind one.
+    service: Option<(&'a str, &'a str)>,
     authority: &'a str,
     kind: Kind,
 }
@@ -106,6 +109,7 @@ fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
                     subject: Subject::new(kind, "", &configuration.metadata.name),
                     name: &webhook.name,
                     target,
+                    service: webhook.client_config.service.as_ref().map(named),
                     authority: &webhook.client_config.ca_bundle,
                     kind: Kind::Webhook { is_strict: webhook.failure_policy != "Ignore" },
                 });
@@ -120,6 +124,7 @@ fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
             subject: Subject::new("CustomResourceDefinition", "", &definition.metadata.name),
             name: &definition.metadata.name,
             target,
+            service: webhook.client_config.service.as_ref().map(named),
             authority: &webhook.client_config.ca_bundle,
             kind: Kind::Conversion,
         });
@@ -132,11 +137,16 @@ fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
             subject: Subject::new("APIService", "", &service.metadata.name),
             name: &service.metadata.name,
             target: of_service(reference),
+            service: Some(named(reference)),
             authority: &service.spec.ca_bundle,
             kind: Kind::Aggregated,
         });
     }
     found
+}
+
+fn named(service: &ServiceReference) -> (&str, &str) {
+    (&service.namespace, &service.name)
 }
 
 fn target_of(client: &WebhookClient) -> Option<TlsTarget> {
@@ -149,7 +159,15 @@ fn target_of(client: &WebhookClient) -> Option<TlsTarget> {
 /// Judges what was dialled. A backend that was not dialled says nothing: why not is said elsewhere.
 pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let endpoints = snapshot.objects.slices.seen().map(|slices| ready_nodes(slices));
+    let is_nobody = |service: (&str, &str)| {
+        endpoints.as_ref().is_some_and(|endpoints| endpoints.get(&service).is_none_or(Vec::is_empty))
+    };
     for backend in each(snapshot) {
+        // Nobody answers there, which WHK-006, WHK-011 and WHK-013 say: there is no certificate to be unknown.
+        if backend.service.is_some_and(is_nobody) {
+            continue;
+        }
         if let Some(dialled) = snapshot.dialled.iter().find(|dialled| dialled.target == backend.target) {
             judge_one(&backend, dialled, question, &mut findings);
         }

@@ -75,6 +75,7 @@ fn words(snapshot: &Snapshot) -> Vec<String> {
         current: "1.36".parse().ok(),
         profile: Profile::Default,
         now: now(),
+        max_parallel: 10,
     };
     let found = judge(snapshot, &question);
     for finding in &found {
@@ -150,6 +151,138 @@ fn a_backend_without_a_handshake_fails_and_one_that_nobody_reached_is_unknown() 
     assert_eq!(of(failed(), "", "Ignore"), ["Warn WHK-001 no-handshake"], "a webhook that may fail holds nothing up");
     let unseen = TlsOutcome::NotSeen { why: "pods/portforward is forbidden".to_owned() };
     assert_eq!(of(unseen, "", "Fail"), ["Unknown WHK-001 not-seen", "Unknown WHK-002 not-seen"]);
+}
+
+#[test]
+fn where_a_webhook_has_no_endpoint_its_certificate_is_not_asked_for_besides() {
+    let unseen = TlsOutcome::NotSeen { why: "there is no Service shop/hook".to_owned() };
+    let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+    let client = json!({ "service": { "namespace": "shop", "name": "hook" } });
+    let webhook = json!({ "name": "check.shop", "failurePolicy": "Fail", "clientConfig": client });
+    let configurations = json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]);
+    snapshot.objects.validating = Read::Seen(serde_json::from_value(configurations).unwrap());
+    let target = TlsTarget { host: NAME.to_owned(), port: 443, server_name: NAME.to_owned() };
+    snapshot.dialled = vec![Dialled { target, via: "nothing".to_owned(), address: None, outcome: unseen }];
+    snapshot.objects.slices = Read::Seen(Vec::new());
+    assert_eq!(words(&snapshot), [""; 0], "WHK-006 says that nobody answers");
+    snapshot.objects.slices = Read::NotSeen("forbidden".to_owned());
+    assert_eq!(words(&snapshot), ["Unknown WHK-001 not-seen", "Unknown WHK-002 not-seen"]);
+}
+
+/// Certificates as OpenSSL writes them: of the first form, without a subject, with names of every kind, with extensions
+/// that nobody knows.
+const CORPUS: [&str; 9] = [
+    include_str!("testdata/sha1-leaf.pem"),
+    include_str!("testdata/sha1-authority.pem"),
+    include_str!("testdata/corpus/small-rsa.pem"),
+    include_str!("testdata/corpus/names.pem"),
+    include_str!("testdata/corpus/no-subject.pem"),
+    include_str!("testdata/corpus/version-1.pem"),
+    include_str!("testdata/corpus/unknown-critical.pem"),
+    include_str!("testdata/corpus/wildcards.pem"),
+    include_str!("testdata/corpus/pss.pem"),
+];
+
+fn corpus() -> Vec<Vec<u8>> {
+    let der = |text: &&str| x509_parser::pem::parse_x509_pem(text.as_bytes()).unwrap().1.contents;
+    CORPUS.iter().map(der).collect()
+}
+
+#[test]
+fn the_certificates_of_the_corpus_are_read_as_openssl_wrote_them() {
+    let read: Vec<(usize, bool, Trust)> = CORPUS
+        .iter()
+        .zip(corpus())
+        .map(|(text, der)| {
+            let judged = judge_chain(&[STANDARD.encode(&der)], &STANDARD.encode(text), NAME, now()).unwrap();
+            (judged.names.len(), judged.name_fits, judged.trust)
+        })
+        .collect();
+    let no_server = Trust::Untrusted("its extended key usage is not that of a server".to_owned());
+    let expected = [
+        (1, true, Trust::Good),
+        (0, false, Trust::Good),
+        (1, true, Trust::Good),
+        (3, true, Trust::Good),
+        (0, false, Trust::Good),
+        (0, false, Trust::Good),
+        (0, false, no_server),
+        (2, true, Trust::Good),
+        (1, true, Trust::Good),
+    ];
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn a_chain_with_ways_without_number_is_given_up() {
+    // Each of them is signed by the key of all: every one is the issuer of every other.
+    let key = KeyPair::generate().unwrap();
+    let mut params = params("same", &[NAME]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = rcgen::Issuer::new(params.clone(), KeyPair::try_from(key.serialize_der()).unwrap());
+    let one = |serial: u64| {
+        let mut params = params.clone();
+        params.serial_number = Some(serial.into());
+        STANDARD.encode(params.signed_by(&key, &issuer).unwrap().der())
+    };
+    let chain: Vec<String> = (1..40).map(one).collect();
+    let bundle = STANDARD.encode(authority("else").pem());
+    assert_eq!(presented(Shown { chain, bundle }), ["Unknown WHK-003 not-seen"]);
+}
+
+mod hostile {
+    //! Whatever a server shows, and whatever `caBundle` holds: an answer, and no panic.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A certificate of the corpus with bytes changed, taken out and put in.
+    fn mangled() -> impl Strategy<Value = Vec<u8>> {
+        let change = (any::<prop::sample::Index>(), any::<u8>(), 0_u8..4);
+        (prop::sample::select(corpus()), proptest::collection::vec(change, 0..8)).prop_map(|(mut der, changes)| {
+            for (at, byte, how) in changes {
+                if der.is_empty() {
+                    break;
+                }
+                let at = at.index(der.len());
+                match how {
+                    0 => der[at] = byte,
+                    1 => der[at] ^= 1 << (byte % 8),
+                    2 => der.insert(at, byte),
+                    _ => der.truncate(at),
+                }
+            }
+            der
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_certificate_and_no_bundle_makes_the_judge_panic(
+            chain in proptest::collection::vec(mangled(), 0..4),
+            bundle in proptest::collection::vec(mangled(), 0..3),
+            as_pem in any::<bool>(),
+            name in "[a-z*.:0-9]{0,20}",
+        ) {
+            let text = |der: &Vec<u8>| {
+                let body = STANDARD.encode(der);
+                format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+            };
+            let bundle = if as_pem {
+                STANDARD.encode(bundle.iter().map(text).collect::<String>())
+            } else {
+                STANDARD.encode(bundle.concat())
+            };
+            let chain: Vec<String> = chain.iter().map(|der| STANDARD.encode(der)).collect();
+            if let Ok(judged) = judge_chain(&chain, &bundle, &name, now()) {
+                prop_assert!(!chain.is_empty());
+                prop_assert!(!judged.name_fits || !judged.names.is_empty());
+            }
+        }
+    }
 }
 
 #[test]

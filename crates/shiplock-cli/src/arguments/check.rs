@@ -14,6 +14,7 @@ Examples:
   shiplock check prod --to 1.37                    # a registered cluster: nodes are looked at by their agents
   shiplock check -f manifests/ --to 1.37           # files alone: no cluster is asked
   helm template CHART | shiplock check -f - --to 1.37
+  shiplock check --probe --require node            # nodes too, by a short-lived pod on each
   shiplock check -f . --to 1.37 -o sarif --fail-on warn > shiplock.sarif
   shiplock explain API-002                         # what a finding means, offline
 
@@ -21,7 +22,7 @@ Exit codes: 0 ready, 1 failed, 2 usage, 3 blocked, 4 undecided (something could 
 pub struct CheckArguments {
     /// A cluster that is registered with the server: it asks every agent about its node too, and keeps the report.
     /// Without it the cluster of your kubeconfig is checked, without a server.
-    #[arg(value_name = "CLUSTER", conflicts_with_all = ["files", "audit_log", "kubeconfig", "context", "snapshot", "save_snapshot", "baseline", "write_baseline", "accept", "accept_file"])]
+    #[arg(value_name = "CLUSTER", conflicts_with_all = ["files", "audit_log", "kubeconfig", "context", "snapshot", "save_snapshot", "baseline", "write_baseline", "accept", "accept_file", "probe"])]
     pub cluster: Option<String>,
     /// Ask against this plan: only its nodes, with its mirror and images.
     #[arg(long, value_name = "PLAN", requires = "cluster")]
@@ -62,6 +63,10 @@ pub struct CheckArguments {
     /// Scopes that must be reached: cluster, control-plane, node; what is not reached is undecided then.
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', value_parser = ["file", "cluster", "control-plane", "node", "plan", "client"])]
     pub require: Vec<String>,
+    /// Look at nodes without an agent too: makes a short-lived pod on each node, in kube-system, that only reads, and
+    /// deletes it again.
+    #[arg(long, conflicts_with = "snapshot")]
+    pub probe: bool,
     /// The policy: strict lets removed APIs block.
     #[arg(long, value_enum, default_value = "default", value_name = "POLICY")]
     pub policy: Policy,

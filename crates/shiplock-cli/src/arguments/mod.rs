@@ -267,7 +267,7 @@ pub struct RollbackArguments {
     pub upgrade: Option<String>,
     /// Let the findings of this check pass, such as CP-003 (one master) or CP-015 (objects that the old version does
     /// not serve); may be given more than once.
-    #[arg(long, value_name = "CHECK")]
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
     pub accept: Vec<String>,
     /// Show what it means and change nothing, also while the upgrade goes on.
     #[arg(long)]

@@ -162,7 +162,7 @@ pub struct PlanOptionArguments {
     pub ignore_preflight_errors: Vec<String>,
     /// Let the findings of this check pass, such as CP-003 (one master: its API is away for some seconds); may be
     /// given more than once.
-    #[arg(long, value_name = "CHECK")]
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
     pub accept: Vec<String>,
 }
 

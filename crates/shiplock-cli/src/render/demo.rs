@@ -119,8 +119,8 @@ fn tries(started: &DemoStarted) -> Vec<(String, &'static str, &'static str)> {
             ));
             tries.push((
                 format!("shiplock cancel {upgrade}"),
-                "then again with --accept CP-003 --accept CP-008",
-                "之后加 --accept CP-003 --accept CP-008 再来",
+                "then again with --accept CP-003,CP-008,WHK-006,WL-001",
+                "之后加 --accept CP-003,CP-008,WHK-006,WL-001 再来",
             ));
         }
         tries.push((

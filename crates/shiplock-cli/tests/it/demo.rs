@@ -93,7 +93,7 @@ fn a_newcomer_finds_three_clusters_as_promised_and_pauses_and_continues_the_upgr
     let blocked = demo.until(&blocked, |upgrade| upgrade["state"] == "blocked");
     let checks: Vec<&str> =
         blocked["findings"].as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap()).collect();
-    assert_eq!(checks, ["CP-003", "CP-008"], "{blocked:#}");
+    assert_eq!(checks, ["CP-003", "CP-008", "WHK-006", "WL-001"], "{blocked:#}");
 
     let paused = demo.until(&underway, |upgrade| upgrade["state"] == "paused");
     assert!(paused["nodes_done"].as_u64() < paused["nodes_total"].as_u64(), "{paused:#}");

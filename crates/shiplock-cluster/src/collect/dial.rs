@@ -81,6 +81,8 @@ enum Place {
     Pod {
         name: String,
         port: u16,
+        /// The address of the Service, which a node reaches where the pod is not reached from here.
+        service: Option<String>,
     },
     /// No pod, but an address that nodes reach.
     Elsewhere(String),
@@ -93,9 +95,10 @@ async fn behind_service(connection: &Connection, target: TlsTarget, namespace: &
         Ok(Place::Elsewhere(address)) => {
             not_seen(target, "its endpoints are no pods, so that only an agent reaches them".to_owned(), Some(address))
         }
-        Ok(Place::Pod { name, port }) => {
+        Ok(Place::Pod { name, port, service }) => {
             let outcome = through_pod(connection, namespace, &name, port, &target.server_name).await;
-            Dialled { target, via: format!("pod {namespace}/{name}"), address: None, outcome }
+            let address = service.filter(|_| matches!(outcome, TlsOutcome::NotSeen { .. }));
+            Dialled { target, via: format!("pod {namespace}/{name}"), address, outcome }
         }
     }
 }
@@ -123,11 +126,12 @@ async fn place(connection: &Connection, namespace: &str, name: &str, port: u16) 
             endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
         };
         let Some(endpoint) = slice.endpoints.iter().find(ready) else { continue };
+        let service = spec.cluster_ip.clone().filter(|address| !address.is_empty() && address != "None");
         let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
         if let Some(name) = pod.and_then(|pod| pod.name.clone()) {
-            return Ok(Place::Pod { name, port });
+            return Ok(Place::Pod { name, port, service });
         }
-        if let Some(address) = spec.cluster_ip.clone().filter(|address| !address.is_empty() && address != "None") {
+        if let Some(address) = service {
             return Ok(Place::Elsewhere(address));
         }
     }

@@ -8,6 +8,7 @@ mod api;
 mod dial;
 mod instance;
 pub(crate) mod newer;
+mod permission;
 mod request;
 mod resource;
 
@@ -32,6 +33,8 @@ pub struct Collection<'a> {
     pub target: Option<MinorVersion>,
     /// Which checks are wanted: only what they read is asked for.
     pub selection: &'a Selection,
+    /// Whether an upgrade is about to start, so that it is asked what its driver may do.
+    pub for_start: bool,
 }
 
 /// Told what is being read.
@@ -110,6 +113,7 @@ pub(crate) async fn over(
         objects,
         nodes: Vec::new(),
         dialled: Vec::new(),
+        permissions: Vec::new(),
         effort: Effort {
             requests: sent,
             bytes,
@@ -117,6 +121,10 @@ pub(crate) async fn over(
             milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         },
     };
+    if collection.for_start && wants(&["RUN-003"]) {
+        snapshot.permissions = permission::all(connection).await;
+        snapshot.effort.requests += snapshot.permissions.len() as u64;
+    }
     if wants(dial::CHECKS) {
         progress("certificates of webhooks");
         snapshot.dialled = dial::all(connection, &snapshot).await;
@@ -132,6 +140,9 @@ pub fn scopes(snapshot: &Snapshot) -> BTreeSet<&'static str> {
     }
     if !snapshot.nodes.is_empty() {
         scopes.insert("node");
+    }
+    if !snapshot.permissions.is_empty() {
+        scopes.insert("plan");
     }
     scopes
 }

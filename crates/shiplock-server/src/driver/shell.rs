@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::lease::HeldLease;
 use super::machine::{Input, Machine, Output, StepResult, Ticket};
+use super::start_check::StartCheck;
 use super::step::{StepContext, StepMachine};
 use super::steps::{Progress, StepShell};
 use super::supervisor::{Handle, Shared};
@@ -75,6 +76,7 @@ pub(super) async fn drive(
         steps: JoinSet::new(),
         wake_at: None,
         unknown_since: None,
+        start_check: StartCheck::default(),
         claimed: false,
     };
     let ended = driver.run(messages).await;
@@ -113,6 +115,7 @@ struct Shell {
     steps: JoinSet<(shiplock_core::id::StepNumber, u32, StepResult)>,
     wake_at: Option<Timestamp>,
     unknown_since: Option<Timestamp>,
+    start_check: StartCheck,
     /// The cluster has accepted us once.
     claimed: bool,
 }
@@ -160,6 +163,7 @@ impl Shell {
                 tracing::warn!(upgrade = %self.id, "the lease is about to end; this server begins anew");
                 return Ended::Later;
             }
+            self.start_check.keep(&self.shared.precheck, self.machine.upgrade());
             let sleep = self.sleep();
             let input = tokio::select! {
                 biased;
@@ -199,6 +203,7 @@ impl Shell {
                 }
                 Ok(()) = facts.changed() => Input::Tick,
                 () = self.progress.changed() => Input::Tick,
+                () = self.start_check.ended(&self.machine.upgrade().plan) => Input::Tick,
                 () = sleep => Input::Tick,
             };
             let observed = facts.borrow().clone();
@@ -260,8 +265,7 @@ impl Shell {
             agents: self.shared.hub.agents(&self.cluster_name),
             progress: self.progress.all(),
             uptime_seconds: self.shared.started_at.elapsed().as_secs(),
-            // The plan's own checks guard the start; the catalogue is asked by hand, `check CLUSTER --plan PLAN`.
-            precheck: Some(Vec::new()),
+            precheck: self.start_check.found(),
         }
     }
 

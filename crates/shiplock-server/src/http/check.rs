@@ -10,9 +10,8 @@ use jiff::{Span, Timestamp};
 use serde::Deserialize;
 use shiplock_api::check::{AcceptanceCreate, AcceptanceView, CheckCreate, CheckReportRow, CheckReportView};
 use shiplock_api::rest::Page;
-use shiplock_check::catalogue;
+use shiplock_check::named;
 use shiplock_check::run::Selection;
-use shiplock_core::check::CHECKS;
 use shiplock_core::id::ClusterName;
 use shiplock_core::problem::{Code, Problem};
 
@@ -43,7 +42,7 @@ pub(super) async fn run(
     let selection = Selection { only: asked.only, skip: asked.skip };
     if let Some(word) = selection.unknown_word() {
         let word: String = word.chars().take(40).collect();
-        return Err(unreadable(format!("there is no check and no category `{word}`")));
+        return Err(unreadable(format!("{word}: {}", named::no_such(&word))));
     }
     let plan = match &asked.plan {
         Some(id) => Some(kept(&site, id).await?),
@@ -61,7 +60,7 @@ pub(super) async fn run(
         upgrade: None,
         by: &by,
     };
-    let view = site.precheck.run(&asked).await?;
+    let (_, view) = site.precheck.run(&asked).await?;
     tracing::info!(cluster = %name, report = view.id, verdict = view.verdict, %by, "a pre-check was run");
     Ok((StatusCode::CREATED, Json(view)))
 }
@@ -106,6 +105,14 @@ async fn report(site: &Site, id: &str) -> Result<CheckReportView, Failure> {
     Ok(view.map_err(|error| StoreError::Failed { operation: "read a report", source: error.into() })?)
 }
 
+/// The id of a check whose findings may be accepted.
+pub(super) fn acceptable(option: &str, word: &str) -> Result<String, Problem> {
+    named::acceptable(word).map(str::to_owned).map_err(|why| {
+        let word: String = word.chars().take(40).collect();
+        Problem::new(Code::BadOption).with("option", option).with("value", word).with("why", why)
+    })
+}
+
 /// `POST /api/v1/clusters/{name}/acceptances`.
 pub(super) async fn accept(
     State(site): State<Arc<Site>>,
@@ -115,11 +122,8 @@ pub(super) async fn accept(
 ) -> Result<(StatusCode, Json<AcceptanceView>), Failure> {
     known(&site, &name).await?;
     let now = Timestamp::now();
-    let check = catalogue::find(&asked.check)
-        .map(|check| check.id)
-        .or_else(|| CHECKS.iter().copied().find(|check| check.eq_ignore_ascii_case(&asked.check)));
     // By name only: nothing lets a whole category pass, or all of them.
-    let check = check.ok_or_else(|| unreadable("check is not the id of a check, such as NODE-006"))?;
+    let check = acceptable("check", &asked.check)?;
     let reason = asked.reason.trim().to_owned();
     let is_long = |text: &str| text.chars().count() > TEXT_LENGTH_MAX || text.chars().any(char::is_control);
     if reason.is_empty() || is_long(&reason) || asked.subject.as_deref().is_some_and(is_long) {
@@ -131,7 +135,7 @@ pub(super) async fn accept(
     if until < today || until > after(DAYS_MAX) {
         return Err(unreadable(format!("until must be a day from today to {}", after(DAYS_MAX))));
     }
-    let (check, subject) = (check.to_owned(), asked.subject.filter(|subject| !subject.is_empty()));
+    let subject = asked.subject.filter(|subject| !subject.is_empty());
     let view = AcceptanceView { id: random_name("a", 8), check, subject, reason, by, given_at: now, until };
     let failed =
         |error: serde_json::Error| StoreError::Failed { operation: "keep an acceptance", source: error.into() };

@@ -18,6 +18,7 @@ use shiplock_core::problem::{Code, Problem};
 
 use super::Site;
 use super::access::By;
+use super::check::acceptable;
 use super::cluster::{changed, known};
 use super::failure::Failure;
 use super::input::{Input, Named};
@@ -33,8 +34,9 @@ pub(super) async fn make(
     State(site): State<Arc<Site>>,
     By(by): By,
     Named(name): Named<ClusterName>,
-    Input(asked): Input<PlanCreate>,
+    Input(mut asked): Input<PlanCreate>,
 ) -> Result<(StatusCode, Json<Plan>), Failure> {
+    accept_by_id(&mut asked.request.options.accept)?;
     let record = known(&site, &name).await?;
     let mirror = mirror_of(&record)?;
     let (facts, artefacts) = facts_and_artefacts(&site, &record, mirror).await?;
@@ -60,6 +62,14 @@ pub(super) async fn make(
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, to = %plan.to, %by, "a plan was made");
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// Turns the words of `accept` into ids of checks. One that names none accepts nothing, which a person must hear.
+pub(super) fn accept_by_id(accept: &mut [String]) -> Result<(), Problem> {
+    for word in accept {
+        *word = acceptable("accept", word)?;
+    }
+    Ok(())
 }
 
 /// What a cluster and its mirror hold now, read at once; the cluster is still the one that was registered.

@@ -18,7 +18,7 @@ use super::cluster::{changed, known};
 use super::failure::Failure;
 use super::input::{Input, Named};
 use super::name::random_name;
-use super::plan::{FACTS_WITHIN, agents, measured};
+use super::plan::{FACTS_WITHIN, accept_by_id, agents, measured};
 use crate::clusters::{Connector, facts_within};
 use crate::store::{PAGE_MAX, UpgradeFilter};
 
@@ -27,8 +27,9 @@ pub(super) async fn make(
     State(site): State<Arc<Site>>,
     By(by): By,
     Named(id): Named<UpgradeId>,
-    Input(asked): Input<RollbackCreate>,
+    Input(mut asked): Input<RollbackCreate>,
 ) -> Result<(StatusCode, Json<Plan>), Failure> {
+    accept_by_id(&mut asked.accept)?;
     let upgrade = site.folds.upgrade(&*site.store, &id).await?;
     if !asked.dry_run && !upgrade.state.is_terminal() {
         let problem = Problem::new(Code::UpgradeActive).with("upgrade", &id).with("state", upgrade.state.word());

@@ -7,7 +7,7 @@ use shiplock_check::catalogue::{self, Severity};
 use shiplock_check::report::{Finding, Outcome, Report, Verdict};
 use shiplock_core::check::{CheckReport, CheckResult, Finding as PlanFinding};
 use shiplock_core::language::Language;
-use shiplock_core::plan::{NodePlan, Plan, StageKind};
+use shiplock_core::plan::{NodePlan, Plan, Stage, StageKind};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
 
@@ -29,6 +29,19 @@ pub(crate) fn verdict(report: &Report, plan: &Plan) -> Verdict {
 /// The findings of a report, as the log of an upgrade keeps them.
 pub(crate) fn findings(report: &Report, plan: &Plan) -> Vec<PlanFinding> {
     report.findings.iter().filter_map(|found| finding(found, plan)).collect()
+}
+
+/// The pre-check itself failed: nothing is known, which is not OK.
+pub(crate) fn not_checked(plan: &Plan, problem: Problem) -> Vec<PlanFinding> {
+    vec![PlanFinding {
+        check: "CP-001".to_owned(),
+        result: CheckResult::Unknown,
+        subject: format!("cluster {}", plan.cluster),
+        problem: Some(problem),
+        accepted: false,
+        accepted_by: None,
+        repaired_by_stage: None,
+    }]
 }
 
 fn finding(found: &Finding, plan: &Plan) -> Option<PlanFinding> {
@@ -74,6 +87,10 @@ fn concerns(found: &Finding, plan: &Plan) -> bool {
     if found.subject.kind == "Node" && node(found, plan).is_none() {
         return false;
     }
+    let has_pool = |stage: &Stage| stage.kind.pool().is_some_and(|pool| pool.as_str() == found.subject.name);
+    if found.subject.kind == "NodePool" && !plan.stages.iter().any(has_pool) {
+        return false;
+    }
     with_masters || !OF_MASTERS.contains(&found.check.as_str())
 }
 
@@ -102,9 +119,7 @@ fn repaired_by(found: &Finding, plan: &Plan) -> Option<usize> {
         return None;
     }
     let number = steps.first()?.number;
-    let holds = |stage: &shiplock_core::plan::Stage| {
-        stage.nodes.iter().any(|node| node.steps.iter().any(|step| step.number == number))
-    };
+    let holds = |stage: &Stage| stage.nodes.iter().any(|node| node.steps.iter().any(|step| step.number == number));
     plan.stages.iter().position(holds).map(|index| index + 1)
 }
 

@@ -3,12 +3,12 @@
 //!
 //! It changes nothing in the cluster. [`guard`] says what a report means for the start of an upgrade.
 
-mod guard;
+pub(crate) mod guard;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use shiplock_api::check::{AcceptanceView, CheckPolicy, CheckReportView};
@@ -20,18 +20,22 @@ use shiplock_check::snapshot::Snapshot;
 use shiplock_check::tls::Dialled;
 use shiplock_cluster::collect::{Collection, scopes};
 use shiplock_core::facts::examination::{EXAMINE_KIND, NodeQuestion, TlsOutcome, TlsTarget, WantedImage};
-use shiplock_core::facts::{ClusterFacts, NodeFacts};
+use shiplock_core::facts::{AgentFacts, ClusterFacts, NodeFacts};
 use shiplock_core::id::{Actor, ClusterName, NodeName, UpgradeId};
-use shiplock_core::plan::Plan;
+use shiplock_core::plan::{Plan, PlanOptions};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
 use shiplock_core::version::MinorVersion;
+
+use tokio::sync::Semaphore;
 
 use crate::clusters::{Connector, facts_within};
 use crate::http::name::random_name;
 use crate::hub::AgentHub;
 use crate::store::{ReportRecord, Store, StoreError};
 
+/// Clusters that are checked at once: each is held in memory whole, and fleets start together.
+const AT_ONCE: usize = 4;
 /// How long the facts of the cluster may take.
 const FACTS_WITHIN: Duration = Duration::from_secs(15);
 /// How long reading the cluster may take.
@@ -41,12 +45,18 @@ const SNAPSHOT_WITHIN: Duration = Duration::from_secs(120);
 const EXAMINATION_WITHIN: Duration = Duration::from_secs(45);
 /// An agent that was not heard of for this long is not asked.
 const SILENCE_SECONDS_MAX: i64 = 60;
+/// A server that was just started waits for its agents for so long after the start: they come back within seconds.
+const COME_BACK_WITHIN: Duration = Duration::from_secs(30);
+/// How often it looks whether they are back.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs pre-checks.
 pub struct Precheck {
     store: Arc<dyn Store>,
     hub: Arc<AgentHub>,
     clusters: Arc<dyn Connector>,
+    started_at: Instant,
+    turns: Semaphore,
 }
 
 /// What is asked.
@@ -63,15 +73,17 @@ pub(crate) struct Asked<'a> {
 impl Precheck {
     /// Pre-checks of the clusters of a store.
     pub fn new(store: Arc<dyn Store>, hub: Arc<AgentHub>, clusters: Arc<dyn Connector>) -> Self {
-        Self { store, hub, clusters }
+        Self { store, hub, clusters, started_at: Instant::now(), turns: Semaphore::new(AT_ONCE) }
     }
 
-    /// Runs one and keeps its report.
-    pub(crate) async fn run(&self, asked: &Asked<'_>) -> Result<CheckReportView, Problem> {
+    /// Runs one and keeps its report; as it was made, and as it is shown.
+    pub(crate) async fn run(&self, asked: &Asked<'_>) -> Result<(Report, CheckReportView), Problem> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
         let connection = self.clusters.connect(asked.cluster).await?;
         let facts = facts_within(&*connection, FACTS_WITHIN).await?;
         let target = asked.target.or(asked.plan.map(|plan| plan.to.release));
-        let collection = Collection { target, selection: asked.selection };
+        let collection = Collection { target, selection: asked.selection, for_start: asked.plan.is_some() };
         let read = match tokio::time::timeout(SNAPSHOT_WITHIN, connection.precheck(&collection)).await {
             Ok(read) => read?,
             Err(elapsed) => {
@@ -98,7 +110,9 @@ impl Precheck {
             CheckPolicy::Default => Profile::Default,
             CheckPolicy::Strict => Profile::Strict,
         };
-        let question = Question { target, current, profile, now };
+        let options = asked.plan.map(|plan| &plan.options);
+        let max_parallel = options.map_or(PlanOptions::default().max_parallel, |options| options.max_parallel);
+        let question = Question { target, current, profile, now, max_parallel };
         let acceptances = self.acceptances(asked.cluster).await.map_err(StoreError::into_problem)?;
         let acceptances: Vec<Acceptance> = acceptances.into_iter().map(acceptance).collect();
         let effort = &snapshot.effort;
@@ -125,7 +139,8 @@ impl Precheck {
         if let Some(plan) = asked.plan {
             report.verdict = guard::verdict(&report, plan);
         }
-        self.keep(asked, &report, now).await.map_err(StoreError::into_problem)
+        let view = self.keep(asked, &report, now).await.map_err(StoreError::into_problem)?;
+        Ok((report, view))
     }
 
     /// What the server keeps of acceptances; those that cannot be read accept nothing.
@@ -173,11 +188,13 @@ impl Precheck {
         }
         let record = self.store.cluster(asked.cluster).await.map_err(StoreError::into_problem)?;
         let mirror = record.and_then(|record| record.mirror);
-        let heard = self.hub.agents(asked.cluster);
         let names: Vec<NodeName> = match asked.plan {
             Some(plan) => plan.nodes().map(|node| node.node.clone()).collect(),
             None => facts.nodes.keys().cloned().collect(),
         };
+        let heard = self
+            .heard(asked.cluster, names.iter().filter(|name| enrolled.iter().any(|agent| agent.node == **name)))
+            .await;
         let now = Timestamp::now();
         // A master dials what the API server beside it calls; where none has an agent, any node does.
         let is_heard = |node: &&NodeName| heard.contains_key(*node);
@@ -216,6 +233,23 @@ impl Precheck {
             })
             .collect();
         Ok(futures::future::join_all(answers).await)
+    }
+}
+
+impl Precheck {
+    /// The agents that were heard of. Right after the start of the server the enrolled ones are waited for.
+    async fn heard(
+        &self,
+        cluster: &ClusterName,
+        enrolled: impl Iterator<Item = &NodeName> + Clone,
+    ) -> BTreeMap<NodeName, AgentFacts> {
+        loop {
+            let heard = self.hub.agents(cluster);
+            if self.started_at.elapsed() > COME_BACK_WITHIN || enrolled.clone().all(|node| heard.contains_key(node)) {
+                return heard;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::cluster::Cluster;
+use super::examination::examine;
 use super::step;
 use crate::world::{UnitState, World};
 
@@ -281,9 +282,8 @@ impl Workplace for SimulatedPlace {
         self.carry_out(&assignment, &events, rolling_back).await
     }
 
-    async fn examine(&self, _: &NodeQuestion) -> Option<NodeExamination> {
-        // A simulated machine has no files and services to look at.
-        None
+    async fn examine(&self, question: &NodeQuestion) -> Option<NodeExamination> {
+        self.cluster.shared.look(|world| examine(world, self.id, question))
     }
 
     async fn clean(&self, id: &AssignmentId) {

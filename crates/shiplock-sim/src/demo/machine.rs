@@ -16,6 +16,14 @@ fn begin(world: &World) -> Moment {
     world.nodes().iter().map(|(_, node)| node.meta.created_at).min().unwrap_or_default()
 }
 
+/// The certificate of a master that ends first.
+pub(super) const API_SERVER_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
+
+/// When it ends.
+pub(super) fn certificates_end_at(world: &World) -> jiff::Timestamp {
+    (begin(world) + Duration::from_secs(300 * 86_400)).timestamp()
+}
+
 /// What the agent on a node tells of its machine.
 pub(super) fn machine_facts(world: &World, id: u32) -> Option<MachineFacts> {
     let machine = world.machine(id).filter(|machine| machine.on)?;
@@ -59,8 +67,8 @@ fn control_plane(world: &World, id: u32, machine: &Machine) -> ControlPlaneFacts
         etcd: EtcdFacts::Stacked { cluster: etcd_facts(world, id) },
         hand_edits: Observed::Known(Vec::new()),
         certificates: CertificateFacts {
-            first_to_end: "/etc/kubernetes/pki/apiserver.crt".to_owned(),
-            ends_at: (begin(world) + Duration::from_secs(300 * 86_400)).timestamp(),
+            first_to_end: API_SERVER_CERTIFICATE.to_owned(),
+            ends_at: certificates_end_at(world),
             external_ca: false,
         },
         kubelet_server: format!("https://{}:6443", machine.name),

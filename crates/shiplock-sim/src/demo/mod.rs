@@ -7,6 +7,7 @@
 mod agent;
 mod clock;
 mod cluster;
+mod examination;
 mod machine;
 mod release;
 mod step;

@@ -167,6 +167,21 @@ fn a_pod_that_its_volume_binds_to_the_batch_waits_and_is_no_lack_of_room() {
 }
 
 #[test]
+fn the_drain_of_pods_under_a_budget_waits_until_a_node_is_back() {
+    let nodes: Vec<Value> = (1..=3).map(|index| worker(&format!("w{index}"), "4", json!({}))).collect();
+    let pods: Vec<Value> =
+        (1..=3).map(|index| asks(&format!("p{index}"), &format!("w{index}"), "4", json!({}))).collect();
+    for (app, expected) in [("a", "Warn CAP-003 no-room-at-all"), ("other", "Fail CAP-003 no-room-at-all")] {
+        let mut snapshot = cluster(json!(nodes), json!(pods));
+        snapshot.objects.budgets = seen(json!([{ "metadata": { "name": "a", "namespace": "n" },
+            "spec": { "maxUnavailable": 1, "selector": { "matchLabels": { "app": app } } },
+            "status": { "disruptionsAllowed": 1, "currentHealthy": 3, "desiredHealthy": 2, "expectedPods": 3 } }]));
+        let found = packed(&snapshot);
+        assert!(found.iter().all(|text| text.starts_with(expected)) && !found.is_empty(), "{app}: {found:?}");
+    }
+}
+
+#[test]
 fn a_batch_that_is_too_large_is_told_with_the_size_that_fits() {
     let nodes: Vec<Value> = (1..=8).map(|index| worker(&format!("w{index}"), "4", json!({}))).collect();
     let pods: Vec<Value> =
@@ -179,6 +194,7 @@ fn a_batch_that_is_too_large_is_told_with_the_size_that_fits() {
         current: "1.36".parse().ok(),
         profile: Profile::Default,
         now: snapshot.taken_at,
+        max_parallel: 10,
     };
     let findings = judge(&snapshot, &question);
     let finding = findings.iter().find(|finding| finding.check == "CAP-003").unwrap();

@@ -182,8 +182,13 @@ fn encryption_with_the_first_kms_stored_versions_and_bursts_of_warnings_are_foun
 #[test]
 fn what_is_not_there_by_design_is_skipped_and_not_passed() {
     let hosted = components(Vec::new());
-    let question =
-        Question { target: "1.37".parse().unwrap(), current: None, profile: Profile::Default, now: hosted.taken_at };
+    let question = Question {
+        target: "1.37".parse().unwrap(),
+        current: None,
+        profile: Profile::Default,
+        now: hosted.taken_at,
+        max_parallel: 10,
+    };
     let skipped: Vec<String> = judge(&hosted, &question)
         .into_iter()
         .filter(|finding| finding.outcome == Outcome::Skipped)

@@ -24,6 +24,7 @@ fn snapshot() -> Snapshot {
         objects: Objects::default(),
         nodes: Vec::new(),
         dialled: Vec::new(),
+        permissions: Vec::new(),
         effort: Effort::default(),
     }
 }
@@ -43,6 +44,7 @@ fn found_at(snapshot: &Snapshot, current: &str, target: &str) -> Vec<String> {
         current: current.parse().ok(),
         profile: Profile::Default,
         now: snapshot.taken_at,
+        max_parallel: 10,
     };
     let mut findings = judge(snapshot, &question);
     findings.retain(|finding| finding.outcome != Outcome::Skipped);
@@ -163,6 +165,24 @@ fn every_list_that_is_forbidden_makes_exactly_its_own_checks_unknown() {
     let read: std::collections::BTreeSet<&str> = READS.iter().flat_map(|(_, checks)| checks.iter().copied()).collect();
     let silent: Vec<_> = read.iter().filter(|id| !unknown.contains(**id)).collect();
     assert!(silent.is_empty(), "never unknown: {silent:?}");
+}
+
+#[test]
+fn what_the_account_of_an_upgrade_may_not_do_is_named_and_what_was_not_answered_is_unknown() {
+    let ask = |is_spared: bool, allowed: Read<bool>| {
+        let act = "patch nodes".to_owned();
+        let permissions = vec![permission::Permission { act, is_spared, allowed }];
+        found(&Snapshot { permissions, ..snapshot() })
+    };
+    for (is_spared, allowed, expected) in [
+        (false, Read::Seen(true), None),
+        (false, Read::Seen(false), Some("Fail RUN-003 missing Permission patch nodes")),
+        (true, Read::Seen(false), Some("Warn RUN-003 spared Permission patch nodes")),
+        (false, Read::NotSeen("away".into()), Some("Unknown RUN-003 not-seen Permission patch nodes")),
+    ] {
+        let found = ask(is_spared, allowed.clone());
+        assert_eq!(found.first().map(String::as_str), expected, "{allowed:?} {found:?}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod client;
 mod files;
 mod known;
+mod probe;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Deserialize;
 use shiplock_check::api;
+use shiplock_check::named;
 use shiplock_check::question::{Profile, Question};
 use shiplock_check::render as forms;
 use shiplock_check::report::{Outcome, Report, Verdict};
@@ -18,6 +20,7 @@ use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
 use shiplock_check::snapshot::{SNAPSHOT_SCHEMA, Snapshot};
 use shiplock_cluster::collect::{Collection, collect_again};
 use shiplock_cluster::{Kubeconfig, KubeconfigSource};
+use shiplock_core::plan::PlanOptions;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
@@ -40,13 +43,20 @@ pub(super) async fn check_registered(options: CheckArguments, context: &Context<
 pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Exit, Problem> {
     let selection = Selection { only: options.only.clone(), skip: options.skip.clone() };
     if let Some(word) = selection.unknown_word() {
-        let why = "there is no such check and no such category; `shiplock explain` lists all";
-        return Err(bad_option("--only, --skip", word, why));
+        return Err(bad_option("--only, --skip", word, &named::no_such(word)));
+    }
+    // Where options exclude the cluster, the parser does not miss it.
+    if let Some(plan) = &options.plan {
+        return Err(bad_option(
+            "--plan",
+            plan,
+            "a plan is one of a registered cluster: shiplock check CLUSTER --plan PLAN",
+        ));
     }
     let acceptances = acceptances(&options)?;
-    let baseline = options.baseline.as_deref().map(read_json::<Baseline>).transpose()?;
+    let baseline = options.baseline.as_deref().map(|path| read_json::<Baseline>("--baseline", path)).transpose()?;
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
-    let asks_cluster = !asks_files || options.kubeconfig.is_some() || options.context.is_some();
+    let asks_cluster = !asks_files || options.kubeconfig.is_some() || options.context.is_some() || options.probe;
     let snapshot = match &options.snapshot {
         Some(path) => Some(read_snapshot(path)?),
         None if asks_cluster => Some(live(&options, &selection, output).await?),
@@ -63,7 +73,8 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     };
     let now = snapshot.as_ref().map_or_else(Timestamp::now, |snapshot| snapshot.taken_at);
     let profile = if options.policy == Policy::Strict { Profile::Strict } else { Profile::Default };
-    let question = Question { target, current: minor, profile, now };
+    let max_parallel = PlanOptions::default().max_parallel;
+    let question = Question { target, current: minor, profile, now, max_parallel };
 
     let (mut findings, mut usages) = (Vec::new(), Vec::new());
     let mut scopes = BTreeSet::new();
@@ -144,11 +155,14 @@ async fn live(options: &CheckArguments, selection: &Selection, output: &Output) 
             eprint!("\r\u{1b}[2K{reading} {what}");
         }
     };
-    let collection = Collection { target: options.to, selection };
+    let collection = Collection { target: options.to, selection, for_start: false };
     let known = known::Known::of(&kubeconfig.server, options.fresh);
-    let snapshot = collect_again(&kubeconfig, &collection, &known.read(), &progress).await;
-    if let Ok(snapshot) = &snapshot {
+    let mut snapshot = collect_again(&kubeconfig, &collection, &known.read(), &progress).await;
+    if let Ok(snapshot) = &mut snapshot {
         known.write(snapshot);
+        if options.probe {
+            snapshot.nodes = probe::nodes(&kubeconfig, output).await?;
+        }
     }
     if on_terminal {
         eprint!("\r\u{1b}[2K");
@@ -157,7 +171,7 @@ async fn live(options: &CheckArguments, selection: &Selection, output: &Output) 
 }
 
 fn read_snapshot(path: &Path) -> Result<Snapshot, Problem> {
-    let snapshot: Snapshot = read_json(path)?;
+    let snapshot: Snapshot = read_json("--snapshot", path)?;
     if snapshot.schema != SNAPSHOT_SCHEMA {
         let why = format!("its schema is {}, this build reads {SNAPSHOT_SCHEMA}", snapshot.schema);
         return Err(bad_option("--snapshot", &path.to_string_lossy(), &why));
@@ -197,27 +211,32 @@ fn acceptances(options: &CheckArguments) -> Result<Vec<Acceptance>, Problem> {
     let mut all = Vec::new();
     for id in &options.accept {
         // By name, never all at once.
-        let Some(check) = shiplock_check::catalogue::find(id) else {
-            return Err(bad_option("--accept", id, "there is no check with this id"));
-        };
+        let check = named::acceptable(id).map_err(|why| bad_option("--accept", id, &why))?.to_owned();
         let reason = "--accept".to_owned();
         let (author, until) = (String::new(), None);
-        all.push(Acceptance { check: check.id.to_owned(), subject: None, reason, author, until });
+        all.push(Acceptance { check, subject: None, reason, author, until });
     }
     if let Some(path) = &options.accept_file {
         let text = read_bounded(path).map_err(|error| unusable(path, "read").cause(error))?;
         let file: AcceptFile = toml::from_str(&text).map_err(|error| {
-            Problem::new(Code::ConfigurationUnreadable).with("path", path.display()).cause(error.message())
+            let why = format!("it is no TOML file of acceptances: {}", error.message());
+            bad_option("--accept-file", &path.to_string_lossy(), &why)
         })?;
+        for acceptance in &file.accept {
+            let in_file = || format!("--accept-file {}", path.display());
+            named::acceptable(&acceptance.check).map_err(|why| bad_option(&in_file(), &acceptance.check, &why))?;
+        }
         all.extend(file.accept);
     }
     Ok(all)
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Problem> {
+/// Reads what another option of an earlier check wrote.
+fn read_json<T: serde::de::DeserializeOwned>(option: &str, path: &Path) -> Result<T, Problem> {
     let text = std::fs::read(path).map_err(|error| unusable(path, "read").cause(error))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Problem::new(Code::ConfigurationUnreadable).with("path", path.display()).cause(error))
+    serde_json::from_slice(&text).map_err(|error| {
+        bad_option(option, &path.to_string_lossy(), &format!("no check wrote it, or it was changed: {error}"))
+    })
 }
 
 fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Problem> {
@@ -226,7 +245,7 @@ fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Problem
 }
 
 fn bad_option(option: &str, value: &str, why: &str) -> Problem {
-    let value = value.chars().take(40).collect::<String>();
+    let value = value.chars().take(200).collect::<String>();
     Problem::new(Code::BadOption).with("option", option).with("value", value).with("why", why)
 }
 

@@ -6,10 +6,14 @@ use serde_json::{Value, json};
 use shiplock_api::agent::ExaminationReport;
 use shiplock_api::check::{AcceptanceView, CheckReportRow, CheckReportView};
 use shiplock_api::rest::Page;
+use shiplock_core::check::{CheckReport, CheckResult};
 use shiplock_core::facts::examination::{EXAMINE_KIND, NodeExamination};
+use shiplock_core::plan::Mode;
 use shiplock_core::problem::Code;
+use shiplock_core::upgrade::State;
 
-use super::super::sample::Bench;
+use super::super::sample::{self, Bench};
+use crate::driver::StartCheck;
 use crate::store::{AgentRecord, Store};
 
 /// What an agent finds on a node that has swap on.
@@ -145,4 +149,35 @@ async fn a_finding_is_accepted_by_name_with_a_reason_and_an_end_and_taken_back()
     let again = bench.ask(Method::DELETE, &format!("{path}/{}", added.id), None).await;
     assert_eq!(again.code(), Code::AcceptanceUnknown);
     assert_eq!(bench.run_checks(json!({ "only": ["NODE-006"] })).await.verdict, "blocked");
+}
+
+#[tokio::test]
+async fn the_whole_catalogue_guards_a_start_until_what_it_found_is_accepted_and_never_a_way_back() {
+    let bench = Bench::with_agent(true).await;
+    let mut upgrade = sample::upgrade();
+    upgrade.state = State::Checking;
+    upgrade.plan.cluster = bench.cluster();
+    let blocking = async |upgrade: &shiplock_core::upgrade::Upgrade| {
+        let mut check = StartCheck::default();
+        check.keep(&bench.site.precheck, upgrade);
+        if check.found().is_none() {
+            check.ended(&upgrade.plan).await;
+        }
+        let report = CheckReport { findings: check.found().unwrap() };
+        report.blocking().map(|found| (found.check.clone(), found.result)).collect::<Vec<_>>()
+    };
+    assert_eq!(blocking(&upgrade).await, [("NODE-006".to_owned(), CheckResult::Fail)]);
+    // It is kept as a report of this upgrade.
+    let listed: Page<CheckReportRow> = bench.get("/api/v1/clusters/lab/checks").await.read();
+    assert_eq!(listed.items.len(), 1);
+    let body = json!({ "check": "NODE-006", "subject": "Node blue-0*", "reason": "goes soon" });
+    let answer = bench.ask(Method::POST, "/api/v1/clusters/lab/acceptances", Some(body)).await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(blocking(&upgrade).await, []);
+
+    let other = Bench::with_agent(true).await;
+    let mut check = StartCheck::default();
+    upgrade.plan.mode = Mode::Rollback;
+    check.keep(&other.site.precheck, &upgrade);
+    assert_eq!(check.found(), Some(Vec::new()));
 }
