@@ -166,9 +166,11 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
         (Code::RollbackTooLate, "cluster_configuration", &|_, upgrade| upgrade.stages_started.extend([3])),
         (Code::RollbackNotNewest, "u9", &|left, _| left.newer = Some("u9".into())),
         (Code::RollbackRefused, "itself a way back", &|_, upgrade| {
-            Arc::make_mut(&mut upgrade.plan).mode = Mode::Rollback
+            Arc::make_mut(&mut upgrade.plan).mode = Mode::Rollback;
         }),
-        (Code::RollbackRefused, "does not touch", &|_, upgrade| upgrade.plan.stages.truncate(1)),
+        (Code::RollbackRefused, "does not touch", &|_, upgrade| {
+            std::sync::Arc::make_mut(&mut upgrade.plan).stages.truncate(1);
+        }),
         (Code::RollbackRefused, "keeps no copy", &|left, _| {
             for agent in left
                 .agents
@@ -230,7 +232,8 @@ fn a_master_that_is_as_before_is_left_out() {
 #[test]
 fn etcd_stays_where_its_minor_version_changed_and_that_is_said() {
     let mut world = cancelled_after(3, 1);
-    for step in world.upgrade.plan.stages[2].nodes.iter_mut().flat_map(|node| &mut node.steps) {
+    let plan = std::sync::Arc::make_mut(&mut world.upgrade.plan);
+    for step in plan.stages[2].nodes.iter_mut().flat_map(|node| &mut node.steps) {
         if let Action::UpgradeControlPlane(swap) = &mut step.action {
             **swap = ControlPlaneUpgrade { etcd_minor_changes: true, ..(**swap).clone() };
         }

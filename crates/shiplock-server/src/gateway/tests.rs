@@ -175,10 +175,9 @@ impl Bench {
 
     /// An upgrade of a cluster, so that its agents have one to speak of.
     async fn upgrade(&self, cluster: &str) -> UpgradeId {
-        let mut plan = sample::upgrade().plan;
-        plan.cluster = cluster.into();
+        let plan = shiplock_core::plan::Plan { cluster: cluster.into(), ..(*sample::upgrade().plan).clone() };
         let id = UpgradeId::new(format!("u{cluster}"));
-        let event = shiplock_core::upgrade::Event::Planned { plan, by: "somebody".into() };
+        let event = shiplock_core::upgrade::Event::Planned { plan: Box::new(plan), by: "somebody".into() };
         let (cluster, now) = (ClusterName::from(cluster), Timestamp::now());
         let new = NewUpgrade { id: id.clone(), cluster, event, now, idempotency_key: None };
         self.store.create_upgrade(&new).await.unwrap();

@@ -314,7 +314,8 @@ async fn a_forgotten_agent_is_not_listed_and_never_while_its_cluster_is_upgraded
     let machine = shiplock_core::sample::agents(&sample::facts("uid-lab"), Timestamp::now());
     let machine = machine.into_values().next().unwrap().machine;
     let (cluster, enrolled_at) = (bench.cluster(), Timestamp::now());
-    let agent = AgentRecord { cluster, node: "w9".into(), serial: "0a".to_owned(), machine, enrolled_at };
+    let agent =
+        AgentRecord { cluster, node: "w9".into(), serial: "0a".to_owned(), machine: (*machine).clone(), enrolled_at };
     bench.store.put_agent(&agent).await.unwrap();
     assert_eq!(remove("w9").await.status, StatusCode::NO_CONTENT);
     assert!(bench.store.agents(&bench.cluster()).await.unwrap().is_empty());

@@ -156,7 +156,7 @@ async fn the_whole_catalogue_guards_a_start_until_what_it_found_is_accepted_and_
     let bench = Bench::with_agent(true).await;
     let mut upgrade = sample::upgrade();
     upgrade.state = State::Checking;
-    upgrade.plan.cluster = bench.cluster();
+    std::sync::Arc::make_mut(&mut upgrade.plan).cluster = bench.cluster();
     let blocking = async |upgrade: &shiplock_core::upgrade::Upgrade| {
         let mut check = StartCheck::default();
         check.keep(&bench.site.precheck, upgrade);
@@ -177,7 +177,7 @@ async fn the_whole_catalogue_guards_a_start_until_what_it_found_is_accepted_and_
 
     let other = Bench::with_agent(true).await;
     let mut check = StartCheck::default();
-    upgrade.plan.mode = Mode::Rollback;
+    std::sync::Arc::make_mut(&mut upgrade.plan).mode = Mode::Rollback;
     check.keep(&other.site.precheck, &upgrade);
     assert_eq!(check.found(), Some(Vec::new()));
 }
