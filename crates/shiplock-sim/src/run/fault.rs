@@ -207,6 +207,10 @@ impl Simulation {
             }
             Fault::ApiDown(seconds) => {
                 self.faults.api_down = true;
+                // Watches that break tell of it, also where nothing in the cluster changes.
+                for index in 0..servers {
+                    self.queue_observation(index);
+                }
                 self.ends_later(fault, *seconds);
             }
             Fault::ApiErrors(thousandths) => self.faults.api_errors = *thousandths,

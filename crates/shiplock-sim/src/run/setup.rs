@@ -68,6 +68,10 @@ impl Setup {
     /// The world at rest, before anything is done to it.
     pub fn world(&self, seed: u64) -> World {
         let mut world = World::new(seed, BEGIN, Pace::default(), 0);
+        if self.masters == 0 {
+            // Node pools are upgraded to what the control plane runs already.
+            world.set_api_elsewhere(TO.parse().expect("a constant is well formed"));
+        }
         let old = |component: ControlPlaneComponent| image_of(component, FROM);
         for index in 1..=self.masters {
             let images: Vec<_> =

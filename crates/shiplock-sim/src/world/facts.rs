@@ -138,8 +138,12 @@ impl World {
         found
     }
 
-    /// Where no master is a node, the API server is at the newest kubelet's version at least.
+    /// Where no master is a node, the API server runs what was set, else the newest kubelet's version.
     fn api_version_elsewhere(&self) -> Option<KubernetesVersion> {
+        self.api_elsewhere.or_else(|| self.newest_kubelet())
+    }
+
+    fn newest_kubelet(&self) -> Option<KubernetesVersion> {
         self.nodes()
             .iter()
             .filter_map(|(_, node)| KubernetesVersion::parse_reported(&node.info.kubelet_version).ok())

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use shiplock_core::version::KubernetesVersion;
 
 pub use self::build::{NodeSpec, WorkloadSpec};
 pub use self::disruption::{DeleteAnswer, EvictAnswer};
@@ -103,6 +104,8 @@ pub struct World {
     changes_kept_max: usize,
     machines: Vec<Option<Arc<Machine>>>,
     etcd: Etcd,
+    /// What API servers run that are on no node of the cluster.
+    api_elsewhere: Option<KubernetesVersion>,
     /// Pods bound to each node, by the id of the node.
     pods_on: Vec<Arc<BTreeSet<u32>>>,
     /// Requests of the pods bound to each node.
@@ -175,6 +178,7 @@ impl World {
             changes_kept_max,
             machines: Vec::new(),
             etcd: Etcd::default(),
+            api_elsewhere: None,
             pods_on: Vec::new(),
             used: Vec::new(),
             pods_of: BTreeMap::new(),
@@ -433,6 +437,11 @@ impl World {
         if let Some(Some(machine)) = self.machines.get_mut(node as usize) {
             change(Arc::make_mut(machine));
         }
+    }
+
+    /// The API servers are on no node of the cluster and run this version.
+    pub fn set_api_elsewhere(&mut self, version: KubernetesVersion) {
+        self.api_elsewhere = Some(version);
     }
 
     /// Changes etcd: alarms, learners.
