@@ -4,13 +4,11 @@
 mod planted;
 mod story;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shiplock_core::upgrade::State;
-use shiplock_sim::run::everywhere::crash_everywhere;
 use shiplock_sim::run::fault::Drawn;
-use shiplock_sim::run::{BudgetSetup, Operation, Setup, Simulation};
+use shiplock_sim::run::{Operation, Setup, Simulation};
 
 /// No run takes longer in virtual time.
 const VIRTUAL_MAX: Duration = Duration::from_secs(3 * 3600);
@@ -50,29 +48,6 @@ fn a_clone_made_in_the_middle_goes_on_alike() {
     let (one, other) = (one.run(VIRTUAL_MAX), other.run(VIRTUAL_MAX));
     assert_eq!((one.fingerprint, one.events), (other.fingerprint, other.events));
     assert_eq!(one.state, State::Succeeded);
-}
-
-/// All points of a small upgrade, not a sample. `cargo xtask ci` does the same with the standard upgrade, which has masters.
-#[test]
-fn a_crash_at_any_point_breaks_no_invariant() {
-    let mut setup = Setup::new(0, 2);
-    setup.workloads[0].2 = BudgetSetup::Blocking;
-    let mut base = Simulation::new(&setup, 1, 1).unwrap();
-    base.operate(Duration::from_secs(40), Operation::Pause);
-    base.operate(Duration::from_secs(60), Operation::Continue);
-    base.heal(Duration::from_secs(80));
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let (mut points, mut broken) = (BTreeSet::new(), Vec::new());
-    let result = crash_everywhere(base, VIRTUAL_MAX, threads, &mut |fork| {
-        points.insert((fork.point, fork.before));
-        if let Some(violation) = fork.result.violation {
-            let side = if fork.before { "before" } else { "after" };
-            broken.push(format!("{side} {:?} {} of {:?}: {violation}", fork.point, fork.number, fork.process));
-        }
-    });
-    assert_eq!(result.state, State::Succeeded);
-    assert_eq!(points.len(), 12, "each kind of point, before and after: {points:?}");
-    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
 /// A bounded number of seeds here, as many as are wanted in `cargo xtask sim`.
