@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shiplock_api::check::CheckPolicy;
 use shiplock_check::run::Selection;
-use shiplock_core::check::Finding;
+use shiplock_core::check::{CheckResult, Finding};
 use shiplock_core::id::UpgradeId;
 use shiplock_core::plan::{Mode, Plan};
 use shiplock_core::problem::{Code, Problem};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::precheck::{Asked, Precheck, guard};
 
-/// A cluster that cannot be checked now is asked again for so long: an API server may just be restarting.
+/// A cluster that cannot be checked now, or not whole, is asked again for so long: an API server may just be restarting.
 const AGAIN_FOR: Duration = Duration::from_secs(60);
 /// The wait between two tries.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -77,7 +77,16 @@ async fn findings(precheck: &Precheck, plan: &Plan, upgrade: &UpgradeId) -> Vec<
     let begun = Instant::now();
     loop {
         match precheck.run(&asked).await {
-            Ok((report, _)) => return guard::findings(&report, plan),
+            Ok((report, _)) => {
+                let found = guard::findings(&report, plan);
+                // What could not be read a moment ago often can be now; nobody need come for that.
+                let unread = found.iter().any(|found| found.result == CheckResult::Unknown && !found.accepted);
+                if !unread || begun.elapsed() > AGAIN_FOR {
+                    return found;
+                }
+                tracing::warn!(%upgrade, cluster = %plan.cluster, "something could not be read for the check; again");
+                tokio::time::sleep(PAUSE).await;
+            }
             Err(problem) if begun.elapsed() > AGAIN_FOR => return guard::not_checked(plan, problem),
             Err(problem) => {
                 tracing::warn!(%upgrade, cluster = %plan.cluster, %problem, "the cluster cannot be checked now; again");
@@ -91,7 +100,7 @@ async fn findings(precheck: &Precheck, plan: &Plan, upgrade: &UpgradeId) -> Vec<
 mod tests {
     use async_trait::async_trait;
     use shiplock_cluster::port::Cluster;
-    use shiplock_core::check::{CheckReport, CheckResult};
+    use shiplock_core::check::CheckReport;
     use shiplock_core::id::ClusterName;
 
     use super::*;
