@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::precheck::{Asked, Precheck, guard};
+use crate::store::StoreError;
 
 /// A cluster that cannot be checked now, or not whole, is asked again for so long: an API server may just be restarting.
 const AGAIN_FOR: Duration = Duration::from_secs(60);
@@ -76,24 +77,34 @@ async fn findings(precheck: &Precheck, plan: &Plan, upgrade: &UpgradeId) -> Vec<
     };
     let begun = Instant::now();
     loop {
-        match precheck.run(&asked).await {
-            Ok((report, _)) => {
-                let found = guard::findings(&report, plan);
-                // What could not be read a moment ago often can be now; nobody need come for that.
-                let unread = found.iter().any(|found| found.result == CheckResult::Unknown && !found.accepted);
-                if !unread || begun.elapsed() > AGAIN_FOR {
-                    return found;
-                }
-                tracing::warn!(%upgrade, cluster = %plan.cluster, "something could not be read for the check; again");
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(problem) if begun.elapsed() > AGAIN_FOR => return guard::not_checked(plan, problem),
-            Err(problem) => {
-                tracing::warn!(%upgrade, cluster = %plan.cluster, %problem, "the cluster cannot be checked now; again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+        let is_last = begun.elapsed() > AGAIN_FOR;
+        let problem = match look(precheck, &asked, plan, is_last).await {
+            Ok(Some(found)) => return found,
+            Ok(None) => None,
+            Err(problem) if is_last => return guard::not_checked(plan, problem),
+            Err(problem) => Some(problem),
+        };
+        let why = problem.map(|problem| problem.to_string()).unwrap_or_else(|| "something was not read".to_owned());
+        tracing::warn!(%upgrade, cluster = %plan.cluster, why, "the cluster cannot be checked whole now; again");
+        tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// What was found; none where a part could not be read, which a moment later often can be: nobody need come for that.
+/// Only the report that counts is kept.
+async fn look(
+    precheck: &Precheck,
+    asked: &Asked<'_>,
+    plan: &Plan,
+    is_last: bool,
+) -> Result<Option<Vec<Finding>>, Problem> {
+    let report = precheck.run(asked).await?;
+    let found = guard::findings(&report, plan);
+    if !is_last && found.iter().any(|found| found.result == CheckResult::Unknown && !found.accepted) {
+        return Ok(None);
+    }
+    precheck.keep(asked, &report).await.map_err(StoreError::into_problem)?;
+    Ok(Some(found))
 }
 
 #[cfg(test)]

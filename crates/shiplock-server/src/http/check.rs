@@ -60,7 +60,8 @@ pub(super) async fn run(
         upgrade: None,
         by: &by,
     };
-    let (_, view) = site.precheck.run(&asked).await?;
+    let report = site.precheck.run(&asked).await?;
+    let view = site.precheck.keep(&asked, &report).await?;
     tracing::info!(cluster = %name, report = view.id, verdict = view.verdict, %by, "a pre-check was run");
     Ok((StatusCode::CREATED, Json(view)))
 }

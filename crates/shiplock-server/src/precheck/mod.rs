@@ -76,8 +76,8 @@ impl Precheck {
         Self { store, hub, clusters, started_at: Instant::now(), turns: Semaphore::new(AT_ONCE) }
     }
 
-    /// Runs one and keeps its report; as it was made, and as it is shown.
-    pub(crate) async fn run(&self, asked: &Asked<'_>) -> Result<(Report, CheckReportView), Problem> {
+    /// Runs one. Its report is not kept yet.
+    pub(crate) async fn run(&self, asked: &Asked<'_>) -> Result<Report, Problem> {
         // It is never closed.
         let _turn = self.turns.acquire().await;
         let connection = self.clusters.connect(asked.cluster).await?;
@@ -139,8 +139,7 @@ impl Precheck {
         if let Some(plan) = asked.plan {
             report.verdict = guard::verdict(&report, plan);
         }
-        let view = self.keep(asked, &report, now).await.map_err(StoreError::into_problem)?;
-        Ok((report, view))
+        Ok(report)
     }
 
     /// What the server keeps of acceptances; those that cannot be read accept nothing.
@@ -149,7 +148,9 @@ impl Precheck {
         Ok(kept.iter().filter_map(|record| serde_json::from_str(&record.data).ok()).collect())
     }
 
-    async fn keep(&self, asked: &Asked<'_>, report: &Report, now: Timestamp) -> Result<CheckReportView, StoreError> {
+    /// Keeps a report; as it is shown.
+    pub(crate) async fn keep(&self, asked: &Asked<'_>, report: &Report) -> Result<CheckReportView, StoreError> {
+        let now = Timestamp::now();
         let view = view::report(random_name("c", 8), asked, report, now);
         let failed = |error: serde_json::Error| StoreError::Failed { operation: "keep a report", source: error.into() };
         let data = serde_json::to_string(&view).map_err(failed)?;
