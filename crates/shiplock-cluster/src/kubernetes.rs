@@ -30,8 +30,8 @@ const CHANGED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes come in bursts: what follows the first within this time is told together with it.
 const CHANGES_GATHERED: Duration = Duration::from_millis(50);
 
-/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] or [`Cluster::facts_anew`] and end with [`Cluster::rest`] or
-/// with the value.
+/// A Kubernetes cluster. Watches begin with the first [`Cluster::facts`] or [`Cluster::facts_anew`] and end with
+/// [`Cluster::rest`] or with the value.
 #[derive(Debug)]
 pub struct KubernetesCluster {
     connection: Connection,

@@ -15,7 +15,7 @@ use shiplock_api::rest::{ClusterAdd, ClusterChange};
 use shiplock_cluster::KubernetesCluster;
 use shiplock_cluster::port::Cluster;
 use shiplock_core::facts::ClusterFacts;
-use shiplock_core::id::ClusterName;
+use shiplock_core::id::{ClusterName, ClusterUid};
 use shiplock_core::problem::{Code, Problem};
 
 use crate::seal::Seal;
@@ -66,8 +66,8 @@ struct Connection {
 
 impl Connection {
     fn is_of(&self, record: &ClusterRecord) -> bool {
-        let key = |record: &ClusterRecord| (record.uid.clone(), record.added_at);
-        key(&self.registration) == key(record) && self.registration.sealed_kubeconfig == record.sealed_kubeconfig
+        let ours = &self.registration;
+        (&ours.uid, ours.added_at, &ours.sealed_kubeconfig) == (&record.uid, record.added_at, &record.sealed_kubeconfig)
     }
 }
 
@@ -128,27 +128,26 @@ impl ClusterPool {
     /// Changes how a cluster is reached, or its mirror. New credentials are tried first: they must lead to the cluster that
     /// was registered. An upgrade in work goes over to them when those that it uses fail.
     pub async fn change(&self, record: &ClusterRecord, asked: &ClusterChange) -> Result<ClusterRecord, Problem> {
-        let mut changed = record.clone();
+        let mut new = record.clone();
         if let Some(mirror) = &asked.mirror {
-            changed.mirror = Some(mirror.clone());
+            new.mirror = Some(mirror.clone());
         }
         let mut dialled = None;
         if let Some(kubeconfig) = &asked.kubeconfig {
             let Dialled { cluster, server } = self.dial(kubeconfig, &asked.allow).await?;
             let found = facts_within(&*cluster, FIRST_FACTS_WITHIN).await?.uid;
             if found != record.uid {
-                let problem = Problem::new(Code::ClusterChanged).with("cluster", &record.name);
-                return Err(problem.with("expected", &record.uid).with("found", &found));
+                return Err(changed(record, &found));
             }
-            changed.server = server;
-            changed.sealed_kubeconfig = sealed_access(&self.seal, &record.name, kubeconfig, &asked.allow)?;
+            new.server = server;
+            new.sealed_kubeconfig = sealed_access(&self.seal, &record.name, kubeconfig, &asked.allow)?;
             dialled = Some(cluster);
         }
-        self.store.change_cluster(&changed).await.map_err(StoreError::into_problem)?;
+        self.store.change_cluster(&new).await.map_err(StoreError::into_problem)?;
         if let Some(cluster) = dialled {
-            self.keep(changed.clone(), cluster);
+            self.keep(new.clone(), cluster);
         }
-        Ok(changed)
+        Ok(new)
     }
 
     /// Lets clusters rest that nobody used since the last call: neither an upgrade nor a reader. Their watches end, which
@@ -221,6 +220,12 @@ pub fn sealed_access(
 
 fn purpose(cluster: &ClusterName) -> String {
     format!("the kubeconfig of cluster {cluster}")
+}
+
+/// What was registered is not what answers now.
+pub(crate) fn changed(record: &ClusterRecord, found: &ClusterUid) -> Problem {
+    let problem = Problem::new(Code::ClusterChanged).with("cluster", &record.name);
+    problem.with("expected", &record.uid).with("found", found)
 }
 
 /// The facts of a cluster for somebody who decides by them once; a new connection may need some seconds to have them.

@@ -5,6 +5,8 @@
 
 pub mod demo;
 pub mod facade;
+mod machine;
+mod release;
 pub mod run;
 pub mod story;
 pub mod world;

@@ -8,7 +8,7 @@ use shiplock_core::facts::{
 };
 use shiplock_core::problem::{Code, Problem};
 
-use super::release::image_id;
+use crate::release::image_id;
 use crate::world::{Installed, Machine, Moment, World};
 
 /// When the cluster was made: what is told from it does not change, or every poll would carry news.
@@ -17,15 +17,15 @@ fn begin(world: &World) -> Moment {
 }
 
 /// The certificate of a master that ends first.
-pub(super) const API_SERVER_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
+pub(crate) const API_SERVER_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
 
 /// When it ends.
-pub(super) fn certificates_end_at(world: &World) -> jiff::Timestamp {
+pub(crate) fn certificates_end_at(world: &World) -> jiff::Timestamp {
     (begin(world) + Duration::from_secs(300 * 86_400)).timestamp()
 }
 
 /// What the agent on a node tells of its machine.
-pub(super) fn machine_facts(world: &World, id: u32) -> Option<MachineFacts> {
+pub(crate) fn machine_facts(world: &World, id: u32) -> Option<MachineFacts> {
     let machine = world.machine(id).filter(|machine| machine.on)?;
     let component = |installed: &Installed, path: &str| {
         Observed::Known(ComponentFacts {
@@ -80,7 +80,7 @@ fn control_plane(world: &World, id: u32, machine: &Machine) -> ControlPlaneFacts
 }
 
 /// etcd as the member on a master tells it.
-pub(super) fn etcd_facts(world: &World, id: u32) -> Observed<EtcdClusterFacts> {
+pub(crate) fn etcd_facts(world: &World, id: u32) -> Observed<EtcdClusterFacts> {
     if !world.etcd_member_serves(id) {
         let problem = Problem::new(Code::EtcdNotWell).with("why", "its member does not answer");
         return Observed::Unknown { problem, since: begin(world).timestamp() };

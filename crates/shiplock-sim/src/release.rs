@@ -1,4 +1,4 @@
-//! The two releases of a demo, and the mirror that holds the newer one.
+//! The two releases of simulated clusters, and the mirror that holds the newer one.
 
 use shiplock_core::artefact::{ArtefactFile, ArtefactImage, ArtefactIndex, ReleaseArtefacts, SCHEMA};
 use shiplock_core::facts::ControlPlaneComponent;
@@ -6,13 +6,13 @@ use shiplock_core::facts::ControlPlaneComponent;
 use crate::world::{Text, Toleration, WorkloadKind, WorkloadSpec, World};
 
 /// The version before.
-pub(super) const FROM: &str = "v1.35.4";
+pub const FROM: &str = "v1.35.4";
 /// The version after.
-pub(super) const TO: &str = "v1.36.3";
+pub const TO: &str = "v1.36.3";
 /// containerd before.
-pub(super) const RUNTIME_FROM: &str = "v1.6.20";
+pub(crate) const RUNTIME_FROM: &str = "v1.6.20";
 /// containerd after.
-pub(super) const RUNTIME_TO: &str = "v2.2.9";
+pub(crate) const RUNTIME_TO: &str = "v2.2.9";
 const COREDNS_FROM: &str = "registry.k8s.io/coredns/coredns:v1.13.1";
 const COREDNS_TO: &str = "registry.k8s.io/coredns/coredns:v1.14.2";
 
@@ -21,19 +21,19 @@ fn proxy_image(version: &str) -> String {
 }
 
 /// The image of a component at a version.
-pub(super) fn image_of(component: ControlPlaneComponent, version: &str) -> String {
+pub(crate) fn image_of(component: ControlPlaneComponent, version: &str) -> String {
     let etcd = if version == FROM { "3.6.6-0" } else { "3.6.8-0" };
     let tag = if component == ControlPlaneComponent::Etcd { etcd } else { version };
     format!("registry.k8s.io/{}:{tag}", component.name())
 }
 
 /// Images of the add-ons at the target, by name.
-pub(super) fn addon_images() -> Vec<(Text, Text)> {
+pub(crate) fn addon_images() -> Vec<(Text, Text)> {
     vec![("kube-proxy".into(), proxy_image(TO).as_str().into()), ("coredns".into(), COREDNS_TO.into())]
 }
 
 /// Adds kube-proxy and CoreDNS as kubeadm of a version puts them.
-pub(super) fn add_addons(world: &mut World, version: &str) {
+pub(crate) fn add_addons(world: &mut World, version: &str) {
     let addon = |kind, name: &str, replicas, image: &str| {
         let mut spec = WorkloadSpec::new(kind, "kube-system", name, replicas);
         spec.template.containers = vec![(name.into(), image.into())];
@@ -48,7 +48,7 @@ pub(super) fn add_addons(world: &mut World, version: &str) {
 }
 
 /// The id of an image that follows from its reference.
-pub(super) fn image_id(reference: &str) -> String {
+pub(crate) fn image_id(reference: &str) -> String {
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
     for byte in reference.bytes() {
         sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

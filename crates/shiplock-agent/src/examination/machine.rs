@@ -20,8 +20,6 @@ const MODULES: [(&str, &str); 3] = [
     ("br_netfilter", "/proc/sys/net/bridge/bridge-nf-call-iptables"),
     ("nf_conntrack", "/proc/sys/net/netfilter/nf_conntrack_count"),
 ];
-/// Keys of `/etc/os-release` by which image builders mark their own images.
-const CUSTOM_KEYS: [&str; 2] = ["IMAGE_ID", "VARIANT_ID"];
 /// Words of the kernel when a file system is ill.
 const ILL: [&str; 6] = [
     "EXT4-fs error",
@@ -46,17 +44,7 @@ impl<H: Host> Reader<'_, H> {
 
     pub(super) fn operating_system(&self) -> Look<OperatingSystem> {
         let text = self.read("/etc/os-release").or_else(|_| self.read("/usr/lib/os-release"))?;
-        let value = |key: &str| {
-            let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            found.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
-        };
-        let marks = CUSTOM_KEYS.iter().map(|key| (key, value(key))).filter(|(_, value)| !value.is_empty());
-        Ok(OperatingSystem {
-            id: value("ID"),
-            version_id: value("VERSION_ID"),
-            name: value("PRETTY_NAME"),
-            custom_marks: marks.map(|(key, value)| format!("{key}={value}")).collect(),
-        })
+        Ok(OperatingSystem::of_os_release(&text))
     }
 
     pub(super) async fn kernel(&self) -> Kernel {

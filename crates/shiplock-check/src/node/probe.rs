@@ -43,8 +43,6 @@ pub(super) const NOT_LOOKED_AT: [&str; 11] = [
 
 /// What its words mean for a part that it does not look at.
 const NOT_ASKED: &str = "a probe does not look at it";
-/// Keys of `/etc/os-release` by which image builders mark their own images.
-const CUSTOM_KEYS: [&str; 2] = ["IMAGE_ID", "VARIANT_ID"];
 
 /// The sections of what was printed, by name.
 fn sections(text: &str) -> BTreeMap<&str, &str> {
@@ -96,20 +94,11 @@ pub fn read(text: &str) -> Result<NodeExamination, String> {
 }
 
 fn operating_system(text: &str) -> Look<OperatingSystem> {
-    let value = |key: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        found.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
-    };
-    if value("ID").is_empty() {
+    let found = OperatingSystem::of_os_release(text);
+    if found.id.is_empty() {
         return Err("/etc/os-release does not name the operating system".to_owned());
     }
-    let marks = CUSTOM_KEYS.iter().map(|key| (key, value(key))).filter(|(_, value)| !value.is_empty());
-    Ok(OperatingSystem {
-        id: value("ID"),
-        version_id: value("VERSION_ID"),
-        name: value("PRETTY_NAME"),
-        custom_marks: marks.map(|(key, value)| format!("{key}={value}")).collect(),
-    })
+    Ok(found)
 }
 
 /// `systemd 252 (252.39-1~deb12u1)`, `systemd 219`

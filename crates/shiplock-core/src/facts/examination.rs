@@ -143,6 +143,27 @@ pub struct OperatingSystem {
     pub custom_marks: Vec<String>,
 }
 
+impl OperatingSystem {
+    /// Reads the text of `/etc/os-release`, see os-release(5). What it does not name is empty.
+    pub fn of_os_release(text: &str) -> Self {
+        let value = |key: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            found.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+        };
+        let marks = ["IMAGE_ID", "VARIANT_ID"].map(|key| (key, value(key)));
+        Self {
+            id: value("ID"),
+            version_id: value("VERSION_ID"),
+            name: value("PRETTY_NAME"),
+            custom_marks: marks
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
+        }
+    }
+}
+
 /// The kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {

@@ -4,14 +4,12 @@
 //! [`WaitingOn`] that says why. What could not be read lets nothing through.
 
 mod soak;
+mod start;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::check::check_plan;
-use crate::facts::{
-    ApiServerFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Facts, Observed, Readiness,
-    StaticPodFacts, not_ready,
-};
+use crate::facts::{ClusterFacts, Facts, Observed, Readiness, not_ready};
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
 use crate::planted::{self, Bug};
@@ -462,137 +460,6 @@ impl View<'_> {
             ),
             _ => None,
         })
-    }
-
-    /// Whether a node may be touched for the first time: it is there, it is the planned machine, its agent answers.
-    fn may_start(&self, node: &NodePlan) -> Result<(), Hold> {
-        if planted::is(Bug::UnknownPasses) && self.cluster().is_err() {
-            return Ok(());
-        }
-        let cluster = self.cluster().map_err(Hold::Wait)?;
-        let Some(seen) = cluster.nodes.get(&node.node) else {
-            let problem = wrong_machine(node, "uid", node.uid.as_str(), "no such node");
-            return Err(Hold::Skip(Box::new(problem)));
-        };
-        let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
-        if seen.uid != node.uid && !planted::is(Bug::UidNotCompared) {
-            return Err(pause(wrong_machine(node, "uid", node.uid.as_str(), seen.uid.as_str())));
-        }
-        if seen.machine_id != node.machine_id {
-            return Err(pause(wrong_machine(node, "machine id", &node.machine_id, &seen.machine_id)));
-        }
-        let since = self.upgrade.batch_finished_at.unwrap_or(self.upgrade.created_at).max(self.upgrade.updated_at);
-        match self.facts.agents.get(&node.node) {
-            Some(agent) if !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS) => {
-                if agent.machine.machine_id == node.machine_id {
-                    self.may_touch_master(node, cluster)?;
-                    self.may_raise_kubelet(node, cluster)
-                } else {
-                    Err(pause(wrong_machine(
-                        node,
-                        "machine id of the agent",
-                        &node.machine_id,
-                        &agent.machine.machine_id,
-                    )))
-                }
-            }
-            agent => {
-                let needed_since = agent.map_or(since, |agent| agent.last_heard_at);
-                if let Some(reason) = self.silent(&node.node, needed_since) {
-                    return Err(Hold::Pause(Box::new(reason)));
-                }
-                let deadline = later(needed_since, self.upgrade.plan.options.contact_timeout_seconds);
-                let wait =
-                    WaitingOn::new(Waiting::AgentContact { node: node.node.clone() }, needed_since).until(deadline);
-                Err(Hold::Wait(Box::new(wait)))
-            }
-        }
-    }
-
-    /// A master is begun with only where the others carry the cluster: etcd keeps its quorum without this member, the
-    /// other masters are Ready and one of their API servers answers. The agent reads the same again right before the act.
-    fn may_touch_master(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Hold> {
-        if !node
-            .steps
-            .iter()
-            .any(|step| matches!(step.action, Action::UpgradeControlPlane(_) | Action::RestoreControlPlane(_)))
-        {
-            return Ok(());
-        }
-        let Err(problem) = self.others_carry(node, cluster) else { return Ok(()) };
-        if planted::is(Bug::QuorumNotRead) {
-            return Ok(());
-        }
-        Err(self.hold(problem, |problem| PauseReason::Gate { problem }))
-    }
-
-    /// No kubelet may become newer than any API server, see
-    /// <https://kubernetes.io/releases/version-skew-policy/#kubelet>. The start was checked; since then, over a pause say,
-    /// somebody may have put a master back.
-    fn may_raise_kubelet(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Hold> {
-        let kubelet = node.steps.iter().find_map(|step| match step.action {
-            Action::UpgradeKubelet { version, .. } => Some(version),
-            _ => None,
-        });
-        let Some(kubelet) = kubelet else { return Ok(()) };
-        let older = |server: &&ApiServerFacts| server.version < kubelet || server.behaves_like() < kubelet.release;
-        let Some(server) = cluster.api_servers.iter().find(older).filter(|_| !planted::is(Bug::PoolsFirst)) else {
-            return Ok(());
-        };
-        let problem = Problem::new(Code::KubeletNewerThanApiServer)
-            .with("kubelet", kubelet)
-            .with("nodes", &node.node)
-            .with("api_server", server.described());
-        Err(self.hold(problem, |problem| PauseReason::InvariantBroken { problem }))
-    }
-
-    /// Holds the open batch for what must be otherwise before a node of it is begun with; pauses when that takes too long.
-    fn hold(&self, problem: Problem, because: impl FnOnce(Problem) -> PauseReason) -> Hold {
-        let batches = self.upgrade.current_stage().and_then(|(index, _)| self.upgrade.open_batch(index));
-        let begun = batches.map_or(self.upgrade.created_at, |batch| batch.started_at);
-        let since = self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun));
-        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
-        if self.now >= deadline {
-            return Hold::Pause(Box::new(because(problem)));
-        }
-        Hold::Wait(Box::new(WaitingOn::new(Waiting::Gate { problem }, since).until(deadline)))
-    }
-
-    fn others_carry(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Problem> {
-        let not_well = |why: &str| Problem::new(Code::EtcdNotWell).with("node", &node.node).with("why", why);
-        let master = |name: &NodeName| {
-            let agent = self.facts.agents.get(name)?;
-            let fresh = !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS);
-            agent.machine.control_plane.as_deref().filter(|_| fresh)
-        };
-        match master(&node.node).map(|facts| &facts.etcd) {
-            Some(EtcdFacts::Stacked { cluster: Observed::Known(etcd) }) => {
-                if let Some(why) = etcd.why_untouchable() {
-                    return Err(not_well(&why));
-                }
-            }
-            Some(EtcdFacts::Stacked { cluster: Observed::Unknown { problem, .. } }) => {
-                return Err(not_well("it could not be read").because(problem));
-            }
-            Some(EtcdFacts::External { .. }) | None => return Err(not_well("no agent tells of it")),
-        }
-        let mut others =
-            cluster.nodes.iter().filter(|(name, other)| other.is_control_plane() && **name != node.node).peekable();
-        if others.peek().is_none() {
-            return Ok(());
-        }
-        let mut another_answers = false;
-        for (name, other) in others {
-            if let Readiness::NotReady { why } = &other.ready {
-                return Err(not_ready(name, why));
-            }
-            let api_server = |facts: &ControlPlaneFacts| {
-                let found = |pod: &&StaticPodFacts| pod.component == ControlPlaneComponent::KubeApiserver;
-                facts.components.iter().find(found).is_some_and(|pod| pod.healthy)
-            };
-            another_answers |= master(name).is_some_and(api_server);
-        }
-        if another_answers { Ok(()) } else { Err(Problem::new(Code::NoOtherApiServer).with("node", &node.node)) }
     }
 
     /// Opens the next batch of a pool; true when the pool has no node left.

@@ -23,7 +23,7 @@ use super::access::By;
 use super::failure::Failure;
 use super::input::{Input, Named};
 use super::name::check_cluster_name;
-use crate::clusters::{Connector, facts_within};
+use crate::clusters::{Connector, changed, facts_within};
 use crate::store::{ClusterRecord, StoreError, UpgradeFilter};
 
 /// How long a look at one cluster may take before it is shown as unreadable.
@@ -123,7 +123,7 @@ async fn view(site: &Site, record: ClusterRecord) -> Result<ClusterView, Failure
     });
     let looked = looked
         .unwrap_or_else(unreachable)
-        .and_then(|facts| if facts.uid == record.uid { Ok(facts) } else { Err(changed(&record, &facts)) });
+        .and_then(|facts| if facts.uid == record.uid { Ok(facts) } else { Err(changed(&record, &facts.uid)) });
     let mut view = ClusterView {
         name: record.name,
         uid: record.uid,
@@ -156,12 +156,6 @@ async fn view(site: &Site, record: ClusterRecord) -> Result<ClusterView, Failure
         Err(problem) => view.problem = Some(problem),
     }
     Ok(view)
-}
-
-/// What was registered is not what answers now.
-pub(super) fn changed(record: &ClusterRecord, facts: &ClusterFacts) -> Problem {
-    let problem = Problem::new(Code::ClusterChanged).with("cluster", &record.name);
-    problem.with("expected", &record.uid).with("found", &facts.uid)
 }
 
 /// The active upgrade of a cluster.

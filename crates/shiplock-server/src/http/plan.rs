@@ -19,11 +19,11 @@ use shiplock_core::problem::{Code, Problem};
 use super::Site;
 use super::access::By;
 use super::check::acceptable;
-use super::cluster::{changed, known};
+use super::cluster::known;
 use super::failure::Failure;
 use super::input::{Input, Named};
 use super::name::random_name;
-use crate::clusters::{Connector, facts_within};
+use crate::clusters::{Connector, changed, facts_within};
 use crate::store::{ClusterRecord, StoreError, UpgradeFilter};
 
 /// How long the facts of the cluster may take.
@@ -84,7 +84,7 @@ pub(super) async fn facts_and_artefacts(
     };
     let (facts, artefacts) = tokio::try_join!(read_facts, crate::mirror::read_artefacts(mirror))?;
     if facts.uid != record.uid {
-        return Err(Failure(changed(record, &facts)));
+        return Err(Failure(changed(record, &facts.uid)));
     }
     Ok((facts, artefacts))
 }

@@ -14,12 +14,12 @@ use shiplock_core::upgrade::Upgrade;
 
 use super::Site;
 use super::access::By;
-use super::cluster::{changed, known};
+use super::cluster::known;
 use super::failure::Failure;
 use super::input::{Input, Named};
 use super::name::random_name;
 use super::plan::{FACTS_WITHIN, accept_by_id, agents, measured};
-use crate::clusters::{Connector, facts_within};
+use crate::clusters::{Connector, changed, facts_within};
 use crate::store::{PAGE_MAX, UpgradeFilter};
 
 /// `POST /api/v1/upgrades/{id}/rollback`.
@@ -41,7 +41,7 @@ pub(super) async fn make(
     let cluster = site.clusters.connect(name).await?;
     let facts = facts_within(&*cluster, FACTS_WITHIN).await?;
     if facts.uid != record.uid || facts.uid != upgrade.plan.cluster_uid {
-        return Err(Failure(changed(&record, &facts)));
+        return Err(Failure(changed(&record, &facts.uid)));
     }
     let new_apis = cluster.objects_of_new_apis(upgrade.plan.control_plane.release).await;
     // The mirror only helps out where a node has lost an old image.
@@ -52,7 +52,11 @@ pub(super) async fn make(
     // What was accepted for the way there holds for the way back, or one who goes back in need is stopped by a question
     // that was answered already.
     let mut accept = asked.accept;
-    accept.extend(upgrade.plan.options.accept.iter().filter(|id| !asked_for(&accept, id)).cloned().collect::<Vec<_>>());
+    for id in &upgrade.plan.options.accept {
+        if !accept.contains(id) {
+            accept.push(id.clone());
+        }
+    }
     let plan = make_rollback(&RollbackInput {
         id: &PlanId::new(random_name("p", 8)),
         now: Timestamp::now(),
@@ -72,10 +76,6 @@ pub(super) async fn make(
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, upgrade = %id, %by, "a plan was made that takes an upgrade back");
     Ok((StatusCode::CREATED, Json(plan)))
-}
-
-fn asked_for(accept: &[String], id: &str) -> bool {
-    accept.iter().any(|asked| asked == id)
 }
 
 /// Refuses the start of a rollback that was planned before a newer upgrade: that one may have touched what masters share.

@@ -11,9 +11,9 @@ use shiplock_core::problem::{Code, Problem};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
-use super::machine::machine_facts;
-use super::release::{FROM, RUNTIME_FROM, RUNTIME_TO, TO, add_addons, image_of};
 use crate::facade::{DeprecatedRequests, Facade, Settings, Shared, listener};
+use crate::machine::machine_facts;
+use crate::release::{FROM, RUNTIME_FROM, RUNTIME_TO, TO, add_addons, image_of};
 use crate::world::{
     Behaviour, JsonObject, Keep, Labels, NodeSpec, Pace, PodTemplate, Selector, Share, WorkloadKind, WorkloadSpec,
     World, labels,

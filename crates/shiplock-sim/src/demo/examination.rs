@@ -9,8 +9,8 @@ use shiplock_core::facts::examination::{
     PackageSource, PacketFilter, PortOwner, RuntimeHealth, TimeService, TlsDialled, TlsOutcome,
 };
 
-use super::machine::{API_SERVER_CERTIFICATE, certificates_end_at};
-use super::release::artefacts;
+use crate::machine::{API_SERVER_CERTIFICATE, certificates_end_at};
+use crate::release::artefacts;
 use crate::world::{Installed, World};
 
 /// The size of a simulated disk.

@@ -8,10 +8,8 @@ mod agent;
 mod clock;
 mod cluster;
 mod examination;
-mod machine;
-mod release;
 mod step;
 
 pub use self::agent::{Agents, Joining};
 pub use self::cluster::{Cluster, Standing};
-pub use self::release::artefacts;
+pub use crate::release::artefacts;

@@ -11,8 +11,8 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::StepOutcome;
 
-use super::machine::etcd_facts;
-use super::release::addon_images;
+use crate::machine::etcd_facts;
+use crate::release::addon_images;
 use crate::world::{Executable, Text, UnitState, Work, WorkloadKind, World};
 
 /// How long fetching takes.

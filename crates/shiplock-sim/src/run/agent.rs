@@ -21,7 +21,8 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Action, ControlPlaneUpgrade};
 use shiplock_core::upgrade::StepOutcome;
 
-use super::setup::{addon_images, etcd_facts, machine_facts};
+use crate::machine::{etcd_facts, machine_facts};
+use crate::release::addon_images;
 use crate::world::{Executable, Moment, Text, UnitState, Work, World};
 
 /// Seconds between two reports, permits or polls that did not arrive.

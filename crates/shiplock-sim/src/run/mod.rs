@@ -38,7 +38,8 @@ use self::event::{Ask, DriverId, Event, Queued, Write, kind_of};
 use self::fault::{Fault, Faults};
 use self::operate::TEND_EVERY;
 use self::server::{Server, now_or_never};
-pub use self::setup::{BEGIN, BudgetSetup, CLUSTER, FROM, Setup, TO, artefacts};
+pub use self::setup::{BEGIN, BudgetSetup, CLUSTER, Setup};
+pub use crate::release::{FROM, TO, artefacts};
 use crate::world::{Moment, Text, Work, World, uuid_text};
 
 /// What an operator does.
