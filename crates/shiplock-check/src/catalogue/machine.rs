@@ -276,6 +276,11 @@ pub(super) const CHECKS: &[Check] = &[
         sentences: &[
             says("silent", "its runtime does not answer: {why}", "运行时无响应：{why}"),
             says("not-ready", "its runtime says: {why}", "运行时报告：{why}"),
+            Sentence {
+                name: "remarks",
+                text: ["its runtime is ready and remarks: {why}", "运行时已就绪，并提示：{why}"],
+                fix: Some(["nothing has to be done before this upgrade", "本次升级前无需处理"]),
+            },
             says("slow", "its runtime took {milliseconds} ms to list what runs", "运行时列出容器耗时 {milliseconds} 毫秒"),
         ],
         source: "https://kubernetes.io/docs/concepts/containers/cri/",

@@ -168,6 +168,11 @@ pub(super) const CHECKS: &[Check] = &[
                 "this API server met {count} certificates of webhooks or aggregated APIs that are signed with SHA-1",
                 "该 API server 遇到 {count} 次使用 SHA-1 签名的 webhook 或聚合 API 证书",
             ),
+            says(
+                "counted-before",
+                "since its start this API server met {count} certificates that are signed with SHA-1; those that it calls now were judged by themselves",
+                "该 API server 启动以来遇到 {count} 次使用 SHA-1 签名的证书；当前调用的证书已逐一检查",
+            ),
         ],
         source: "https://kubernetes.io/docs/reference/labels-annotations-taints/audit-annotations/",
         not_built: None,
@@ -187,11 +192,18 @@ pub(super) const CHECKS: &[Check] = &[
             "issue the certificate with SAN SERVICE.NAMESPACE.svc and renew caBundle; the audit annotation missing-san.invalid-cert.kubernetes.io names the host",
             "请重新签发带 SAN SERVICE.NAMESPACE.svc 的证书并更新 caBundle；审计注解 missing-san.invalid-cert.kubernetes.io 指出主机",
         ],
-        sentences: &[says(
-            "counted",
-            "this API server met {count} certificates of webhooks or aggregated APIs without SAN",
-            "该 API server 遇到 {count} 次缺少 SAN 的 webhook 或聚合 API 证书",
-        )],
+        sentences: &[
+            says(
+                "counted",
+                "this API server met {count} certificates of webhooks or aggregated APIs without SAN",
+                "该 API server 遇到 {count} 次缺少 SAN 的 webhook 或聚合 API 证书",
+            ),
+            says(
+                "counted-before",
+                "since its start this API server met {count} certificates without SAN; those that it calls now were judged by themselves",
+                "该 API server 启动以来遇到 {count} 次缺少 SAN 的证书；当前调用的证书已逐一检查",
+            ),
+        ],
         source: "https://kubernetes.io/docs/reference/labels-annotations-taints/audit-annotations/",
         not_built: None,
     },

@@ -11,6 +11,10 @@ use crate::report::Outcome;
 /// healthy.
 const LIST_WARN_MILLISECONDS: u64 = 2_000;
 const LIST_FAIL_MILLISECONDS: u64 = 10_000;
+/// The conditions without which a kubelet holds its runtime for not ready, see
+/// <https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet.go> (`updateRuntimeUp`). What else a runtime
+/// tells, such as deprecation warnings of containerd 2, is no illness.
+const CONDITIONS_REQUIRED: [&str; 2] = ["RuntimeReady", "NetworkReady"];
 /// A kubelet that is started so often in 20 minutes is in a loop.
 const STARTS_MAX: u32 = 5;
 /// Who may listen where; names of processes have at most 15 characters.
@@ -24,7 +28,13 @@ pub(super) fn judge(look: &mut NodeLook<'_>, found: &NodeExamination) {
         Err(why) => look.say(look.about("NODE-017", "silent", Outcome::Fail).with("why", why)),
         Ok(runtime) => {
             for why in &runtime.not_ready {
-                look.say(look.about("NODE-017", "not-ready", Outcome::Fail).with("why", why));
+                let is_ill = CONDITIONS_REQUIRED.iter().any(|required| why.split(':').next() == Some(required));
+                let finding = if is_ill {
+                    look.about("NODE-017", "not-ready", Outcome::Fail)
+                } else {
+                    look.about("NODE-017", "remarks", Outcome::Warn)
+                };
+                look.say(finding.with("why", why));
             }
             if runtime.list_milliseconds > LIST_WARN_MILLISECONDS {
                 let is_ill = runtime.list_milliseconds > LIST_FAIL_MILLISECONDS;

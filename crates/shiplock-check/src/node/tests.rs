@@ -190,6 +190,10 @@ fn each_fault_has_its_finding_and_nothing_else_is_said() {
         ("Fail NODE-017 not-ready", |node| {
             node.runtime.as_mut().unwrap().not_ready = vec!["NetworkReady: cni plugin not initialized".to_owned()];
         }),
+        ("Warn NODE-017 remarks", |node| {
+            let told = "ContainerdHasNoDeprecationWarnings: ContainerdHasDeprecationWarnings cgroup v1";
+            node.runtime.as_mut().unwrap().not_ready = vec![told.to_owned()];
+        }),
         ("Warn NODE-017 slow", |node| node.runtime.as_mut().unwrap().list_milliseconds = 3_000),
         ("Fail NODE-017 slow", |node| node.runtime.as_mut().unwrap().list_milliseconds = 12_000),
         ("Fail NODE-019 mirror", |node| node.mirror = Some(Err("connection refused".to_owned()))),

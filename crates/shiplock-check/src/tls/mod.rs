@@ -10,6 +10,7 @@ use shiplock_core::facts::examination::{TlsOutcome, TlsTarget};
 
 use self::chain::{Judged, Trust, judge_chain};
 use crate::cluster::ready_nodes;
+use crate::object::Objects;
 use crate::object::{ServiceReference, WebhookClient};
 use crate::question::Question;
 use crate::report::{Finding, Outcome, Subject};
@@ -61,6 +62,24 @@ pub fn backends(snapshot: &Snapshot) -> Vec<TlsTarget> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Whether the certificate of every such server was seen as it is now. Where a list of them could not be read it is not.
+pub(crate) fn are_all_seen(snapshot: &Snapshot) -> bool {
+    let Objects { validating, mutating, definitions, api_services, .. } = &snapshot.objects;
+    let are_listed = validating.seen().is_some()
+        && mutating.seen().is_some()
+        && definitions.seen().is_some()
+        && api_services.seen().is_some();
+    are_listed
+        && backends(snapshot).iter().all(|target| {
+            let now = |dialled: &&Dialled| dialled.target == *target;
+            snapshot
+                .dialled
+                .iter()
+                .find(now)
+                .is_some_and(|dialled| matches!(dialled.outcome, TlsOutcome::Presented { .. }))
+        })
 }
 
 /// One thing that an API server calls.

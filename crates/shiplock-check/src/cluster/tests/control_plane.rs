@@ -113,6 +113,28 @@ fn measured(lines: &[&str]) -> Snapshot {
 }
 
 #[test]
+fn certificates_that_were_counted_hold_an_upgrade_unless_every_one_of_now_was_seen() {
+    for check in ["WHK-005 apiserver_webhooks_x509_missing_san", "WHK-004 apiserver_kube_aggregator_x509_insecure_sha1"]
+    {
+        let (check, metric) = check.split_once(' ').unwrap();
+        let mut counted = measured(&[&format!("{metric}_total 2")]);
+        let server = "ApiServer 10.0.0.1:6443";
+        let of_check =
+            |snapshot: &Snapshot| found(snapshot).into_iter().filter(|text| text.contains(check)).collect::<Vec<_>>();
+        assert_eq!(of_check(&counted), [format!("Fail {check} counted {server}")], "lists were not read");
+        counted.objects.validating = seen(json!([]));
+        counted.objects.mutating = seen(json!([]));
+        counted.objects.definitions = seen(json!([]));
+        counted.objects.api_services = seen(json!([]));
+        assert_eq!(of_check(&counted), [format!("Warn {check} counted-before {server}")], "nothing is called any more");
+        let client = json!({ "service": { "namespace": "shop", "name": "hook" } });
+        let webhook = json!({ "name": "check.shop", "clientConfig": client });
+        counted.objects.validating = seen(json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]));
+        assert_eq!(of_check(&counted), [format!("Fail {check} counted {server}")], "one was not dialled");
+    }
+}
+
+#[test]
 fn a_full_or_slow_etcd_is_found_in_the_metrics_of_api_servers() {
     let server = "ApiServer 10.0.0.1:6443";
     let size = |bytes: u32| format!("apiserver_storage_size_bytes{{storage_cluster_id=\"etcd-0\"}} {bytes}");
