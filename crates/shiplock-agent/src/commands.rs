@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -7,9 +8,10 @@ use std::rc::Rc;
 use clap::{Args, Parser, Subcommand};
 use shiplock_api::agent::Assignment;
 use shiplock_core::facts::examination::NodeQuestion;
-use shiplock_core::id::NodeName;
+use shiplock_core::id::{NodeName, UpgradeId};
 use shiplock_core::language::Language;
 use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::StepOutcome;
 use tokio::sync::mpsc;
 
 use crate::enrolment::{Join, join};
@@ -21,6 +23,7 @@ use crate::identity::{DEFAULT_DATA_FOLDER, Identity, journal_path};
 use crate::journal::Journal;
 use crate::machine::Machine;
 use crate::node_loop::{HostWorkplace, NodeLoop};
+use crate::put_back::{self, Wanted};
 use crate::renewal::keep_certificate;
 use crate::steps::backup_etcd::{self, BackupMessage};
 use crate::steps::{Step, StepEvent, unit_prefix};
@@ -65,6 +68,24 @@ enum Command {
         /// Look at the system in this folder instead, such as the host's root in a container.
         #[arg(long, value_name = "PATH", hide = true)]
         root: Option<PathBuf>,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Put the control plane of this master back by hand, from the copies that an upgrade kept.
+    ///
+    /// For the day on which the cluster's API is away, so that `shiplock rollback` cannot plan a way back: it does the
+    /// same step, here and now, without the server. Stop the service first (systemctl stop shiplock-agent) and start it
+    /// again afterwards. Without --yes it only shows what would go back.
+    RestoreControlPlane {
+        /// The upgrade whose copies go back, where several have kept some.
+        #[arg(long, value_name = "ID")]
+        upgrade: Option<UpgradeId>,
+        /// The cluster has no other master; asked for only where etcd cannot say so itself.
+        #[arg(long)]
+        only_master: bool,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         data: DataFolder,
     },
@@ -133,6 +154,9 @@ pub async fn carry_out(line: CommandLine) -> ExitCode {
         Command::Run { data } => run(&data.path).await,
         Command::Facts { data } => facts(&data.path).await,
         Command::Examine { mirror, root, data } => look(mirror, root, &data.path).await,
+        Command::RestoreControlPlane { upgrade, only_master, yes, data } => {
+            restore(upgrade, only_master, yes, &data.path).await
+        }
         Command::Step { file, data } => step(&file, &data.path).await,
         Command::Swap { folder } => swap::perform(&System::default(), &folder).await.map(|()| ExitCode::SUCCESS),
     };
@@ -196,8 +220,48 @@ async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
     let text = std::fs::read_to_string(file).map_err(unreadable)?;
     let assignment: Assignment = serde_json::from_str(&text).map_err(|error| unreadable(error.into()))?;
     std::fs::create_dir_all(data_folder).map_err(unreadable)?;
-    let (events, mut received) = mpsc::unbounded_channel();
+    print_json(&perform(&Rc::new(System::default()), assignment, data_folder).await?)
+}
+
+/// Puts the control plane of this master back, or shows what that would do.
+async fn restore(
+    upgrade: Option<UpgradeId>,
+    only_master: bool,
+    yes: bool,
+    data_folder: &Path,
+) -> Result<ExitCode, Problem> {
     let host = Rc::new(System::default());
+    let node = Identity::load(data_folder)?.node;
+    let back = put_back::prepare(&*host, data_folder, &Wanted { node, upgrade, only_master }).await?;
+    let id = &back.assignment.id;
+    println!("What upgrade {} replaced on {} goes back:", id.upgrade, back.assignment.node);
+    for (component, now, after) in &back.changes {
+        let change = if now == after { format!("{now} stays") } else { format!("{now} → {after}") };
+        println!("  {:<24} {change}", component.name());
+    }
+    println!("  {:<24} as it was before, with its configuration", "kubelet");
+    println!("Its API server does not answer meanwhile, about 10 s. Workloads go on running.");
+    if !yes {
+        println!("Nothing was changed. Do it with --yes.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcome = perform(&host, back.assignment.clone(), data_folder).await?;
+    back.forget(data_folder);
+    let StepOutcome::Swapped { components, .. } = outcome else {
+        println!("All of it was back already.");
+        return Ok(ExitCode::SUCCESS);
+    };
+    println!("Put back and read back: {}", components.join(", "));
+    println!(
+        "Start the agent again: systemctl start shiplock-agent. Then end the upgrade: shiplock cancel {}",
+        id.upgrade
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does an assignment without a server: permits are taken for granted.
+async fn perform(host: &Rc<System>, assignment: Assignment, data_folder: &Path) -> Result<StepOutcome, Problem> {
+    let (events, mut received) = mpsc::unbounded_channel();
     let (id, node) = (assignment.id.clone(), assignment.node.clone());
     let step = Step { host: host.clone(), assignment, data_folder: data_folder.to_owned(), events, rolling_back: None };
     let permits = async {
@@ -223,19 +287,16 @@ async fn step(file: &Path, data_folder: &Path) -> Result<ExitCode, Problem> {
                 StepEvent::Progress(phase) => eprintln!("{phase}"),
             }
         }
-        std::future::pending::<()>().await
+        std::future::pending::<Infallible>().await
     };
     let result = tokio::select! {
         result = step.run() => result,
-        () = permits => return Ok(ExitCode::FAILURE),
+        never = permits => match never {},
     };
-    crate::host::Host::clear_units(&*host, &unit_prefix(&id)).await?;
+    crate::host::Host::clear_units(&**host, &unit_prefix(&id)).await?;
     backup_etcd::remove(data_folder, &id)
         .map_err(|error| files::unusable(data_folder, "this node", "cleaned", &error))?;
-    match result {
-        Ok(outcome) => print_json(&outcome),
-        Err(failure) => Err(*failure.problem),
-    }
+    result.map_err(|failure| *failure.problem)
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<ExitCode, Problem> {

@@ -26,6 +26,7 @@ pub mod journal;
 pub mod kubelet_configuration;
 pub mod machine;
 pub mod node_loop;
+pub mod put_back;
 pub mod renewal;
 pub mod steps;
 pub mod swap;

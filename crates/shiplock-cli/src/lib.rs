@@ -53,12 +53,17 @@ fn refuse(given: &[OsString], refusal: &clap::Error) -> Exit {
         return Exit::Done;
     }
     if output::asks_for_json(given) && refusal.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let what = refusal.render().to_string();
-        let what = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let what = what_is_wrong(&refusal.render().to_string());
         let problem = Problem::new(Code::BadCommandLine).with("what", what).with("command", "shiplock");
         output::print_json(&result::Refused::new(&problem));
     }
     Exit::Usage
+}
+
+/// What is wrong, in one line: names that are missing stand on lines of their own, hints and usage after an empty one.
+fn what_is_wrong(rendered: &str) -> String {
+    let lines = rendered.lines().map(str::trim).take_while(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
 }
 
 fn runtime(command: &arguments::Command) -> Result<tokio::runtime::Runtime, Problem> {
@@ -70,4 +75,19 @@ fn runtime(command: &arguments::Command) -> Result<tokio::runtime::Runtime, Prob
         .enable_all()
         .build()
         .map_err(|error| Problem::new(Code::Internal).with("what", "the runtime cannot be started").because(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_command_line_names_all_that_is_missing_in_one_line() {
+        let given = ["shiplock", "agent", "remove", "-o", "json"].map(OsString::from);
+        let refusal = arguments::parse(&given).unwrap_err();
+        assert_eq!(
+            what_is_wrong(&refusal.render().to_string()),
+            "the following required arguments were not provided: <CLUSTER> <NODE>"
+        );
+    }
 }

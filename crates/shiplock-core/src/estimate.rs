@@ -141,7 +141,7 @@ fn table(action: &Action) -> Estimate {
         Action::VerifyNode { control_plane_images, .. } if !control_plane_images.is_empty() => Estimate::seconds(1, 60),
         Action::VerifyNode { .. } => Estimate::seconds(1, 45),
         Action::VerifyCluster { .. } => Estimate::seconds(0, 30),
-        Action::CollectLogs => Estimate::seconds(0, 5),
+        Action::CollectLogs | Action::RestoreConfiguration { .. } => Estimate::seconds(0, 5),
         Action::BackupEtcd { .. } => Estimate::seconds(1, 60),
         Action::UpgradeControlPlane(upgrade) => match upgrade.method {
             crate::step::ControlPlaneMethod::StagedSwap => Estimate::seconds(6, 60),

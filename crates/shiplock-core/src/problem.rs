@@ -114,6 +114,9 @@ codes! {
     UPG0122 NewApisUnknown 409 {
         "whether there are objects that only the newer version serves could not be read from cluster {cluster}" "无法从集群 {cluster} 读取是否存在仅新版本提供的对象"
         fix "mend the cause and run the command again, or accept that they may be hidden with --accept CP-015" "请排除原因后重新运行，或用 --accept CP-015 接受它们可能不可见" }
+    UPG0123 RollbackNeedsCluster 503 {
+        "upgrade {upgrade} cannot be taken back from here: the API of cluster {cluster} does not answer, and {node} is its only master" "无法从此处回退升级 {upgrade}：集群 {cluster} 的 API 无响应，而 {node} 是其唯一的控制面节点"
+        fix "mend the API and run the command again, or put the master back by hand, as root on {node}: systemctl stop shiplock-agent; shiplock-agent restore-control-plane --upgrade {upgrade}" "请先恢复 API 再运行该命令；或以 root 在 {node} 上手工恢复：systemctl stop shiplock-agent; shiplock-agent restore-control-plane --upgrade {upgrade}" }
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }
@@ -306,6 +309,9 @@ codes! {
     UPG0523 OldImageGone 409 {
         "master {node} does not have the old image {image} any more, and the mirror does not hold it" "控制面节点 {node} 上已没有旧镜像 {image}，镜像站也没有"
         fix "add the old version to the mirror, or import the image on {node} with `ctr -n k8s.io images import`, then continue; nothing was touched there" "请将旧版本加入镜像站，或在 {node} 上用 `ctr -n k8s.io images import` 导入该镜像，然后继续；该节点尚未改动" }
+    UPG0524 RestoreRefused 409 {
+        "the control plane of {node} is not put back by hand: {why}" "未手工恢复 {node} 的控制面：{why}"
+        fix "do what is named, then run `shiplock-agent restore-control-plane` on {node} again; nothing was changed" "请按所述处理后，在 {node} 上重新运行 `shiplock-agent restore-control-plane`；未做任何更改" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }
@@ -339,6 +345,9 @@ codes! {
     UPG0706 AnswerUnreadable 502 {
         "the server {server} answered {request} with something that this version of shiplock cannot read" "服务端 {server} 对 {request} 的应答无法被本版本的 shiplock 读取"
         fix "use a shiplock of the server's version; `shiplock version` shows both" "请使用与服务端版本一致的 shiplock；`shiplock version` 显示两者的版本" }
+    UPG0707 CannotListen 500 {
+        "nothing can listen on {address} ({option}): {why}" "无法在 {address} 上监听（{option}）：{why}"
+        fix "end what holds it (`ss -ltnp` names it), or choose another address with {option}" "请结束占用该地址的程序（用 `ss -ltnp` 查看），或用 {option} 选择其他地址" }
     UPG0801 NoActiveUpgrade 404 {
         "no upgrade is active" "没有进行中的升级"
         fix "name one: shiplock upgrades list shows all" "请指明一个：shiplock upgrades list 列出全部" }

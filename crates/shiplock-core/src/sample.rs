@@ -180,6 +180,7 @@ pub fn agents(cluster: &ClusterFacts, now: Timestamp) -> BTreeMap<NodeName, Agen
                 "upgrade_control_plane",
                 "restore_control_plane",
                 "upload_configuration",
+                "restore_configuration",
                 "upgrade_addons",
             ]
             .map(str::to_owned)

@@ -116,6 +116,14 @@ pub enum Action {
         /// The target's `kubeadm`.
         kubeadm: ArtefactFile,
     },
+    /// Agent on the master that uploaded it: the ConfigMaps that a step of an earlier upgrade replaced are put back from
+    /// the copies that it kept there.
+    RestoreConfiguration {
+        /// The upgrade that kept the copies.
+        upgrade: UpgradeId,
+        /// Its step.
+        step: StepNumber,
+    },
     /// Agent on a master: kube-proxy and CoreDNS with its configuration migrated, by the target's kubeadm.
     UpgradeAddons {
         /// The target version.
@@ -276,6 +284,7 @@ impl Action {
             Self::UpgradeControlPlane(_) => "upgrade_control_plane",
             Self::RestoreControlPlane(_) => "restore_control_plane",
             Self::UploadConfiguration { .. } => "upload_configuration",
+            Self::RestoreConfiguration { .. } => "restore_configuration",
             Self::UpgradeAddons { .. } => "upgrade_addons",
             Self::VerifyAddons { .. } => "verify_addons",
             Self::VerifyNode { .. } => "verify_node",
@@ -295,6 +304,7 @@ impl Action {
             | Self::UpgradeControlPlane(_)
             | Self::RestoreControlPlane(_)
             | Self::UploadConfiguration { .. }
+            | Self::RestoreConfiguration { .. }
             | Self::UpgradeAddons { .. }
             | Self::CollectLogs => Executor::Agent,
             Self::CaptureBaseline
@@ -323,6 +333,7 @@ impl Action {
             | Self::Prefetch { .. }
             | Self::BackupEtcd { .. }
             | Self::UploadConfiguration { .. }
+            | Self::RestoreConfiguration { .. }
             | Self::UpgradeAddons { .. }
             | Self::VerifyAddons { .. }
             | Self::VerifyCluster { .. }

@@ -14,6 +14,8 @@ use super::pools::{marked, mixed_cluster, workers_are_upgraded, world};
 use crate::lab::Lab;
 
 const BOUND: Duration = Duration::from_secs(600);
+/// Each restart of a server makes the log of what it drives longer by one event.
+const RESTARTS_MAX: u32 = 200;
 
 /// Copies the files of a data directory, as a backup of the file system would.
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -95,6 +97,26 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
         Ok(first.upgrade(&id)?["waiting_on"].to_string().contains("UPG0312"))
     })?;
     eprintln!("{}", first.ok(&["upgrades", "show", &id])?);
+    // A log that ordinary commands and restarts have made longer than the cluster's mark is another log all the same.
+    first.ok(&["pause", &id])?;
+    for _ in 0..RESTARTS_MAX {
+        if first.upgrade(&id)?["len"].as_u64() > Some(len) {
+            break;
+        }
+        first.kill_server()?;
+        first.start_server()?;
+        first.until("the older store is refused again", BOUND, |first| {
+            Ok(first.upgrade(&id)?["waiting_on"].to_string().contains("UPG0312"))
+        })?;
+    }
+    let grown = first.upgrade(&id)?["len"].as_u64();
+    ensure!(grown > Some(len), "the older log has {grown:?} events, the cluster's {len}");
+    first.kill_server()?;
+    first.start_server()?;
+    first.until("the longer log is refused too", BOUND, |first| {
+        Ok(first.upgrade(&id)?["waiting_on"].to_string().contains("UPG0312"))
+    })?;
+    eprintln!("  refused with {grown:?} events where the cluster knows of {len}");
     ensure!(world(lab)? == before, "the server with the older store changed something");
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
     Ok(())

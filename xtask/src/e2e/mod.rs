@@ -162,6 +162,12 @@ const SCENARIOS: &[Scenario] = &[
         run: rollback::one_master,
     },
     Scenario {
+        name: "rollback-late",
+        promise: "one master goes back from right before the add-ons, by hand where its API is away; configuration too",
+        in_gate: false,
+        run: rollback::late_and_by_hand,
+    },
+    Scenario {
         name: "rollback-three",
         promise: "three masters go back from the middle of their stage, while server and agent are killed",
         in_gate: false,

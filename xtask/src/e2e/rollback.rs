@@ -1,4 +1,4 @@
-//! Scenarios `rollback` and `rollback-three`: an upgrade of the control plane is taken back, and is not once that is no
+//! Scenarios `rollback`, `rollback-late` and `rollback-three`: an upgrade of the control plane is taken back, and is not once that is no
 //! longer safe.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::control_plane::{LAB_OPTIONS, old_cluster};
+use super::control_plane::{LAB_OPTIONS, old_cluster, only_master};
 use super::controls::until_step_begins;
 use super::installation::Installation;
 use super::pools::{marked, versions};
@@ -26,6 +26,12 @@ const NEW_OBJECT: &str = r#"{"apiVersion":"admissionregistration.k8s.io/v1","kin
 
 /// Everything on the masters is old, runs and is well; nothing carries our mark.
 pub(crate) fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {
+    masters_run_old(lab, masters)?;
+    ensure!(marked(lab)?.is_empty(), "still marked: {:?}", marked(lab)?);
+    Ok(())
+}
+
+fn masters_run_old(lab: &Lab, masters: &[&str]) -> Result<()> {
     let pods: Value = serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?)?;
     let pods = pods["items"].as_array().cloned().unwrap_or_default();
     let versions = versions(lab)?;
@@ -46,7 +52,6 @@ pub(crate) fn masters_are_old(lab: &Lab, masters: &[&str]) -> Result<()> {
             ensure!(said.contains("v1.35.4"), "{program} on {master} says {said}");
         }
     }
-    ensure!(marked(lab)?.is_empty(), "still marked: {:?}", marked(lab)?);
     Ok(())
 }
 
@@ -111,6 +116,66 @@ pub(crate) fn one_master(lab: &Lab) -> Result<()> {
     installation.refused(&["rollback", &again, "--yes"], "UPG0118")?;
     installation.refused(&["rollback", &id, "--yes"], "UPG0120")?;
     installation.refused(&["rollback", &back, "--yes"], "UPG0119")?;
+    Ok(())
+}
+
+/// What the cluster keeps for all nodes: the data of both ConfigMaps.
+fn configuration(lab: &Lab) -> Result<[String; 2]> {
+    let data =
+        |name: &str| lab.kubectl(&["--namespace=kube-system", "get", "configmap", name, "-o", "jsonpath={.data}"]);
+    Ok([data("kubeadm-config")?, data("kubelet-config")?])
+}
+
+/// One master, as late as there is a way back, on a day on which the API does not answer any more: nothing can be planned,
+/// the master is put back by hand, and the rest from the server.
+pub(crate) fn late_and_by_hand(lab: &Lab) -> Result<()> {
+    old_cluster(lab, 1, 1)?;
+    let before = configuration(lab)?;
+    let mut installation = Installation::ready(lab)?;
+    let id = installation.begin(&only_master())?;
+    until_step_begins(&mut installation, &id, "upload_configuration", "m1")?;
+    installation.ok(&["pause", &id])?;
+    installation.until_state(&id, "paused", BOUND)?;
+    let uploaded = configuration(lab)?;
+    ensure!(uploaded[0].contains("v1.36.3"), "{uploaded:?}");
+
+    let broken = r"sed -i 's/^    - kube-apiserver$/    - kube-apiserver\n    - --not-known/' /etc/kubernetes/manifests/kube-apiserver.yaml";
+    lab.exec_text("m1", &["sh", "-c", broken])?;
+    let ready = ["curl", "-skf", "--max-time", "2", "https://127.0.0.1:6443/readyz"];
+    installation.until("the API does not answer", BOUND, |_| Ok(lab.exec_text("m1", &ready).is_err()))?;
+    installation.refused(&["rollback", &id, "--yes"], "UPG0123")?;
+
+    let by_hand = |options: &str| {
+        let command = format!("shiplock-agent restore-control-plane --upgrade {id} {options} 2>&1");
+        lab.exec_text("m1", &["sh", "-c", &command])
+    };
+    ensure!(by_hand("--yes").is_err(), "nothing is done beside the agent");
+    lab.exec_text("m1", &["systemctl", "stop", "shiplock-agent"])?;
+    let shown = by_hand("")?;
+    eprintln!("{shown}");
+    ensure!(shown.contains("v1.36.3 → v1.35.4") && shown.contains("Nothing was changed"), "{shown}");
+    let done = by_hand("--yes")?;
+    eprintln!("{done}");
+    ensure!(done.contains("Put back and read back"), "{done}");
+    lab.exec_text("m1", &["systemctl", "start", "shiplock-agent"])?;
+    installation.until("the old master is well", BOUND, |_| Ok(masters_run_old(lab, &["m1"]).is_ok()))?;
+    ensure!(configuration(lab)? == uploaded, "the cluster's configuration is not the agent's to put back alone");
+
+    installation.until_heard()?;
+    let back = rolled_back(&installation, &id, &["--accept", "CP-003"])?;
+    installation.until_state(&back, "succeeded", BOUND)?;
+    how_long(&installation, &back)?;
+    masters_are_old(lab, &["m1"])?;
+    let after = configuration(lab)?;
+    ensure!(after == before, "before {before:?}, after {after:?}");
+    // And from the server alone, to the end.
+    let again = installation.begin(&only_master())?;
+    until_step_begins(&mut installation, &again, "upload_configuration", "m1")?;
+    let back = rolled_back(&installation, &again, &["--accept", "CP-003"])?;
+    installation.until_state(&back, "succeeded", BOUND)?;
+    how_long(&installation, &back)?;
+    masters_are_old(lab, &["m1"])?;
+    ensure!(configuration(lab)? == before, "after the second way back: {:?}", configuration(lab)?);
     Ok(())
 }
 

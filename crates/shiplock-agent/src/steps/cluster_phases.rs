@@ -1,14 +1,16 @@
 //! Steps `upload_configuration` and `upgrade_addons`: what belongs to the cluster and not to a master, done once, by
-//! single phases of the target's `kubeadm upgrade apply`.
+//! single phases of the target's `kubeadm upgrade apply`; and `restore_configuration`, which takes the first back.
 //!
 //! The phases may be repeated. kubeadm passes over add-ons *with success* while it sees an API server of another
 //! version, so that success is never taken for the goal here.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::id::{StepNumber, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::StepOutcome;
 
@@ -30,6 +32,13 @@ const ADDONS: [(&str, &str); 2] = [
     ("coredns", "/apis/apps/v1/namespaces/kube-system/deployments/coredns"),
 ];
 
+/// The ConfigMaps that `upload_configuration` replaces. Its other phases only grant what older versions need too.
+const CONFIGURATIONS: [(&str, &str); 2] = [
+    ("kubelet-config", "/api/v1/namespaces/kube-system/configmaps/kubelet-config"),
+    // Last: its version is what says that all of it is done.
+    ("kubeadm-config", "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"),
+];
+
 /// Does step `upload_configuration`.
 pub async fn upload_configuration<H: Host>(
     step: &Step<H>,
@@ -40,6 +49,7 @@ pub async fn upload_configuration<H: Host>(
         return Ok(StepOutcome::AlreadyDone);
     }
     let phases = Phases::prepare(step, version, kubeadm).await?;
+    keep_configuration(step).await?;
     step.permit("upload").await;
     step.progress("uploading");
     phases.run("bootstrap-token", &["bootstrap-token"]).await?;
@@ -53,6 +63,92 @@ pub async fn upload_configuration<H: Host>(
     } else {
         Err(mismatch(step, "ConfigMap kubeadm-config", &found, version).into())
     }
+}
+
+/// Where a step keeps the ConfigMaps that it replaces.
+fn kept_configuration<H: Host>(step: &Step<H>, upgrade: &UpgradeId, number: StepNumber) -> PathBuf {
+    step.data_folder.join("configuration").join(format!("{upgrade}-{number}.json"))
+}
+
+/// Keeps the ConfigMaps as they are before the first attempt. Those of earlier upgrades are forgotten: only the newest
+/// one can be taken back.
+async fn keep_configuration<H: Host>(step: &Step<H>) -> Result<(), Failure> {
+    let id = &step.assignment.id;
+    let path = kept_configuration(step, &id.upgrade, id.step);
+    if path.exists() {
+        return Ok(());
+    }
+    let administrator = kubeconfig::read(&*step.host, kubeconfig::ADMINISTRATOR)?;
+    let mut kept = Map::new();
+    for (name, url) in CONFIGURATIONS {
+        if let Some(found) = object(step, &administrator, url).await? {
+            kept.insert(name.to_owned(), found.get("data").cloned().unwrap_or_default());
+        }
+    }
+    let unwritable = |error: std::io::Error| step.unusable(&path, "written", &error);
+    let folder = path.parent().unwrap_or(&path);
+    fs::remove_dir_all(folder).or_else(absent_is_fine).map_err(unwritable)?;
+    fs::create_dir_all(folder).map_err(unwritable)?;
+    files::replace(&path, &Value::Object(kept).to_string(), 0o600).map_err(unwritable)?;
+    Ok(())
+}
+
+fn absent_is_fine(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// Does step `restore_configuration`.
+pub async fn restore_configuration<H: Host>(
+    step: &Step<H>,
+    upgrade: &UpgradeId,
+    number: StepNumber,
+) -> Result<StepOutcome, Failure> {
+    let path = kept_configuration(step, upgrade, number);
+    let unreadable = |error: std::io::Error| step.unusable(&path, "read", &error);
+    let text = fs::read_to_string(&path).map_err(unreadable)?;
+    let kept: Map<String, Value> = serde_json::from_str(&text).map_err(|error| unreadable(error.into()))?;
+    let administrator = kubeconfig::read(&*step.host, kubeconfig::ADMINISTRATOR)?;
+    let kubectl = step.host.find_program("kubectl").ok_or_else(|| {
+        Problem::new(Code::ProgramFailed)
+            .with("program", "kubectl")
+            .with("node", &step.assignment.node)
+            .with("result", "there is no such program")
+    })?;
+    let mut differing = Vec::new();
+    for (name, url) in CONFIGURATIONS {
+        let Some(data) = kept.get(name) else { continue };
+        let now = object(step, &administrator, url).await?;
+        if now.as_ref().and_then(|now| now.get("data")) != Some(data) {
+            differing.push((name, url, data));
+        }
+    }
+    if differing.is_empty() {
+        return Ok(StepOutcome::AlreadyDone);
+    }
+    step.permit("upload").await;
+    step.progress("uploading");
+    for (name, url, data) in differing {
+        let patch = step.data_folder.join("configuration").join(format!("{name}.patch.json"));
+        // The whole of what it holds: keys that the newer version brought go.
+        let document = json!([{ "op": "replace", "path": "/data", "value": data }]);
+        files::replace(&patch, &document.to_string(), 0o600)
+            .map_err(|error| step.unusable(&patch, "written", &error))?;
+        let file = step.host.node_path(&patch);
+        let target = ["--namespace", "kube-system", "patch", "configmap", name];
+        let how = ["--type", "json", "--patch-file", &file];
+        let words = [&[&*kubectl, "--kubeconfig", kubeconfig::ADMINISTRATOR][..], &target, &how].concat();
+        step.program(&format!("restore-{name}"), &words).await.map_err(Failure::retryable)?;
+        let now = object(step, &administrator, url).await?;
+        if now.as_ref().and_then(|now| now.get("data")) != Some(data) {
+            return Err(Failure::retryable(mismatch(
+                step,
+                &format!("ConfigMap {name}"),
+                "other data",
+                "what was kept",
+            )));
+        }
+    }
+    Ok(StepOutcome::Done)
 }
 
 async fn uploaded<H: Host>(step: &Step<H>) -> Result<String, Failure> {

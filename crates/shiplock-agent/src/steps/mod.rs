@@ -38,6 +38,7 @@ pub const KINDS: &[&str] = &[
     "upgrade_control_plane",
     "restore_control_plane",
     "upload_configuration",
+    "restore_configuration",
     "upgrade_addons",
     "collect_logs",
     // No step: it answers questions of the pre-check.
@@ -135,6 +136,9 @@ impl<H: Host> Step<H> {
             Action::RestoreControlPlane(restore) => control_plane::restore::run(&self, &restore).await,
             Action::UploadConfiguration { version, kubeadm } => {
                 cluster_phases::upload_configuration(&self, &version.to_string(), &kubeadm).await
+            }
+            Action::RestoreConfiguration { upgrade, step } => {
+                cluster_phases::restore_configuration(&self, &upgrade, step).await
             }
             Action::UpgradeAddons { version, kubeadm } => {
                 cluster_phases::upgrade_addons(&self, &version.to_string(), &kubeadm).await

@@ -167,6 +167,11 @@ impl FakeNode {
         self.services.borrow()[service].content.clone()
     }
 
+    /// A service that runs.
+    pub(crate) fn add_service(&self, name: &str) {
+        self.services.borrow_mut().insert(name.to_owned(), Running { content: name.to_owned(), restarts: 0 });
+    }
+
     pub(crate) fn restarts(&self, service: &str) -> u32 {
         self.services.borrow()[service].restarts
     }
@@ -283,6 +288,11 @@ impl FakeNode {
             (_, ["upgrade", "apply", words @ ..]) => {
                 self.acts.borrow_mut().push(format!("apply {}", words[..words.len().min(3)].join(" ")));
                 self.fake_upgrade(&command[0], words);
+                UnitState::Succeeded
+            }
+            ("kubectl", words) => {
+                self.acts.borrow_mut().push("patch".to_owned());
+                self.fake_patch(words);
                 UnitState::Succeeded
             }
             (_, ["certs", "renew", name, "--config", _]) => {

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shiplock_agent::cri::{Container, ContainerDetails};
 use shiplock_agent::endpoint::{Answer, Question};
 use shiplock_core::facts::ControlPlaneComponent;
@@ -11,6 +11,8 @@ use shiplock_core::facts::ControlPlaneComponent;
 use crate::fake::{FakeNode, digest};
 
 const OWN: &str = "10.0.0.1";
+/// What stands before the version in ConfigMap `kubeadm-config`.
+const CONFIGURED: &str = "apiVersion: v\nkubernetesVersion: ";
 const OTHER: &str = "10.0.0.2";
 
 /// What runs besides kubelet and containerd. Manifests are files of the node.
@@ -27,6 +29,8 @@ pub(crate) struct FakeMaster {
     pub(crate) other_ready: Cell<bool>,
     pub(crate) other_etcd_healthy: Cell<bool>,
     pub(crate) alarm: Cell<bool>,
+    /// Our etcd does not answer at its new version.
+    pub(crate) new_etcd_silent: Cell<bool>,
     /// The version in ConfigMap `kubeadm-config`.
     pub(crate) uploaded: RefCell<String>,
     /// The tags of kube-proxy and CoreDNS.
@@ -63,6 +67,7 @@ impl Default for FakeMaster {
             other_ready: Cell::new(true),
             other_etcd_healthy: Cell::new(true),
             alarm: Cell::new(false),
+            new_etcd_silent: Cell::new(false),
             uploaded: RefCell::new("v1.35.4".to_owned()),
             addons: RefCell::new(("v1.35.4".to_owned(), "v1.13.1".to_owned())),
             webhook: Cell::new(false),
@@ -273,6 +278,15 @@ impl FakeNode {
         }
     }
 
+    /// `kubectl patch configmap`.
+    pub(crate) fn fake_patch(&self, words: &[&str]) {
+        let [.., "configmap", name, "--type", "json", "--patch-file", file] = words else { panic!("{words:?}") };
+        assert_eq!(*name, "kubeadm-config", "what is as it was is left alone");
+        let patch: Value = serde_json::from_str(&self.read(file)).unwrap();
+        let text = patch[0]["value"]["ClusterConfiguration"].as_str().unwrap();
+        *self.master.uploaded.borrow_mut() = text.strip_prefix(CONFIGURED).unwrap().trim().to_owned();
+    }
+
     /// A phase of `kubeadm upgrade apply`, or the whole of kubeadm's own upgrade of a master.
     pub(crate) fn fake_upgrade(&self, kubeadm: &str, words: &[&str]) {
         // By the name that it runs under kubeadm writes down which fields are its own.
@@ -326,8 +340,11 @@ impl FakeNode {
                 }
                 "/api/v1/namespaces/kube-system/configmaps/kubeadm-config" => said(json!({
                     "metadata": { "resourceVersion": "1" },
-                    "data": { "ClusterConfiguration": format!("apiVersion: v\nkubernetesVersion: {}\n", master.uploaded.borrow()) },
+                    "data": { "ClusterConfiguration": format!("{CONFIGURED}{}\n", master.uploaded.borrow()) },
                 })),
+                "/api/v1/namespaces/kube-system/configmaps/kubelet-config" => {
+                    said(json!({ "metadata": {}, "data": { "kubelet": "the same" } }))
+                }
                 "/api/v1/namespaces/default/endpoints/kubernetes" => {
                     let all = [json!({ "ip": OWN }), json!({ "ip": OTHER })];
                     let count = usize::try_from(master.masters.get().min(2)).unwrap();
@@ -354,7 +371,9 @@ impl FakeNode {
         }
         if url.contains(":2379") {
             let own = url.contains("127.0.0.1");
-            let healthy = if own { self.is_up(ControlPlaneComponent::Etcd) } else { master.other_etcd_healthy.get() };
+            let etcd = ControlPlaneComponent::Etcd;
+            let silent = master.new_etcd_silent.get() && self.image_of(etcd) == reference(etcd, "v1.36.3");
+            let healthy = if own { self.is_up(etcd) && !silent } else { master.other_etcd_healthy.get() };
             if !healthy {
                 return refused();
             }

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use shiplock_agent::control_plane::kept;
+use shiplock_agent::journal::{Journal, Record, RecordLog as _};
+use shiplock_agent::put_back::{self, Wanted};
 use shiplock_core::artefact::ArtefactImage;
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
@@ -15,7 +17,7 @@ use shiplock_core::version::KubernetesVersion;
 use crate::control_plane::{KUBELET, ended_with, master, runtime, staged_swap};
 use crate::fake::{FakeNode, image};
 use crate::master::reference;
-use crate::server::{FakeServer, Life, live};
+use crate::server::{FakeServer, Life, assignment, live};
 
 const OLD: &str = "v1.35.4";
 const ETCD: ControlPlaneComponent = ControlPlaneComponent::Etcd;
@@ -197,4 +199,69 @@ async fn an_old_component_that_does_not_come_up_is_named() {
     assert_eq!(problem.parameters["component"], "kube-scheduler");
     assert_eq!(problem.parameters["version"], OLD);
     assert!(path.exists(), "the copies stay for a further attempt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_master_goes_back_although_its_etcd_does_not_answer() {
+    let (node, restore) = swapped(staged_swap()).await;
+    node.master.new_etcd_silent.set(true);
+    let (problem, _) = ended(&node, &restore).await.unwrap_err();
+    assert_eq!(problem.code, Code::EtcdNotWell, "where there are others, nothing is done to what cannot be read");
+    let result = ended(&node, &ControlPlaneRestore { is_only: true, ..restore }).await;
+    assert!(matches!(result, Ok(StepOutcome::Swapped { .. })), "{result:?}");
+    check_back(&node, "back");
+}
+
+/// What a way back by hand is asked with, by default.
+fn wanted() -> Wanted {
+    Wanted { node: "w1".into(), upgrade: None, only_master: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_is_put_back_by_hand_as_a_rollback_would() {
+    let (node, restore) = swapped(staged_swap()).await;
+    let data = node.path("/data");
+    let back = put_back::prepare(&*node, &data, &wanted()).await.unwrap();
+    let Action::RestoreControlPlane(action) = &back.assignment.action else { panic!("{back:?}") };
+    assert_eq!(**action, restore, "the very step of a rollback");
+    let changes = back.changes.iter().map(|(component, now, after)| format!("{} {now} {after}", component.name()));
+    assert_eq!(changes.collect::<Vec<_>>()[1], "kube-apiserver v1.36.3 v1.35.4");
+    check_untouched(&node, "shown");
+    assert!(matches!(ended(&node, action).await, Ok(StepOutcome::Swapped { .. })));
+    check_back(&node, "back");
+}
+
+/// The journal of an agent that was stopped in the middle of a step.
+fn accept_step(node: &FakeNode) {
+    let (mut journal, _) = Journal::open(&node.path("/data/journal"), |records| records).unwrap();
+    let assignment = Box::new(assignment(Action::CollectLogs));
+    journal.append(&Record::Accepted { assignment, boot_id: "b1".to_owned() }).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_put_back_by_hand_beside_the_agent_or_on_a_guess() {
+    for (what, why) in [
+        ("service", "its agent is active: stop it first"),
+        ("step", "step 5 of upgrade u1 has begun on it"),
+        ("copies", "it keeps no copies"),
+        ("another", "no copies of upgrade u9"),
+        ("etcd", "whether there are other masters cannot be read"),
+    ] {
+        let (node, _) = swapped(staged_swap()).await;
+        let mut asked = wanted();
+        match what {
+            "service" => node.add_service("shiplock-agent"),
+            "step" => accept_step(&node),
+            "copies" => std::fs::remove_dir_all(node.path("/data/control-plane")).unwrap(),
+            "another" => asked.upgrade = Some("u9".into()),
+            _ => node.master.new_etcd_silent.set(true),
+        }
+        let problem = put_back::prepare(&*node, &node.path("/data"), &asked).await.unwrap_err();
+        assert_eq!(problem.code, Code::RestoreRefused, "{what}: {problem}");
+        assert!(problem.parameters["why"].contains(why), "{what}: {problem}");
+        check_untouched(&node, what);
+        let alone = Wanted { only_master: true, ..asked };
+        let result = put_back::prepare(&*node, &node.path("/data"), &alone).await;
+        assert_eq!(result.is_ok(), what == "etcd", "{what}: only what nobody can read is taken on trust");
+    }
 }

@@ -121,5 +121,8 @@ pub enum AgentCommand {
         cluster: String,
         /// The node.
         node: String,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
     },
 }

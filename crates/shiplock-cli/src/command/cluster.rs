@@ -132,7 +132,8 @@ pub(super) async fn agent(command: AgentCommand, context: &Context<'_>) -> Resul
             let agents = client.agents(&name.as_str().into()).await?;
             output.result(result::Agents { agents: agents.clone() }, |style| cluster::agents(&agents, style));
         }
-        AgentCommand::Remove { cluster: name, node } => {
+        AgentCommand::Remove { cluster: name, node, yes } => {
+            confirm(output, "agent remove", &node, yes).await?;
             client.remove_agent(&name.as_str().into(), &node.as_str().into()).await?;
             output.result(result::AgentRemoved { agent_removed: node.as_str().into() }, |style| {
                 let (node, name) = (one_line(&node), one_line(&name));

@@ -17,7 +17,7 @@ pub(super) async fn confirm(output: &Output, action: &str, word: &str, yes: bool
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Problem::new(Code::ConfirmationNeeded).with("action", action));
     }
-    let question = output.pick("Type the name of the cluster to go on", "请输入集群名称以继续");
+    let question = output.pick("Type this name to go on", "请输入该名称以继续");
     let mut terminal = std::io::stderr();
     let _ = write!(terminal, "{question} ({word}): ");
     let _ = terminal.flush();

@@ -44,6 +44,16 @@ pub(super) async fn meant(context: &Context<'_>, named: Option<&str>) -> Result<
     }
 }
 
+/// As [`meant`]; where none is active the one that was begun last, which is what one wants to see after its end.
+async fn to_show(context: &Context<'_>, named: Option<&str>) -> Result<UpgradeId, Problem> {
+    let problem = match meant(context, named).await {
+        Err(problem) if problem.code == Code::NoActiveUpgrade => problem,
+        other => return other,
+    };
+    let newest = context.client.all_upgrades(UpgradeQuery::default(), 1).await?;
+    newest.items.into_iter().next().map(|upgrade| upgrade.id).ok_or(problem)
+}
+
 pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Result<Exit, Problem> {
     match command {
         UpgradesCommand::List { cluster, active, limit } => {
@@ -56,7 +66,7 @@ pub(super) async fn run(command: UpgradesCommand, context: &Context<'_>) -> Resu
             context.output.result(listed, |style| upgrade::list(&upgrades, &unreadable, style));
         }
         UpgradesCommand::Show { upgrade, events } => {
-            let id = meant(context, upgrade.as_deref()).await?;
+            let id = to_show(context, upgrade.as_deref()).await?;
             show(&id, events, context).await?;
         }
         UpgradesCommand::Logs { upgrade, node } => logs(&upgrade.into(), node.map(Into::into), context).await?,

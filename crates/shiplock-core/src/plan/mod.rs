@@ -515,8 +515,15 @@ impl Plan {
     pub fn takes_back(&self) -> Option<&UpgradeId> {
         self.steps().find_map(|step| match &step.action {
             Action::RestoreControlPlane(restore) => Some(&restore.upgrade),
+            Action::RestoreConfiguration { upgrade, .. } => Some(upgrade),
             _ => None,
         })
+    }
+
+    /// The master that is swapped while the cluster has no other, where this plan swaps one.
+    pub fn only_master(&self) -> Option<&NodeName> {
+        let is_only = |step: &&Step| matches!(&step.action, Action::UpgradeControlPlane(swap) if swap.is_only);
+        self.steps().find(is_only).and_then(|step| step.target.node())
     }
 
     /// The plans of all nodes, masters first, in order.

@@ -1,7 +1,7 @@
 //! Makes the plan that takes an upgrade back: the masters that it has swapped get their old kubelet and manifests again.
 //!
-//! It is offered only until the upgrade has touched what the masters share; from then on the way is forward. etcd never
-//! goes back over a minor version, and nothing is planned for a master whose copies are not there.
+//! It is offered only until the upgrade has touched add-ons; from then on the way is forward. etcd never goes back over a
+//! minor version, and nothing is planned for a master whose copies are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,11 +75,12 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
 
     let mut work = Work { input, options: &options, numbers: 0, notes: Vec::new() };
     let baseline = work.step(Action::CaptureBaseline, Target::Cluster, BASELINE_TIMEOUT_SECONDS);
+    let configuration = work.configuration();
     let mut back = Vec::new();
     for planned in touched(upgrade) {
         back.extend(work.master(planned)?);
     }
-    if back.is_empty() {
+    if back.is_empty() && configuration.is_none() {
         let subject = format!("every master of cluster {}", before.cluster);
         return Err(Problem::new(Code::NothingToDo).with("subject", subject).with("version", to));
     }
@@ -108,11 +109,16 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
         to,
         // The graph leads forward only.
         hops: Vec::new(),
-        stages: vec![
-            stage(StageKind::Preparation, vec![baseline], Vec::new()),
-            stage(StageKind::ControlPlane, Vec::new(), back),
-            stage(StageKind::Verification, vec![verify], Vec::new()),
-        ],
+        stages: [
+            Some(stage(StageKind::Preparation, vec![baseline], Vec::new())),
+            // In the opposite order of the way there: a kubeadm that joins a node meanwhile takes the older version.
+            configuration.map(|step| stage(StageKind::ClusterConfiguration, vec![step], Vec::new())),
+            (!back.is_empty()).then(|| stage(StageKind::ControlPlane, Vec::new(), back)),
+            Some(stage(StageKind::Verification, vec![verify], Vec::new())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         options,
         notes,
         measured: input.measured.ranges(),
@@ -135,14 +141,20 @@ fn may_be_taken_back(input: &RollbackInput<'_>) -> Result<(), Problem> {
     }
     let mut stages = upgrade.plan.stages.iter().enumerate();
     let beyond = |kind: &StageKind| {
-        let before = [StageKind::Preparation, StageKind::Backup, StageKind::ControlPlane].contains(kind);
-        !before && !matches!(kind, StageKind::Soak { .. })
+        !matches!(
+            kind,
+            StageKind::Preparation
+                | StageKind::Backup
+                | StageKind::ControlPlane
+                | StageKind::ClusterConfiguration
+                | StageKind::Soak { .. }
+        )
     };
     if let Some((_, stage)) =
         stages.find(|(index, stage)| upgrade.stages_started.contains(index) && beyond(&stage.kind))
     {
         let problem = Problem::new(Code::RollbackTooLate).with("upgrade", &upgrade.id);
-        return Err(problem.with("stage", stage.kind.word()));
+        return Err(problem.with("stage", stage.kind.word().replace('_', "-")));
     }
     if !upgrade.plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane) {
         return Err(refused("it does not touch the control plane"));
@@ -214,6 +226,15 @@ impl Work<'_> {
     fn step(&mut self, action: Action, target: Target, timeout_seconds: u32) -> Step {
         self.numbers += 1;
         Step { number: StepNumber(self.numbers), action, target, timeout_seconds }
+    }
+
+    /// The way back of what the cluster keeps for all nodes; none where the upgrade has not come to it.
+    fn configuration(&mut self) -> Option<Step> {
+        let upgrade = self.input.upgrade;
+        let is_upload = |step: &&Step| matches!(step.action, Action::UploadConfiguration { .. });
+        let uploaded = upgrade.plan.steps().find(is_upload).filter(|step| upgrade.step_status(step).is_some())?;
+        let action = Action::RestoreConfiguration { upgrade: upgrade.id.clone(), step: uploaded.number };
+        Some(self.step(action, uploaded.target.clone(), uploaded.timeout_seconds))
     }
 
     /// The way back of one master; none where it is as it was before.

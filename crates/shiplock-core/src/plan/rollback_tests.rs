@@ -163,7 +163,7 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
         left.cluster.nodes.get_mut(&NodeName::from("blue-01")).unwrap().kubelet_version = "v1.36.3".to_owned();
     };
     let cases: [(Code, &str, Change<'_>); 7] = [
-        (Code::RollbackTooLate, "cluster_configuration", &|_, upgrade| upgrade.stages_started.extend([3])),
+        (Code::RollbackTooLate, "add-ons", &|_, upgrade| upgrade.stages_started.extend([4])),
         (Code::RollbackNotNewest, "u9", &|left, _| left.newer = Some("u9".into())),
         (Code::RollbackRefused, "itself a way back", &|_, upgrade| {
             Arc::make_mut(&mut upgrade.plan).mode = Mode::Rollback;
@@ -212,7 +212,36 @@ fn from_the_soak_every_master_goes_back_and_from_the_step_up_none() {
     let mut stepping = world.upgrade.clone();
     stepping.stages_started.insert(4);
     let problem = Left::by(&world).plan(&stepping).unwrap_err();
-    assert_eq!((problem.code, &*problem.parameters["stage"]), (Code::RollbackTooLate, "step_up"));
+    assert_eq!((problem.code, &*problem.parameters["stage"]), (Code::RollbackTooLate, "step-up"));
+}
+
+#[test]
+fn what_the_cluster_keeps_for_all_nodes_goes_back_first() {
+    let mut world = World::with_masters(3, 2, PlanOptions::default());
+    let uploads = |world: &World| {
+        let is_upload = |step: &&crate::step::Step| matches!(step.action, Action::UploadConfiguration { .. });
+        let upload = world.upgrade.plan.steps().find(is_upload).unwrap();
+        (world.upgrade.step_status(upload).is_some(), upload.number, upload.target.clone())
+    };
+    while !uploads(&world).0 {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        if number != uploads(&world).1 {
+            world.succeed(number);
+        }
+    }
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "p".into() });
+    let _ = world.run_out();
+    let left = Left::by(&world);
+    let plan = left.plan(&world.upgrade).unwrap();
+    let stages: Vec<_> = plan.stages.iter().map(|stage| stage.kind.word()).collect();
+    assert_eq!(stages, ["preparation", "cluster_configuration", "control_plane", "verification"]);
+    let [restore] = plan.stages[1].steps.as_slice() else { panic!("{plan:?}") };
+    let (_, number, target) = uploads(&world);
+    let expected = Action::RestoreConfiguration { upgrade: world.upgrade.id.clone(), step: number };
+    assert_eq!((&restore.action, &restore.target), (&expected, &target), "its copies are on that master");
+    assert_eq!(plan.nodes().count(), 3);
+    assert_eq!(World::over(left.cluster, plan).run_out(), Decision::Finish(Outcome::Succeeded));
 }
 
 #[test]
@@ -302,7 +331,7 @@ proptest! {
             let _ = world.run_out();
         }
         let swapped = masters_begun(&world.upgrade);
-        let too_far = world.upgrade.stages_started.iter().any(|stage| *stage > 2);
+        let too_far = world.upgrade.stages_started.iter().any(|stage| *stage > 3);
         let left = Left::by(&world);
         match left.plan(&world.upgrade) {
             Err(problem) if too_far => prop_assert_eq!(problem.code, Code::RollbackTooLate),

@@ -416,6 +416,7 @@ pub fn step_name(kind: &str, language: Language) -> &str {
         "upgrade_kubelet" => language.pick("upgrading the kubelet", "升级 kubelet"),
         "backup_etcd" => language.pick("saving etcd", "备份 etcd"),
         "upgrade_control_plane" => language.pick("swapping the control plane", "切换控制面"),
+        "restore_configuration" => language.pick("putting the configuration back", "恢复集群配置"),
         "upload_configuration" => language.pick("uploading the configuration", "上传集群配置"),
         "upgrade_addons" => language.pick("upgrading the add-ons", "升级附加组件"),
         "verify_addons" => language.pick("reading back the add-ons", "回读附加组件"),

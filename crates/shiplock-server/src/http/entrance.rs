@@ -212,8 +212,8 @@ fn is_loopback(address: IpAddr) -> bool {
 /// Listens, or says why not.
 pub(crate) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener, Problem> {
     TcpListener::bind(address).await.map_err(|error| {
-        let bad = Problem::new(Code::BadOption).with("option", option).with("value", address);
-        bad.with("why", &error)
+        let problem = Problem::new(Code::CannotListen).with("option", option).with("address", address);
+        problem.with("why", &error)
     })
 }
 

@@ -38,8 +38,12 @@ pub(super) async fn make(
     let name = &upgrade.plan.cluster;
     let record = known(&site, name).await?;
     let newer = newer(&site, &upgrade).await?;
-    let cluster = site.clusters.connect(name).await?;
-    let facts = facts_within(&*cluster, FACTS_WITHIN).await?;
+    let read = async {
+        let cluster = site.clusters.connect(name).await?;
+        let facts = facts_within(&*cluster, FACTS_WITHIN).await?;
+        Ok((cluster, facts))
+    };
+    let (cluster, facts) = read.await.map_err(|problem| without_api(&upgrade.plan, &upgrade.id, problem))?;
     if facts.uid != record.uid || facts.uid != upgrade.plan.cluster_uid {
         return Err(Failure(changed(&record, &facts.uid)));
     }
@@ -78,6 +82,14 @@ pub(super) async fn make(
     Ok((StatusCode::CREATED, Json(plan)))
 }
 
+/// An API that is away on the only master, which would go back: what can still be done there is told.
+fn without_api(plan: &Plan, upgrade: &UpgradeId, problem: Problem) -> Problem {
+    let is_away = matches!(problem.code, Code::ClusterUnreachable | Code::ClusterAnswer | Code::ClusterNotRead);
+    let Some(node) = plan.only_master().filter(|_| is_away) else { return problem };
+    let needs = Problem::new(Code::RollbackNeedsCluster).with("upgrade", upgrade).with("node", node);
+    needs.with("cluster", &plan.cluster).because(&problem)
+}
+
 /// Refuses the start of a rollback that was planned before a newer upgrade: that one may have touched what masters share.
 pub(super) async fn check_newest(site: &Site, plan: &Plan) -> Result<(), Failure> {
     let Some(id) = plan.takes_back() else { return Ok(()) };
@@ -103,4 +115,32 @@ async fn newer(site: &Site, upgrade: &Upgrade) -> Result<Option<UpgradeId>, Fail
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use shiplock_core::plan::PlanOptions;
+    use shiplock_core::sample;
+
+    use super::*;
+
+    #[test]
+    fn where_the_only_master_cannot_be_asked_the_way_back_by_hand_is_told() {
+        let away = || Problem::new(Code::ClusterUnreachable).with("server", "https://down:6443");
+        for (masters, problem, code) in [
+            (1, away(), Code::RollbackNeedsCluster),
+            (3, away(), Code::ClusterUnreachable),
+            (1, Problem::new(Code::ClusterForbidden), Code::ClusterForbidden),
+        ] {
+            let options = PlanOptions { accept: vec!["CP-003".to_owned()], ..PlanOptions::default() };
+            let cluster = sample::cluster_with_masters(masters, 1);
+            let plan = sample::plan_of(&cluster, &sample::request_for_all("1.36", options)).unwrap();
+            let told = without_api(&plan, &"u1".into(), problem);
+            assert_eq!(told.code, code, "{masters} masters: {told}");
+            assert_eq!(
+                told.parameters.get("node").map(String::as_str),
+                (masters == 1 && code == Code::RollbackNeedsCluster).then_some("m1")
+            );
+        }
+    }
 }

@@ -55,7 +55,17 @@ fn until_paused_with(installation: &mut Installation<'_>, id: &str, code: &str, 
     Ok(())
 }
 
-/// The control plane runs the old version, all of it, and is well.
+/// Waits until the cluster knows that the control plane runs the old version, all of it: a kubelet tells of static pods
+/// that were replaced up to 34 s late.
+fn until_as_before(installation: &mut Installation<'_>, lab: &Lab) -> Result<()> {
+    let mut seen = Ok(());
+    let awaited = installation.until("the old control plane is seen", BOUND, |_| {
+        seen = is_as_before(lab);
+        Ok(seen.is_ok())
+    });
+    awaited.and(seen)
+}
+
 fn is_as_before(lab: &Lab) -> Result<()> {
     let pods = lab.kubectl(&["--namespace=kube-system", "get", "pods", "-o", "json"])?;
     let pods: Value = serde_json::from_str(&pods)?;
@@ -82,14 +92,14 @@ pub(crate) fn faults(lab: &Lab) -> Result<()> {
     let id = installation.begin(&[only_master().as_slice(), &["--accept", "API-013"]].concat())?;
     let named = ["kube-scheduler", "unrecognized feature gate", "put back and runs"];
     until_paused_with(&mut installation, &id, "UPG0518", &named)?;
-    is_as_before(lab)?;
+    until_as_before(&mut installation, lab)?;
 
     // The remedy, and then the next fault: the image is away.
     set_scheduler_gates(lab, None)?;
     lab.exec_text("m1", &["ctr", "-n", "k8s.io", "images", "rm", "--sync", SCHEDULER])?;
     installation.ok(&["continue", &id])?;
     until_paused_with(&mut installation, &id, "UPG0503", &[SCHEDULER])?;
-    is_as_before(lab)?;
+    until_as_before(&mut installation, lab)?;
     let image = format!("{}/images/kube-scheduler-v1.36.3-amd64.tar", lab.mirror_url());
     lab.exec_text(
         "m1",
@@ -103,7 +113,7 @@ pub(crate) fn faults(lab: &Lab) -> Result<()> {
     )?;
     installation.ok(&["continue", &id])?;
     until_paused_with(&mut installation, &id, "UPG0504", &["/etc/kubernetes/tmp"])?;
-    is_as_before(lab)?;
+    until_as_before(&mut installation, lab)?;
     lab.exec_text("m1", &["umount", "/etc/kubernetes/tmp"])?;
     installation.ok(&["continue", &id])?;
     installation.until_state(&id, "succeeded", BOUND)?;
