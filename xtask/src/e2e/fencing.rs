@@ -98,7 +98,8 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     })?;
     eprintln!("{}", first.ok(&["upgrades", "show", &id])?);
     // A log that ordinary commands and restarts have made longer than the cluster's mark is another log all the same.
-    first.ok(&["pause", &id])?;
+    ensure!(first.upgrade(&id)?["state"] == "pausing", "it does not look as if it went on");
+    first.shiplock(&["pause", &id])?;
     for _ in 0..RESTARTS_MAX {
         if first.upgrade(&id)?["len"].as_u64() > Some(len) {
             break;

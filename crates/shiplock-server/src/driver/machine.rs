@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 use shiplock_api::agent::{Assignment, AssignmentId, PermitResponse, ReportKind, ReportResponse};
 use shiplock_core::facts::{ClusterFacts, Facts, Observed};
-use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
+use shiplock_core::id::{Actor, Epoch, Generation, NodeName, StepNumber};
 use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Executor, Step};
 use shiplock_core::upgrade::{
-    Command, Decision, Event, EventRecord, IllegalEvent, Policy, State, StepOutcome, StepStatus, Upgrade, Waiting,
-    WaitingOn, decide,
+    Command, Decision, Event, EventRecord, IllegalEvent, PauseReason, Policy, State, StepOutcome, StepStatus, Upgrade,
+    Waiting, WaitingOn, decide,
 };
 
 /// How a step of the server ended: the outcome, or the problem and whether trying again may help.
@@ -353,6 +353,14 @@ impl Machine {
         }
         match &self.claim {
             None => return self.look(now, outputs),
+            // It does not go on by itself, and everybody who looks must see that: what the cluster has seen is not here.
+            Some(Some(problem))
+                if problem.code == Code::StoreOlderThanCluster && self.upgrade.state == State::Running =>
+            {
+                let reason = PauseReason::InvariantBroken { problem: problem.clone() };
+                let pause = Event::PauseRequested { reason, by: Actor::from("shiplock") };
+                return self.append(vec![pause], None, outputs);
+            }
             Some(Some(problem)) => {
                 let wait = WaitingOn::new(Waiting::Gate { problem: problem.clone() }, self.upgrade.updated_at);
                 outputs.push(Output::Waits(vec![wait]));

@@ -295,10 +295,28 @@ fn while_the_cluster_is_not_ours_nothing_is_begun_and_the_reason_shows() {
     let mut machine = world.machine();
     let facts = world.facts();
     assert!(machine.on(facts, at(0)).is_empty(), "before the claim is answered");
-    let problem = Problem::new(Code::StoreOlderThanCluster);
+    let problem = Problem::new(Code::OtherInstallation);
     let outputs = machine.on(Input::Claim(Some(problem)), at(0));
     assert!(matches!(&outputs[..], [Output::Waits(waits)] if waits.len() == 1));
     assert!(!machine.on(Input::Tick, at(1)).iter().any(|output| matches!(output, Output::Append { .. })));
+}
+
+#[test]
+fn a_store_that_is_older_than_the_cluster_pauses_what_runs_and_touches_nothing() {
+    let (mut world, ..) = until_offer();
+    let mut machine = world.machine();
+    let facts = world.facts();
+    machine.on(facts, at(2));
+    let outputs = machine.on(Input::Claim(Some(Problem::new(Code::StoreOlderThanCluster))), at(2));
+    let [Output::Append { expected_len, events }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Event::PauseRequested { reason: PauseReason::InvariantBroken { problem }, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((problem.code, *expected_len), (Code::StoreOlderThanCluster, world.log.len() as u64));
+    let records = world.append(Some(Epoch(2)), events.clone());
+    let outputs = machine.on(Input::Appended(records), at(2));
+    assert!(matches!(&outputs[..], [Output::Waits(waits)] if waits.len() == 1), "{outputs:?}");
+    assert!(matches!(machine.upgrade().state, State::Pausing { .. }));
 }
 
 #[test]
