@@ -175,6 +175,9 @@ impl AuditLog {
     pub fn judge(&self, file: &str, question: &Question) -> Vec<Finding> {
         let table = Table::shipped();
         let mut findings = Vec::new();
+        if self.lines == 0 {
+            findings.push(Finding::new("API-009", "empty", Outcome::Unknown, Subject::new("File", "", file)));
+        }
         for ((position, user, agent), calls) in &self.callers {
             let life = &table.kinds()[*position];
             let Standing::Removed { since } = life.standing(question.target) else { continue };
@@ -262,5 +265,6 @@ mod tests {
     fn a_line_that_is_no_event_is_unknown_and_the_good_ones_beside_it_count() {
         let lines = ["{\"verb\":\"watch\",".to_owned(), event("ci", "argo/v2.9", "update", "v1beta1"), "x".to_owned()];
         assert_eq!(found(&lines), ["Warn API-009 ci", "Unknown API-009 audit.log"]);
+        assert_eq!(found(&[]), ["Unknown API-009 audit.log"], "nothing at all says nothing");
     }
 }

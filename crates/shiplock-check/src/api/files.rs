@@ -66,9 +66,16 @@ impl FilesRead {
                 }
                 Ok(_) => None,
             };
+            // What came out before it broke off is judged all the same.
             match trouble {
-                Some(why) => self.unreadable(file, why, question),
                 None => self.text(file, &unpacked, question),
+                Some(why) => {
+                    let is_bounded = unpacked.len() as u64 <= unpacked_bytes_max;
+                    if is_bounded && !unpacked.is_empty() {
+                        manifest::read(&unpacked, &mut OneFile { read: self, file, question });
+                    }
+                    self.unreadable(file, why, question);
+                }
             }
         } else {
             self.text(file, content, question);
@@ -79,6 +86,11 @@ impl FilesRead {
     pub fn unreadable(&mut self, file: &str, why: String, question: &Question) {
         self.files += 1;
         self.trouble(file, &Trouble { line: 1, kind: TroubleKind::Unreadable(why) }, question);
+    }
+
+    /// Notes that nothing that could be judged was in what was named.
+    pub fn nothing(&mut self, name: &str, question: &Question) {
+        self.trouble(name, &Trouble { line: 1, kind: TroubleKind::Nothing }, question);
     }
 
     fn text(&mut self, file: &str, content: &[u8], question: &Question) {
@@ -95,6 +107,7 @@ impl FilesRead {
             TroubleKind::Incomplete(key) => finding("incomplete").with("key", key),
             TroubleKind::Bounds => finding("bounds"),
             TroubleKind::Unreadable(why) => finding("unreadable").with("why", why),
+            TroubleKind::Nothing => finding("nothing"),
         };
         let place = Place { file: file.to_owned(), line: trouble.line };
         self.findings.push(Finding { place: Some(place), ..finding });

@@ -207,6 +207,17 @@ pub(super) const CHECKS: &[Check] = &[
                 "嵌套过深或自我引用过多",
             ),
             says("unreadable", "it cannot be read: {why}", "无法读取：{why}"),
+            Sentence {
+                name: "nothing",
+                text: [
+                    "there is no Kubernetes object in it, so that nothing was judged",
+                    "其中没有 Kubernetes 对象，因此没有判断任何内容",
+                ],
+                fix: Some([
+                    "see whether it is what you meant; of a pipe, whether its first command failed (set -o pipefail)",
+                    "请确认所给的正是您要检查的内容；若来自管道，请确认其第一条命令没有失败（set -o pipefail）",
+                ]),
+            },
         ],
         source: "https://yaml.org/spec/1.2.2/",
         not_built: None,
@@ -255,6 +266,14 @@ pub(super) const CHECKS: &[Check] = &[
                 "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
                 "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
             ),
+            Sentence {
+                name: "empty",
+                text: ["the audit log holds no event", "审计日志中没有任何事件"],
+                fix: Some([
+                    "give the log of some days: --audit-log-path of the API servers names it",
+                    "请提供数天的日志：API server 的 --audit-log-path 指明其位置",
+                ]),
+            },
             Sentence {
                 name: "unreadable",
                 text: ["line {line} of the audit log cannot be read: {why}", "无法读取审计日志第 {line} 行：{why}"],

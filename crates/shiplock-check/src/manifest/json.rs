@@ -7,17 +7,20 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_placeholder, item_kind, lines_of};
+use super::{
+    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder, item_kind,
+    lines_of,
+};
 
-/// Reads all values of a text that begins at this line. False where it is not JSON at all and nothing was handed on.
-pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> bool {
+/// Reads all values of a text that begins at this line. An error where it is not JSON at all and nothing was handed on.
+pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> Result<(), Trouble> {
     let mut reader = Reader { text, first_line, sink, visited: 0, found: 0 };
     let (mut at, mut is_first) = (0, true);
     while at < text.len() {
         let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<&RawValue>();
         let failure = loop {
             match values.next() {
-                None => return true,
+                None => return Ok(()),
                 Some(Ok(value)) => {
                     is_first = false;
                     let before = reader.found;
@@ -29,20 +32,21 @@ pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> bo
                 Some(Err(error)) => break error,
             }
         };
-        if is_first {
-            return false;
-        }
         let begin = at + values.byte_offset();
         let line = reader.line_at(at) + u32::try_from(failure.line().saturating_sub(1)).unwrap_or_default();
         let what = failure.to_string().split(" at line").next().unwrap_or_default().to_owned();
-        reader.sink.trouble(Trouble { line, kind: TroubleKind::Syntax(what) });
+        let trouble = Trouble { line, kind: TroubleKind::Syntax(what) };
+        if is_first {
+            return Err(trouble);
+        }
+        reader.sink.trouble(trouble);
         // The next line that begins a value may begin a good one.
         match text[begin..].find("\n{").or_else(|| text[begin..].find("\n[")) {
             Some(offset) => at = begin + offset + 1,
-            None => return true,
+            None => return Ok(()),
         }
     }
-    true
+    Ok(())
 }
 
 /// A key whose value identifies something, as text; other values are none.
@@ -71,6 +75,7 @@ struct Parts<'a> {
     items: Option<&'a RawValue>,
     objects: Option<&'a RawValue>,
     has_spec: bool,
+    is_miswritten: bool,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
@@ -93,6 +98,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
                         "objects" => parts.objects = Some(map.next_value()?),
                         other => {
                             parts.has_spec |= other == "spec";
+                            parts.is_miswritten |= is_miswritten(other);
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
@@ -160,10 +166,14 @@ impl<S: Sink> Reader<'_, '_, S> {
             api_version.or(inherited.map(|(api_version, _)| (api_version, value))),
             kind.or(inherited.map(|(_, kind)| kind)),
         ) else {
-            let looks_meant = parts.metadata.is_some() || parts.has_spec;
-            if (api_version.is_some() || kind.is_some()) && looks_meant {
+            let list = kind.filter(|kind| is_list(kind)).and(parts.items.filter(|items| items.get().starts_with('[')));
+            let looks_meant = parts.metadata.is_some() || parts.has_spec || list.is_some();
+            if (api_version.is_some() || kind.is_some() || parts.is_miswritten) && looks_meant {
                 let key = if api_version.is_none() { "apiVersion" } else { "kind" };
                 self.trouble(value, TroubleKind::Incomplete(key));
+            }
+            if let Some(items) = list {
+                self.visit_all(items.get(), None, depth);
             }
             return;
         };
@@ -173,11 +183,15 @@ impl<S: Sink> Reader<'_, '_, S> {
             (None, "Template") => parts.objects.map(|items| (items, None)),
             _ => None,
         };
-        if let Some((items, inherited)) = items {
-            return self.visit_all(items.get(), inherited, depth);
-        }
-        if kind == "List" {
-            return;
+        match items {
+            Some((items, inherited)) if items.get().starts_with('[') => {
+                return self.visit_all(items.get(), inherited, depth);
+            }
+            Some((items, _)) if kind == "List" && items.get() != "null" => {
+                return self.trouble(items.get(), TroubleKind::Syntax("its items are no list".to_owned()));
+            }
+            _ if kind == "List" => return,
+            _ => {}
         }
         let name: Name<'_> = parts.metadata.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
         let (namespace, name) = (name.namespace.unwrap_or_default(), name.name.unwrap_or_default());

@@ -52,6 +52,8 @@ pub enum TroubleKind {
     Bounds,
     /// It cannot be opened or unpacked, or is larger than the bound; what the system says.
     Unreadable(String),
+    /// Objects were expected and there is none.
+    Nothing,
 }
 
 /// Takes what is found.
@@ -66,10 +68,17 @@ pub trait Sink {
 
 /// Reads a text of any supported form.
 pub fn read(bytes: &[u8], sink: &mut impl Sink) {
-    match decode(bytes) {
-        Some(text) => read_text(&text, sink),
-        None => sink.trouble(Trouble { line: 1, kind: TroubleKind::Encoding }),
-    }
+    let Some(text) = decode(bytes) else {
+        let good = std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
+        let line = u32::try_from(memchr::memchr_iter(b'\n', &bytes[..good]).count()).unwrap_or(u32::MAX);
+        sink.trouble(Trouble { line: line.saturating_add(1), kind: TroubleKind::Encoding });
+        // Text of another encoding, not something that is no text: what it holds besides is found.
+        if !bytes.contains(&0) {
+            read_text(&String::from_utf8_lossy(bytes), sink);
+        }
+        return;
+    };
+    read_text(&text, sink);
 }
 
 /// Text of UTF-8 or UTF-16, by its mark or, as YAML has it, by the zero beside the first letter; without the mark.
@@ -97,6 +106,10 @@ pub fn read_text(text: &str, sink: &mut impl Sink) {
     if !text.bytes().any(|byte| byte == b'\n') && text.bytes().any(|byte| byte == b'\r') {
         // Line ends of old systems: the splitting below needs to see them.
         return read_lines(&text.replace('\r', "\n"), sink);
+    }
+    // Files that were put one behind the other have marks at the begin of lines; YAML lets them be there.
+    if memchr::memmem::find(text.as_bytes(), "\n\u{feff}".as_bytes()).is_some() {
+        return read_lines(&text.replace("\n\u{feff}", "\n"), sink);
     }
     read_lines(text, sink);
 }
@@ -149,18 +162,28 @@ fn lines_of(text: &str) -> u32 {
 /// Reads a document that is not simple.
 fn any_document(document: &str, line: u32, sink: &mut impl Sink) {
     let body = document.strip_prefix("---").unwrap_or(document).trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    let mut not_json = None;
     if body.starts_with(['{', '[']) {
         let begin = line + lines_of(&document[..document.len() - body.len()]);
-        if json::documents(body, begin, sink) {
-            return;
+        match json::documents(body, begin, sink) {
+            Ok(()) => return,
+            Err(trouble) => not_json = Some(trouble),
         }
     }
     let mut found = tree::Found::default();
     match tree::documents(document, line, &mut found) {
+        // Broken JSON, and such with remarks before it, may be YAML of some other sense: its keys are no keys then.
+        Ok(())
+            if found.is_nothing() && document.contains("\"apiVersion\"") && (not_json.is_some() || found.is_text) =>
+        {
+            let why = || TroubleKind::Syntax("it reads as text".to_owned());
+            sink.trouble(not_json.unwrap_or_else(|| Trouble { line, kind: why() }));
+        }
         Ok(()) => found.replay(sink),
         Err(trouble) => {
             // What the library read before the error belongs to the same document: it is not trusted.
-            let is_template = document.contains("{{") && matches!(trouble.kind, TroubleKind::Syntax(_));
+            let marked = ["{{", "{%", "<%"].iter().any(|mark| document.contains(mark));
+            let is_template = marked && matches!(trouble.kind, TroubleKind::Syntax(_));
             sink.trouble(if is_template { Trouble { kind: TroubleKind::Template, ..trouble } } else { trouble });
         }
     }
@@ -176,9 +199,19 @@ const DEPTH_MAX: usize = 64;
 /// No document refers to more objects.
 const OBJECTS_MAX: usize = 200_000;
 
-/// Whether the value of `apiVersion` or `kind` was to be filled in by a template.
+/// Whether the value of `apiVersion` or `kind` was to be filled in by a template: no real one has these.
 fn is_placeholder(value: &str) -> bool {
-    value.contains("{{") || value.contains("${") || value.starts_with("<%")
+    value.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'$' | b'<' | b'>' | b'%' | b'@')) || value.starts_with("__")
+}
+
+/// Whether a key is meant to be one that identifies the object and is written otherwise.
+fn is_miswritten(key: &str) -> bool {
+    ["apiVersion", "kind"].iter().any(|meant| key.eq_ignore_ascii_case(meant) && key != *meant)
+}
+
+/// Whether an object is a list in Kubernetes' eyes even where it names no version.
+fn is_list(kind: &str) -> bool {
+    kind.ends_with("List") && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

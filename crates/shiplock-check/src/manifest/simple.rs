@@ -315,6 +315,7 @@ impl<'a> Scan<'a> {
                         self.within = Within::Metadata;
                     }
                     "items" | "objects" => return None,
+                    _ if super::is_miswritten(key) => return None,
                     _ => {}
                 }
             }

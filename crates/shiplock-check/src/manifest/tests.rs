@@ -40,6 +40,15 @@ fn objects_are_found_in_every_shape_that_yaml_has() {
         ("plain", INGRESS, &["1 extensions/v1beta1 Ingress n/a"]),
         ("crlf", &INGRESS.replace('\n', "\r\n"), &["1 extensions/v1beta1 Ingress n/a"]),
         ("old line ends", &INGRESS.replace('\n', "\r"), &["1 extensions/v1beta1 Ingress n/a"]),
+        (
+            "byte order marks of joined files",
+            &format!("\u{feff}{INGRESS}---\n\u{feff}{INGRESS}\u{feff}---\n{INGRESS}"),
+            &[
+                "1 extensions/v1beta1 Ingress n/a",
+                "7 extensions/v1beta1 Ingress n/a",
+                "13 extensions/v1beta1 Ingress n/a",
+            ],
+        ),
         ("byte order mark", &format!("\u{feff}{INGRESS}"), &["1 extensions/v1beta1 Ingress n/a"]),
         ("marker", &format!("# c\n---\n{INGRESS}"), &["3 extensions/v1beta1 Ingress n/a"]),
         ("marker with comment", &format!("--- # c\n{INGRESS}...\n"), &["2 extensions/v1beta1 Ingress n/a"]),
@@ -144,6 +153,35 @@ fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
         ("no version", "kind: K\nmetadata:\n  name: x\n", 0, &["1 incomplete(\"apiversion\")"]),
         ("no kind", "apiVersion: a/v1\nmetadata:\n  name: x\n", 0, &["1 incomplete(\"kind\")"]),
         ("an alias of nothing", "apiVersion: *x\nkind: K\n", 0, &["1 syntax"]),
+        ("a variable without braces", "apiVersion: $API\nkind: K\n", 0, &["1 template"]),
+        ("another template", "{% if x %}\napiVersion: a/v1\nkind: K\n{% endif %}\n", 0, &["1 template"]),
+        (
+            "a list without version",
+            "kind: List\nitems:\n- {apiVersion: a/v1, kind: K}\n",
+            1,
+            &["1 incomplete(\"apiversion\")"],
+        ),
+        (
+            "the same in json",
+            "{\"kind\":\"List\",\"items\":[{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}]}",
+            1,
+            &["1 incomplete(\"apiversion\")"],
+        ),
+        (
+            "a list that is none",
+            "apiVersion: v1\nkind: List\nitems:\n  apiVersion: a/v1\n  kind: K\n",
+            0,
+            &["3 syntax"],
+        ),
+        ("the same in json", "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":{\"kind\":\"K\"}}", 0, &["1 syntax"]),
+        (
+            "keys in other letters",
+            "APIVersion: a/v1\nKind: K\nmetadata:\n  name: x\n",
+            0,
+            &["1 incomplete(\"apiversion\")"],
+        ),
+        ("json with remarks", "{ // c\n \"apiVersion\":\"a/v1\",\"kind\":\"K\"}", 0, &["1 syntax"]),
+        ("json after a remark", "// c\n{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}", 0, &["1 syntax"]),
         ("cut json", "{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n{\"apiVersion\":", 1, &["2 syntax"]),
         (
             "bad json between good",
@@ -159,7 +197,13 @@ fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
     }
     let mut raw = Seen::default();
     read(b"apiVersion: a/v1\nkind: \xff\n", &mut raw);
-    assert_eq!(raw.troubles, ["1 encoding"]);
+    assert_eq!(raw.troubles, ["2 encoding"]);
+    let mut latin = Seen::default();
+    read(&[good.as_bytes(), b"---\n# caf\xe9\n", good.as_bytes()].concat(), &mut latin);
+    assert_eq!((latin.objects.len(), &latin.troubles[..]), (2, &["4 encoding".to_owned()][..]));
+    let mut binary = Seen::default();
+    read(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\n---\nx\n", &mut binary);
+    assert_eq!((binary.objects.len(), &binary.troubles[..]), (0, &["1 encoding".to_owned()][..]));
     let mut wide = Seen::default();
     let text: Vec<u8> = "\u{feff}apiVersion: a/v1\nkind: K\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     read(&text, &mut wide);
@@ -177,6 +221,16 @@ fn what_refers_to_itself_or_grows_without_end_is_bounded() {
     assert!(seen(&bomb).objects.len() <= OBJECTS_MAX);
     let within = "apiVersion: v1\nkind: List\nitems: &a\n- {apiVersion: v1, kind: List, items: *a}\n";
     assert_eq!(seen(within).troubles.len(), 1);
+    // References that multiply while one key is looked for.
+    let mut merged = "x0: &x0 {a: 1}\n".to_owned();
+    for level in 1..8 {
+        let before = format!("*x{}, ", level - 1).repeat(60);
+        merged.push_str(&format!("x{level}: &x{level} {{<<: [{before}]}}\n"));
+    }
+    let wide = format!("- &w {{{}}}\n{}", "a: 1, ".repeat(30_000), "- *w\n".repeat(30_000));
+    for text in [merged + "<<: *x7\nkind: K\n", wide] {
+        assert_eq!(seen(&text).troubles, ["1 bounds"]);
+    }
     for deep in ["[".repeat(100_000), "{\"a\":".repeat(100_000), "- ".repeat(100_000), "a:\n ".repeat(9)] {
         let seen = seen(&deep);
         assert!(seen.objects.is_empty());
@@ -193,6 +247,9 @@ fn files_without_objects_are_no_trouble() {
         "a: 1\n",
         "just text\n",
         "apiVersion: v2\nname: chart\n",
+        "Kind: of\nanything: else\n",
+        "{\"kind\": \"compute#instanceList\", \"items\": [{\"kind\": \"compute#instance\"}]}",
+        "apiVersion: v1\nkind: List\nitems: null\n",
         "5",
         "null\n",
         "[]",

@@ -1,16 +1,22 @@
 //! Documents through the YAML library: any style, anchors, aliases, merge keys, lists at any depth.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-use super::{DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_placeholder, item_kind};
+use super::{
+    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder, item_kind,
+};
 
 /// Longer scalars identify nothing; they are not kept.
 const SCALAR_KEPT_MAX: usize = 512;
 /// No document has more nodes.
 const NODES_MAX: usize = 20_000_000;
+/// Keys that are compared for each node of a document, and besides; only references that multiply need more.
+const STEPS_PER_NODE_MAX: usize = 64;
+const STEPS_MAX: usize = 20_000_000;
 
 /// What was found, kept until the whole document is known to be good.
 #[derive(Debug, Default)]
@@ -18,9 +24,16 @@ pub(super) struct Found {
     objects: Vec<(String, String, String, String, u32)>,
     troubles: Vec<Trouble>,
     others: usize,
+    /// Whether a whole document is text without quotes.
+    pub(super) is_text: bool,
 }
 
 impl Found {
+    /// Whether there is neither an object nor anything that is wrong.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.objects.is_empty() && self.troubles.is_empty()
+    }
+
     /// Hands everything on.
     pub(super) fn replay(self, sink: &mut impl Sink) {
         for (api_version, kind, namespace, name, line) in &self.objects {
@@ -53,7 +66,7 @@ enum Node<'a> {
 /// Reads the documents of a text that begins at this line.
 pub(super) fn documents(text: &str, first_line: u32, found: &mut Found) -> Result<(), Trouble> {
     let mut parser = Parser::new_from_str(text);
-    let mut tree = Tree { nodes: Vec::new(), anchors: HashMap::new(), visited: 0 };
+    let mut tree = Tree { nodes: Vec::new(), anchors: HashMap::new(), visited: 0, steps: Cell::new(0) };
     let mut open: Vec<usize> = Vec::new();
     let mut root = None;
     let offset = first_line.saturating_sub(1);
@@ -119,6 +132,7 @@ struct Tree<'a> {
     nodes: Vec<Node<'a>>,
     anchors: HashMap<usize, usize>,
     visited: usize,
+    steps: Cell<usize>,
 }
 
 impl Tree<'_> {
@@ -144,6 +158,10 @@ impl Tree<'_> {
     /// With the line of the key.
     fn entry(&self, mapping: usize, key: &str, depth: usize) -> Option<(usize, u32)> {
         let Some(Node::Mapping { entries, .. }) = self.resolve(mapping) else { return None };
+        self.steps.set(self.steps.get() + entries.len() + 1);
+        if self.is_spent() {
+            return None;
+        }
         let is = |index: usize, wanted: &str| matches!(self.resolve(index), Some(Node::Scalar { text, .. }) if text == wanted);
         let pairs = || entries.as_chunks::<2>().0.iter().rev();
         if let Some([name, value]) = pairs().find(|[name, _]| is(*name, key)) {
@@ -157,14 +175,24 @@ impl Tree<'_> {
         sources.into_iter().find_map(|source| self.entry(source, key, depth + 1))
     }
 
+    /// Whether more was compared than any document needs that is meant.
+    fn is_spent(&self) -> bool {
+        self.steps.get() > STEPS_MAX + STEPS_PER_NODE_MAX * self.nodes.len()
+    }
+
     fn get(&self, mapping: usize, key: &str) -> Option<usize> {
         self.entry(mapping, key, 0).map(|(value, _)| value)
     }
 
     fn visit_document(&mut self, root: usize, found: &mut Found) {
         self.visited = 0;
+        self.steps.set(0);
+        found.is_text |= matches!(self.nodes.get(root), Some(Node::Scalar { is_plain: true, .. }));
         let before = found.objects.len() + found.troubles.len();
         self.visit(root, None, 0, found);
+        if self.is_spent() {
+            self.is_too_much(DEPTH_MAX, found);
+        }
         if found.objects.len() + found.troubles.len() == before {
             found.others += 1;
         }
@@ -175,13 +203,7 @@ impl Tree<'_> {
         let line = match self.resolve(index) {
             Some(Node::Mapping { line, .. }) => *line,
             Some(Node::Sequence(entries)) if inherited.is_none() => {
-                for entry in entries.clone() {
-                    if self.is_too_much(depth, found) {
-                        return;
-                    }
-                    self.visit(entry, None, depth + 1, found);
-                }
-                return;
+                return self.visit_all(entries.clone(), None, depth, found);
             }
             _ => return,
         };
@@ -210,31 +232,33 @@ impl Tree<'_> {
         let (Some((api_version, line)), Some((kind, _))) =
             (inherit(api_version, |(gv, _, _)| gv.to_owned()), inherit(kind, |(_, kind, _)| kind.to_owned()))
         else {
-            let looks_meant = self.get(index, "metadata").is_some() || self.get(index, "spec").is_some();
-            if missing != (true, true) && looks_meant {
+            let list = text("kind").filter(|(kind, _)| is_list(kind)).and_then(|_| self.sequence(index, "items"));
+            let has = |key: &str| self.get(index, key).is_some();
+            let looks_meant = has("metadata") || has("spec") || list.is_some();
+            if (missing != (true, true) || self.has_miswritten_key(index)) && looks_meant {
                 let key = if missing.0 { "apiVersion" } else { "kind" };
                 found.troubles.push(Trouble { line, kind: TroubleKind::Incomplete(key) });
             }
+            self.visit_all(list.unwrap_or_default(), None, depth, found);
             return;
         };
-        let items = match (item_kind(&kind), kind.as_str()) {
-            (Some(item), _) => self.get(index, "items").map(|items| (items, Some(item.to_owned()))),
-            (None, "List") => self.get(index, "items").map(|items| (items, None)),
-            (None, "Template") => self.get(index, "objects").map(|items| (items, None)),
-            _ => None,
+        let (key, item) = match (item_kind(&kind), kind.as_str()) {
+            (Some(item), _) => ("items", Some(item)),
+            (None, "List") => ("items", None),
+            (None, "Template") => ("objects", None),
+            _ => ("", None),
         };
-        if let Some((items, item)) = items {
-            let Some(Node::Sequence(entries)) = self.resolve(items) else { return };
-            for entry in entries.clone() {
-                if self.is_too_much(depth, found) {
-                    return;
-                }
-                let inherited = item.as_deref().map(|kind| (api_version.as_str(), kind, line));
-                self.visit(entry, inherited, depth + 1, found);
-            }
-            return;
+        if let Some(entries) = self.sequence(index, key) {
+            let inherited = item.map(|kind| (api_version.as_str(), kind, line));
+            return self.visit_all(entries, inherited, depth, found);
         }
         if kind == "List" {
+            if let Some((items, line)) = self.entry(index, "items", 0)
+                && matches!(self.resolve(items), Some(Node::Mapping { .. }))
+            {
+                let why = "its items are no list".to_owned();
+                found.troubles.push(Trouble { line, kind: TroubleKind::Syntax(why) });
+            }
             return;
         }
         let metadata = self.get(index, "metadata");
@@ -243,8 +267,36 @@ impl Tree<'_> {
         found.objects.push((api_version, kind, namespace, name, line));
     }
 
+    fn visit_all(
+        &mut self,
+        entries: Vec<usize>,
+        inherited: Option<(&str, &str, u32)>,
+        depth: usize,
+        found: &mut Found,
+    ) {
+        for entry in entries {
+            if self.is_too_much(depth, found) {
+                return;
+            }
+            self.visit(entry, inherited, depth + 1, found);
+        }
+    }
+
+    /// The entries of a sequence under a key.
+    fn sequence(&self, mapping: usize, key: &str) -> Option<Vec<usize>> {
+        match self.resolve(self.get(mapping, key)?)? {
+            Node::Sequence(entries) => Some(entries.clone()),
+            _ => None,
+        }
+    }
+
+    fn has_miswritten_key(&self, mapping: usize) -> bool {
+        let Some(Node::Mapping { entries, .. }) = self.resolve(mapping) else { return false };
+        entries.as_chunks::<2>().0.iter().any(|[key, _]| self.scalar(*key).is_some_and(|(key, _)| is_miswritten(key)))
+    }
+
     fn is_too_much(&self, depth: usize, found: &mut Found) -> bool {
-        let too_much = depth >= DEPTH_MAX || self.visited >= OBJECTS_MAX;
+        let too_much = depth >= DEPTH_MAX || self.visited >= OBJECTS_MAX || self.is_spent();
         if too_much && !found.troubles.iter().any(|trouble| trouble.kind == TroubleKind::Bounds) {
             found.troubles.push(Trouble { line: 1, kind: TroubleKind::Bounds });
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod demo;
+mod files;
 mod standing;
 
 use serde_json::Value;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use flate2::bufread::MultiGzDecoder;
 use shiplock_check::api::audit::AuditLog;
 use shiplock_check::api::files::FilesRead;
 use shiplock_check::question::Question;
@@ -25,6 +27,8 @@ const FILES_MAX: usize = 5_000_000;
 const THREADS_MAX: usize = 4;
 /// Names that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// Names that are texts with manifests in them, not manifests, though some begin alike.
+const TEXTS: [&str; 3] = ["md", "markdown", "mdx"];
 /// Folders with these names are not gone into.
 const FOLDERS_LEFT_OUT: [&str; 2] = [".git", "node_modules"];
 
@@ -40,6 +44,7 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
     let mut candidates = Vec::new();
     for path in &options.files {
         if path == Path::new("-") {
+            let before = (read.objects, read.findings.len());
             let mut content = Vec::new();
             match std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut content) {
                 Ok(_) if content.len() as u64 <= FILE_BYTES_MAX => {
@@ -47,6 +52,10 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
                 }
                 Ok(_) => read.unreadable("(stdin)", too_large(), question),
                 Err(error) => read.unreadable("(stdin)", error.to_string(), question),
+            }
+            // A pipe whose first command failed sends nothing, or its complaint.
+            if before == (read.objects, read.findings.len()) {
+                read.nothing("(stdin)", question);
             }
             continue;
         }
@@ -57,6 +66,19 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
             candidates.push(Candidate { path: path.clone(), is_named: true });
         }
     }
+    let found = read_all(&candidates, question);
+    let is_nothing = |read: &FilesRead| read.objects + read.others == 0 && read.findings.is_empty();
+    if is_nothing(&found) && is_nothing(&read) {
+        for path in &options.files {
+            read.nothing(&path.to_string_lossy(), question);
+        }
+    }
+    read.merge(found);
+    Ok(read)
+}
+
+fn read_all(candidates: &[Candidate], question: &Question) -> FilesRead {
+    let mut read = FilesRead::default();
     let threads =
         std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(candidates.len().max(1));
     let next = AtomicUsize::new(0);
@@ -81,7 +103,7 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
             }
         });
     }
-    Ok(read)
+    read
 }
 
 fn read_one(candidate: &Candidate, buffer: &mut Vec<u8>, read: &mut FilesRead, question: &Question) {
@@ -91,7 +113,11 @@ fn read_one(candidate: &Candidate, buffer: &mut Vec<u8>, read: &mut FilesRead, q
     match outcome {
         Err(error) => read.unreadable(&name, error.to_string(), question),
         Ok(length) if length as u64 > FILE_BYTES_MAX => read.unreadable(&name, too_large(), question),
-        Ok(_) if candidate.is_named || has_manifest_name(&candidate.path) || looks_like_manifest(buffer) => {
+        Ok(_)
+            if candidate.is_named
+                || has_manifest_name(&candidate.path)
+                || (!has_extension(&candidate.path, &TEXTS) && looks_like_manifest(buffer)) =>
+        {
             read.read(&name, buffer, FILE_BYTES_MAX, question);
         }
         Ok(_) => {}
@@ -105,7 +131,7 @@ fn too_large() -> String {
     format!("it is larger than {FILE_BYTES_MAX} bytes")
 }
 
-/// Finds the files under a folder. Links to folders are followed once.
+/// Finds the files under a folder. A folder to which several links lead is gone into once.
 fn walk(
     root: &Path,
     excluded: &[String],
@@ -114,8 +140,11 @@ fn walk(
     question: &Question,
 ) -> Result<(), Problem> {
     let mut waiting = vec![root.to_owned()];
-    let mut linked: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut seen: BTreeSet<(u64, u64)> = BTreeSet::new();
     while let Some(folder) = waiting.pop() {
+        if std::fs::metadata(&folder).is_ok_and(|kind| !seen.insert((kind.dev(), kind.ino()))) {
+            continue;
+        }
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) => {
@@ -139,9 +168,6 @@ fn walk(
                     }
                     Err(_) => continue,
                 }
-                if kind.is_dir() && !std::fs::canonicalize(&path).is_ok_and(|target| linked.insert(target)) {
-                    continue;
-                }
             }
             if kind.is_dir() {
                 if !FOLDERS_LEFT_OUT.iter().any(|name| path.ends_with(name)) {
@@ -159,12 +185,13 @@ fn walk(
 }
 
 fn has_manifest_name(path: &Path) -> bool {
-    let extension = |path: &Path| {
-        path.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
-    };
-    let packed = path.extension().is_some_and(|found| found == "gz")
-        && path.file_stem().is_some_and(|stem| extension(Path::new(stem)));
-    extension(path) || packed || path.extension().is_some_and(|found| found == "tgz")
+    let packed = has_extension(path, &["gz"])
+        && path.file_stem().is_some_and(|stem| has_extension(Path::new(stem), &EXTENSIONS));
+    has_extension(path, &EXTENSIONS) || packed || has_extension(path, &["tgz"])
+}
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    path.extension().is_some_and(|found| known.iter().any(|known| found.eq_ignore_ascii_case(known)))
 }
 
 /// Whether a file of another name begins as manifests do.
@@ -193,6 +220,10 @@ pub(super) fn read_audit_log(path: &Path, question: &Question) -> Result<(AuditL
     } else {
         Box::new(BufReader::with_capacity(256 << 10, File::open(path).map_err(unusable)?))
     };
+    // Logs that were rotated are packed.
+    if reader.fill_buf().map_err(unusable)?.starts_with(&[0x1F, 0x8B]) {
+        reader = Box::new(BufReader::with_capacity(256 << 10, MultiGzDecoder::new(reader)));
+    }
     let mut log = AuditLog::default();
     let mut line = Vec::new();
     loop {

@@ -1,0 +1,103 @@
+//! `check` on files, as people and CI systems call it: the compiled program, its exit code and what it printed.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+const INGRESS: &str = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata:\n  name: a\n";
+const VALUES: &str = "replicas: 3\n";
+
+/// The exit code, and check, sentence and name of each finding.
+fn check(folder: &Path, words: &[&str], stdin: &[u8]) -> (i32, Vec<String>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shiplock"))
+        .arg("check")
+        .args(words)
+        .args(["--to", "1.37", "-o", "json", "--progress", "none"])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that reads no standard input may have ended.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let found = report["report"]["findings"].as_array().unwrap().iter().map(|finding| {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        format!("{} {} {}", text(&finding["check"]), text(&finding["sentence"]), text(&finding["subject"]["name"]))
+    });
+    (output.status.code().unwrap(), found.collect())
+}
+
+fn packed(text: &str) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(text.as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn where_nothing_came_to_be_judged_the_check_is_undecided_and_never_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("none")).unwrap();
+    write("empty.yaml", b"");
+    write("remark.yaml", b"# nothing\n---\n");
+    write("values.yaml", VALUES.as_bytes());
+    write("ingress.yaml", INGRESS.as_bytes());
+    let event = "{\"stage\":\"ResponseComplete\",\"verb\":\"get\",\"user\":{\"username\":\"dev\"}}\n";
+    write("audit.log.gz", &packed(event));
+    let none = |name: &str| vec![format!("API-007 nothing {name}")];
+    let ingress = || vec!["API-002 removed a".to_owned()];
+    let cases: &[(&[&str], &str, i32, Vec<String>)] = &[
+        (&["-f", "-"], "", 4, none("(stdin)")),
+        (&["-f", "-"], "\n---\n# nothing\n", 4, none("(stdin)")),
+        (&["-f", "-"], "Error: no such chart\n", 4, none("(stdin)")),
+        (&["-f", "-"], INGRESS, 0, ingress()),
+        (&["-f", "-", "ingress.yaml"], "", 4, [ingress(), none("(stdin)")].concat()),
+        (&["-f", "none"], "", 4, none("none")),
+        (&["-f", "empty.yaml"], "", 4, none("empty.yaml")),
+        (&["-f", "remark.yaml", "none"], "", 4, [none("none"), none("remark.yaml")].concat()),
+        (&["-f", "empty.yaml", "ingress.yaml"], "", 0, ingress()),
+        (&["-f", "values.yaml"], "", 0, Vec::new()),
+        (&["--audit-log", "empty.yaml"], "", 4, vec!["API-009 empty empty.yaml".to_owned()]),
+        (&["--audit-log", "audit.log.gz"], "", 0, Vec::new()),
+    ];
+    for (words, stdin, code, found) in cases {
+        assert_eq!(check(folder.path(), words, stdin.as_bytes()), (*code, found.clone()), "{words:?} {stdin:?}");
+    }
+}
+
+#[test]
+fn a_folder_is_read_once_whatever_links_lead_to_it_and_texts_about_manifests_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(path("deploy/more")).unwrap();
+    std::fs::write(path("deploy/a.yaml"), INGRESS).unwrap();
+    std::fs::write(path("deploy/README.md"), format!("---\ntitle: x\n---\n# How\n```yaml\n{INGRESS}```\n* a: b: c\n"))
+        .unwrap();
+    std::os::unix::fs::symlink("..", path("deploy/more/up")).unwrap();
+    std::os::unix::fs::symlink(".", path("deploy/self")).unwrap();
+    assert_eq!(check(folder.path(), &["-f", "deploy"], b""), (0, vec!["API-002 removed a".to_owned()]));
+    std::os::unix::fs::symlink("gone", path("deploy/lost.yaml")).unwrap();
+    std::os::unix::fs::symlink("loop.yaml", path("deploy/loop.yaml")).unwrap();
+    let (code, found) = check(folder.path(), &["-f", "deploy"], b"");
+    let unreadable = |name: &str| format!("API-007 unreadable deploy/{name}.yaml");
+    assert_eq!((code, &found[1..]), (4, &[unreadable("loop"), unreadable("lost")][..]));
+}
+
+#[test]
+fn what_comes_out_of_a_packed_file_before_it_breaks_off_is_judged_and_the_break_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects: String = (0..200).map(|index| format!("{}  namespace: n{index}\n---\n", INGRESS)).collect();
+    let whole = packed(&objects);
+    std::fs::write(folder.path().join("cut.yaml.gz"), &whole[..whole.len() - 12]).unwrap();
+    let (code, found) = check(folder.path(), &["-f", "cut.yaml.gz"], b"");
+    assert_eq!(code, 4);
+    assert!(found.iter().any(|one| one == "API-002 removed a"), "{found:?}");
+    assert!(found.iter().any(|one| one == "API-007 unreadable cut.yaml.gz"), "{found:?}");
+}
