@@ -117,6 +117,9 @@ codes! {
     UPG0123 RollbackNeedsCluster 503 {
         "upgrade {upgrade} cannot be taken back from here: the API of cluster {cluster} does not answer, and {node} is its only master" "无法从此处回退升级 {upgrade}：集群 {cluster} 的 API 无响应，而 {node} 是其唯一的控制面节点"
         fix "mend the API and run the command again, or put the master back by hand, as root on {node}: systemctl stop shiplock-agent; shiplock-agent restore-control-plane --upgrade {upgrade}" "请先恢复 API 再运行该命令；或以 root 在 {node} 上手工恢复：systemctl stop shiplock-agent; shiplock-agent restore-control-plane --upgrade {upgrade}" }
+    UPG0124 EditsUnknown 409 {
+        "whether {path} on node {node} was edited by hand could not be seen" "无法确定节点 {node} 上的 {path} 是否被手工修改过"
+        fix "mend the cause, then check again; until then it counts as edited" "请排除原因后重新检查；在此之前视为已修改" }
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }

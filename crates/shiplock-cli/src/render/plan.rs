@@ -386,6 +386,17 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
         Note::BudgetAllowsNothing { budget } => {
             format!("PodDisruptionBudget {budget} allows no disruption now; a drain will wait for it")
         }
+        Note::PodsNotMadeAnew { count, names } => {
+            let more = if names.len() == *count { "" } else { style.pick(", …", " 等") };
+            if zh {
+                format!("没有控制器的 Pod 会随排空结束，且不会重建（{count} 个）：{}{more}", names.join("、"))
+            } else {
+                format!(
+                    "pods without a controller end with the drain and are not made anew ({count}): {}{more}",
+                    names.join(", ")
+                )
+            }
+        }
         Note::DrainSkipped { node } if zh => {
             format!("节点 {node} 不排空，因为没有其他节点可承接其 Pod；仅当运行时重启时 Pod 才会重启")
         }

@@ -190,6 +190,7 @@ pub fn plan() -> Plan {
             Note::NodeNotReady { node: "w-8".into(), why: "Kubelet stopped posting node status.".to_owned() },
             Note::NodeCordonedByOthers { node: "w-5".into() },
             Note::BudgetAllowsNothing { budget: "pay/api".to_owned() },
+            Note::PodsNotMadeAnew { count: 12, names: vec!["dev/shell".to_owned(), "ops/debug".to_owned()] },
             Note::DrainSkipped { node: "w-4".into() },
         ],
         measured: std::collections::BTreeMap::new(),

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{CheckResult, Finding, finding};
+use super::{CheckResult, Finding, edits_unknown, finding};
 use crate::facts::{AddonFacts, AgentFacts, ClusterFacts, EtcdFacts, Observed, Readiness, not_ready};
 use crate::id::NodeName;
 use crate::plan::{Mode, NewApiObjects, Note, Plan, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneUpgrade};
+
+/// Where static pods are.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 type Outcome = Result<(), (CheckResult, Problem)>;
 
@@ -134,10 +137,10 @@ fn check_hand_edits(
     let facts = agents.get(node).and_then(|agent| agent.machine.control_plane.as_deref());
     let edited = |path: &str| Problem::new(Code::HandEdited).with("path", path).with("node", node);
     match facts.map(|facts| &facts.hand_edits) {
-        None => vec![Err((CheckResult::Unknown, edited("/etc/kubernetes/manifests").cause("no agent tells of it")))],
+        None => vec![Err((CheckResult::Unknown, edits_unknown(MANIFESTS, node).cause("no agent tells of it")))],
         Some(Observed::Unknown { problem, .. }) => {
             // Unknown counts as edited, and may be let go like it: the node has no kubeadm that could tell.
-            vec![Err((CheckResult::Fail, edited("/etc/kubernetes/manifests").because(problem)))]
+            vec![Err((CheckResult::Fail, edits_unknown(MANIFESTS, node).because(problem)))]
         }
         Some(Observed::Known(edits)) if edits.is_empty() || upgrade.patches_folder.is_some() => vec![Ok(())],
         Some(Observed::Known(edits)) => {

@@ -69,10 +69,23 @@ impl CheckReport {
         self.findings.iter().filter(stops).filter(|finding| !finding.accepted)
     }
 
-    /// Adds what the catalogue of checks found. What a check of the plan says of the same outranks it.
+    /// Adds what the catalogue of checks found. What a check of the plan says of the same outranks it; but where it is
+    /// the same finding, and somebody let that one pass who may, it passes.
     pub fn join(&mut self, found: impl IntoIterator<Item = Finding>) {
         let ran: BTreeSet<String> = self.findings.iter().map(|finding| finding.check.clone()).collect();
-        self.findings.extend(found.into_iter().filter(|finding| !ran.contains(&finding.check)));
+        for finding in found {
+            if !ran.contains(&finding.check) {
+                self.findings.push(finding);
+            } else if finding.accepted && ACCEPTABLE.contains(&finding.check.as_str()) {
+                let is_same = |own: &&mut Finding| {
+                    own.result == CheckResult::Fail && own.check == finding.check && own.subject == finding.subject
+                };
+                for own in self.findings.iter_mut().filter(is_same) {
+                    own.accepted = true;
+                    own.accepted_by.clone_from(&finding.accepted_by);
+                }
+            }
+        }
     }
 }
 
@@ -156,12 +169,15 @@ fn check_kubelet_configuration(
             _ => Ok(()),
         },
         Some(Observed::Unknown { problem, .. }) => {
-            let edited = edited("/var/lib/kubelet/config.yaml").cause("whether it was edited could not be seen");
-            Err((CheckResult::Unknown, edited.because(problem)))
+            Err((CheckResult::Unknown, edits_unknown("/var/lib/kubelet/config.yaml", &planned.node).because(problem)))
         }
         // The agent is of a version that does not compare, or there is none: AGT-001 says that.
         None => Ok(()),
     }
+}
+
+fn edits_unknown(path: &str, node: &NodeName) -> Problem {
+    Problem::new(Code::EditsUnknown).with("path", path).with("node", node)
 }
 
 /// No kubelet may become newer than any API server, see <https://kubernetes.io/releases/version-skew-policy/#kubelet>.

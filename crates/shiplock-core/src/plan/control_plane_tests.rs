@@ -211,6 +211,20 @@ fn what_an_upgrade_would_lose_on_kubelets_and_add_ons_blocks_until_it_is_accepte
 }
 
 #[test]
+fn edits_that_could_not_be_seen_are_not_told_as_edits_and_stop_the_start_all_the_same() {
+    let facts = cluster_with_masters(3, 2);
+    let mut told = agents(&facts, at(0));
+    let unread = || Observed::Unknown { problem: Problem::new(Code::Internal).with("what", "x"), since: at(0) };
+    edit(&mut told, "m2").hand_edits = unread();
+    Arc::make_mut(&mut told.get_mut(&NodeName::from("blue-01")).unwrap().machine).kubelet_edits = Some(unread());
+    let plan = plan_of(&facts, &asked()).unwrap();
+    let report = check_plan(&plan, &facts, &told, at(0));
+    let found = report.blocking().map(|finding| (finding.check.as_str(), finding.problem.as_ref().unwrap().code));
+    let found: Vec<_> = found.collect();
+    assert_eq!(found, [("NODE-007", Code::EditsUnknown), ("CP-008", Code::EditsUnknown)]);
+}
+
+#[test]
 fn a_configuration_of_another_version_is_told_of() {
     let facts = cluster_with_masters(1, 1);
     let mut told = agents(&facts, at(0));

@@ -12,12 +12,17 @@ use super::{
 use crate::artefact::{ArtefactFile, ArtefactIndex};
 use crate::catalogue::{Catalogue, Hop, VersionRequest};
 use crate::estimate::MeasuredTimes;
-use crate::facts::{AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod, NodeFacts, Observed, Readiness};
+use crate::facts::{
+    AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod, NodeFacts, Observed, PodFacts, Readiness,
+};
 use crate::id::{Actor, ClusterName, NodeName, PlanId, PoolName, StepNumber};
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Step, Target};
 use crate::version::{KubernetesVersion, MinorVersion};
+
+/// A note names so many objects.
+const NAMES_MAX: usize = 10;
 
 /// All that a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +112,7 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
             .filter(|budget| budget.disruptions_allowed <= 0 && budget.expected_pods > 0)
             .map(|budget| Note::BudgetAllowsNothing { budget: format!("{}/{}", budget.namespace, budget.name) }),
     );
+    notes.extend(pods_not_made_anew(facts, &stages));
     let mut plan = Plan {
         id: input.id.clone(),
         hash: String::new(),
@@ -280,6 +286,25 @@ pub(super) fn agent_is_live(input: &PlanInput<'_>, node: &NodeName) -> bool {
 }
 
 /// The containerd version that the mirror holds for the node, where it is newer than what runs.
+/// The pods without a controller on nodes that are drained.
+fn pods_not_made_anew(facts: &ClusterFacts, stages: &[Stage]) -> Option<Note> {
+    let drained: BTreeSet<&NodeName> = stages
+        .iter()
+        .flat_map(|stage| &stage.nodes)
+        .filter(|node| node.drain == DrainDecision::Drain)
+        .map(|node| &node.node)
+        .collect();
+    let is_lost = |pod: &&PodFacts| {
+        pod.controller.is_none() && !pod.is_mirror && pod.node.as_ref().is_some_and(|node| drained.contains(node))
+    };
+    let mut names: Vec<String> =
+        facts.pods.iter().filter(is_lost).map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.truncate(NAMES_MAX);
+    (count > 0).then_some(Note::PodsNotMadeAnew { count, names })
+}
+
 pub(super) fn runtime_target<'a>(
     input: &PlanInput<'a>,
     node: &NodeFacts,
@@ -291,6 +316,13 @@ pub(super) fn runtime_target<'a>(
     let Some(current) = node.container_runtime_version.strip_prefix("containerd://") else { return Ok(None) };
     let file = input.artefacts.file(to, "containerd", &node.architecture)?;
     Ok((version_key(&file.version) > version_key(current)).then_some(file))
+}
+
+/// Whether the runtime goes to another major version, which counts as another runtime: a node is drained before, see
+/// <https://kubernetes.io/docs/tasks/administer-cluster/migrating-from-dockershim/change-runtime-containerd/>.
+fn is_other_major(node: &NodeFacts, runtime: Option<&ArtefactFile>) -> bool {
+    let current = node.container_runtime_version.strip_prefix("containerd://").unwrap_or_default();
+    runtime.is_some_and(|file| version_key(&file.version).first() != version_key(current).first())
 }
 
 pub(super) fn runtime_needs_work(
@@ -455,7 +487,7 @@ impl Builder<'_> {
     ) -> Result<(DrainDecision, Option<ArtefactFile>, Vec<Step>), Problem> {
         let options = &self.input.request.options;
         let runtime = runtime_target(self.input, node, self.to)?.cloned();
-        let drain = self.drain_decision(name, kubelet);
+        let drain = self.drain_decision(name, kubelet, is_other_major(node, runtime.as_ref()));
         if drain == DrainDecision::SkippedNowhereToGo {
             self.notes.push(Note::DrainSkipped { node: name.clone() });
         }
@@ -479,10 +511,10 @@ impl Builder<'_> {
         Ok((drain, runtime, steps))
     }
 
-    fn drain_decision(&self, name: &NodeName, kubelet: KubernetesVersion) -> DrainDecision {
+    fn drain_decision(&self, name: &NodeName, kubelet: KubernetesVersion, other_runtime: bool) -> DrainDecision {
         match self.input.request.options.drain {
             DrainPolicy::Never => DrainDecision::SkippedByOption,
-            DrainPolicy::Auto if kubelet.release == self.to.release => DrainDecision::SkippedForPatch,
+            DrainPolicy::Auto if kubelet.release == self.to.release && !other_runtime => DrainDecision::SkippedForPatch,
             DrainPolicy::Auto | DrainPolicy::Always if !self.another_node_takes_pods(name) => {
                 DrainDecision::SkippedNowhereToGo
             }

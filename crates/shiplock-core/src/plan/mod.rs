@@ -291,6 +291,13 @@ pub enum Note {
         /// The budget as `namespace/name`.
         budget: String,
     },
+    /// Pods without a controller on nodes that are drained: a drain ends them, and nothing makes them anew.
+    PodsNotMadeAnew {
+        /// How many there are.
+        count: usize,
+        /// The first of them, as `namespace/name`.
+        names: Vec<String>,
+    },
     /// The node is not drained since no other node could take its pods; they restart only if the runtime does.
     DrainSkipped {
         /// The node.
@@ -421,7 +428,8 @@ impl PlanOptions {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainPolicy {
-    /// For a new minor yes, as <https://kubernetes.io/releases/version-skew-policy/#kubelet> asks; for a patch no.
+    /// For a new minor yes, as <https://kubernetes.io/releases/version-skew-policy/#kubelet> asks, and for a new major of
+    /// the container runtime; for a patch no.
     #[default]
     Auto,
     /// Always.

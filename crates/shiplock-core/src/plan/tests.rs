@@ -1,7 +1,7 @@
 //! What a plan promises.
 
-use super::{DrainDecision, Note, PlanOptions, StageKind};
-use crate::facts::{BudgetFacts, Readiness};
+use super::{DrainDecision, DrainPolicy, Note, PlanOptions, StageKind};
+use crate::facts::{BudgetFacts, ClusterFacts, PodFacts, Readiness};
 use crate::id::{NodeName, PoolName};
 use crate::problem::Code;
 use crate::sample::{artefacts, cluster, node, plan_of, request};
@@ -120,6 +120,58 @@ fn a_node_whose_pods_have_nowhere_to_go_is_not_drained_and_the_plan_says_so() {
         plan.nodes().find(|node| node.node.as_str() == "blue-01").unwrap().drain,
         DrainDecision::SkippedNowhereToGo
     );
+}
+
+#[test]
+fn another_major_of_the_runtime_is_not_put_under_running_pods_though_the_minor_stays() {
+    for (kubelet, runtime, drain) in [
+        ("v1.36.1", "containerd://2.1.0", DrainDecision::SkippedForPatch),
+        ("v1.36.1", "containerd://1.6.20~ds1", DrainDecision::Drain),
+        ("v1.36.3", "containerd://1.7.2", DrainDecision::Drain),
+        ("v1.35.4", "containerd://2.2.9", DrainDecision::Drain),
+    ] {
+        let mut facts = cluster(&[("blue", 2)]);
+        for (name, planned) in &mut facts.nodes {
+            *planned = node(name.as_str(), "blue", kubelet);
+            planned.container_runtime_version = runtime.to_owned();
+        }
+        let plan = plan_of(&facts, &request("1.36", PlanOptions::default())).unwrap();
+        assert_eq!(plan.nodes().map(|node| node.drain).collect::<Vec<_>>(), [drain, drain], "{kubelet} {runtime}");
+        let never = PlanOptions { drain: DrainPolicy::Never, ..PlanOptions::default() };
+        let plan = plan_of(&facts, &request("1.36", never)).unwrap();
+        assert_eq!(plan.nodes().next().unwrap().drain, DrainDecision::SkippedByOption);
+    }
+}
+
+#[test]
+fn pods_that_a_drain_ends_and_nobody_makes_anew_are_told_by_name() {
+    let mut facts = cluster(&[("blue", 2)]);
+    let pod = |name: &str, node: &str, controller: Option<&str>| PodFacts {
+        namespace: "dev".into(),
+        name: name.into(),
+        uid: name.into(),
+        node: Some(node.into()),
+        controller: controller.map(str::to_owned),
+        is_mirror: false,
+        tolerates_unschedulable: false,
+    };
+    facts.pods = vec![
+        pod("shell", "blue-02", None),
+        pod("debug", "blue-01", None),
+        pod("web", "blue-01", Some("ReplicaSet/web")),
+        pod("elsewhere", "green-01", None),
+        PodFacts { is_mirror: true, ..pod("proxy", "blue-01", None) },
+    ];
+    let note = |facts: &ClusterFacts, options| {
+        let plan = plan_of(facts, &request("1.36", options)).unwrap();
+        plan.notes.into_iter().find(|note| matches!(note, Note::PodsNotMadeAnew { .. }))
+    };
+    let names = vec!["dev/debug".to_owned(), "dev/shell".to_owned()];
+    assert_eq!(note(&facts, PlanOptions::default()), Some(Note::PodsNotMadeAnew { count: 2, names }));
+    let never = PlanOptions { drain: DrainPolicy::Never, ..PlanOptions::default() };
+    assert_eq!(note(&facts, never), None, "without a drain they go on");
+    facts.pods.retain(|pod| pod.controller.is_some());
+    assert_eq!(note(&facts, PlanOptions::default()), None);
 }
 
 #[test]

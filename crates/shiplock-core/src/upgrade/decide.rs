@@ -221,7 +221,9 @@ impl View<'_> {
     /// Whether what a plan is checked against has changed since, so that it must not start as it is.
     fn would_block(&self) -> bool {
         let Observed::Known(cluster) = &self.facts.cluster else { return false };
-        let report = check_plan(&self.upgrade.plan, cluster, &self.facts.agents, self.now);
+        let mut report = check_plan(&self.upgrade.plan, cluster, &self.facts.agents, self.now);
+        let accepted = self.upgrade.report.iter().flat_map(|report| &report.findings);
+        report.join(accepted.filter(|finding| finding.accepted).cloned());
         report.blocking().next().is_some()
     }
 
