@@ -101,7 +101,25 @@ impl Subject {
     }
 }
 
+/// The sentence of what a check of a plan found: it brings its texts in both languages as parameters.
+pub const OF_THE_PLAN: &str = "of-the-plan";
+
 impl Finding {
+    /// What a check of a plan found; the texts and the fixes are English, Chinese.
+    pub fn of_the_plan(check: &str, outcome: Outcome, subject: Subject, text: [String; 2], fix: [String; 2]) -> Self {
+        let parameters = ["text", "text_zh", "fix", "fix_zh"].map(str::to_owned).into_iter();
+        Self {
+            check: check.to_owned(),
+            sentence: OF_THE_PLAN.to_owned(),
+            outcome,
+            subject,
+            place: None,
+            parameters: parameters.zip(text.into_iter().chain(fix)).collect(),
+            evidence: Vec::new(),
+            accepted: None,
+        }
+    }
+
     /// A finding with one of the sentences of its check.
     pub fn new(check: &'static str, sentence: &'static str, outcome: Outcome, subject: Subject) -> Self {
         debug_assert!(
@@ -153,12 +171,22 @@ impl Finding {
 
     /// The sentence in a language.
     pub fn text(&self, language: Language) -> String {
-        self.fill(language, |check| check.sentence(&self.sentence))
+        match self.brought(language.pick("text", "text_zh")) {
+            Some(text) => text,
+            None => self.fill(language, |check| check.sentence(&self.sentence)),
+        }
     }
 
     /// What to do, in a language.
     pub fn fix(&self, language: Language) -> String {
-        self.fill(language, |check| check.fix_of(&self.sentence))
+        match self.brought(language.pick("fix", "fix_zh")) {
+            Some(fix) => fix,
+            None => self.fill(language, |check| check.fix_of(&self.sentence)),
+        }
+    }
+
+    fn brought(&self, name: &str) -> Option<String> {
+        (self.sentence == OF_THE_PLAN).then(|| self.parameters.get(name).cloned().unwrap_or_default())
     }
 
     fn fill(&self, language: Language, pick: impl Fn(&'static Check) -> Option<[&'static str; 2]>) -> String {

@@ -8,9 +8,9 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use shiplock_core::version::MinorVersion;
 
-use crate::catalogue::{self, Check, Scope};
+use crate::catalogue::{self, Category, Check, Scope};
 use crate::question::Question;
-use crate::report::{Finding, Outcome, REPORT_SCHEMA, Report};
+use crate::report::{Finding, OF_THE_PLAN, Outcome, REPORT_SCHEMA, Report};
 use crate::snapshot::Snapshot;
 use crate::{api, cluster, node, tls};
 
@@ -36,9 +36,16 @@ impl Selection {
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
-    /// Whether the check with this id is wanted.
+    /// Whether the check with this id is wanted, which may be one of a plan.
     pub fn wants_id(&self, id: &str) -> bool {
-        catalogue::find(id).is_some_and(|check| self.wants(check))
+        if let Some(check) = catalogue::find(id) {
+            return self.wants(check);
+        }
+        let category = Category::of(id).prefix();
+        let named = |words: &[String]| {
+            words.iter().any(|word| word.eq_ignore_ascii_case(id) || word.eq_ignore_ascii_case(category))
+        };
+        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 }
 
@@ -138,6 +145,8 @@ pub struct Assembly<'a> {
     pub now: Timestamp,
     /// What was read.
     pub read: BTreeMap<String, u64>,
+    /// The ids of checks that a plan was asked by: what they say outranks what the catalogue says under the same id.
+    pub of_the_plan: &'a [String],
 }
 
 impl Assembly<'_> {
@@ -157,9 +166,19 @@ impl Assembly<'_> {
                 skipped.insert(check.id.to_owned(), format!("scope:{}", check.scope.word()));
             }
         }
+        for id in self.of_the_plan {
+            if self.selection.wants_id(id) && !ran.contains(id) {
+                ran.push(id.clone());
+                skipped.remove(id);
+            }
+        }
         let today = self.now.to_zoned(TimeZone::UTC).date();
-        let mut findings: Vec<Finding> =
-            findings.into_iter().filter(|finding| self.selection.wants_id(&finding.check)).collect();
+        let of_the_plan: BTreeSet<&str> = self.of_the_plan.iter().map(String::as_str).collect();
+        let outranked = |finding: &Finding| finding.sentence != OF_THE_PLAN && of_the_plan.contains(&*finding.check);
+        let mut findings: Vec<Finding> = findings
+            .into_iter()
+            .filter(|finding| self.selection.wants_id(&finding.check) && !outranked(finding))
+            .collect();
         findings.retain(|finding| {
             let is_skipped = finding.outcome == Outcome::Skipped;
             if is_skipped {
@@ -170,6 +189,10 @@ impl Assembly<'_> {
             !is_skipped
         });
         for finding in &mut findings {
+            // A check of the plan says itself what nobody may let pass, and what the plan lets pass.
+            if finding.sentence == OF_THE_PLAN && (finding.accepted.is_some() || finding.outcome != Outcome::Fail) {
+                continue;
+            }
             let acceptance = self.acceptances.iter().find(|acceptance| acceptance.covers(finding, today));
             finding.accepted = match acceptance {
                 Some(Acceptance { author, reason, .. }) if author.is_empty() => Some(reason.clone()),
@@ -255,6 +278,7 @@ mod tests {
                 blocks_on: Outcome::Fail,
                 now: "2026-11-24T00:00:00Z".parse().unwrap(),
                 read: BTreeMap::new(),
+                of_the_plan: &[],
             };
             assembly.report(vec![finding()]).verdict
         };
@@ -278,6 +302,7 @@ mod tests {
                 blocks_on: Outcome::Fail,
                 now: Timestamp::UNIX_EPOCH,
                 read: BTreeMap::new(),
+                of_the_plan: &[],
             };
             assembly.report(Vec::new())
         };

@@ -77,6 +77,14 @@ impl Category {
         }
     }
 
+    /// The category of an id; checks of plans have prefixes besides.
+    pub fn of(id: &str) -> Self {
+        match id.split('-').next().unwrap_or_default() {
+            "AGT" | "NOD" => Self::Node,
+            prefix => Self::ALL.into_iter().find(|category| category.prefix() == prefix).unwrap_or(Self::Run),
+        }
+    }
+
     /// The title: English, Chinese.
     pub fn title(self) -> [&'static str; 2] {
         match self {

@@ -44,14 +44,13 @@ pub fn groups(report: &Report, language: Language) -> Vec<(Category, Vec<Group<'
     let mut found: Vec<(Category, Vec<Group<'_>>)> = Vec::new();
     let mut positions: BTreeMap<_, (usize, usize)> = BTreeMap::new();
     for finding in &report.findings {
-        let Some(check) = crate::catalogue::find(&finding.check) else { continue };
         let (text, fix) = (finding.text(language), finding.fix(language));
         let key = (finding.check.clone(), finding.outcome, finding.accepted.is_some(), text.clone(), fix.clone());
         if let Some(&(category, group)) = positions.get(&key) {
             found[category].1[group].findings.push(finding);
             continue;
         }
-        let category = check.category();
+        let category = Category::of(&finding.check);
         let at = found.iter().position(|(known, _)| *known == category).unwrap_or_else(|| {
             found.push((category, Vec::new()));
             found.len() - 1

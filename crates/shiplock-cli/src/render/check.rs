@@ -1,9 +1,13 @@
 //! The report of `check` for people: by category, two lines for each thing that is wrong, one line when all is well.
 
+use jiff::Timestamp;
 use serde::Serialize;
+use shiplock_api::check::{CheckFinding, CheckReportView};
 use shiplock_check::catalogue::Category;
 use shiplock_check::render::{Group, groups, outcome_word, summary, verdict_word};
 use shiplock_check::report::{Finding, Outcome, Report, Verdict};
+
+use shiplock_core::id::{Actor, ClusterName, PlanId, UpgradeId};
 
 use super::table::one_line;
 use super::{Style, Tone};
@@ -18,6 +22,23 @@ const EVIDENCE_SHOWN_MAX: usize = 2;
 pub struct Shown<'a> {
     report: &'a Report,
     sentences: Vec<Sentences>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<Kept<'a>>,
+}
+
+/// What the server keeps of a report, and how it compares with another one.
+#[derive(Debug, Serialize)]
+struct Kept<'a> {
+    id: &'a str,
+    cluster: &'a ClusterName,
+    made_at: Timestamp,
+    by: &'a Actor,
+    upgrade: Option<&'a UpgradeId>,
+    plan: Option<&'a PlanId>,
+    compared_with: Option<&'a str>,
+    /// Whether the other report had each finding already, in their order; null where there is no other.
+    known: Vec<Option<bool>>,
+    gone: &'a [CheckFinding],
 }
 
 #[derive(Debug, Serialize)]
@@ -31,7 +52,23 @@ impl<'a> Shown<'a> {
     pub fn new(report: &'a Report) -> Self {
         let english = shiplock_core::language::Language::En;
         let sentences = |finding: &Finding| Sentences { text: finding.text(english), fix: finding.fix(english) };
-        Self { report, sentences: report.findings.iter().map(sentences).collect() }
+        Self { report, sentences: report.findings.iter().map(sentences).collect(), kept: None }
+    }
+
+    /// The report of a view, beside what it was compared with.
+    pub fn kept(report: &'a Report, view: &'a CheckReportView) -> Self {
+        let kept = Kept {
+            id: &view.id,
+            cluster: &view.cluster,
+            made_at: view.made_at,
+            by: &view.by,
+            upgrade: view.upgrade.as_ref(),
+            plan: view.plan.as_ref(),
+            compared_with: view.compared_with.as_deref(),
+            known: view.findings.iter().map(|found| found.known).collect(),
+            gone: &view.gone,
+        };
+        Self { kept: Some(kept), ..Self::new(report) }
     }
 }
 
@@ -185,7 +222,7 @@ fn skipped(report: &Report, style: &Style) -> String {
 }
 
 fn of(id: &str, category: Category) -> bool {
-    id.split('-').next() == Some(category.prefix())
+    Category::of(id) == category
 }
 
 fn plural(count: usize) -> &'static str {
@@ -215,6 +252,7 @@ mod tests {
             blocks_on: Outcome::Fail,
             now: Timestamp::UNIX_EPOCH,
             read: BTreeMap::new(),
+            of_the_plan: &[],
         };
         report(&assembly.report(findings), &Style::plain(language, Timestamp::UNIX_EPOCH))
     }

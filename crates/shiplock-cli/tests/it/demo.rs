@@ -95,6 +95,34 @@ fn a_newcomer_finds_three_clusters_as_promised_and_pauses_and_continues_the_upgr
         blocked["findings"].as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap()).collect();
     assert_eq!(checks, ["CP-003", "CP-008", "WHK-006", "WL-001"], "{blocked:#}");
 
+    // What checks of the plan itself found is in a report that is asked against a plan, and can be accepted.
+    let museum = demo.cluster("blocked")["name"].as_str().unwrap();
+    let plan = demo.shiplock(&format!("plan {museum} --to 1.36"));
+    let plan = plan["plan"]["id"].as_str().unwrap();
+    let shown = demo.shiplock(&format!("check {museum} --plan {plan}"));
+    let found = |shown: &Value| {
+        let of_masters = shown["report"]["findings"].as_array().unwrap().iter();
+        let of_masters = of_masters.filter(|found| found["check"] == "CP-003").cloned().collect::<Vec<_>>();
+        assert_eq!(of_masters.len(), 1, "{shown:#}");
+        (of_masters[0]["outcome"].clone(), of_masters[0]["accepted"].is_string())
+    };
+    assert_eq!((found(&shown), &shown["report"]["verdict"]), (("fail".into(), false), &"blocked".into()));
+    demo.shiplock(&format!("acceptances add {museum} CP-003 --reason at-night"));
+    let again = demo.shiplock(&format!("check {museum} --plan {plan}"));
+    assert_eq!(found(&again), ("fail".into(), true));
+    assert_eq!(again["kept"]["compared_with"], shown["kept"]["id"], "{:#}", again["kept"]);
+    let known = again["kept"]["known"].as_array().unwrap();
+    assert_eq!(known.len(), again["report"]["findings"].as_array().unwrap().len());
+    assert!(known.iter().all(|known| *known == true) && again["kept"]["gone"] == serde_json::json!([]), "{again:#}");
+    let kept = demo.shiplock(&format!("reports show {}", again["kept"]["id"].as_str().unwrap()));
+    assert_eq!(kept["kept"], again["kept"]);
+    let blocked = blocked["id"].as_str().unwrap();
+    demo.shiplock(&format!("continue {blocked}"));
+    demo.until(blocked, |upgrade| {
+        let checks = upgrade["findings"].as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap());
+        upgrade["state"] == "blocked" && checks.collect::<Vec<_>>() == ["CP-008", "WHK-006", "WL-001"]
+    });
+
     let paused = demo.until(&underway, |upgrade| upgrade["state"] == "paused");
     assert!(paused["nodes_done"].as_u64() < paused["nodes_total"].as_u64(), "{paused:#}");
     demo.shiplock(&format!("continue {underway}"));

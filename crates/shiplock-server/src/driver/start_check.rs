@@ -99,11 +99,12 @@ async fn look(
     is_last: bool,
 ) -> Result<Option<Vec<Finding>>, Problem> {
     let report = precheck.run(asked).await?;
-    let found = guard::findings(&report, plan);
+    let mut found = guard::findings(&report, plan);
     if !is_last && found.iter().any(|found| found.result == CheckResult::Unknown && !found.accepted) {
         return Ok(None);
     }
     precheck.keep(asked, &report).await.map_err(StoreError::into_problem)?;
+    found.extend(guard::accepted_of_the_plan(&report));
     Ok(Some(found))
 }
 

@@ -4,7 +4,7 @@
 //! matters. An unknown stops the start on a check that could stop it.
 
 use shiplock_check::catalogue::{self, Severity};
-use shiplock_check::report::{Finding, Outcome, Report, Verdict};
+use shiplock_check::report::{Finding, OF_THE_PLAN, Outcome, Report, Subject, Verdict};
 use shiplock_core::check::{CheckReport, CheckResult, Finding as PlanFinding};
 use shiplock_core::language::Language;
 use shiplock_core::plan::{NodePlan, Plan, Stage, StageKind};
@@ -16,9 +16,13 @@ const ASKED_BY_THE_PLAN: [(&str, &str); 2] = [("NODE-003", "missing"), ("NODE-00
 /// Checks about masters alone: where the plan does not touch the control plane they stop nothing.
 const OF_MASTERS: [&str; 2] = ["CP-008", "WHK-014"];
 
+/// The parameter that keeps the subject as a check of the plan has it.
+const SUBJECT: &str = "subject";
+
 /// What a report says of the start of its plan.
 pub(crate) fn verdict(report: &Report, plan: &Plan) -> Verdict {
-    let stops = CheckReport { findings: findings(report, plan) };
+    let own = report.findings.iter().filter_map(as_of_the_plan);
+    let stops = CheckReport { findings: findings(report, plan).into_iter().chain(own).collect() };
     match stops.blocking().map(|found| found.result).collect::<Vec<_>>().as_slice() {
         [] => Verdict::Ready,
         stopping if stopping.contains(&CheckResult::Fail) => Verdict::Blocked,
@@ -29,6 +33,61 @@ pub(crate) fn verdict(report: &Report, plan: &Plan) -> Verdict {
 /// The findings of a report, as the log of an upgrade keeps them.
 pub(crate) fn findings(report: &Report, plan: &Plan) -> Vec<PlanFinding> {
     report.findings.iter().filter_map(|found| finding(found, plan)).collect()
+}
+
+/// What a check of the plan itself found, for a report; none for a pass.
+pub(crate) fn of_the_plan(found: &PlanFinding) -> Option<Finding> {
+    let outcome = match found.result {
+        CheckResult::Pass => return None,
+        CheckResult::Warn => Outcome::Warn,
+        CheckResult::Fail => Outcome::Fail,
+        CheckResult::Unknown => Outcome::Unknown,
+    };
+    let (kind, name) = found.subject.split_once(' ').unwrap_or((&found.subject, ""));
+    let subject = match kind {
+        "cluster" => Subject::cluster(),
+        "node" => Subject::new("Node", "", name),
+        _ => match name.split_once('/') {
+            Some((namespace, name)) => Subject::new(kind, namespace, name),
+            None => Subject::new(kind, "", name),
+        },
+    };
+    let problem = found.problem.as_ref()?;
+    let both = |text: &dyn Fn(Language) -> String| [text(Language::En), text(Language::Zh)];
+    let (text, fix) = (both(&|language| problem.sentence(language)), both(&|language| problem.fix(language)));
+    let mut shown = Finding::of_the_plan(&found.check, outcome, subject, text, fix).with(SUBJECT, &found.subject);
+    for cause in &problem.causes {
+        shown = shown.seen(&found.check, cause);
+    }
+    if found.accepted {
+        shown.accepted = Some(found.accepted_by.clone().unwrap_or_else(|| "--accept".to_owned()));
+    }
+    Some(shown)
+}
+
+/// Of what checks of the plan found, what somebody lets pass; as the log of an upgrade keeps it.
+pub(crate) fn accepted_of_the_plan(report: &Report) -> impl Iterator<Item = PlanFinding> {
+    report.findings.iter().filter_map(as_of_the_plan).filter(|found| found.accepted)
+}
+
+/// What [`of_the_plan`] took into a report, without its texts.
+fn as_of_the_plan(found: &Finding) -> Option<PlanFinding> {
+    let result = match found.outcome {
+        _ if found.sentence != OF_THE_PLAN => return None,
+        Outcome::Pass | Outcome::Skipped => CheckResult::Pass,
+        Outcome::Warn => CheckResult::Warn,
+        Outcome::Unknown => CheckResult::Unknown,
+        Outcome::Fail => CheckResult::Fail,
+    };
+    Some(PlanFinding {
+        check: found.check.clone(),
+        result,
+        subject: found.parameters.get(SUBJECT)?.clone(),
+        problem: None,
+        accepted: found.accepted.is_some(),
+        accepted_by: found.accepted.clone(),
+        repaired_by_stage: None,
+    })
 }
 
 /// The pre-check itself failed: nothing is known, which is not OK.
@@ -45,6 +104,9 @@ pub(crate) fn not_checked(plan: &Plan, problem: Problem) -> Vec<PlanFinding> {
 }
 
 fn finding(found: &Finding, plan: &Plan) -> Option<PlanFinding> {
+    if found.sentence == OF_THE_PLAN {
+        return None;
+    }
     let check = catalogue::find(&found.check)?;
     if ASKED_BY_THE_PLAN.contains(&(check.id, found.sentence.as_str())) {
         return None;

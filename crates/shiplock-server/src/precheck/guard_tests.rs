@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shiplock_check::report::{REPORT_SCHEMA, Subject};
+use shiplock_check::report::REPORT_SCHEMA;
 use shiplock_core::plan::PlanOptions;
 use shiplock_core::sample;
 
@@ -87,6 +87,38 @@ fn an_accepted_finding_stops_nothing_and_says_who_let_it_pass() {
     assert_eq!((by_hand.accepted, by_hand.accepted_by.as_deref()), (true, Some("li: known")));
     let report = shiplock_core::check::CheckReport { findings: vec![by_plan, by_hand] };
     assert_eq!(report.blocking().count(), 0);
+}
+
+#[test]
+fn what_a_check_of_the_plan_found_counts_in_the_report_and_passes_where_it_is_accepted() {
+    let cluster = sample::cluster_with_masters(1, 2);
+    let plan = plan(PlanOptions::default());
+    let agents = sample::agents(&cluster, sample::at(0));
+    let own = shiplock_core::check::check_plan(&plan, &cluster, &agents, sample::at(0)).findings;
+    let shown: Vec<Finding> = own.iter().filter_map(of_the_plan).collect();
+    let [only] = shown.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((only.check.as_str(), only.outcome), ("CP-003", Outcome::Fail));
+    let problem = own.iter().find(|found| found.check == "CP-003").unwrap().problem.as_ref().unwrap();
+    for language in [Language::En, Language::Zh] {
+        assert_eq!(only.text(language), problem.sentence(language));
+        assert_eq!(only.fix(language), problem.fix(language));
+    }
+    assert_eq!(verdict(&report(shown.clone()), &plan), Verdict::Blocked);
+    assert_eq!(accepted_of_the_plan(&report(shown.clone())).count(), 0);
+    let let_pass = report(vec![Finding { accepted: Some("li: at night".to_owned()), ..only.clone() }]);
+    assert_eq!(verdict(&let_pass, &plan), Verdict::Ready);
+    // With it the check of the plan lets the start pass too.
+    let mut joined = CheckReport { findings: own.clone() };
+    assert_eq!(joined.blocking().count(), 1);
+    joined.join(accepted_of_the_plan(&let_pass));
+    assert_eq!((joined.blocking().count(), joined.findings.len()), (0, own.len()));
+    let agentless =
+        shiplock_core::check::check_plan(&plan, &cluster, &std::collections::BTreeMap::new(), sample::at(0));
+    let missing = agentless.findings.iter().find(|found| found.check == "AGT-001").unwrap();
+    let unheard = report(vec![Finding { accepted: Some("li: no".to_owned()), ..of_the_plan(missing).unwrap() }]);
+    let mut held = agentless.clone();
+    held.join(accepted_of_the_plan(&unheard));
+    assert_eq!(held.blocking().count(), agentless.blocking().count(), "what nobody may let pass does not pass");
 }
 
 #[test]

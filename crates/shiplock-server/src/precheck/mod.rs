@@ -19,6 +19,7 @@ use shiplock_check::run::{Acceptance, Assembly, Selection, judge};
 use shiplock_check::snapshot::Snapshot;
 use shiplock_check::tls::Dialled;
 use shiplock_cluster::collect::{Collection, scopes};
+use shiplock_core::check::check_plan;
 use shiplock_core::facts::examination::{EXAMINE_KIND, NodeQuestion, TlsOutcome, TlsTarget, WantedImage};
 use shiplock_core::facts::{AgentFacts, ClusterFacts, NodeFacts};
 use shiplock_core::id::{Actor, ClusterName, NodeName, UpgradeId};
@@ -115,6 +116,10 @@ impl Precheck {
         let question = Question { target, current, profile, now, max_parallel };
         let acceptances = self.acceptances(asked.cluster).await.map_err(StoreError::into_problem)?;
         let acceptances: Vec<Acceptance> = acceptances.into_iter().map(acceptance).collect();
+        let of_the_plan =
+            asked.plan.map(|plan| check_plan(plan, &facts, &self.hub.agents(asked.cluster), now).findings);
+        let of_the_plan = of_the_plan.unwrap_or_default();
+        let ran: Vec<String> = of_the_plan.iter().map(|found| found.check.clone()).collect();
         let effort = &snapshot.effort;
         let read = [
             ("requests", effort.requests),
@@ -134,8 +139,11 @@ impl Precheck {
             blocks_on: Outcome::Fail,
             now,
             read: read.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+            of_the_plan: &ran,
         };
-        let mut report = assembly.report(judge(&snapshot, &question));
+        let mut findings = judge(&snapshot, &question);
+        findings.extend(of_the_plan.iter().filter_map(guard::of_the_plan));
+        let mut report = assembly.report(findings);
         if let Some(plan) = asked.plan {
             report.verdict = guard::verdict(&report, plan);
         }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use shiplock_api::check::CheckReportView;
 use shiplock_check::api;
 use shiplock_check::named;
 use shiplock_check::question::{Profile, Question};
@@ -128,12 +129,13 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         blocks_on: if options.fail_on == FailOn::Warn { Outcome::Warn } else { Outcome::Fail },
         now,
         read: read.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+        of_the_plan: &[],
     };
     let report = assembly.report(findings);
     if let Some(path) = &options.write_baseline {
         write_json(path, &Baseline::of(&report))?;
     }
-    show(&report, output)?;
+    show(&report, None, output)?;
     Ok(match report.verdict {
         Verdict::Ready => Exit::Done,
         Verdict::Blocked => Exit::Blocked,
@@ -179,11 +181,14 @@ fn read_snapshot(path: &Path) -> Result<Snapshot, Problem> {
     Ok(snapshot)
 }
 
-fn show(report: &Report, output: &Output) -> Result<(), Problem> {
+/// Shows a report; `kept` is what a server keeps of it.
+fn show(report: &Report, kept: Option<&CheckReportView>, output: &Output) -> Result<(), Problem> {
+    use render::check::Shown;
     let language = output.language();
     match output.format() {
         Format::Text | Format::Json | Format::Ndjson => {
-            output.result(render::check::Shown::new(report), |style| render::check::report(report, style));
+            let shown = kept.map_or_else(|| Shown::new(report), |view| Shown::kept(report, view));
+            output.result(shown, |style| render::check::report(report, style));
         }
         Format::Yaml => {
             let text = serde_saphyr::to_string(report);

@@ -48,14 +48,14 @@ fn exit(verdict: Verdict) -> Exit {
 
 /// Shows a report, or what of it must be handled.
 fn show(view: &CheckReportView, only_todo: bool, output: &Output) -> Result<Report, Problem> {
-    let report = rendered::of(view).map_err(|error| super::internal("the server's report").cause(error))?;
-    let mut shown = report.clone();
+    let unreadable = |error: serde_json::Error| super::internal("the server's report").cause(error);
+    let report = rendered::of(view).map_err(unreadable)?;
+    let mut shown = view.clone();
     if only_todo {
-        let must = |outcome| matches!(outcome, Outcome::Fail | Outcome::Unknown);
-        shown.findings.retain(|finding| must(finding.outcome) && finding.counts());
+        shown.findings.retain(|found| matches!(found.outcome.as_str(), "fail" | "unknown") && found.accepted.is_none());
         shown.skipped.clear();
     }
-    super::show(&shown, output)?;
+    super::show(&rendered::of(&shown).map_err(unreadable)?, Some(&shown), output)?;
     output.remark(&rendered::compared(view, &output.style()));
     Ok(report)
 }
