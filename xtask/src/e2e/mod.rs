@@ -19,6 +19,7 @@ mod new_node;
 pub(crate) mod pools;
 mod precheck;
 mod precheck_faults;
+mod precheck_probe;
 mod refusals;
 mod rollback;
 pub(crate) mod samples;
@@ -214,6 +215,12 @@ const SCENARIOS: &[Scenario] = &[
         promise: "each real fault is found and named, its remedy works, and a fresh cluster shows its golden file",
         in_gate: false,
         run: precheck_faults::run,
+    },
+    Scenario {
+        name: "precheck-probe",
+        promise: "nodes without agents are looked at by pods that find a fault and are gone, however the command ends",
+        in_gate: false,
+        run: precheck_probe::run,
     },
     Scenario {
         name: "precheck-fresh",

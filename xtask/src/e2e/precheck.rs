@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ fn kubectl(lab: &Lab, words: &[&str], object: &Value) -> Result<()> {
 }
 
 /// A kubeconfig of an account that may list pods and nothing else.
-fn limited_kubeconfig(lab: &Lab) -> Result<std::path::PathBuf> {
+fn limited_kubeconfig(lab: &Lab) -> Result<PathBuf> {
     lab.kubectl(&["create", "serviceaccount", "limited"])?;
     lab.kubectl(&["create", "clusterrole", "limited", "--verb=list", "--resource=pods"])?;
     lab.kubectl(&[
@@ -130,9 +131,14 @@ fn limited_kubeconfig(lab: &Lab) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
+/// The `shiplock` that was built beside this program.
+pub(super) fn program() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("shiplock"))
+}
+
 /// The exit code, and outcome, check and name of each finding.
-fn check(kubeconfig: &str, words: &[&str]) -> Result<(i32, BTreeSet<String>)> {
-    let program = std::env::current_exe()?.with_file_name("shiplock");
+pub(super) fn check(kubeconfig: &str, words: &[&str]) -> Result<(i32, BTreeSet<String>)> {
+    let program = program()?;
     let output = Command::new(&program)
         .args(["check", "--kubeconfig", kubeconfig, "--to", "1.37", "-o", "json"])
         .args(words)
