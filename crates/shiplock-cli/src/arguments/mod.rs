@@ -51,6 +51,21 @@ pub struct Arguments {
     pub command: Command,
 }
 
+/// The same with `check` alone.
+#[derive(Debug, Parser)]
+#[command(name = "shiplock", version, disable_help_subcommand = true)]
+struct CheckAlone {
+    #[command(flatten)]
+    global: GlobalArguments,
+    #[command(subcommand)]
+    command: OnlyCheck,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyCheck {
+    Check(CheckArguments),
+}
+
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
@@ -328,6 +343,13 @@ pub enum UpgradesCommand {
 
 /// Reads a command line.
 pub fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
+    // What a scan of a few files costs is mostly the definition of all that it is not. Whatever is wrong or asks for help is
+    // said by the whole definition.
+    if given.get(1).is_some_and(|word| word == "check")
+        && let Ok(CheckAlone { global, command: OnlyCheck::Check(options) }) = CheckAlone::try_parse_from(given)
+    {
+        return Ok(Arguments { global, command: Command::Check(options) });
+    }
     let matches = Arguments::command().try_get_matches_from(given)?;
     let arguments = Arguments::from_arg_matches(&matches)?;
     if arguments.global.output.is_of_check() && !matches!(arguments.command, Command::Check(_)) {
@@ -360,6 +382,22 @@ mod tests {
             waiting.extend(command.get_subcommands().cloned());
         }
         assert!(seen > 20, "{seen}");
+    }
+
+    #[test]
+    fn check_reads_the_same_alone_as_among_all_commands() {
+        for line in [
+            "shiplock check",
+            "shiplock check -f a b --to 1.37 -o sarif --fail-on warn --lang zh",
+            "shiplock check prod --plan p1 --todo --only API,NODE-006 --server http://127.0.0.1:1",
+        ] {
+            let given: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let matches = Arguments::command().try_get_matches_from(&given).unwrap();
+            let whole = Arguments::from_arg_matches(&matches).unwrap();
+            assert_eq!(format!("{:?}", parse(&given).unwrap()), format!("{whole:?}"), "{line}");
+        }
+        let refused = parsed("shiplock check --no-such").unwrap_err().to_string();
+        assert!(refused.contains("shiplock check"), "{refused}");
     }
 
     #[test]
