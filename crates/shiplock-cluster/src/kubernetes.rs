@@ -161,6 +161,10 @@ impl Cluster for KubernetesCluster {
         self.watching()?.budget_allows(budget)
     }
 
+    fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
+        self.watching()?.node_uid(node)
+    }
+
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Problem> {
         lease::claim(&self.connection, claim, self.connection.clock.now()).await
     }

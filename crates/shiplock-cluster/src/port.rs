@@ -54,6 +54,13 @@ pub trait Cluster: Send + Sync {
         None
     }
 
+    /// The UID that a node has now, as far as caches tell; none where they do not. It may be some moments old: what acts
+    /// on the node itself carries the UID as its precondition.
+    fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
+        let _ = node;
+        None
+    }
+
     /// Writes or refreshes the Lease `kube-upgrade/shiplock`, which tells other installations that this upgrade is
     /// at work here, and how far its log is.
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Problem>;

@@ -3,6 +3,7 @@
 //! It never acts and remembers nothing. Whatever it wants is a [`Command`]; whatever it cannot do yet is a
 //! [`WaitingOn`] that says why. What could not be read lets nothing through.
 
+mod identity;
 mod soak;
 mod start;
 
@@ -430,19 +431,23 @@ impl View<'_> {
             work.commands.push(Command::Record(Event::NodeSkipped { node: node.node.clone(), problem: skip }));
             return;
         }
-        if !self.upgrade.is_started(node) {
-            match self.may_start(node) {
-                Ok(()) => {}
-                Err(Hold::Wait(wait)) => return work.waits.push(*wait),
-                Err(Hold::Pause(reason)) => {
-                    work.failed.get_or_insert(*reason);
-                    return;
-                }
-                Err(Hold::Skip(problem)) => {
-                    return work
-                        .commands
-                        .push(Command::Record(Event::NodeSkipped { node: node.node.clone(), problem: *problem }));
-                }
+        let may_act = match self.upgrade.is_started(node) {
+            false => self.may_start(node),
+            // What is in flight is waited for, whatever became of the node.
+            true if self.is_in_flight(step) => Ok(()),
+            true => self.may_go_on(node),
+        };
+        match may_act {
+            Ok(()) => {}
+            Err(Hold::Wait(wait)) => return work.waits.push(*wait),
+            Err(Hold::Pause(reason)) => {
+                work.failed.get_or_insert(*reason);
+                return;
+            }
+            Err(Hold::Skip(problem)) => {
+                return work
+                    .commands
+                    .push(Command::Record(Event::NodeSkipped { node: node.node.clone(), problem: *problem }));
             }
         }
         self.advance(step, work);
@@ -617,7 +622,7 @@ impl View<'_> {
         }
         // Of several failures the first stays the reason, but a wish to pause hides none.
         if let State::Pausing { because: PauseReason::Operator | PauseReason::PausePolicy, .. } = &self.upgrade.state
-            && let Some(reason) = self.failed_for_good()
+            && let Some(reason) = work.failed.take().or_else(|| self.failed_for_good())
         {
             work.commands.push(Command::Record(Event::PauseRequested { reason, by: Actor::from("shiplock") }));
         }
@@ -704,7 +709,13 @@ impl View<'_> {
         for node in self.upgrade.plan.nodes() {
             match self.upgrade.node_progress(node) {
                 NodeProgress::Waiting | NodeProgress::Done => {}
-                NodeProgress::InWork => self.node(node, &mut work),
+                NodeProgress::InWork => match node.steps.iter().find(|step| self.is_in_flight(step)) {
+                    Some(step) => _ = self.advance(step, &mut work),
+                    None if !self.is_another_machine(node) => self.node(node, &mut work),
+                    // Another machine is not finished: what is ours on the planned one is given back.
+                    None if self.upgrade.holds_cordon(node) => self.advance_give_back(node, &mut work),
+                    None => {}
+                },
                 NodeProgress::Failed | NodeProgress::Skipped | NodeProgress::Abandoned => {
                     if self.upgrade.holds_cordon(node) && !planted::is(Bug::CancelKeepsCordons) {
                         self.advance_give_back(node, &mut work);
@@ -746,11 +757,6 @@ enum Hold {
 
 /// An agent polls every few seconds; one that was silent for longer is not begun with.
 const AGENT_LIVE_SECONDS: u32 = 30;
-
-fn wrong_machine(node: &NodePlan, what: &str, expected: &str, found: &str) -> Problem {
-    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", what);
-    problem.with("expected", expected).with("found", found)
-}
 
 fn subject(step: &Step) -> String {
     step.target.node().map_or_else(|| "cluster".to_owned(), |node| format!("node {node}"))

@@ -16,7 +16,7 @@ use crate::id::{Epoch, NodeName, StepNumber};
 use crate::plan::{PausePolicy, Plan, PlanOptions, PlanRequest, StageKind};
 use crate::problem::{Code, Problem};
 use crate::sample::{agents, at, cluster, cluster_with_masters, plan_of, request, request_for_all};
-use crate::step::{Action, Emulation, Executor};
+use crate::step::{Action, Emulation, Executor, Step};
 
 /// A log with its fold, a clock and the facts.
 pub(crate) struct World {
@@ -626,6 +626,86 @@ fn a_node_that_became_another_machine_is_not_touched() {
     let _ = world.settle();
     assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Interference { .. }, .. }));
     assert!(world.started_nodes().is_empty());
+}
+
+/// A node of a pool whose runtime step is in flight.
+fn with_a_step_in_flight() -> (World, StepNumber, NodeName) {
+    let mut world = World::new(&[("blue", 2)], options());
+    loop {
+        let _ = world.settle();
+        let of_an_agent =
+            |step: &Step| step.action.executor() == Executor::Agent && !matches!(step.action, Action::Prefetch { .. });
+        let found = world.upgrade.in_flight().find(|(step, ..)| of_an_agent(step));
+        if let Some((step, node)) = found.map(|(step, ..)| (step.number, step.target.node().unwrap().clone())) {
+            return (world, step, node);
+        }
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_joins_again_under_another_uid_in_mid_step_gets_no_second_try_and_no_further_step() {
+    for fails in [true, false] {
+        let (mut world, step, node) = with_a_step_in_flight();
+        let planned = world.cluster.nodes[&node].uid.to_string();
+        world.cluster.nodes.get_mut(&node).unwrap().uid = "another".into();
+        if fails {
+            world.fail(step, true);
+        } else {
+            world.succeed(step);
+        }
+        world.now += 120;
+        let _ = world.settle();
+        let State::Paused { because: PauseReason::Interference { problem }, .. } = &world.upgrade.state else {
+            panic!("{:?}", world.upgrade.state)
+        };
+        for (parameter, value) in [("node", node.as_str()), ("expected", &planned), ("found", "another")] {
+            assert_eq!(problem.parameters[parameter], value);
+        }
+        world.append(Event::Continued { by: "tester".into() });
+        let _ = world.settle();
+        for logs in world.in_flight() {
+            assert_eq!(
+                world.upgrade.plan.step(logs).unwrap().action,
+                Action::CollectLogs,
+                "nothing else is begun on it"
+            );
+            world.succeed(logs);
+        }
+        let _ = world.settle();
+        assert!(matches!(world.upgrade.state, State::Paused { because: PauseReason::Interference { .. }, .. }));
+        // What is ours on the planned node is given back, and no more.
+        world.append(Event::CancelRequested { abandon: Vec::new(), by: "tester".into() });
+        let _ = world.settle();
+        let [give_back] = world.in_flight()[..] else { panic!("{:?}", world.in_flight()) };
+        assert_eq!(world.upgrade.plan.step(give_back).unwrap().action, Action::Uncordon);
+        world.succeed(give_back);
+        assert_eq!(world.settle(), Decision::Finish(Outcome::Cancelled));
+    }
+}
+
+#[test]
+fn a_pause_by_a_person_does_not_hide_that_a_started_node_became_another_machine() {
+    let (mut world, step, node) = with_a_step_in_flight();
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    world.cluster.nodes.get_mut(&node).unwrap().uid = "another".into();
+    world.succeed(step);
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Paused { because: PauseReason::Interference { .. }, .. }));
+}
+
+#[test]
+fn a_started_node_of_a_pool_waits_for_its_next_step_while_the_cluster_cannot_be_read() {
+    let (mut world, step, _) = with_a_step_in_flight();
+    world.succeed(step);
+    world.cluster_known = false;
+    let decision = world.settle();
+    assert!(matches!(waited_on(&decision), Waiting::ClusterFacts { .. }));
+    assert_eq!(world.in_flight(), []);
+    world.cluster_known = true;
+    assert!(matches!(world.run_out(), Decision::Finish(Outcome::Succeeded)));
 }
 
 #[test]

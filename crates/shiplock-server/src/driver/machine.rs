@@ -18,6 +18,8 @@ use shiplock_core::upgrade::{
     Waiting, WaitingOn, decide,
 };
 
+use super::read_back::joined_again;
+
 /// How a step of the server ended: the outcome, or the problem and whether trying again may help.
 pub type StepResult = Result<StepOutcome, (Problem, bool)>;
 
@@ -191,7 +193,16 @@ impl Machine {
             Input::AppendFailed if planted::is(Bug::OutcomeForgotten) => self.appending = None,
             Input::AppendFailed => self.drop_append(),
             Input::Permit { id, lease_holds, ticket } => {
-                outputs.push(Output::AnswerPermit(ticket, self.permit(&id, lease_holds)));
+                let permit = self.permit(&id, lease_holds);
+                if let PermitResponse::Refused { problem } = &permit
+                    && problem.code == Code::WrongMachine
+                    && let Some(attempt) = self.attempt_of(&id)
+                {
+                    // Who asks for a permit is between two acts, and without it forgets the attempt: so it ends here.
+                    let result = Err((problem.clone(), false));
+                    self.queue.push_back(Input::StepEnded { step: id.step, attempt, result });
+                }
+                outputs.push(Output::AnswerPermit(ticket, permit));
             }
             Input::Report { kind: ReportKind::Progress { phase }, id, ticket, .. } => {
                 if self.attempt_of(&id).is_some() {
@@ -242,7 +253,19 @@ impl Machine {
         if !self.acts() {
             return refused(format!("the upgrade is {}", self.upgrade.state.word()));
         }
-        PermitResponse::Granted
+        match self.another_machine(id.step) {
+            Some(problem) => PermitResponse::Refused { problem },
+            None => PermitResponse::Granted,
+        }
+    }
+
+    /// Why the node of a step is not the machine that was planned any more, as far as the newest facts tell.
+    fn another_machine(&self, step: StepNumber) -> Option<Problem> {
+        let node = self.upgrade.plan.step(step)?.target.node()?;
+        let planned = self.upgrade.plan.nodes().find(|planned| planned.node == *node)?;
+        let Observed::Known(cluster) = &self.facts.as_ref()?.cluster else { return None };
+        let seen = cluster.nodes.get(node).filter(|_| !planted::is(Bug::UidNotCompared))?;
+        (seen.uid != planned.uid).then(|| joined_again(planned, &seen.uid))
     }
 
     /// Whether steps may act in the present state.

@@ -2,7 +2,7 @@
 
 use shiplock_core::artefact::ArtefactImage;
 use shiplock_core::facts::{ClusterFacts, ControlPlaneFacts, EtcdFacts, NodeFacts, Observed, Readiness, not_ready};
-use shiplock_core::id::NodeName;
+use shiplock_core::id::{NodeName, ObjectUid};
 use shiplock_core::plan::NodePlan;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
@@ -19,6 +19,12 @@ pub(super) fn kubelet_after(planned: &NodePlan) -> Option<KubernetesVersion> {
 pub(super) fn gone(node: &NodePlan) -> Problem {
     let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", "uid");
     problem.with("expected", &node.uid).with("found", "no such node")
+}
+
+/// A node that has another UID than planned.
+pub(super) fn joined_again(node: &NodePlan, found: &ObjectUid) -> Problem {
+    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", "uid");
+    problem.with("expected", &node.uid).with("found", found)
 }
 
 pub(super) fn check_node(name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> Result<(), Problem> {

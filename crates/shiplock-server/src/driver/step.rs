@@ -21,7 +21,7 @@ use shiplock_core::upgrade::{StepOutcome, Upgrade, Waiting, WaitingOn, worse_tha
 use shiplock_core::version::KubernetesVersion;
 
 use super::machine::StepResult;
-use super::read_back::{check_master, check_node, gone, kubelet_after, read_back};
+use super::read_back::{check_master, check_node, gone, joined_again, kubelet_after, read_back};
 
 /// What a step asks of the cluster: the port [`Cluster`](shiplock_cluster::port::Cluster) as values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +130,8 @@ pub struct Outside<'a> {
     pub agent: &'a dyn Fn(&NodeName) -> Option<MachineFacts>,
     /// Whether a budget allows a disruption, where caches tell.
     pub budget_allows: &'a dyn Fn(&str) -> Option<bool>,
+    /// The UID that a node has, where caches tell.
+    pub node_uid: &'a dyn Fn(&NodeName) -> Option<ObjectUid>,
 }
 
 impl std::fmt::Debug for Outside<'_> {
@@ -349,6 +351,14 @@ impl StepMachine {
         outside: &Outside<'_>,
         outputs: &mut Vec<StepOutput>,
     ) {
+        let planned = self.planned().map(|planned| (planned, (outside.node_uid)(&planned.node)));
+        if let Some((planned, Some(uid))) = planned
+            && uid != planned.uid
+            && !planted::is(Bug::UidNotCompared)
+        {
+            outputs.push(StepOutput::Ended(Err((joined_again(planned, &uid), false))));
+            return;
+        }
         let Work::Drain(drain) = &mut self.work else { return };
         let elapsed = drain.before + time.elapsed;
         match pods {
@@ -440,7 +450,7 @@ impl StepMachine {
             return Err(Problem::new(Code::Internal).with("what", "not a verification"));
         };
         if node.uid != planned.uid {
-            return Err(gone(planned));
+            return Err(joined_again(planned, &node.uid));
         }
         check_node(&planned.node, node, *kubelet)?;
         if let Some(runtime) = container_runtime {

@@ -29,6 +29,8 @@ struct FakeCluster {
     ends_after: Duration,
     sent: Mutex<Vec<String>>,
     lists: Mutex<u32>,
+    /// The UID under which the node is seen, if it is seen.
+    node_uid: Option<ObjectUid>,
 }
 
 #[derive(Clone)]
@@ -60,6 +62,7 @@ impl FakeCluster {
             ends_after,
             sent: Mutex::default(),
             lists: Mutex::default(),
+            node_uid: None,
         }
     }
 
@@ -111,6 +114,9 @@ impl Cluster for FakeCluster {
     }
     async fn delete_pod(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
         Ok(self.end("delete", pod))
+    }
+    fn node_uid(&self, _: &NodeName) -> Option<ObjectUid> {
+        self.node_uid.clone()
     }
     async fn claim(&self, _: &Claim) -> Result<ClaimOutcome, Problem> {
         unreachable!("a drain claims nothing")
@@ -167,6 +173,15 @@ async fn a_drain_ends_soon_after_the_last_pod() {
         begun.elapsed()
     );
     assert_eq!(cluster.sent().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_node_that_joined_again_under_another_uid_are_left_alone() {
+    let mut cluster = FakeCluster::new(&["a"], Duration::ZERO);
+    cluster.node_uid = Some("another".into());
+    let (problem, retryable) = run(&cluster, OnDrainTimeout::Force, true).await.unwrap_err();
+    assert_eq!((problem.code, problem.parameters["found"].as_str()), (Code::WrongMachine, "another"));
+    assert!(!retryable && cluster.sent().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,7 +93,8 @@ impl StepShell<'_> {
 
     fn feed(&self, machine: &mut StepMachine, input: StepInput, begun: Instant) -> Vec<StepOutput> {
         let budget_allows = |budget: &str| self.cluster.budget_allows(budget);
-        let outside = Outside { agent: self.agent, budget_allows: &budget_allows };
+        let node_uid = |node: &NodeName| self.cluster.node_uid(node);
+        let outside = Outside { agent: self.agent, budget_allows: &budget_allows, node_uid: &node_uid };
         machine.on(input, StepTime { now: Timestamp::now(), elapsed: begun.elapsed() }, &outside)
     }
 

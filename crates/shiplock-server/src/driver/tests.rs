@@ -244,6 +244,34 @@ fn a_permit_needs_the_lease_the_epoch_in_force_and_an_attempt_in_flight() {
 }
 
 #[test]
+fn an_agent_whose_node_joined_again_under_another_uid_gets_no_permit_and_its_attempt_ends() {
+    let (world, mut machine, offer) = until_offer();
+    let Input::Facts(mut facts) = world.facts() else { unreachable!("facts are facts") };
+    let Observed::Known(cluster) = &mut facts.cluster else { unreachable!("the cluster is known") };
+    std::sync::Arc::make_mut(cluster).nodes.get_mut(&offer.node).unwrap().uid = "another".into();
+    let _ = machine.on(Input::Facts(facts), at(1));
+    let outputs = machine.on(Input::Permit { id: offer.id.clone(), lease_holds: true, ticket: 7 }, at(1));
+    let refused = |output: &Output| match output {
+        Output::AnswerPermit(7, PermitResponse::Refused { problem }) => problem.code == Code::WrongMachine,
+        _ => false,
+    };
+    assert!(outputs.iter().any(refused), "{outputs:?}");
+    let failed = outputs.iter().find_map(|output| match output {
+        Output::Append { events, .. } => events.iter().find_map(|event| match event {
+            Event::StepFailed { step, problem, retryable, .. } => Some((*step, problem.clone(), *retryable)),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let (step, problem, retryable) = failed.expect("the attempt ends");
+    assert_eq!((step, problem.code, retryable), (offer.id.step, Code::WrongMachine, false));
+    assert_eq!(
+        (problem.parameters["node"].as_str(), problem.parameters["found"].as_str()),
+        (offer.node.as_str(), "another")
+    );
+}
+
+#[test]
 fn a_paused_upgrade_gives_no_permit() {
     let (mut world, mut machine, offer) = until_offer();
     let by = "tester";

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use shiplock_api::agent::{PermitResponse, ReportResponse};
 use shiplock_core::facts::{ClusterFacts, Facts, Observed};
-use shiplock_core::id::{Epoch, NodeName, StepNumber, UpgradeId};
+use shiplock_core::id::{Epoch, NodeName, ObjectUid, StepNumber, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, EventRecord, Policy, WaitingOn};
 use shiplock_server::driver::machine::{Input, Machine, Output, Ticket};
@@ -280,6 +280,12 @@ impl Server {
         Some(found.disruptions_allowed > 0)
     }
 
+    /// The UID of a node as caches show it.
+    fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
+        let Some(Observed::Known(facts)) = &self.driver.as_ref()?.observed else { return None };
+        Some(facts.nodes.get(node)?.uid.clone())
+    }
+
     /// Feeds one input as the shell does: facts first.
     pub(super) fn feed(&mut self, input: Input, now: Moment) -> Vec<Wish> {
         let mut wishes = Vec::new();
@@ -385,7 +391,9 @@ impl Server {
         let outputs = {
             let agent = |node: &NodeName| self.seats.machine(node).cloned();
             let budget_allows = |budget: &str| self.budget_allows(budget);
-            running.machine.on(input, time, &Outside { agent: &agent, budget_allows: &budget_allows })
+            let node_uid = |node: &NodeName| self.node_uid(node);
+            let outside = Outside { agent: &agent, budget_allows: &budget_allows, node_uid: &node_uid };
+            running.machine.on(input, time, &outside)
         };
         let mut ended = None;
         for output in outputs {

@@ -1,6 +1,7 @@
 //! Whether a node may be touched for the first time: what holds before the first act on it and is not asked again.
 
-use super::{AGENT_LIVE_SECONDS, Hold, View, later, wrong_machine};
+use super::identity::{another_machine, wrong_machine};
+use super::{AGENT_LIVE_SECONDS, Hold, View, later};
 use crate::facts::{
     ApiServerFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Observed, Readiness,
     StaticPodFacts, not_ready,
@@ -21,16 +22,10 @@ impl View<'_> {
             return Ok(());
         }
         let cluster = self.cluster().map_err(Hold::Wait)?;
-        let Some(seen) = cluster.nodes.get(&node.node) else {
-            let problem = wrong_machine(node, "uid", node.uid.as_str(), "no such node");
-            return Err(Hold::Skip(Box::new(problem)));
-        };
         let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
-        if seen.uid != node.uid && !planted::is(Bug::UidNotCompared) {
-            return Err(pause(wrong_machine(node, "uid", node.uid.as_str(), seen.uid.as_str())));
-        }
-        if seen.machine_id != node.machine_id {
-            return Err(pause(wrong_machine(node, "machine id", &node.machine_id, &seen.machine_id)));
+        if let Some(problem) = another_machine(node, cluster) {
+            let is_gone = !cluster.nodes.contains_key(&node.node);
+            return Err(if is_gone { Hold::Skip(Box::new(problem)) } else { pause(problem) });
         }
         let since = self.upgrade.batch_finished_at.unwrap_or(self.upgrade.created_at).max(self.upgrade.updated_at);
         match self.facts.agents.get(&node.node) {

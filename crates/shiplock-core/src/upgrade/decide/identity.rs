@@ -1,0 +1,51 @@
+//! Whether what has a node's name is still the machine of the plan: asked before the first act on a node and before each
+//! one that follows.
+
+use super::{Hold, View};
+use crate::facts::ClusterFacts;
+use crate::plan::{NodePlan, StageKind};
+use crate::planted::{self, Bug};
+use crate::problem::{Code, Problem};
+
+use super::super::event::PauseReason;
+
+impl View<'_> {
+    /// Whether a started node may be acted on further: another try of a step, or the next step. A pool's node waits while
+    /// the cluster cannot be read; a master does not, since the API may be away because of the very step.
+    pub(super) fn may_go_on(&self, node: &NodePlan) -> Result<(), Hold> {
+        match self.cluster() {
+            Ok(cluster) => match another_machine(node, cluster) {
+                None => Ok(()),
+                Some(problem) => Err(Hold::Pause(Box::new(PauseReason::Interference { problem }))),
+            },
+            Err(_) if self.is_master(node) => Ok(()),
+            Err(wait) => Err(Hold::Wait(wait)),
+        }
+    }
+
+    /// Whether another machine, or none, is seen under the name of a node.
+    pub(super) fn is_another_machine(&self, node: &NodePlan) -> bool {
+        self.cluster().is_ok_and(|cluster| another_machine(node, cluster).is_some())
+    }
+
+    fn is_master(&self, node: &NodePlan) -> bool {
+        let of_masters = |stage: &&crate::plan::Stage| stage.kind == StageKind::ControlPlane;
+        self.upgrade.plan.stages.iter().filter(of_masters).any(|stage| stage.node(&node.node).is_some())
+    }
+}
+
+/// Why what has the name of a node is not the machine that was planned, if it is not.
+pub(super) fn another_machine(node: &NodePlan, cluster: &ClusterFacts) -> Option<Problem> {
+    let Some(seen) = cluster.nodes.get(&node.node) else {
+        return Some(wrong_machine(node, "uid", node.uid.as_str(), "no such node"));
+    };
+    if seen.uid != node.uid && !planted::is(Bug::UidNotCompared) {
+        return Some(wrong_machine(node, "uid", node.uid.as_str(), seen.uid.as_str()));
+    }
+    (seen.machine_id != node.machine_id).then(|| wrong_machine(node, "machine id", &node.machine_id, &seen.machine_id))
+}
+
+pub(super) fn wrong_machine(node: &NodePlan, what: &str, expected: &str, found: &str) -> Problem {
+    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", what);
+    problem.with("expected", expected).with("found", found)
+}
