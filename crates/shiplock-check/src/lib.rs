@@ -11,6 +11,7 @@ pub mod api;
 pub mod catalogue;
 pub mod cluster;
 pub mod components;
+pub mod copy;
 pub mod lifecycle;
 pub mod manifest;
 pub mod named;

@@ -5,11 +5,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use shiplock_core::problem::{Code, Problem};
 
 use crate::api::authorship::Written;
 use crate::api::helm::Release;
 use crate::api::metrics::Metrics;
 use crate::cluster::permission::Permission;
+use crate::copy::ClusterCopy;
 use crate::node::ExaminedNode;
 use crate::object;
 use crate::tls::Dialled;
@@ -47,6 +49,9 @@ pub struct Snapshot {
     /// What whoever read it may do in the cluster; none where nobody is about to act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
+    /// The copy on which an upgrade can be rehearsed.
+    #[serde(default)]
+    pub copy: Read<ClusterCopy>,
     /// How it was read.
     pub effort: Effort,
 }
@@ -67,8 +72,44 @@ impl Snapshot {
             nodes: Vec::new(),
             dialled: Vec::new(),
             permissions: Vec::new(),
+            copy: Read::NotAsked,
             effort: Effort::default(),
         }
+    }
+
+    /// Reads the content of a file, whoever wrote it: nothing is taken from one that is cut off, of another format, or
+    /// that describes no cluster.
+    pub fn parse(location: &str, bytes: &[u8]) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Format {
+            schema: Option<serde_json::Number>,
+        }
+        let unreadable = |error: serde_json::Error| {
+            let why = match error.classify() {
+                serde_json::error::Category::Eof => {
+                    format!("it ends too early, at line {} column {}", error.line(), error.column())
+                }
+                _ => error.to_string().chars().filter(|character| !character.is_control()).take(200).collect(),
+            };
+            Problem::new(Code::SnapshotUnreadable).with("path", location).with("why", why)
+        };
+        // The format is told before anything is taken for what this version means by it.
+        let format: Format = serde_json::from_slice(bytes).map_err(unreadable)?;
+        match &format.schema {
+            Some(found) if found.as_u64() == Some(u64::from(SNAPSHOT_SCHEMA)) => {}
+            found => {
+                let found = found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+                let problem = Problem::new(Code::SnapshotFormat).with("path", location);
+                return Err(problem.with("found", found).with("known", SNAPSHOT_SCHEMA));
+            }
+        }
+        let snapshot: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if let Read::Seen(copy) = &snapshot.copy {
+            copy.check().map_err(|refusal| {
+                Problem::new(Code::SnapshotRefused).with("what", refusal.what).with("why", refusal.why)
+            })?;
+        }
+        Ok(snapshot)
     }
 }
 

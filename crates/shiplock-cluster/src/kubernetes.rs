@@ -183,7 +183,7 @@ impl Cluster for KubernetesCluster {
         // Lists of thousands of objects are taken apart there: a thread of its own keeps that from holding up drivers.
         let runtime = tokio::runtime::Handle::current();
         let collecting = tokio::task::spawn_blocking(move || {
-            let collection = Collection { target, selection: &selection, for_start };
+            let collection = Collection { target, selection: &selection, for_start, with_copy: false };
             runtime.block_on(over(&connection, &collection, &[], &|_| {}))
         });
         match collecting.await {

@@ -372,6 +372,15 @@ codes! {
     UPG0807 NoLogs 404 {
         "upgrade {upgrade} has not collected the logs of this node; nodes with logs: {nodes}" "升级 {upgrade} 没有收集该节点的日志；有日志的节点：{nodes}"
         fix "name one of these nodes; logs are collected when a step on a node fails for good" "请指明其中一个节点；仅当节点上的步骤最终失败时才收集日志" }
+    UPG0841 SnapshotUnreadable 400 {
+        "the snapshot {path} cannot be read: {why}" "无法读取快照 {path}：{why}"
+        fix "take it anew: shiplock snapshot -o FILE" "请重新生成：shiplock snapshot -o FILE" }
+    UPG0842 SnapshotFormat 400 {
+        "the snapshot {path} has format {found}, this shiplock reads {known}" "快照 {path} 的格式为 {found}，本版本读取 {known}"
+        fix "take it anew with this version: shiplock snapshot -o FILE" "请用本版本重新生成：shiplock snapshot -o FILE" }
+    UPG0843 SnapshotRefused 400 {
+        "the snapshot describes no cluster: {what}: {why}" "快照描述的不是一个集群：{what}：{why}"
+        fix "take it anew; a snapshot is not made to be edited" "请重新生成；快照不应手工编辑" }
 }
 
 impl fmt::Display for Code {

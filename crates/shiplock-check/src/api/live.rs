@@ -294,6 +294,7 @@ mod tests {
             nodes: Vec::new(),
             dialled: Vec::new(),
             permissions: Vec::new(),
+            copy: Read::NotAsked,
             effort: Effort::default(),
         };
         let question = Question {

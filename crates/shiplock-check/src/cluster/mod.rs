@@ -12,7 +12,7 @@ mod node;
 mod packing;
 pub mod permission;
 mod policy;
-mod quantity;
+pub(crate) mod quantity;
 mod storage;
 mod traffic;
 mod version;

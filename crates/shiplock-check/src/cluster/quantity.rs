@@ -3,7 +3,7 @@
 /// An amount in thousandths, rounded up; none where it is no amount, or larger than anything that is meant.
 ///
 /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
-pub(super) fn milli(text: &str) -> Option<i64> {
+pub(crate) fn milli(text: &str) -> Option<i64> {
     let end = text.find(|character: char| !matches!(character, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor: f64 = match suffix {

@@ -105,6 +105,7 @@ fn findings(nodes: Vec<ExaminedNode>, profile: Profile) -> Vec<String> {
         nodes,
         dialled: Vec::new(),
         permissions: Vec::new(),
+        copy: Read::NotAsked,
         effort: Effort::default(),
     };
     let question = Question {

@@ -85,7 +85,7 @@ pub struct CheckArguments {
     /// Write what is found now as a baseline.
     #[arg(long, value_name = "FILE")]
     pub write_baseline: Option<PathBuf>,
-    /// Check a snapshot that --save-snapshot wrote instead of a cluster.
+    /// Check a snapshot that `shiplock snapshot` or --save-snapshot wrote instead of a cluster.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     pub snapshot: Option<PathBuf>,
     /// Write what was read of the cluster, for a check later or elsewhere. It holds no content of Secrets.

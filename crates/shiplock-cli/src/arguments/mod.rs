@@ -7,6 +7,7 @@ mod demo;
 mod plan;
 mod report;
 mod serve;
+mod snapshot;
 
 use std::ffi::OsString;
 
@@ -20,6 +21,7 @@ pub use self::demo::DemoArguments;
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
 pub use self::report::{AcceptancesCommand, ReportsCommand};
 pub use self::serve::ServeArguments;
+pub use self::snapshot::{ClusterAccess, SnapshotArguments};
 
 const EXAMPLES: &str = "\
 See it work, without a cluster:
@@ -159,6 +161,8 @@ pub enum Command {
     Agent(AgentCommand),
     /// Find what an upgrade will break, in a cluster or in files. Changes nothing; needs no server.
     Check(CheckArguments),
+    /// Write a snapshot of a cluster to a file, to check it later or elsewhere. Changes nothing; needs no server.
+    Snapshot(SnapshotArguments),
     /// Make a plan and show it. Nothing is touched.
     Plan(PlanArguments),
     /// Upgrade: make a plan or take one, show it, ask, start, stay attached.
@@ -341,6 +345,21 @@ pub enum UpgradesCommand {
     },
 }
 
+/// `snapshot -o FILE` is what people type: what is no form of a result is the file there.
+fn with_snapshot_file(given: &[OsString]) -> Vec<OsString> {
+    let mut words = given.to_vec();
+    if words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-')).is_some_and(|word| word == "snapshot")
+    {
+        for at in 1..words.len().saturating_sub(1) {
+            let is_form = words[at + 1].to_str().is_some_and(|word| Format::from_str(word, true).is_ok());
+            if words[at] == "-o" && !is_form {
+                words[at] = OsString::from("--file");
+            }
+        }
+    }
+    words
+}
+
 /// Reads a command line.
 pub fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
     // What a scan of a few files costs is mostly the definition of all that it is not. Whatever is wrong or asks for help is
@@ -350,7 +369,7 @@ pub fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
     {
         return Ok(Arguments { global, command: Command::Check(options) });
     }
-    let matches = Arguments::command().try_get_matches_from(given)?;
+    let matches = Arguments::command().try_get_matches_from(with_snapshot_file(given))?;
     let arguments = Arguments::from_arg_matches(&matches)?;
     if arguments.global.output.is_of_check() && !matches!(arguments.command, Command::Check(_)) {
         let what = "this command prints text, json or ndjson; the other forms are of `check`";
@@ -417,6 +436,9 @@ mod tests {
             ("shiplock upgrade prod", false),
             ("shiplock upgrade", false),
             ("shiplock check", true),
+            ("shiplock snapshot -o json --file a", true),
+            ("shiplock snapshot --kubeconfig k -o cluster.snapshot", true),
+            ("shiplock snapshot", false),
             ("shiplock check -f a b - --to v1.37.2 -o sarif --only API,WHK-001 --fail-on warn", true),
             ("shiplock check --to 1", false),
             ("shiplock check --require moon", false),

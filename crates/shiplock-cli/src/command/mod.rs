@@ -10,6 +10,7 @@ mod explain;
 mod plan;
 mod rollback;
 mod serve;
+mod snapshot;
 mod upgrades;
 
 use shiplock_api::client::Client;
@@ -38,6 +39,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Agent(command) => cluster::agent(command, &context()?).await,
         Command::Check(options) if options.cluster.is_some() => check::check_registered(options, &context()?).await,
         Command::Check(options) => check::check(options, output).await,
+        Command::Snapshot(options) => snapshot::snapshot(options, output).await,
         Command::Plan(options) => plan::plan(options, &context()?).await,
         Command::Upgrade(options) => plan::upgrade(options, &context()?).await,
         Command::Watch(options) => {

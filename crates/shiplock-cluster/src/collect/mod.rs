@@ -5,6 +5,7 @@
 //! secret: of a Helm release only what identifies its objects.
 
 mod api;
+mod copy;
 mod dial;
 mod instance;
 pub(crate) mod newer;
@@ -35,6 +36,8 @@ pub struct Collection<'a> {
     pub selection: &'a Selection,
     /// Whether an upgrade is about to start, so that it is asked what its driver may do.
     pub for_start: bool,
+    /// Whether the copy for a rehearsal is read too.
+    pub with_copy: bool,
 }
 
 /// Told what is being read.
@@ -99,7 +102,8 @@ pub(crate) async fn over(
         instance::all(&requests, connection).await
     };
     let objects = resource::all(&requests, served.seen().map(Vec::as_slice), collection.selection, progress);
-    let (written, releases, metrics, objects) = futures::join!(written, releases, instances, objects);
+    let copy = async { if collection.with_copy { copy::read(&requests, progress).await } else { Read::NotAsked } };
+    let (written, releases, metrics, objects, copy) = futures::join!(written, releases, instances, objects, copy);
     let (sent, bytes, in_flight_max) = requests.effort();
     let mut snapshot = Snapshot {
         schema: SNAPSHOT_SCHEMA,
@@ -114,6 +118,7 @@ pub(crate) async fn over(
         nodes: Vec::new(),
         dialled: Vec::new(),
         permissions: Vec::new(),
+        copy,
         effort: Effort {
             requests: sent,
             bytes,

@@ -46,7 +46,7 @@ fn healthy(asked: &Asked) -> Answer {
 async fn unknown(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (BTreeSet<String>, Snapshot, Log) {
     let (connection, log) = api(answer);
     let selection = Selection::default();
-    let collection = Collection { target: None, selection: &selection, for_start: false };
+    let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
     let snapshot = over(&connection, &collection, &[], &|_| ()).await.unwrap();
     let question = Question {
         target: "1.37".parse().unwrap(),
@@ -190,7 +190,7 @@ async fn a_release_that_did_not_change_is_not_read_again_and_one_that_did_is() {
         }
     };
     let selection = Selection { only: vec!["API-005".into()], skip: Vec::new() };
-    let collection = Collection { target: None, selection: &selection, for_start: false };
+    let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
     let (connection, _) = api(answer(false));
     let first = over(&connection, &collection, &[], &|_| ()).await.unwrap().releases.seen().unwrap().clone();
     assert_eq!(first.len(), 2);

@@ -84,7 +84,8 @@ impl Precheck {
         let connection = self.clusters.connect(asked.cluster).await?;
         let facts = facts_within(&*connection, FACTS_WITHIN).await?;
         let target = asked.target.or(asked.plan.map(|plan| plan.to.release));
-        let collection = Collection { target, selection: asked.selection, for_start: asked.plan.is_some() };
+        let collection =
+            Collection { target, selection: asked.selection, for_start: asked.plan.is_some(), with_copy: false };
         let read = match tokio::time::timeout(SNAPSHOT_WITHIN, connection.precheck(&collection)).await {
             Ok(read) => read?,
             Err(elapsed) => {

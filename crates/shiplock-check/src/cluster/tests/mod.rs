@@ -25,6 +25,7 @@ fn snapshot() -> Snapshot {
         nodes: Vec::new(),
         dialled: Vec::new(),
         permissions: Vec::new(),
+        copy: Read::NotAsked,
         effort: Effort::default(),
     }
 }

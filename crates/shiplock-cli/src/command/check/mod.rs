@@ -18,17 +18,16 @@ use shiplock_check::question::{Profile, Question};
 use shiplock_check::render as forms;
 use shiplock_check::report::{Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
-use shiplock_check::snapshot::{SNAPSHOT_SCHEMA, Snapshot};
+use shiplock_check::snapshot::Snapshot;
 use shiplock_cluster::collect::{Collection, collect_again};
-use shiplock_cluster::{Kubeconfig, KubeconfigSource};
 use shiplock_core::plan::PlanOptions;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
-use super::Context;
+use super::{Context, snapshot};
 use crate::arguments::{CheckArguments, FailOn, Format, Policy};
 use crate::exit::Exit;
-use crate::output::{Output, Progress};
+use crate::output::Output;
 use crate::render;
 use crate::settings::read_bounded;
 
@@ -59,7 +58,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
     let asks_cluster = !asks_files || options.kubeconfig.is_some() || options.context.is_some() || options.probe;
     let snapshot = match &options.snapshot {
-        Some(path) => Some(read_snapshot(path)?),
+        Some(path) => Some(snapshot::load(path)?),
         None if asks_cluster => Some(live(&options, &selection, output).await?),
         None => None,
     };
@@ -145,38 +144,16 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
 
 /// Reads the cluster of the kubeconfig.
 async fn live(options: &CheckArguments, selection: &Selection, output: &Output) -> Result<Snapshot, Problem> {
-    let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::home_dir());
-    let source = KubeconfigSource::choose(options.kubeconfig.as_deref(), variable.as_deref(), home.as_deref());
-    let kubeconfig = Kubeconfig::inline(&source, options.context.as_deref(), &options.allow)?;
-    let context = (kubeconfig.context.clone(), kubeconfig.server.clone());
-    let reading = output.pick("reading", "正在读取");
-    output.remark(&format!("{reading} {} ({})", context.0, context.1));
-    let on_terminal = output.progress() == Progress::Tty;
-    let progress = |what: &str| {
-        if on_terminal {
-            eprint!("\r\u{1b}[2K{reading} {what}");
-        }
-    };
-    let collection = Collection { target: options.to, selection, for_start: false };
+    let kubeconfig = snapshot::open(options.kubeconfig.as_deref(), options.context.as_deref(), &options.allow, output)?;
+    let collection = Collection { target: options.to, selection, for_start: false, with_copy: false };
     let known = known::Known::of(&kubeconfig.server, options.fresh);
-    let mut snapshot = collect_again(&kubeconfig, &collection, &known.read(), &progress).await;
-    if let Ok(snapshot) = &mut snapshot {
-        known.write(snapshot);
-        if options.probe {
-            snapshot.nodes = probe::nodes(&kubeconfig, output).await?;
-        }
-    }
-    if on_terminal {
-        eprint!("\r\u{1b}[2K");
-    }
-    snapshot
-}
-
-fn read_snapshot(path: &Path) -> Result<Snapshot, Problem> {
-    let snapshot: Snapshot = read_json("--snapshot", path)?;
-    if snapshot.schema != SNAPSHOT_SCHEMA {
-        let why = format!("its schema is {}, this build reads {SNAPSHOT_SCHEMA}", snapshot.schema);
-        return Err(bad_option("--snapshot", &path.to_string_lossy(), &why));
+    let mut snapshot = snapshot::telling(output, async |progress| {
+        collect_again(&kubeconfig, &collection, &known.read(), progress).await
+    })
+    .await?;
+    known.write(&snapshot);
+    if options.probe {
+        snapshot.nodes = probe::nodes(&kubeconfig, output).await?;
     }
     Ok(snapshot)
 }
