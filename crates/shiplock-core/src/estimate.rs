@@ -119,7 +119,7 @@ impl MeasuredTimes {
 }
 
 /// The range for a step: as measured on the cluster before the plan was made, else of the table.
-fn range(plan: &Plan, action: &Action) -> Estimate {
+pub fn range(plan: &Plan, action: &Action) -> Estimate {
     plan.measured.get(action.kind()).copied().unwrap_or_else(|| table(action))
 }
 

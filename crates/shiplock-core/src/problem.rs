@@ -381,6 +381,12 @@ codes! {
     UPG0843 SnapshotRefused 400 {
         "the snapshot describes no cluster: {what}: {why}" "快照描述的不是一个集群：{what}：{why}"
         fix "take it anew; a snapshot is not made to be edited" "请重新生成；快照不应手工编辑" }
+    UPG0844 SnapshotWithoutCopy 400 {
+        "the snapshot holds no copy of nodes and pods to rehearse on" "快照中没有可供演练的节点和 Pod 副本"
+        fix "take it with `shiplock snapshot`, with an account that may list nodes, pods, workloads, budgets and volumes" "请用 `shiplock snapshot` 生成，账号须能列出节点、Pod、工作负载、PDB 和卷" }
+    UPG0845 SnapshotVersionUnknown 422 {
+        "cluster version {version} is outside the catalogue, so the upgrade itself cannot be rehearsed" "集群版本 {version} 不在版本目录内，无法演练升级本身"
+        fix "what is answered: which drains block, which workloads are hurt, which pods find no place; for the rest use a shiplock whose catalogue holds the version" "仍可回答：哪些排空会阻塞、哪些工作负载受影响、哪些 Pod 无处可去；其余请使用版本目录包含该版本的 shiplock" }
 }
 
 impl fmt::Display for Code {

@@ -5,6 +5,7 @@ mod check;
 mod cluster;
 mod demo;
 mod plan;
+mod rehearse;
 mod report;
 mod serve;
 mod snapshot;
@@ -19,6 +20,7 @@ pub use self::check::{CheckArguments, FailOn, Policy};
 pub use self::cluster::{AgentCommand, ClusterAddArguments, ClusterCommand, ClusterUpdateArguments};
 pub use self::demo::DemoArguments;
 pub use self::plan::{PlanArguments, PlanOptionArguments, UpgradeArguments};
+pub use self::rehearse::RehearseArguments;
 pub use self::report::{AcceptancesCommand, ReportsCommand};
 pub use self::serve::ServeArguments;
 pub use self::snapshot::{ClusterAccess, SnapshotArguments};
@@ -161,8 +163,10 @@ pub enum Command {
     Agent(AgentCommand),
     /// Find what an upgrade will break, in a cluster or in files. Changes nothing; needs no server.
     Check(CheckArguments),
-    /// Write a snapshot of a cluster to a file, to check it later or elsewhere. Changes nothing; needs no server.
+    /// Write a snapshot of a cluster to a file, to rehearse on or to check later. Changes nothing; needs no server.
     Snapshot(SnapshotArguments),
+    /// Rehearse an upgrade on a copy of the cluster: how long, what blocks, what is hurt. Nothing is touched.
+    Rehearse(Box<RehearseArguments>),
     /// Make a plan and show it. Nothing is touched.
     Plan(PlanArguments),
     /// Upgrade: make a plan or take one, show it, ask, start, stay attached.
@@ -439,6 +443,10 @@ mod tests {
             ("shiplock snapshot -o json --file a", true),
             ("shiplock snapshot --kubeconfig k -o cluster.snapshot", true),
             ("shiplock snapshot", false),
+            ("shiplock rehearse --snapshot a --to 1.36 --max-parallel 3 --runs 5 --svg b -o json", true),
+            ("shiplock rehearse --cluster prod --to 1.36", true),
+            ("shiplock rehearse --snapshot a", false),
+            ("shiplock rehearse --snapshot a --to 1.36 --runs 1001", false),
             ("shiplock check -f a b - --to v1.37.2 -o sarif --only API,WHK-001 --fail-on warn", true),
             ("shiplock check --to 1", false),
             ("shiplock check --require moon", false),

@@ -205,7 +205,7 @@ impl PlanOptionArguments {
     }
 }
 
-fn parse_version(text: &str) -> Result<VersionRequest, String> {
+pub(super) fn parse_version(text: &str) -> Result<VersionRequest, String> {
     VersionRequest::parse(text)
         .map_err(|problem| format!("{}; {}", problem.sentence(Language::En), problem.fix(Language::En)))
 }

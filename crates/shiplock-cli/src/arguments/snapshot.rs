@@ -23,6 +23,7 @@ pub struct ClusterAccess {
 #[command(after_help = "\
 Examples:
   shiplock snapshot --kubeconfig prod.kubeconfig -o prod.snapshot
+  shiplock rehearse --snapshot prod.snapshot --to 1.36
   shiplock check --snapshot prod.snapshot --to 1.36
 
 In the file are names, labels, images, requests, budgets, affinities and states of objects, and what the pre-check reads.

@@ -8,6 +8,7 @@ mod control;
 mod demo;
 mod explain;
 mod plan;
+mod rehearse;
 mod rollback;
 mod serve;
 mod snapshot;
@@ -40,6 +41,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit, P
         Command::Check(options) if options.cluster.is_some() => check::check_registered(options, &context()?).await,
         Command::Check(options) => check::check(options, output).await,
         Command::Snapshot(options) => snapshot::snapshot(options, output).await,
+        Command::Rehearse(options) => rehearse::rehearse(*options, context, output).await,
         Command::Plan(options) => plan::plan(options, &context()?).await,
         Command::Upgrade(options) => plan::upgrade(options, &context()?).await,
         Command::Watch(options) => {

@@ -1,4 +1,4 @@
-//! `snapshot`: a cluster in a file, to check later or elsewhere.
+//! `snapshot`: a cluster in a file, to rehearse on and to check.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -186,4 +186,9 @@ pub(super) async fn read(
 fn unusable(path: &Path, operation: &str) -> Problem {
     let problem = Problem::new(Code::FileUnusable).with("path", path.display());
     problem.with("subject", "this machine").with("operation", operation)
+}
+
+/// Writes a file of text for its reader.
+pub(super) fn write_text(path: &Path, text: &str) -> Result<(), Problem> {
+    std::fs::write(path, text).map_err(|error| unusable(path, "write").cause(error))
 }

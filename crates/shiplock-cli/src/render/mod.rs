@@ -11,11 +11,13 @@ pub(crate) mod demo;
 pub mod event;
 pub mod plan;
 pub mod problem;
+pub mod rehearsal;
 pub(crate) mod report;
 #[cfg(test)]
 pub mod sample;
 pub mod table;
 pub mod time;
+pub mod timeline;
 pub mod upgrade;
 pub mod words;
 

@@ -104,6 +104,16 @@ impl Stage {
         if one_by_one && !planted::is(Bug::MastersTogether) { 1 } else { pools }
     }
 
+    /// The node that a step with a number belongs to. Numbers grow from node to node, those of evidence too, so that of
+    /// thousands of nodes few are looked at; none where they do not.
+    fn node_of_step(&self, number: StepNumber) -> Option<&NodePlan> {
+        let begins = |step: Option<&Step>| step.is_some_and(|step| step.number <= number);
+        let of_steps = self.nodes.partition_point(|node| begins(node.steps.first()));
+        let of_evidence = self.nodes.partition_point(|node| begins(node.evidence.as_ref()));
+        let near = [of_steps, of_evidence].into_iter().filter_map(|after| self.nodes.get(after.checked_sub(1)?));
+        near.into_iter().find(|node| node.step(number).is_some())
+    }
+
     /// What this stage does to a node.
     pub fn node(&self, name: &NodeName) -> Option<&NodePlan> {
         self.nodes.iter().find(|node| node.node == *name)
@@ -193,6 +203,13 @@ pub struct NodePlan {
     /// in plans of older releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Step>,
+}
+
+impl NodePlan {
+    /// The step with a number, evidence too.
+    fn step(&self, number: StepNumber) -> Option<&Step> {
+        self.steps.iter().chain(&self.evidence).find(|step| step.number == number)
+    }
 }
 
 /// Whether a node is drained.
@@ -502,7 +519,12 @@ impl Plan {
 
     /// The step with a number.
     pub fn step(&self, number: StepNumber) -> Option<&Step> {
-        self.steps().find(|step| step.number == number)
+        let found = self.stages.iter().find_map(|stage| {
+            let own = stage.steps.binary_search_by_key(&number, |step| step.number).ok();
+            let own = own.and_then(|at| stage.steps.get(at));
+            own.or_else(|| stage.node_of_step(number)?.step(number))
+        });
+        found.or_else(|| self.steps().find(|step| step.number == number))
     }
 
     /// Gives each node the step that collects its logs where another one fails, numbered behind all others.
@@ -555,7 +577,8 @@ impl Plan {
 
     /// What is done to a node by the stage that a step of it belongs to; none for a step of no node.
     pub fn node_of_step(&self, number: StepNumber) -> Option<&NodePlan> {
-        self.nodes().find(|node| node.steps.iter().chain(&node.evidence).any(|step| step.number == number))
+        let found = self.stages.iter().find_map(|stage| stage.node_of_step(number));
+        found.or_else(|| self.nodes().find(|node| node.step(number).is_some()))
     }
 
     /// Computes the hash over the content.

@@ -557,8 +557,8 @@ impl View<'_> {
                 }
             }
         }
-        let worse =
-            super::worse_than_baseline(self.upgrade.baseline.as_deref().unwrap_or_default(), &cluster.workloads);
+        let baseline = self.upgrade.baseline.as_deref().map_or(&[][..], Vec::as_slice);
+        let worse = super::worse_than_baseline(baseline, &cluster.workloads);
         worse.first().map(|first| {
             Problem::new(Code::ReadBackMismatch)
                 .with("component", first)

@@ -61,11 +61,13 @@ pub struct Upgrade {
     /// When a person last continued it: silence before that was handled.
     pub continued_at: Option<Timestamp>,
     /// Workloads before anything was touched.
-    pub baseline: Option<Vec<WorkloadFacts>>,
+    pub baseline: Option<Arc<Vec<WorkloadFacts>>>,
     /// When the expiry deadline was first seen to have passed.
     pub expiry_noticed_at: Option<Timestamp>,
     /// How the soak stands, while the masters soak.
     pub soak: Option<SoakProgress>,
+    /// The steps in flight, kept so that no decision walks all steps.
+    in_flight: BTreeSet<StepNumber>,
 }
 
 /// How a soak stands.
@@ -281,6 +283,7 @@ impl Upgrade {
             baseline: None,
             expiry_noticed_at: None,
             soak: None,
+            in_flight: BTreeSet::new(),
         })
     }
 
@@ -510,6 +513,7 @@ impl Upgrade {
         progress.attempts = attempt;
         progress.attempts_since_continue += 1;
         progress.status = StepStatus::InFlight { intent: record.number, since: record.at };
+        self.in_flight.insert(number);
         Ok(())
     }
 
@@ -519,9 +523,10 @@ impl Upgrade {
             return Err(format!("attempt {attempt} of step {number} is not in flight"));
         }
         if let StepStatus::Succeeded { outcome: StepOutcome::Baseline { workloads }, .. } = &status {
-            self.baseline = Some(workloads.clone());
+            self.baseline = Some(Arc::new(workloads.clone()));
         }
         progress.status = status;
+        self.in_flight.remove(&number);
         Ok(())
     }
 
@@ -542,8 +547,8 @@ impl Upgrade {
 
     /// The steps with an intent and no outcome.
     pub fn in_flight(&self) -> impl Iterator<Item = (&Step, u64, Timestamp)> {
-        self.plan.steps().filter_map(|step| match self.step_status(step) {
-            Some(StepStatus::InFlight { intent, since }) => Some((step, *intent, *since)),
+        self.in_flight.iter().filter_map(|number| match self.steps.get(number)?.status {
+            StepStatus::InFlight { intent, since } => Some((self.plan.step(*number)?, intent, since)),
             _ => None,
         })
     }

@@ -153,6 +153,11 @@ impl Machine {
         &self.upgrade
     }
 
+    /// The facts that were fed last, for whoever brings them up to date in place: of thousands of nodes few change.
+    pub fn facts_mut(&mut self) -> Option<&mut Facts> {
+        self.facts.as_mut()
+    }
+
     /// Whether facts cannot tell how the newest batch left the cluster. The gate behind it waits for newer ones, and a
     /// cluster in which nothing changes any more would not give any by itself.
     pub fn wants_newer(&self, facts: &ClusterFacts) -> bool {

@@ -150,7 +150,7 @@ pub struct StepContext {
     /// Our mark on nodes.
     pub owner: NodeOwner,
     /// Workloads before anything was touched.
-    pub baseline: Vec<WorkloadFacts>,
+    pub baseline: Arc<Vec<WorkloadFacts>>,
     /// Nodes that are not claimed to be upgraded.
     pub left_out: Vec<NodeName>,
 }

@@ -154,7 +154,7 @@ async fn drain(
         cluster: plan.cluster.clone(),
         plan: plan.into(),
         owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7) },
-        baseline: Vec::new(),
+        baseline: std::sync::Arc::default(),
         left_out: Vec::new(),
     };
     let machine = StepMachine::new(step, context, began_at, Timestamp::now());

@@ -8,7 +8,7 @@ mod agent;
 mod clock;
 mod cluster;
 mod examination;
-mod step;
+pub(crate) mod step;
 
 pub use self::agent::{Agents, Joining};
 pub use self::cluster::{Cluster, Standing};

@@ -25,12 +25,12 @@ pub(super) const LOOKS_MAX: u32 = 120;
 pub(super) const BACK: Duration = Duration::from_secs(2);
 
 /// The name of the unit of a phase.
-pub(super) fn unit(assignment: &Assignment, phase: &str) -> String {
+pub(crate) fn unit(assignment: &Assignment, phase: &str) -> String {
     format!("{}{phase}", unit_prefix(&assignment.id))
 }
 
 /// What the program of a step does, and how long it takes; none for steps that only fetch or read.
-pub(super) fn program(action: &Action) -> Option<(Work, Duration)> {
+pub(crate) fn program(action: &Action) -> Option<(Work, Duration)> {
     let executable = |files: &[ArtefactFile], role: &str| {
         let file = files.iter().find(|file| file.role == role)?;
         Some(Executable { version: file.version.as_str().into(), sha256: file.sha256.as_str().into() })
@@ -77,7 +77,7 @@ pub(super) fn is_reached(world: &World, id: u32, program: &Work) -> bool {
 }
 
 /// Whether a program ended well and what it put in place is there.
-pub(super) fn is_done(world: &World, id: u32, assignment: &Assignment, program: &Work) -> bool {
+pub(crate) fn is_done(world: &World, id: u32, assignment: &Assignment, program: &Work) -> bool {
     match program {
         Work::UploadConfiguration => unit_state(world, id, &unit(assignment, "act")) == Some(UnitState::Succeeded),
         _ => is_reached(world, id, program),
@@ -128,7 +128,7 @@ pub(super) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
 }
 
 /// What a step that was done reports.
-pub(super) fn outcome(action: &Action, interrupted: Duration) -> StepOutcome {
+pub(crate) fn outcome(action: &Action, interrupted: Duration) -> StepOutcome {
     match action {
         Action::UpgradeControlPlane(upgrade) => StepOutcome::Swapped {
             interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
@@ -140,7 +140,7 @@ pub(super) fn outcome(action: &Action, interrupted: Duration) -> StepOutcome {
 }
 
 /// A step without a program: it fetches or reads.
-pub(super) fn fetched(world: &mut World, id: u32, assignment: &Assignment) -> Result<StepOutcome, Failure> {
+pub(crate) fn fetched(world: &mut World, id: u32, assignment: &Assignment) -> Result<StepOutcome, Failure> {
     match &assignment.action {
         Action::Prefetch { files, images, .. } => {
             let images: Vec<Text> = images.iter().map(|image| image.reference.as_str().into()).collect();

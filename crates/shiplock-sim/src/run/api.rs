@@ -13,7 +13,7 @@ use shiplock_server::driver::step::{Answer, Request};
 
 use super::server::no_answer;
 use super::{Act, Ask, DriverId, Event, Simulation, Write};
-use crate::world::{DeleteAnswer, EvictAnswer, Lease, Moment, OWNER_ANNOTATION, Text, uuid_number};
+use crate::world::{Lease, Moment, OWNER_ANNOTATION, uuid_number};
 
 /// A patch may find the node changed this often, as in `shiplock_cluster::ownership`.
 const ROUNDS_MAX: u32 = 5;
@@ -115,18 +115,7 @@ impl Simulation {
         let found = self.world.pods().find(&pod.namespace, &pod.name).cloned();
         let node = found.as_ref().and_then(|found| found.node);
         let fresh = found.as_ref().is_some_and(|found| found.deletion.is_none());
-        let answer = if forced {
-            match self.world.delete_pod(&pod.namespace, &pod.name, uid, None) {
-                DeleteAnswer::Accepted => Eviction::Accepted,
-                DeleteAnswer::NotFound | DeleteAnswer::WrongUid => Eviction::Gone,
-            }
-        } else {
-            match self.world.evict(&pod.namespace, &pod.name, uid) {
-                EvictAnswer::Accepted => Eviction::Accepted,
-                EvictAnswer::NotFound | EvictAnswer::WrongUid => Eviction::Gone,
-                EvictAnswer::Refused { .. } | EvictAnswer::SeveralBudgets => Eviction::RefusedByBudget,
-            }
-        };
+        let answer = self.world.take_pod(pod, forced);
         if answer == Eviction::Accepted && fresh {
             let uid = uid.unwrap_or_default();
             self.acts.push(Act::Evicted { uid, node, forced, epoch: ask.epoch.0 });
@@ -177,16 +166,8 @@ impl Simulation {
         });
         if holds {
             let others_before = mark.is_none() && node.as_ref().is_some_and(|node| node.unschedulable);
-            let wanted = write.write.clone();
-            let cordoned = wanted.unschedulable;
-            self.world.change_node(write.node, |node| {
-                node.unschedulable = wanted.unschedulable;
-                let annotations = std::sync::Arc::make_mut(&mut node.meta.annotations);
-                match wanted.mark {
-                    Some(text) => annotations.insert(Text::from(OWNER_ANNOTATION), text.into()),
-                    None => annotations.remove(OWNER_ANNOTATION),
-                };
-            });
+            let cordoned = write.write.unschedulable;
+            self.world.write_mark(write.node, &write.write);
             self.acts.push(Act::Marked { node: write.node, epoch: ask.epoch.0, cordoned, others_before });
             return self.answer(ask, write.answer);
         }

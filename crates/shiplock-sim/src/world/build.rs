@@ -221,6 +221,21 @@ impl World {
         Some(id)
     }
 
+    /// Adds the ReplicaSet of a Deployment as it is: of the Deployment's template where it is the newest, else an old one.
+    pub fn add_replica_set_of(
+        &mut self,
+        deployment: WorkloadId,
+        spec: &WorkloadSpec,
+        is_newest: bool,
+    ) -> Option<WorkloadId> {
+        let id = self.add_workload(spec)?;
+        self.workloads_mut(id.kind).change_quietly(id.id, |set| {
+            set.owner = Some(deployment);
+            set.revision = u32::from(is_newest);
+        });
+        Some(id)
+    }
+
     /// Adds a pod as it is, bound and ready where a node is given: for worlds that are read from elsewhere, and for pods
     /// without a controller. None where the name is taken.
     pub fn add_pod(
@@ -265,6 +280,16 @@ impl World {
             None => self.wake_scheduler(),
         }
         Some(id)
+    }
+
+    /// Gives a pod the UID that it has elsewhere.
+    pub fn set_pod_uid(&mut self, pod: u32, uid: u128) {
+        self.pods.change_quietly(pod, |pod| pod.meta.uid = uid);
+    }
+
+    /// Lets a StatefulSet start and end its pods all at once.
+    pub fn set_parallel(&mut self, set: WorkloadId) {
+        self.workloads_mut(set.kind).change_quietly(set.id, |set| set.parallel = true);
     }
 
     /// Adds a budget.

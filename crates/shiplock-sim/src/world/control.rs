@@ -99,7 +99,12 @@ impl World {
                 // A roll-out that may miss no pod goes on with each new one that is ready.
                 self.due(id);
             }
-            next = self.workload(id).and_then(|workload| workload.owner);
+            let Some(workload) = self.workload(id) else { return };
+            next = workload.owner;
+            let ready = workload.status.ready;
+            if let (Some(changes), None) = (&mut self.readiness, next) {
+                changes.push(super::ReadinessChange { at: self.now, workload: id, ready });
+            }
         }
     }
 
@@ -141,6 +146,25 @@ impl World {
     pub(super) fn reconcile_daemon_sets(&mut self) {
         let all: Vec<u32> = self.daemon_sets.iter().map(|(id, _)| id).collect();
         for id in all {
+            self.due(WorkloadId { kind: WorkloadKind::DaemonSet, id });
+        }
+    }
+
+    /// Where a node was opened: those DaemonSets alone that belong there and have no pod there. Of thousands of nodes one
+    /// after another is opened, and each look of a DaemonSet at all of them is dear.
+    pub(super) fn reconcile_daemon_sets_that_miss(&mut self, node: u32, held: &super::Node) {
+        let has_pod = |set: u32| {
+            self.pods_on(node)
+                .filter_map(|pod| self.pods.get(pod)?.owner)
+                .any(|owner| owner == WorkloadId { kind: WorkloadKind::DaemonSet, id: set })
+        };
+        let missing: Vec<u32> = self
+            .daemon_sets
+            .iter()
+            .filter(|(id, set)| super::schedule::daemon_belongs(&set.template, held) && !has_pod(*id))
+            .map(|(id, _)| id)
+            .collect();
+        for id in missing {
             self.due(WorkloadId { kind: WorkloadKind::DaemonSet, id });
         }
     }

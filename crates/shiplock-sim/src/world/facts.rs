@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use shiplock_cluster::port::DrainPod;
+use shiplock_cluster::fence::MarkWrite;
+use shiplock_cluster::port::{DrainPod, Eviction};
 use shiplock_core::facts::{
     AddonFacts, ApiServerFacts, BudgetFacts, ClusterFacts, ControlPlaneComponent, ControlPlanePodFacts, NodeFacts,
     NodeOwner, PodFacts, Readiness, WorkloadFacts,
@@ -10,8 +11,8 @@ use shiplock_core::facts::{
 use shiplock_core::id::{ClusterUid, NodeName, ObjectUid};
 use shiplock_core::version::KubernetesVersion;
 
-use super::World;
-use super::object::{Effect, Node, Pod, PodTemplate, Taint, Workload, WorkloadKind, uuid_text};
+use super::object::{Effect, Node, Pod, PodTemplate, Taint, Workload, WorkloadKind, uuid_number, uuid_text};
+use super::{DeleteAnswer, EvictAnswer, World};
 
 /// The annotation that marks a node as ours.
 pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
@@ -57,14 +58,7 @@ impl World {
     pub fn cluster_facts(&self, with_pods: bool) -> ClusterFacts {
         let nodes =
             self.nodes().iter().map(|(_, node)| (NodeName::new(node.meta.name.to_string()), self.node_facts(node)));
-        let mut workloads = Vec::new();
-        let mut addons = Vec::new();
-        for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet] {
-            for (_, workload) in self.workloads(kind).iter() {
-                workloads.push(workload_facts(workload));
-                addons.extend(addon_facts(workload));
-            }
-        }
+        let (workloads, addons) = (self.workload_facts(), self.addons());
         let budgets = self.budgets().iter().map(|(_, budget)| BudgetFacts {
             namespace: budget.meta.namespace.to_string(),
             name: budget.meta.name.to_string(),
@@ -87,7 +81,49 @@ impl World {
             is_mirror: pod.mirror.is_some(),
             tolerates_unschedulable: tolerates_cordon(&pod.template),
         });
-        let mut control_plane_pods = Vec::new();
+        ClusterFacts {
+            uid: ClusterUid::new(uuid_text(self.cluster_uid())),
+            observed_at: self.now().timestamp(),
+            api_servers: self.api_servers(),
+            nodes: nodes.collect(),
+            pods: pods.collect(),
+            budgets: budgets.collect(),
+            workloads,
+            control_plane_pods: self.control_plane_pods(),
+            addons,
+        }
+    }
+
+    /// kube-proxy and CoreDNS, where kubeadm put them.
+    pub fn addons(&self) -> Vec<AddonFacts> {
+        let all = [WorkloadKind::Deployment, WorkloadKind::DaemonSet].into_iter();
+        all.flat_map(|kind| self.workloads(kind).in_namespace("kube-system"))
+            .filter_map(|(_, workload)| addon_facts(workload))
+            .collect()
+    }
+
+    /// Deployments, StatefulSets and DaemonSets, always in the same order.
+    pub fn workload_facts(&self) -> Vec<WorkloadFacts> {
+        let all = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet].into_iter();
+        all.flat_map(|kind| self.workloads(kind).iter()).map(|(_, workload)| workload_facts(workload)).collect()
+    }
+
+    /// Brings workloads that were read before up to date.
+    pub fn refresh_workload_facts(&self, facts: &mut Vec<WorkloadFacts>) {
+        let kinds = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet];
+        if facts.len() != kinds.iter().map(|kind| self.workloads(*kind).len()).sum::<usize>() {
+            *facts = self.workload_facts();
+            return;
+        }
+        let now = kinds.into_iter().flat_map(|kind| self.workloads(kind).iter());
+        for (fact, (_, workload)) in facts.iter_mut().zip(now) {
+            (fact.desired, fact.ready) = counts(workload);
+        }
+    }
+
+    /// The mirrors of the static pods of masters.
+    pub fn control_plane_pods(&self) -> Vec<ControlPlanePodFacts> {
+        let mut found = Vec::new();
         for (_, node) in self
             .nodes()
             .iter()
@@ -96,7 +132,7 @@ impl World {
             for component in ControlPlaneComponent::ALL {
                 if let Some(pod) = self.pods().find("kube-system", &format!("{}-{}", component.name(), node.meta.name))
                 {
-                    control_plane_pods.push(ControlPlanePodFacts {
+                    found.push(ControlPlanePodFacts {
                         node: NodeName::new(node.meta.name.to_string()),
                         component,
                         image: pod.template.containers.first().map(|(_, image)| image.to_string()).unwrap_or_default(),
@@ -106,21 +142,11 @@ impl World {
                 }
             }
         }
-        ClusterFacts {
-            uid: ClusterUid::new(uuid_text(self.cluster_uid())),
-            observed_at: self.now().timestamp(),
-            api_servers: self.api_servers(),
-            nodes: nodes.collect(),
-            pods: pods.collect(),
-            budgets: budgets.collect(),
-            workloads,
-            control_plane_pods,
-            addons,
-        }
+        found
     }
 
     /// The API servers that answer; where none does, those that are there.
-    fn api_servers(&self) -> Vec<ApiServerFacts> {
+    pub fn api_servers(&self) -> Vec<ApiServerFacts> {
         let mut found = Vec::new();
         for (id, node) in self.nodes().iter() {
             let Some(machine) = self.machine(id) else { continue };
@@ -148,6 +174,34 @@ impl World {
             .iter()
             .filter_map(|(_, node)| KubernetesVersion::parse_reported(&node.info.kubelet_version).ok())
             .max()
+    }
+
+    /// Evicts or, where it is `forced`, deletes a pod, and answers as the port does.
+    pub fn take_pod(&mut self, pod: &DrainPod, forced: bool) -> Eviction {
+        let uid = uuid_number(pod.uid.as_str());
+        if forced {
+            return match self.delete_pod(&pod.namespace, &pod.name, uid, None) {
+                DeleteAnswer::Accepted => Eviction::Accepted,
+                DeleteAnswer::NotFound | DeleteAnswer::WrongUid => Eviction::Gone,
+            };
+        }
+        match self.evict(&pod.namespace, &pod.name, uid) {
+            EvictAnswer::Accepted => Eviction::Accepted,
+            EvictAnswer::NotFound | EvictAnswer::WrongUid => Eviction::Gone,
+            EvictAnswer::Refused { .. } | EvictAnswer::SeveralBudgets => Eviction::RefusedByBudget,
+        }
+    }
+
+    /// Writes mark and cordon of a node; what the write tests was tested before.
+    pub fn write_mark(&mut self, node: u32, write: &MarkWrite) {
+        self.change_node(node, |node| {
+            node.unschedulable = write.unschedulable;
+            let annotations = Arc::make_mut(&mut node.meta.annotations);
+            match &write.mark {
+                Some(text) => annotations.insert(OWNER_ANNOTATION.into(), text.as_str().into()),
+                None => annotations.remove(OWNER_ANNOTATION),
+            };
+        });
     }
 
     /// The pods of a node as a drain sees them.
@@ -185,14 +239,20 @@ fn tolerates_cordon(template: &PodTemplate) -> bool {
     super::schedule::tolerates(template, &cordon)
 }
 
-fn workload_facts(workload: &Workload) -> WorkloadFacts {
+/// Pods wanted and pods ready.
+fn counts(workload: &Workload) -> (i64, i64) {
     let desired = if workload.kind == WorkloadKind::DaemonSet { workload.status.desired } else { workload.replicas };
+    (i64::from(desired), i64::from(workload.status.ready))
+}
+
+fn workload_facts(workload: &Workload) -> WorkloadFacts {
+    let (desired, ready) = counts(workload);
     WorkloadFacts {
         kind: workload.kind.word().to_owned(),
         namespace: workload.meta.namespace.to_string(),
         name: workload.meta.name.to_string(),
-        desired: i64::from(desired),
-        ready: i64::from(workload.status.ready),
+        desired,
+        ready,
     }
 }
 

@@ -30,6 +30,7 @@ impl World {
             .machine(node)
             .is_some_and(|machine| pod.template.containers.iter().all(|(_, image)| machine.images.contains(image)));
         let after = if pulled { behaviour.start } else { behaviour.start + behaviour.pull };
+        let after = after * self.pace.pod_start_percent / 100;
         self.queue(after, Event::PodStarts { pod: id, life: pod.life });
     }
 
@@ -60,7 +61,8 @@ impl World {
             pod.started_at = Some(now);
         });
         if !pod.template.behaviour.crashes {
-            self.queue(pod.template.behaviour.ready, Event::PodReady { pod: id, life });
+            let after = pod.template.behaviour.ready * self.pace.pod_start_percent / 100;
+            self.queue(after, Event::PodReady { pod: id, life });
         }
     }
 
@@ -76,7 +78,11 @@ impl World {
         let Some(deletion) = pod.deletion else { return };
         let behaviour = pod.template.behaviour;
         let grace = deletion.at.since(self.now);
-        let after = if behaviour.ignores_sigterm { grace } else { behaviour.stop.min(grace) };
+        let after = if behaviour.ignores_sigterm {
+            grace
+        } else {
+            (behaviour.stop * self.pace.pod_stop_percent / 100).min(grace)
+        };
         self.queue(after, Event::PodEnds { pod: id, life: pod.life });
     }
 
@@ -507,7 +513,8 @@ impl World {
         }
     }
 
-    fn set_addon_images(&mut self, images: &[(Text, Text)]) {
+    /// Sets the images of add-ons, by the names of their workloads.
+    pub fn set_addon_images(&mut self, images: &[(Text, Text)]) {
         let images: BTreeMap<&Text, &Text> = images.iter().map(|(name, image)| (name, image)).collect();
         for kind in super::WorkloadKind::ALL {
             let found: Vec<(u32, Text)> = self

@@ -61,6 +61,10 @@ pub struct Pace {
     pub jitter_percent: u32,
     /// Nodes that the scheduler finds before it stops looking for better ones.
     pub scheduler_candidates: usize,
+    /// How much longer pods take to end than their templates say, in hundredths; never longer than their grace.
+    pub pod_stop_percent: u32,
+    /// How much longer pods take to start and to be ready than their templates say, in hundredths.
+    pub pod_start_percent: u32,
 }
 
 impl Default for Pace {
@@ -75,6 +79,8 @@ impl Default for Pace {
             boot: Duration::from_secs(35),
             jitter_percent: 20,
             scheduler_candidates: 16,
+            pod_stop_percent: 100,
+            pod_start_percent: 100,
         }
     }
 }
@@ -123,6 +129,19 @@ pub struct World {
     scheduler_at: u32,
     /// What programs of agents were started, where that is recorded.
     started: Option<Vec<(u32, Text, Work)>>,
+    /// How the ready pods of workloads changed; none where nobody wants to know.
+    readiness: Option<Vec<ReadinessChange>>,
+}
+
+/// The ready pods of a workload became more or fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadinessChange {
+    /// When.
+    pub at: Moment,
+    /// A workload that no other workload owns.
+    pub workload: WorkloadId,
+    /// How many are ready now.
+    pub ready: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,6 +208,7 @@ impl World {
             pods_in: BTreeMap::new(),
             scheduler_at: 0,
             started: None,
+            readiness: None,
         }
     }
 
@@ -205,6 +225,16 @@ impl World {
     /// How long things take.
     pub fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    /// From now on every change of the ready pods of a workload is kept.
+    pub fn record_readiness(&mut self) {
+        self.readiness.get_or_insert_default();
+    }
+
+    /// The changes that were kept, oldest first.
+    pub fn readiness_changes(&self) -> &[ReadinessChange] {
+        self.readiness.as_deref().unwrap_or_default()
     }
 
     /// Sets how long things take from now on.
@@ -409,9 +439,12 @@ impl World {
         }
         if let (Some(before), Some(after)) = (before, self.nodes.get(id).cloned()) {
             let opened = (before.unschedulable && !after.unschedulable) || (!before.is_ready() && after.is_ready());
-            if opened || before.taints != after.taints || before.meta.labels != after.meta.labels {
+            if before.taints != after.taints || before.meta.labels != after.meta.labels {
                 self.wake_scheduler();
                 self.reconcile_daemon_sets();
+            } else if opened {
+                self.wake_scheduler();
+                self.reconcile_daemon_sets_that_miss(id, &after);
             }
         }
         true

@@ -54,6 +54,11 @@ impl World {
             return Err("no nodes available".into());
         }
         let spread = SpreadCounts::of(self, pod);
+        let mut siblings: BTreeMap<u32, i64> = BTreeMap::new();
+        for node in pod.owner.into_iter().flat_map(|owner| self.pods_of(owner)).filter_map(|id| self.pods.get(id)?.node)
+        {
+            *siblings.entry(node).or_default() += 1;
+        }
         let mut whys: BTreeMap<Why, usize> = BTreeMap::new();
         let mut best: Option<(i64, u32)> = None;
         let mut found = 0;
@@ -64,7 +69,7 @@ impl World {
             match self.takes(pod, at, node, &spread) {
                 Ok(()) => {
                     found += 1;
-                    let score = self.score(pod, at, node);
+                    let score = self.score(pod, at, node) - 150 * siblings.get(&at).copied().unwrap_or(0);
                     if best.is_none_or(|(best, _)| score > best) {
                         best = Some((score, at));
                     }
@@ -176,23 +181,18 @@ impl World {
         Ok(())
     }
 
-    /// Higher is better: free room, fewer siblings, no taint that would rather have it elsewhere.
+    /// Higher is better: free room, no taint that would rather have it elsewhere.
     fn score(&self, pod: &Pod, id: u32, node: &Node) -> i64 {
         let used = self.used(id);
         let free = |used: i64, of: i64| if of > 0 { 100 * (of - used).max(0) / of } else { 0 };
         let room = free(used.cpu_millis, node.allocatable.cpu_millis)
             + free(used.memory_bytes, node.allocatable.memory_bytes)
             + free(used.pods, node.allocatable.pods);
-        let siblings = self
-            .pods_on(id)
-            .filter_map(|other| self.pods.get(other))
-            .filter(|other| other.owner == pod.owner && pod.owner.is_some())
-            .count();
         let rather_not = node
             .taints
             .iter()
             .any(|taint| taint.effect == Effect::PreferNoSchedule && !tolerates(&pod.template, taint));
-        room - 150 * i64::try_from(siblings).unwrap_or(0) - if rather_not { 1_000 } else { 0 }
+        room - if rather_not { 1_000 } else { 0 }
     }
 
     /// Binds a pod to a node, whatever speaks against it.

@@ -1,0 +1,271 @@
+//! The report of a rehearsal, for people.
+
+use shiplock_core::estimate::Estimate;
+use shiplock_sim::rehearsal::{HeldLine, Range, Report, StageLine};
+
+use super::table::Table;
+use super::{Style, Tone, time, words};
+
+/// More lines of one list are counted and not shown; -o json has them all.
+const LINES_MAX: usize = 20;
+/// Batches of one stage that are shown at each end.
+const BATCHES_SHOWN: usize = 6;
+
+/// All of it.
+pub fn report(report: &Report, style: &Style) -> String {
+    let mut text = head(report, style);
+    if let Some(problem) = &report.ended_early {
+        text.push_str(&line(
+            style,
+            Tone::Bad,
+            "the rehearsal ends here",
+            "演练到此为止",
+            &problem.sentence(style.language),
+        ));
+    }
+    text.push_str(&timeline(report, style));
+    text.push_str(&trouble(report, style));
+    text.push_str(&better(report, style));
+    text.push_str(&title(style, "What it does not know", "无法得知"));
+    for unknown in &report.unknown {
+        text.push_str(&format!("  - {}\n", unknown.text(style.language)));
+    }
+    text
+}
+
+fn title(style: &Style, english: &str, chinese: &str) -> String {
+    format!("\n{}\n", style.tone(Tone::Strong, style.pick(english, chinese)))
+}
+
+fn line(style: &Style, tone: Tone, english: &str, chinese: &str, what: &str) -> String {
+    format!("{}{}{what}\n", style.tone(tone, style.pick(english, chinese)), style.pick(": ", "："))
+}
+
+fn seconds(milliseconds: u64) -> i64 {
+    i64::try_from(milliseconds.div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+fn takes(range: Range, style: &Style) -> String {
+    let estimate =
+        Estimate { lower_milliseconds: range.lower_milliseconds, upper_milliseconds: range.upper_milliseconds };
+    let nominal = time::duration(seconds(range.nominal_milliseconds), style.language);
+    let between = time::range(estimate, style.language);
+    if style.zh() { format!("约 {nominal}（{between}）") } else { format!("about {nominal} ({between})") }
+}
+
+fn head(report: &Report, style: &Style) -> String {
+    let to = report.to.map_or_else(String::new, |to| format!(" → {to}"));
+    let taken = style.date(report.taken_at);
+    let mut text = if style.zh() {
+        format!(
+            "演练 {}{to}：{} 个节点，{} 个 Pod，快照时间 {taken}，每批最多 {} 个节点\n",
+            report.version, report.nodes, report.pods, report.max_parallel
+        )
+    } else {
+        format!(
+            "Rehearsal of {}{to}: {} nodes, {} pods as of {taken}, at most {} nodes in a batch\n",
+            report.version, report.nodes, report.pods, report.max_parallel
+        )
+    };
+    if let Some(problem) = &report.drains_only {
+        text.push_str(&format!(
+            "{}\n{}\n",
+            style.tone(Tone::Bad, &problem.sentence(style.language)),
+            problem.fix(style.language)
+        ));
+    }
+    text.push_str(&line(style, Tone::Strong, "Takes", "用时", &takes(report.total, style)));
+    if let [Some(p10), Some(p50), Some(p90)] = ["p10", "p50", "p90"].map(|name| report.percentiles.get(name)) {
+        let [p10, p50, p90] =
+            [p10, p50, p90].map(|milliseconds| time::duration(seconds(*milliseconds), style.language));
+        text.push_str(&if style.zh() {
+            format!("  {} 次抽样：P10 {p10}，P50 {p50}，P90 {p90}\n", report.drawn_runs)
+        } else {
+            format!("  {} drawn runs: P10 {p10}, P50 {p50}, P90 {p90}\n", report.drawn_runs)
+        });
+    }
+    if !report.blockers.is_empty() || !report.pauses.is_empty() {
+        text.push_str(style.pick(
+            "  What waits for a person is not in it; the rehearsal goes on as if it had been seen to.\n",
+            "  不含等待人工处理的时间；演练假定问题已处理并继续。\n",
+        ));
+    }
+    text
+}
+
+fn stage_name(stage: &StageLine, style: &Style) -> String {
+    words::stage(stage.stage, stage.pool.as_deref(), style.language)
+}
+
+fn timeline(report: &Report, style: &Style) -> String {
+    let mut text = title(style, "Timeline", "时间线");
+    let mut table = if style.zh() {
+        Table::new(["开始", "阶段", "用时", "节点"])
+    } else {
+        Table::new(["AT", "STAGE", "TAKES", "NODES"])
+    }
+    .indented(2);
+    let at = |milliseconds: u64| time::duration(seconds(milliseconds), style.language);
+    for stage in &report.stages {
+        let nodes: usize = stage.batches.iter().map(|batch| batch.nodes.len()).sum();
+        let nodes = if nodes > 0 { nodes.to_string() } else { String::new() };
+        table.row([at(stage.begin_milliseconds), stage_name(stage, style), takes(stage.takes, style), nodes]);
+        let count = stage.batches.len();
+        for (place, batch) in stage.batches.iter().enumerate() {
+            if place >= BATCHES_SHOWN && place + BATCHES_SHOWN < count {
+                if place == BATCHES_SHOWN {
+                    let left = count - 2 * BATCHES_SHOWN;
+                    let more = if style.zh() {
+                        format!("  … 另有 {left} 批")
+                    } else {
+                        format!("  … {left} more batches")
+                    };
+                    table.row([String::new(), more, String::new(), String::new()]);
+                }
+                continue;
+            }
+            let name =
+                if style.zh() { format!("  第 {} 批", batch.batch) } else { format!("  batch {}", batch.batch) };
+            let shown: Vec<&str> = batch.nodes.iter().take(4).map(|node| node.node.as_str()).collect();
+            let more = batch.nodes.len().saturating_sub(shown.len());
+            let more = if more > 0 { format!(" +{more}") } else { String::new() };
+            table.row([at(batch.begin_milliseconds), name, takes(batch.takes, style), shown.join(", ") + &more]);
+        }
+    }
+    text.push_str(&table.render());
+    text
+}
+
+/// A list that is cut where it is long; nothing where it is empty.
+fn list<T>(style: &Style, english: &str, chinese: &str, all: &[T], show: impl Fn(&T) -> String) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{} ({})\n", style.tone(Tone::Bad, style.pick(english, chinese)), all.len());
+    for one in all.iter().take(LINES_MAX) {
+        text.push_str(&show(one));
+    }
+    if all.len() > LINES_MAX {
+        let more = all.len() - LINES_MAX;
+        text.push_str(&if style.zh() {
+            format!("  … 另有 {more} 项，见 -o json\n")
+        } else {
+            format!("  … {more} more, see -o json\n")
+        });
+    }
+    text
+}
+
+fn held(held: &HeldLine, style: &Style) -> String {
+    let at = time::duration(seconds(held.begin_milliseconds), style.language);
+    let mut text = format!("  {at}  {}\n", held.waiting_on.sentence(style.language));
+    if let Some(fix) = held.waiting_on.fix(style.language) {
+        text.push_str(&format!("        → {fix}\n"));
+    }
+    text
+}
+
+fn trouble(report: &Report, style: &Style) -> String {
+    let language = style.language;
+    let at = |milliseconds: u64| time::duration(seconds(milliseconds), language);
+    let mut text = list(style, "Stops the start", "阻止开始", &report.findings, |finding| {
+        let (sentence, fix) = finding
+            .problem
+            .as_ref()
+            .map_or_else(Default::default, |problem| (problem.sentence(language), problem.fix(language)));
+        format!("  {}  {sentence}\n        → {fix}\n", finding.check)
+    });
+    text.push_str(&list(
+        style,
+        "Drains that block until a person acts",
+        "需要人工处理的排空阻塞",
+        &report.blockers,
+        |one| held(one, style),
+    ));
+    text.push_str(&list(
+        style,
+        "Evictions that a budget holds up for a while",
+        "被 PDB 暂时延迟的驱逐",
+        &report.held_up,
+        |one| {
+            let lasted = at(one.lasted_milliseconds);
+            format!("  {}  {lasted}  {}\n", at(one.begin_milliseconds), one.waiting_on.sentence(language))
+        },
+    ));
+    text.push_str(&list(
+        style,
+        "Workloads that lose ready pods",
+        "就绪 Pod 减少的工作负载",
+        &report.workloads,
+        |one| {
+            let (lowest, before, when) = (one.lowest, one.ready_before, at(one.lowest_at_milliseconds));
+            let zero = at(one.at_zero_milliseconds);
+            match (lowest, style.zh()) {
+                (0, false) => format!("  {}: none of {before} ready at {when}, for {zero} in all\n", one.workload),
+                (0, true) => format!("  {}：{when} 时 {before} 个 Pod 全部未就绪，共 {zero}\n", one.workload),
+                (_, false) => format!("  {}: {lowest} of {before} ready at {when}\n", one.workload),
+                (_, true) => format!("  {}：{when} 时仅 {lowest}/{before} 就绪\n", one.workload),
+            }
+        },
+    ));
+    text.push_str(&list(style, "Pods that find no place", "无处可去的 Pod", &report.unplaced, |one| {
+        let since = at(one.begin_milliseconds);
+        let until = one.end_milliseconds.map(|end| at(end.saturating_sub(one.begin_milliseconds)));
+        let owner = one.owner.as_ref().map_or_else(String::new, |owner| format!(" ({owner})"));
+        let lasts = match (until, style.zh()) {
+            (Some(until), false) => format!("for {until}"),
+            (Some(until), true) => format!("持续 {until}"),
+            (None, false) => "until the end".to_owned(),
+            (None, true) => "直到结束".to_owned(),
+        };
+        format!("  {since}  {}{owner}, {lasts}: {}\n", one.pod, one.why)
+    }));
+    text.push_str(&list(style, "Nodes at risk", "有风险的节点", &report.nodes_at_risk, |one| {
+        let risks: Vec<String> = one.risks.iter().map(|risk| risk.text(language)).collect();
+        format!("  {}: {}\n", one.node, risks.join("; "))
+    }));
+    text.push_str(&list(style, "It pauses", "会暂停", &report.pauses, |one| {
+        let why =
+            one.because.problem().map_or_else(|| one.because.word().to_owned(), |problem| problem.sentence(language));
+        format!("  {}  {why}\n", at(one.at_milliseconds))
+    }));
+    if text.is_empty() {
+        text = format!(
+            "\n{}\n",
+            style.tone(
+                Tone::Good,
+                style.pick("Nothing blocks and nothing is hurt.", "没有阻塞，也没有工作负载受影响。")
+            )
+        );
+    }
+    text
+}
+
+fn better(report: &Report, style: &Style) -> String {
+    let mut text = String::new();
+    if report.settings.len() > 1 {
+        text.push_str(&title(style, "Other settings", "其他设置"));
+        let titles = if style.zh() {
+            ["最大并行", "用时", "归零的工作负载", "无处可去的 Pod", "阻塞的排空"]
+        } else {
+            ["MAX PARALLEL", "TAKES", "WORKLOADS AT ZERO", "PODS WITHOUT A PLACE", "DRAINS BLOCKED"]
+        };
+        let mut table = Table::new(titles).indented(2);
+        for setting in &report.settings {
+            let asked =
+                if setting.max_parallel == report.max_parallel { style.pick(" (asked)", "（当前）") } else { "" };
+            table.row([
+                format!("{}{asked}", setting.max_parallel),
+                time::duration(seconds(setting.nominal_milliseconds), style.language),
+                setting.workloads_at_zero.to_string(),
+                setting.unplaced.to_string(),
+                setting.blockers.to_string(),
+            ]);
+        }
+        text.push_str(&table.render());
+    }
+    for advice in &report.advice {
+        text.push_str(&line(style, Tone::Good, "Better", "更好的设置", &advice.text(style.language)));
+    }
+    text
+}

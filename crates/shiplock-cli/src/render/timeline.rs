@@ -1,0 +1,126 @@
+//! A picture of a rehearsal's timeline: a lane for each stage, and one for each node where there are few.
+
+use std::fmt::Write as _;
+
+use shiplock_core::language::Language;
+use shiplock_sim::rehearsal::{BatchLine, Report};
+
+const WIDTH: u64 = 1_000;
+const LEFT: u64 = 190;
+const LANE: u64 = 18;
+const TOP: u64 = 64;
+/// Nodes of a stage that have lanes of their own; with more its batches share one.
+const NODE_LANES_MAX: usize = 60;
+
+/// The picture: one SVG file without scripts, fonts or links.
+pub fn svg(report: &Report, language: Language) -> String {
+    let total = report.total.nominal_milliseconds.max(1);
+    let x = |milliseconds: u64| LEFT + milliseconds.min(total).saturating_mul(WIDTH) / total;
+    let (mut body, mut y) = (String::new(), TOP);
+    for stage in &report.stages {
+        let nodes: usize = stage.batches.iter().map(|batch| batch.nodes.len()).sum();
+        let name = stage.pool.as_ref().map_or_else(|| stage.stage.to_owned(), |pool| format!("{} {pool}", stage.stage));
+        label(&mut body, y, &name, true);
+        bar(&mut body, x(stage.begin_milliseconds), x(stage.end_milliseconds), y, "#5b7fa6", &name);
+        y += LANE;
+        if nodes <= NODE_LANES_MAX {
+            y = node_lanes(&mut body, &stage.batches, report, y, &x);
+        } else {
+            for batch in &stage.batches {
+                let title = format!("batch {}: {} nodes", batch.batch, batch.nodes.len());
+                bar(&mut body, x(batch.begin_milliseconds), x(batch.end_milliseconds), y, "#8fb4d9", &title);
+            }
+            label(&mut body, y, language.pick("batches", "批次"), false);
+            y += LANE;
+        }
+    }
+    for held in &report.blockers {
+        let at = x(held.begin_milliseconds);
+        let _ = writeln!(
+            body,
+            "<path d=\"M{at} {} V{y}\" stroke=\"#c0392b\" stroke-dasharray=\"3 3\"><title>{}</title></path>",
+            TOP - 6,
+            escaped(&held.waiting_on.sentence(language))
+        );
+    }
+    let height = y + 40;
+    let mut axis = String::new();
+    for tick in 0..=10 {
+        let at = total * tick / 10;
+        let seconds = i64::try_from(at / 1_000).unwrap_or(0);
+        let _ = writeln!(
+            axis,
+            "<path d=\"M{0} {TOP} V{y}\" stroke=\"#ddd\"/><text x=\"{0}\" y=\"{1}\" text-anchor=\"middle\">{2}</text>",
+            x(at),
+            TOP - 12,
+            escaped(&super::time::duration(seconds, language))
+        );
+    }
+    let to = report.to.map_or_else(String::new, |to| format!(" → {to}"));
+    let title = format!("{}{to}", report.version);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"12\" y=\"24\" font-size=\"15\">{}</text>\n{axis}{body}</svg>\n",
+        LEFT + WIDTH + 30,
+        escaped(&format!("{} {title}", language.pick("Rehearsal", "演练")))
+    )
+}
+
+fn node_lanes(body: &mut String, batches: &[BatchLine], report: &Report, top: u64, x: &impl Fn(u64) -> u64) -> u64 {
+    let mut y = top;
+    for batch in batches {
+        for node in &batch.nodes {
+            label(body, y, &node.node, false);
+            let blocked = report.blockers.iter().any(|held| held.node == node.node);
+            let fill = if blocked { "#e6a19a" } else { "#8fb4d9" };
+            let title = format!("{}, batch {}", node.node, batch.batch);
+            bar(body, x(node.begin_milliseconds), x(node.end_milliseconds), y, fill, &title);
+            if let Some(drain) = node.drain_milliseconds {
+                let begin = node.begin_milliseconds;
+                bar(
+                    body,
+                    x(begin),
+                    x(begin + drain),
+                    y,
+                    if blocked { "#c0392b" } else { "#e0a94a" },
+                    &format!("{}: drain", node.node),
+                );
+            }
+            y += LANE;
+        }
+    }
+    y
+}
+
+fn label(body: &mut String, y: u64, text: &str, is_stage: bool) {
+    let (x, weight) = if is_stage { (8, "bold") } else { (20, "normal") };
+    let text: String = text.chars().take(28).collect();
+    let _ = writeln!(body, "<text x=\"{x}\" y=\"{}\" font-weight=\"{weight}\">{}</text>", y + 12, escaped(&text));
+}
+
+fn bar(body: &mut String, from: u64, to: u64, y: u64, fill: &str, title: &str) {
+    let width = to.saturating_sub(from).max(1);
+    let _ = writeln!(
+        body,
+        "<rect x=\"{from}\" y=\"{}\" width=\"{width}\" height=\"{}\" fill=\"{fill}\" stroke=\"#fff\" stroke-width=\".5\"><title>{}</title></rect>",
+        y + 2,
+        LANE - 4,
+        escaped(title)
+    );
+}
+
+/// Names come from a file that anybody may have written.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            character if character.is_control() => {}
+            character => safe.push(character),
+        }
+    }
+    safe
+}

@@ -1,0 +1,494 @@
+//! One run: the driver that upgrades real clusters drives the copy, under virtual time.
+//!
+//! The driver's machine with `decide`, the fold and the batch law is the server's, and so are the machines of the steps
+//! that the server does itself. What stands in for the rest: the log is a list that nobody reads again, agents always
+//! answer, and a step of an agent takes a time from its range.
+
+mod person;
+mod trace;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shiplock_api::agent::ReportKind;
+use shiplock_core::check::check_plan;
+use shiplock_core::facts::{AgentFacts, ClusterFacts, Facts, Observed};
+use shiplock_core::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
+use shiplock_core::plan::{Plan, StageKind};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::{Event, EventRecord, Policy, State, StepOutcome, Upgrade, Waiting, WaitingOn};
+use shiplock_server::driver::machine::{Input, Machine, Output};
+use shiplock_server::driver::step::StepContext;
+
+use self::person::PERSON;
+use self::trace::{Held, Unplaced};
+pub(super) use self::trace::{Span, Trace};
+use super::time::{Luck, Times};
+use super::work::{Ended, Work};
+use crate::machine::machine_facts;
+use crate::world::{Moment, ReadinessChange, World};
+
+/// How often a gate is asked again.
+const GATE_ASKED: Duration = Duration::from_millis(300);
+/// A pod that found no place for so long is told.
+const UNPLACED_TOLD: Duration = Duration::from_secs(10);
+/// An eviction that a budget held up for so long is told.
+const HELD_UP_TOLD: Duration = Duration::from_secs(5);
+/// No rehearsal takes more decisions for a node than this.
+const DECISIONS_PER_NODE_MAX: usize = 20_000;
+
+/// Runs a plan on a world.
+pub(super) fn run(
+    world: World,
+    plan: &Plan,
+    facts: ClusterFacts,
+    agents: BTreeMap<NodeName, AgentFacts>,
+    luck: Luck,
+) -> Trace {
+    let mut run = Run::new(world, plan, facts, agents, luck);
+    if let Err(problem) = run.drive() {
+        run.trace.ended_early = Some(problem);
+    }
+    run.finish()
+}
+
+/// A run in work.
+struct Run {
+    world: World,
+    begin: Moment,
+    driver: Machine,
+    inputs: VecDeque<Input>,
+    /// What the driver waits for, and when it wants to look again.
+    waits: Vec<WaitingOn>,
+    wake_at: Timestamp,
+    ended: bool,
+    times: Times,
+    work: BTreeMap<StepNumber, Work>,
+    trace: Trace,
+    /// Time that passed while only people could act: in all, and from when to when.
+    blocked: Duration,
+    jumps: Vec<(Moment, Moment)>,
+    held_since: Option<Moment>,
+    /// Evictions that are held up now: since when, and how long after the begin that was.
+    holding: BTreeMap<(StepNumber, String), (Moment, Duration, WaitingOn)>,
+    unplaced: BTreeMap<u32, Unplaced>,
+    masters: Vec<NodeName>,
+    /// What was last read of each node.
+    read: BTreeMap<NodeName, u64>,
+    pauses: usize,
+}
+
+impl Run {
+    fn new(
+        mut world: World,
+        plan: &Plan,
+        cluster: ClusterFacts,
+        agents: BTreeMap<NodeName, AgentFacts>,
+        luck: Luck,
+    ) -> Self {
+        let mut times = Times::new(luck);
+        let pace = times.pace(plan, world.pace());
+        world.set_pace(pace);
+        world.record_readiness();
+        let begin = world.now();
+        let now = begin.timestamp();
+        let mut trace = Trace::default();
+        let mut plan = plan.clone();
+        // What stops the start is told, and the rehearsal goes on as if it had been seen to.
+        for finding in check_plan(&plan, &cluster, &agents, now).blocking() {
+            plan.options.accept.push(finding.check.clone());
+            trace.findings.push(finding.clone());
+        }
+        let record = |number, event| EventRecord {
+            upgrade: UpgradeId::from("rehearsal"),
+            number,
+            position: number,
+            at: now,
+            epoch: None,
+            event,
+        };
+        // A log that begins so always folds.
+        let mut upgrade = Upgrade::begin(&record(1, Event::Planned { plan: Box::new(plan), by: Actor::from(PERSON) }))
+            .unwrap_or_else(|illegal| unreachable!("{illegal}"));
+        let lease = Event::LeaseTaken { epoch: Epoch(1), holder: PERSON.to_owned() };
+        upgrade.advance(&record(2, lease)).unwrap_or_else(|illegal| unreachable!("{illegal}"));
+        let masters = cluster.nodes.iter().filter(|(_, node)| node.is_control_plane()).map(|(name, _)| name.clone());
+        let masters = masters.collect();
+        let facts = Facts {
+            cluster: Observed::Known(Arc::new(cluster)),
+            agents,
+            progress: BTreeMap::new(),
+            uptime_seconds: 86_400,
+            precheck: Some(Vec::new()),
+        };
+        Self {
+            masters,
+            begin,
+            driver: Machine::new(upgrade, Policy::default()),
+            inputs: [Input::Facts(Box::new(facts)), Input::Claim(None)].into(),
+            waits: Vec::new(),
+            wake_at: now,
+            ended: false,
+            times,
+            work: BTreeMap::new(),
+            trace,
+            blocked: Duration::ZERO,
+            jumps: Vec::new(),
+            held_since: None,
+            holding: BTreeMap::new(),
+            unplaced: BTreeMap::new(),
+            read: BTreeMap::new(),
+            pauses: 0,
+            world,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world.now().timestamp()
+    }
+
+    /// Since the begin, without what waited for people.
+    fn elapsed(&self) -> Duration {
+        self.world.now().since(self.begin).saturating_sub(self.blocked)
+    }
+
+    fn drive(&mut self) -> Result<(), Problem> {
+        let limit = DECISIONS_PER_NODE_MAX.saturating_mul(self.plan().nodes().count() + 10);
+        for _ in 0..limit {
+            while let Some(input) = self.inputs.pop_front() {
+                let now = self.now();
+                for output in self.driver.on(input, now) {
+                    self.carry_out(output)?;
+                }
+            }
+            if self.ended {
+                return Ok(());
+            }
+            self.wait()?;
+            self.refresh();
+            if self.inputs.is_empty() {
+                self.inputs.push_back(Input::Tick);
+            }
+        }
+        Err(Problem::new(Code::Internal).with("what", "the rehearsal does not end"))
+    }
+
+    fn upgrade(&self) -> &Upgrade {
+        self.driver.upgrade()
+    }
+
+    fn plan(&self) -> &Arc<Plan> {
+        &self.upgrade().plan
+    }
+
+    /// What the store gives back for events that are appended now.
+    fn records(&mut self, events: Vec<Event>) -> Vec<EventRecord> {
+        let (upgrade, len, updated_at) = (self.upgrade().id.clone(), self.upgrade().len, self.upgrade().updated_at);
+        let (at, since_begin) = (self.now().max(updated_at), self.elapsed());
+        let mut records = Vec::new();
+        for (number, event) in (len + 1..).zip(events) {
+            self.trace.note(&event, since_begin);
+            let (upgrade, epoch) = (upgrade.clone(), Some(Epoch(1)));
+            records.push(EventRecord { upgrade, number, position: number, at, epoch, event });
+        }
+        records
+    }
+
+    fn carry_out(&mut self, output: Output) -> Result<(), Problem> {
+        match output {
+            Output::Append { events, .. } => {
+                for event in &events {
+                    if let Event::BatchStarted { nodes, .. } = event {
+                        let nodes = nodes.iter().cloned().collect();
+                        self.hear(&nodes, Extent { masters: true, workloads: false });
+                    }
+                }
+                let records = self.records(events);
+                self.inputs.push_front(Input::Appended(records));
+            }
+            Output::RunStep { step, attempt, .. } => {
+                let context = StepContext::of(self.upgrade(), Epoch(1));
+                let takes = self.times.of(&context.plan, &step);
+                let number = step.number;
+                self.work.insert(number, Work::of_server(&self.world, *step, attempt, context, takes));
+            }
+            Output::Offer(assignment) => {
+                let plan = self.plan().clone();
+                let (number, node) = (assignment.id.step, assignment.node.clone());
+                let attempt = self.upgrade().steps.get(&number).map_or(0, |progress| progress.attempts);
+                let step = plan.step(number).cloned();
+                let work = step.and_then(|step| {
+                    let takes = self.times.of(&plan, &step);
+                    Work::of_agent(&mut self.world, &plan, step, attempt, assignment, takes)
+                });
+                let gone = || Problem::new(Code::Internal).with("what", format!("no node {node} for step {number}"));
+                self.work.insert(number, work.ok_or_else(gone)?);
+            }
+            Output::Withdraw(node) => {
+                let is_its = |work: &Work| work.assignment().is_some_and(|assignment| assignment.node == node);
+                self.work.retain(|_, work| !is_its(work));
+            }
+            Output::Waits(waits) => self.waits = waits,
+            Output::WakeAt(at) => self.wake_at = at,
+            Output::Stop(None) => self.ended = true,
+            Output::Stop(Some(illegal)) => return Err(Problem::new(Code::Internal).with("what", illegal)),
+            // Agents are not asked for permits, and their reports need no answer.
+            Output::AnswerPermit(..) | Output::AnswerReport(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Reads what may have changed of what decides: nodes in work, masters, workloads where a gate is near.
+    fn refresh(&mut self) {
+        let stage = self.upgrade().current_stage().map(|(index, _)| index);
+        let batch = stage.and_then(|stage| self.upgrade().batches.get(&stage)).and_then(|batches| batches.last());
+        let mut names: BTreeSet<NodeName> =
+            batch.map(|batch| batch.nodes.iter().cloned().collect()).unwrap_or_default();
+        names.extend(self.work.values().filter_map(|work| work.step.target.node()).cloned());
+        let in_pool = stage.is_some_and(|stage| matches!(self.plan().stages[stage].kind, StageKind::NodePool { .. }));
+        if !in_pool {
+            names.extend(self.masters.iter().cloned());
+        }
+        self.hear(&names, Extent { masters: !in_pool, workloads: self.work.is_empty() });
+    }
+
+    /// Agents of these nodes are heard of now, and the nodes are observed.
+    fn hear(&mut self, names: &BTreeSet<NodeName>, extent: Extent) {
+        let now = self.now();
+        let (world, read) = (&self.world, &mut self.read);
+        let Some(facts) = self.driver.facts_mut() else { return };
+        for name in names {
+            let Some(id) = world.nodes().id("", name.as_str()) else { continue };
+            let Some(version) = world.nodes().get(id).map(|node| node.meta.version) else { continue };
+            let Some(agent) = facts.agents.get_mut(name) else { continue };
+            agent.last_heard_at = now;
+            if (extent.masters || read.get(name) != Some(&version))
+                && let Some(machine) = machine_facts(world, id)
+            {
+                agent.machine = machine.into();
+            }
+        }
+        let Observed::Known(cluster) = &mut facts.cluster else { return };
+        observe(world, Arc::make_mut(cluster), names.iter(), read, extent);
+    }
+
+    /// Lets time pass until something is to be decided again.
+    fn wait(&mut self) -> Result<(), Problem> {
+        match &self.upgrade().state {
+            State::Paused { because, .. } => {
+                let because = because.clone();
+                return self.go_on(&because);
+            }
+            State::Blocked => return Err(Problem::new(Code::Internal).with("what", "the start is blocked")),
+            _ => {}
+        }
+        if self.work.is_empty() {
+            self.wait_at_gate();
+            return Ok(());
+        }
+        loop {
+            self.find_unplaced();
+            if self.only_people_can_help() {
+                self.jump_over();
+            } else {
+                let next = self.work.values().map(|work| work.look_at).min().unwrap_or_else(|| self.world.now());
+                self.world.advance(next.min(Moment::from(self.wake_at)).max(self.world.now()));
+            }
+            if self.look() || self.now() >= self.wake_at {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at every step whose time has come; true where one ended.
+    fn look(&mut self) -> bool {
+        let now = self.world.now();
+        let due: Vec<StepNumber> =
+            self.work.iter().filter(|(_, work)| work.look_at <= now).map(|(number, _)| *number).collect();
+        let mut ended: Vec<(StepNumber, Ended)> = Vec::new();
+        for number in due {
+            let Some(work) = self.work.get_mut(&number) else { continue };
+            let (driver, read) = (&mut self.driver, &mut self.read);
+            let mut facts = |world: &World| {
+                let known = driver.facts_mut().map(|facts| &mut facts.cluster);
+                match known {
+                    Some(Observed::Known(cluster)) => {
+                        let names: Vec<NodeName> = cluster.nodes.keys().cloned().collect();
+                        observe(world, Arc::make_mut(cluster), names.iter(), read, EVERYTHING);
+                        cluster.clone()
+                    }
+                    _ => Arc::new(world.cluster_facts(false)),
+                }
+            };
+            if let Some(result) = work.look(&mut self.world, &mut facts) {
+                ended.push((number, result));
+            }
+        }
+        self.note_held();
+        let any = !ended.is_empty();
+        for (step, result) in ended {
+            let Some(work) = self.work.remove(&step) else { continue };
+            self.end_holding(step, &work, &result);
+            self.inputs.push_back(match work.assignment() {
+                None => Input::StepEnded { step, attempt: work.attempt, result },
+                Some(assignment) => {
+                    let node = assignment.node.clone();
+                    let machine = self.world.nodes().id("", node.as_str());
+                    let machine = machine.and_then(|node| machine_facts(&self.world, node));
+                    let kind = match (result, machine) {
+                        (Ok(outcome), Some(machine)) => ReportKind::Succeeded { outcome, machine: Box::new(machine) },
+                        (Ok(_), None) => ReportKind::Failed {
+                            problem: Problem::new(Code::Internal).with("what", "the machine is off"),
+                            retryable: true,
+                        },
+                        (Err((problem, retryable)), _) => ReportKind::Failed { problem, retryable },
+                    };
+                    Input::Report { id: assignment.id.clone(), node, kind, ticket: 0 }
+                }
+            });
+        }
+        any
+    }
+
+    fn note_held(&mut self) {
+        let (now, elapsed) = (self.world.now(), self.elapsed());
+        for (number, work) in &self.work {
+            for wait in work.waits() {
+                if let Waiting::PodDisruptionBudget { pod, .. } | Waiting::PodTermination { pod, .. } = &wait.what {
+                    self.holding.entry((*number, pod.clone())).or_insert((now, elapsed, wait.clone()));
+                }
+            }
+        }
+        let all_held = !self.work.is_empty() && self.work.values().all(Work::is_held_by_pods);
+        self.held_since = if all_held { self.held_since.or(Some(now)) } else { None };
+    }
+
+    fn end_holding(&mut self, step: StepNumber, work: &Work, result: &Ended) {
+        let is_for_ever = matches!(result, Err(_) | Ok(StepOutcome::DrainSkipped { .. }));
+        let left: BTreeSet<&str> = work.pods_that_hold().collect();
+        let now = self.world.now();
+        let keys: Vec<_> = self
+            .holding
+            .range((step, String::new())..)
+            .take_while(|((of, _), _)| *of == step)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            let Some((since, began, wait)) = self.holding.remove(&key) else { continue };
+            let is_for_ever = is_for_ever && left.contains(key.1.as_str());
+            let lasted = now.since(since);
+            let by_budget = matches!(wait.what, Waiting::PodDisruptionBudget { .. });
+            if is_for_ever || (by_budget && lasted >= HELD_UP_TOLD) {
+                let node = work.step.target.node().cloned().unwrap_or_else(|| NodeName::from("?"));
+                self.trace.held.push(Held { node, wait, began, lasted, is_for_ever });
+            }
+        }
+    }
+
+    /// Between batches and stages: the cluster must be as well as before.
+    fn wait_at_gate(&mut self) {
+        self.find_unplaced();
+        let deadline = self.waits.iter().filter_map(|wait| wait.deadline).min();
+        let is_gate = self.waits.iter().any(|wait| matches!(wait.what, Waiting::Gate { .. }));
+        match (deadline, self.world.next_at()) {
+            (Some(deadline), next) if is_gate && next.is_none_or(|next| next.timestamp() > deadline) => {
+                self.jump(self.world.now(), Moment::from(deadline));
+            }
+            _ if is_gate => self.world.advance(self.world.now() + GATE_ASKED),
+            _ => self.world.advance(Moment::from(self.wake_at).max(self.world.now() + Duration::from_millis(1))),
+        }
+    }
+
+    fn find_unplaced(&mut self) {
+        let at = self.elapsed();
+        let mut now: BTreeSet<u32> = BTreeSet::new();
+        let stuck: Vec<(u32, Arc<crate::world::Pod>)> = self
+            .world
+            .unbound()
+            .filter_map(|id| Some((id, self.world.pods().get(id)?.clone())))
+            .filter(|(_, pod)| pod.unschedulable_why.is_some() && pod.meta.created_at >= self.begin)
+            .collect();
+        for (id, pod) in stuck {
+            now.insert(id);
+            let why = pod.unschedulable_why.as_deref().unwrap_or_default();
+            let found = self.unplaced.entry(id).or_insert_with(|| Unplaced {
+                pod: format!("{}/{}", pod.meta.namespace, pod.meta.name),
+                owner: self.world.drain_pod(&pod).owner,
+                why: String::new(),
+                since: at,
+                until: None,
+            });
+            if found.why != why {
+                why.clone_into(&mut found.why);
+            }
+        }
+        let gone: Vec<u32> = self.unplaced.keys().filter(|id| !now.contains(id)).copied().collect();
+        for id in gone {
+            if let Some(mut found) = self.unplaced.remove(&id)
+                && at.saturating_sub(found.since) >= UNPLACED_TOLD
+            {
+                let is_there = self.world.pods().get(id).is_some_and(|pod| pod.node.is_some());
+                found.until = is_there.then_some(at);
+                self.trace.unplaced.push(found);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Trace {
+        self.find_unplaced();
+        self.trace.unplaced.extend(self.unplaced.into_values());
+        self.trace.total = self.world.now().since(self.begin).saturating_sub(self.blocked);
+        let (begin, jumps) = (self.begin, &self.jumps);
+        // Both are in order of time.
+        let (mut passed, mut next) = (Duration::ZERO, 0);
+        let change = |change: &ReadinessChange| {
+            while let Some((since, until)) = jumps.get(next).filter(|(_, until)| *until <= change.at) {
+                passed += until.since(*since);
+                next += 1;
+            }
+            let at = jumps.get(next).map_or(change.at, |(since, _)| change.at.min(*since));
+            (at.since(begin).saturating_sub(passed), change.workload, change.ready)
+        };
+        self.trace.readiness = self.world.readiness_changes().iter().map(change).collect();
+        self.trace
+    }
+}
+
+/// What is observed beside nodes.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    /// API servers, and static pods of masters.
+    masters: bool,
+    /// Workloads and add-ons.
+    workloads: bool,
+}
+
+const EVERYTHING: Extent = Extent { masters: true, workloads: true };
+
+/// Brings facts up to date: these nodes, and what else is in the extent.
+fn observe<'a>(
+    world: &World,
+    cluster: &mut ClusterFacts,
+    names: impl Iterator<Item = &'a NodeName>,
+    read: &mut BTreeMap<NodeName, u64>,
+    extent: Extent,
+) {
+    cluster.observed_at = world.now().timestamp();
+    for name in names {
+        let Some(node) = world.nodes().find("", name.as_str()) else { continue };
+        if read.get(name) != Some(&node.meta.version) {
+            read.insert(name.clone(), node.meta.version);
+            cluster.nodes.insert(name.clone(), world.node_facts(node));
+        }
+    }
+    if extent.masters {
+        cluster.api_servers = world.api_servers();
+        cluster.control_plane_pods = world.control_plane_pods();
+    }
+    if extent.workloads {
+        world.refresh_workload_facts(&mut cluster.workloads);
+        cluster.addons = world.addons();
+    }
+}

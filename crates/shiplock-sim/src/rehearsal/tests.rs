@@ -1,0 +1,320 @@
+//! What a rehearsal promises.
+
+use shiplock_check::copy::{
+    ClusterCopy, CopyBudget, CopyClaim, CopyNode, CopyPod, CopyResources, CopySelector, CopyTaint, CopyTemplate,
+    CopyWorkload,
+};
+use shiplock_core::catalogue::VersionRequest;
+use shiplock_core::facts::{CONTROL_PLANE_LABEL, ControlPlaneComponent};
+use shiplock_core::plan::{Mode, PlanOptions};
+use shiplock_core::step::OnDrainTimeout;
+use shiplock_core::upgrade::Waiting;
+
+use super::*;
+
+/// A cluster of 1.35 with masters, workers in pool `blue`, and one Deployment of two pods for each worker.
+struct Cluster {
+    copy: ClusterCopy,
+    version: &'static str,
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+impl Cluster {
+    fn new(masters: usize, workers: usize) -> Self {
+        let mut cluster =
+            Self { copy: ClusterCopy { cluster_uid: "c".into(), ..ClusterCopy::default() }, version: "v1.35.4" };
+        for index in 0..masters {
+            let node = cluster.node(&format!("m{index}"));
+            let held = &mut cluster.copy.nodes[node];
+            held.labels = labels(&[(CONTROL_PLANE_LABEL, "")]);
+            held.taints = vec![CopyTaint {
+                key: CONTROL_PLANE_LABEL.into(),
+                effect: "NoSchedule".into(),
+                ..CopyTaint::default()
+            }];
+            for component in ControlPlaneComponent::ALL {
+                let tag = if component == ControlPlaneComponent::Etcd { "3.6.6-0" } else { "v1.35.4" };
+                let image = format!("registry.k8s.io/{}:{tag}", component.name());
+                let template =
+                    cluster.template(CopyTemplate { containers: vec![("c".into(), image)], ..CopyTemplate::default() });
+                let name = format!("{}-m{index}", component.name());
+                cluster.pod("kube-system", &name, None, Some(node), template);
+                if let Some(pod) = cluster.copy.pods.last_mut() {
+                    pod.is_mirror = true;
+                }
+            }
+        }
+        for index in 0..workers {
+            cluster.node(&format!("w{index:02}"));
+        }
+        cluster
+    }
+
+    fn node(&mut self, name: &str) -> usize {
+        self.copy.nodes.push(CopyNode {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            machine_id: format!("machine-{name}"),
+            architecture: "amd64".into(),
+            kubelet: "v1.35.4".into(),
+            runtime: "containerd://2.1.4".into(),
+            labels: labels(&[("shiplock.dev/pool", "blue")]),
+            allocatable: CopyResources { cpu_millis: 4_000, memory_bytes: 16 << 30, pods: 110 },
+            ..CopyNode::default()
+        });
+        self.copy.nodes.len() - 1
+    }
+
+    fn template(&mut self, template: CopyTemplate) -> usize {
+        self.copy.templates.push(template);
+        self.copy.templates.len() - 1
+    }
+
+    fn pod(&mut self, namespace: &str, name: &str, owner: Option<usize>, node: Option<usize>, template: usize) {
+        self.copy.pods.push(CopyPod {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: format!("uid-{namespace}-{name}"),
+            owner,
+            node,
+            template,
+            ready: true,
+            ..CopyPod::default()
+        });
+    }
+
+    /// A Deployment whose pods are on the workers from the first on.
+    fn deployment(mut self, name: &str, replicas: usize, cpu_millis: i64) -> Self {
+        let template = self.template(CopyTemplate {
+            labels: labels(&[("app", name)]),
+            requests: CopyResources { cpu_millis, memory_bytes: 64 << 20, pods: 1 },
+            ..CopyTemplate::default()
+        });
+        let selector = CopySelector { labels: labels(&[("app", name)]), ..CopySelector::default() };
+        let workload = |kind: &str, name: String, owner| CopyWorkload {
+            kind: kind.into(),
+            namespace: "shop".into(),
+            uid: format!("uid-{kind}-{name}"),
+            name,
+            replicas: i64::try_from(replicas).unwrap(),
+            template,
+            selector: selector.clone(),
+            owner,
+            ..CopyWorkload::default()
+        };
+        self.copy.workloads.push(workload("Deployment", name.to_owned(), None));
+        let deployment = self.copy.workloads.len() - 1;
+        self.copy.workloads.push(workload("ReplicaSet", format!("{name}-7c9"), Some(deployment)));
+        let workers: Vec<usize> =
+            (0..self.copy.nodes.len()).filter(|node| !self.copy.nodes[*node].is_master()).collect();
+        for index in 0..replicas {
+            let node = workers[index % workers.len()];
+            self.pod("shop", &format!("{name}-7c9-{index}"), Some(deployment + 1), Some(node), template);
+        }
+        self
+    }
+
+    fn budget(mut self, name: &str, min_available: &str) -> Self {
+        self.copy.budgets.push(CopyBudget {
+            namespace: "shop".into(),
+            name: name.into(),
+            selector: Some(CopySelector { labels: labels(&[("app", name)]), ..CopySelector::default() }),
+            min_available: Some(min_available.into()),
+            ..CopyBudget::default()
+        });
+        self
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let taken_at = "2026-11-27T08:00:00Z".parse().unwrap();
+        let copy = Read::Seen(self.copy.clone());
+        Snapshot { copy, ..Snapshot::blank("https://x:6443", self.version, taken_at) }
+    }
+
+    fn prepare(&self, options: PlanOptions) -> Result<Prepared, Problem> {
+        let request = PlanRequest {
+            to: VersionRequest::parse("1.36").unwrap(),
+            mode: Mode::Cluster,
+            pools: Vec::new(),
+            nodes: Vec::new(),
+            exclude_nodes: Vec::new(),
+            options,
+        };
+        prepare(self.snapshot(), &request, Source::Nothing)
+    }
+
+    fn rehearse(&self, options: PlanOptions) -> Report {
+        rehearse(&self.prepare(options).unwrap(), &plainly(), &|_, _| {})
+    }
+}
+
+fn plainly() -> Options {
+    Options { drawn_runs: 0, compare: false, floor_percent: 50, seed: 1, threads: 2 }
+}
+
+fn nodes(report: &Report, batch: usize) -> Vec<Vec<&str>> {
+    let stage = report.stages.iter().filter(|stage| stage.pool.is_some()).nth(batch).unwrap();
+    stage.batches.iter().map(|batch| batch.nodes.iter().map(|node| node.node.as_str()).collect()).collect()
+}
+
+#[test]
+fn an_upgrade_is_rehearsed_to_its_end_by_the_batch_law() {
+    let report = Cluster::new(3, 8).deployment("cart", 8, 100).rehearse(PlanOptions::default());
+    assert!(report.ended_early.is_none(), "{:?}", report.ended_early);
+    let words: Vec<&str> = report.stages.iter().map(|stage| stage.stage).collect();
+    assert_eq!(
+        words,
+        ["preparation", "backup", "control_plane", "cluster_configuration", "add_ons", "node_pool", "verification"]
+    );
+    let sizes: Vec<usize> = nodes(&report, 0).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 2, 4, 1]);
+    assert!(report.blockers.is_empty() && report.unplaced.is_empty(), "{:?}", report.blockers);
+    let Range { nominal_milliseconds, lower_milliseconds, upper_milliseconds } = report.total;
+    assert!(
+        lower_milliseconds < nominal_milliseconds && nominal_milliseconds < upper_milliseconds,
+        "{:?}",
+        report.total
+    );
+    assert!(report.stages.windows(2).all(|two| two[0].end_milliseconds <= two[1].begin_milliseconds));
+}
+
+#[test]
+fn a_budget_that_allows_nothing_is_named_with_pod_owner_and_fix_and_is_not_counted_as_time() {
+    let free = Cluster::new(1, 3).deployment("cart", 1, 100).rehearse(PlanOptions::default());
+    let cluster = Cluster::new(1, 3).deployment("cart", 1, 100).budget("cart", "1");
+    let report = cluster.rehearse(PlanOptions::default());
+    // What is made anew goes to a node that is yet to be drained, and blocks there again.
+    let [held, again] = &report.blockers[..] else { panic!("{:?}", report.blockers) };
+    assert_eq!((held.node.as_str(), again.node.as_str()), ("w00", "w01"));
+    assert!(held.begin_milliseconds > 0 && again.begin_milliseconds > held.begin_milliseconds, "{:?}", report.blockers);
+    let Waiting::PodDisruptionBudget { pod, budgets, owner, .. } = &held.waiting_on.what else { panic!("{held:?}") };
+    assert_eq!((pod.as_str(), budgets.as_slice()), ("shop/cart-7c9-0", &["shop/cart".to_owned()][..]));
+    assert_eq!(owner.as_deref(), Some("Deployment cart"));
+    assert!(held.fix.as_ref().is_some_and(|fix| fix.contains("edit pdb cart")), "{held:?}");
+    assert!(report.nodes_at_risk.iter().any(|node| node.node == "w00" && node.risks.contains(&Risk::DrainBlocks)));
+    assert_eq!(report.pauses.len(), 2);
+    // The 30 minutes of the drain are not in it; some seconds until it was known to block are.
+    let more = report.total.nominal_milliseconds.saturating_sub(free.total.nominal_milliseconds);
+    assert!(more < 60_000, "{more} ms more");
+    let skip = PlanOptions { on_drain_timeout: OnDrainTimeout::Skip, ..PlanOptions::default() };
+    let skipped = cluster.rehearse(skip);
+    assert!(
+        skipped.nodes_at_risk.iter().any(|node| node.risks.contains(&Risk::LeftOut)),
+        "{:?}",
+        skipped.nodes_at_risk
+    );
+    assert!(skipped.pauses.is_empty());
+    let force = PlanOptions { on_drain_timeout: OnDrainTimeout::Force, ..PlanOptions::default() };
+    let forced = cluster.rehearse(force);
+    assert!(forced.ended_early.is_none() && forced.pauses.is_empty(), "{:?} {:?}", forced.ended_early, forced.pauses);
+}
+
+#[test]
+fn a_workload_of_one_pod_falls_to_zero_and_one_of_many_does_not() {
+    let report =
+        Cluster::new(1, 4).deployment("one", 1, 100).deployment("many", 8, 100).rehearse(PlanOptions::default());
+    let hurt: Vec<&str> = report.workloads.iter().map(|line| line.workload.as_str()).collect();
+    assert!(hurt.contains(&"Deployment shop/one"), "{hurt:?}");
+    let one = report.workloads.iter().find(|line| line.workload.ends_with("one")).unwrap();
+    assert!(one.lowest == 0 && one.ready_before == 1 && one.at_zero_milliseconds > 1_000, "{one:?}");
+    assert!(
+        report.workloads.iter().all(|line| !line.workload.ends_with("many") || line.lowest > 0),
+        "{:?}",
+        report.workloads
+    );
+}
+
+#[test]
+fn pods_for_which_there_is_no_room_are_told_and_a_smaller_bound_is_advised() {
+    // Each node is three quarters full: one node's pods fit nowhere once two are away.
+    let cluster = Cluster::new(1, 4).deployment("fat", 4, 3_000);
+    let report = cluster.rehearse(PlanOptions::default());
+    assert!(!report.unplaced.is_empty());
+    assert!(report.unplaced[0].why.contains("too few resources"), "{:?}", report.unplaced);
+}
+
+#[test]
+fn bare_pods_and_volumes_of_one_node_are_at_risk() {
+    let mut cluster = Cluster::new(1, 2);
+    let template = cluster.template(CopyTemplate { claims: vec!["data".into()], ..CopyTemplate::default() });
+    cluster.pod("shop", "bare", None, Some(1), template);
+    cluster.copy.claims.push(CopyClaim {
+        namespace: "shop".into(),
+        name: "data".into(),
+        node: Some("w00".into()),
+        ..CopyClaim::default()
+    });
+    let report = cluster.rehearse(PlanOptions::default());
+    let expected = [
+        Risk::BarePods { count: 1, example: "shop/bare".into() },
+        Risk::LocalVolumes { count: 1, example: "shop/bare".into() },
+    ];
+    assert_eq!(report.nodes_at_risk, [NodeLine { node: "w00".into(), risks: expected.to_vec() }]);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report_whatever_runs_beside() {
+    let prepared = Cluster::new(1, 5).deployment("cart", 5, 100).prepare(PlanOptions::default()).unwrap();
+    let report = |threads| {
+        let options = Options { drawn_runs: 6, compare: true, threads, ..plainly() };
+        serde_json::to_string(&rehearse(&prepared, &options, &|_, _| {})).unwrap()
+    };
+    assert_eq!(report(1), report(3));
+}
+
+#[test]
+fn a_cluster_whose_version_is_outside_the_catalogue_has_its_drains_answered() {
+    let mut cluster = Cluster::new(0, 3).deployment("cart", 1, 100).budget("cart", "1");
+    cluster.version = "v1.99.0";
+    for node in &mut cluster.copy.nodes {
+        node.kubelet = "v1.99.0".into();
+    }
+    let report = cluster.rehearse(PlanOptions::default());
+    assert_eq!(report.drains_only.as_ref().map(|problem| problem.code), Some(Code::SnapshotVersionUnknown));
+    assert_eq!((report.to, report.blockers.len()), (None, 2), "where the pod is, and where it goes");
+}
+
+#[test]
+fn a_snapshot_without_a_copy_or_with_an_impossible_one_is_refused_with_a_code() {
+    let request = |snapshot| {
+        let request = PlanRequest {
+            to: VersionRequest::parse("1.36").unwrap(),
+            mode: Mode::Cluster,
+            pools: Vec::new(),
+            nodes: Vec::new(),
+            exclude_nodes: Vec::new(),
+            options: PlanOptions::default(),
+        };
+        prepare(snapshot, &request, Source::Nothing).unwrap_err().code
+    };
+    let mut snapshot = Cluster::new(1, 1).snapshot();
+    snapshot.copy = Read::NotAsked;
+    assert_eq!(request(snapshot.clone()), Code::SnapshotWithoutCopy);
+    let mut cluster = Cluster::new(1, 1).deployment("cart", 1, 100);
+    cluster.copy.workloads[0].owner = Some(0);
+    assert_eq!(request(cluster.snapshot()), Code::SnapshotRefused);
+}
+
+#[test]
+fn a_better_setting_harms_fewer_or_is_much_faster() {
+    let setting = |max_parallel, nominal_milliseconds, workloads_at_zero| Setting {
+        max_parallel,
+        nominal_milliseconds,
+        workloads_at_zero,
+        unplaced: 0,
+        blockers: 0,
+    };
+    let cases = [
+        (vec![setting(10, 1_000, 2), setting(5, 1_500, 1), setting(1, 9_000, 1)], Some((5, Because::Kinder))),
+        (vec![setting(10, 1_000, 1), setting(20, 600, 1)], Some((20, Because::Faster))),
+        (vec![setting(10, 1_000, 1), setting(20, 950, 1), setting(40, 500, 2)], None),
+    ];
+    for (settings, expected) in cases {
+        let expected: Vec<Advice> =
+            expected.map(|(max_parallel, because)| Advice::MaxParallel { max_parallel, because }).into_iter().collect();
+        assert_eq!(Setting::advice(&settings), expected);
+    }
+}
