@@ -231,6 +231,10 @@ async fn restore(
     data_folder: &Path,
 ) -> Result<ExitCode, Problem> {
     let host = Rc::new(System::default());
+    if !rustix::process::geteuid().is_root() {
+        let node = host_name();
+        return Err(Problem::new(Code::RestoreRefused).with("node", node).with("why", "this needs root (sudo)"));
+    }
     let node = Identity::load(data_folder)?.node;
     let back = put_back::prepare(&*host, data_folder, &Wanted { node, upgrade, only_master }).await?;
     let id = &back.assignment.id;
@@ -253,7 +257,7 @@ async fn restore(
     };
     println!("Put back and read back: {}", components.join(", "));
     println!(
-        "Start the agent again: systemctl start shiplock-agent. Then end the upgrade: shiplock cancel {}",
+        "Start the agent again: systemctl start shiplock-agent. Then take the rest back: shiplock rollback {}",
         id.upgrade
     );
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,9 @@
 //! beside a step that has begun: nobody grants permits here.
 
 use std::path::Path;
+use std::time::Duration;
 
+use serde_json::Value;
 use shiplock_api::agent::{Assignment, AssignmentId};
 use shiplock_core::facts::{ControlPlaneComponent, KeptControlPlane};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber, UpgradeId};
@@ -14,12 +16,15 @@ use shiplock_core::step::{Action, ControlPlaneRestore};
 use shiplock_core::version::KubernetesVersion;
 
 use crate::control_plane::manifest::Manifest;
-use crate::control_plane::{kept, manifests, own_member};
+use crate::control_plane::{kept, kubeconfig, manifests, own_member};
+use crate::endpoint::Question;
 use crate::host::Host;
 use crate::journal::{Record, read_records};
 use crate::machine::Machine;
 
 const SERVICE: &str = "shiplock-agent";
+const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const TIMEOUT_SECONDS: u32 = 10 * 60;
 /// The step of a way back by hand. No plan has it, so that its folders and units are its own.
 const STEP: StepNumber = StepNumber(0);
@@ -93,6 +98,11 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
             ));
         }
     };
+    if let Some(tag) = addons_at(host, api_server).await {
+        return Err(refused(format!(
+            "kube-proxy runs {tag} already, so that add-ons were upgraded and nodes may be: the way is forward"
+        )));
+    }
     let kept_image = |wanted: ControlPlaneComponent| {
         kept.images.iter().find(|image| image.component == wanted).map(|image| image.reference.clone())
     };
@@ -128,6 +138,18 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
         },
         changes,
     })
+}
+
+/// The version of kube-proxy, where that is what the API server has now: from there on there is no safe way back. Nothing
+/// is known while the API does not answer.
+async fn addons_at<H: Host>(host: &H, api_server: &Manifest) -> Option<String> {
+    let administrator = kubeconfig::read(host, kubeconfig::ADMINISTRATOR).ok()?;
+    let url = format!("{}{KUBE_PROXY}", administrator.server);
+    let question = Question { url: &url, trust: &administrator.trust, body: None, limit: ANSWER_LIMIT };
+    let answer = host.ask(&question).await.ok().filter(|answer| answer.status == 200)?;
+    let found: Value = serde_json::from_str(&answer.body).ok()?;
+    let image = found.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str)?;
+    (tag(image) == tag(&api_server.image)).then(|| tag(image).to_owned())
 }
 
 /// The attempt that the journal tells of as not yet ended.

@@ -102,7 +102,9 @@ pub fn claim_refused(held: &HeldClaim, claim: &Claim, now: Timestamp) -> Option<
         return (!gone).then_some(ClaimOutcome::HeldByOther { installation, upgrade });
     }
     if held.upgrade != claim.upgrade {
-        return None;
+        let (upgrade, event_number) = (held.upgrade.clone(), held.event_number);
+        let has_ended = claim.ended.as_ref() == Some(&held.upgrade);
+        return (!has_ended).then_some(ClaimOutcome::Unfinished { upgrade, event_number });
     }
     let older = Some(ClaimOutcome::StoreOlder { cluster_event: held.event_number });
     if held.has_ended || held.event_number > claim.event_number {

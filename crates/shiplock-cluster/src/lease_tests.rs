@@ -19,6 +19,7 @@ fn our_claim(event: u64) -> Claim {
         event_number: event,
         event_mark: Some(format!("mark-{event}")),
         proof: None,
+        ended: None,
     }
 }
 
@@ -66,6 +67,15 @@ fn a_copy_of_the_store_that_went_on_by_itself_is_refused_however_long_its_log_is
 }
 
 #[test]
+fn an_upgrade_whose_end_the_cluster_was_not_told_keeps_nobody_away_who_knows_of_it() {
+    let held = lease("inst-a", Some("up0"), "9", "2026-01-01T11:59:00.000000Z");
+    let held: Lease = serde_json::from_value(held).unwrap();
+    let knowing = |id: &str| Claim { ended: Some(UpgradeId::from(id)), ..our_claim(1) };
+    assert_eq!(verdict(&held, &knowing("up0"), now()), Verdict::Free);
+    assert_ne!(verdict(&held, &knowing("up7"), now()), Verdict::Free);
+}
+
+#[test]
 fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
     let recent = "2026-01-01T11:59:00.000000Z";
     let old = "2026-01-01T11:49:00.000000Z";
@@ -77,7 +87,12 @@ fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
     let cases = [
         ("free", lease("inst-b", None, "", recent), Verdict::Free),
         ("ours", lease("inst-a", Some("up1"), "10", recent), Verdict::Free),
-        ("our last upgrade", lease("inst-a", Some("up0"), "900", recent), Verdict::Free),
+        ("our last upgrade", ended(lease("inst-a", Some("up0"), "900", recent)), Verdict::Free),
+        (
+            "an upgrade of ours that did not end",
+            lease("inst-a", Some("up0"), "9", recent),
+            Verdict::Refused(ClaimOutcome::Unfinished { upgrade: UpgradeId::from("up0"), event_number: 9 }),
+        ),
         (
             "our later log",
             lease("inst-a", Some("up1"), "11", recent),

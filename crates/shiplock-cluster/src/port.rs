@@ -167,6 +167,9 @@ pub struct Claim {
     /// An event of the store, by number and mark, that the cluster has been told of before: asked for by
     /// [`ClaimOutcome::Prove`].
     pub proof: Option<(u64, String)>,
+    /// An upgrade that the store knows as ended, whatever the cluster was told: asked for by
+    /// [`ClaimOutcome::Unfinished`].
+    pub ended: Option<UpgradeId>,
 }
 
 /// How a claim came out.
@@ -180,6 +183,14 @@ pub enum ClaimOutcome {
         installation: String,
         /// Its upgrade.
         upgrade: UpgradeId,
+    },
+    /// The cluster has seen another upgrade of this installation that did not end: claim again if the store knows that it
+    /// did. A store that does not know it is an older copy.
+    Unfinished {
+        /// That upgrade.
+        upgrade: UpgradeId,
+        /// The newest event of it that the cluster has seen.
+        event_number: u64,
     },
     /// The cluster has seen this event of the upgrade: claim again with its mark in the store as the proof that the
     /// store holds the same.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use shiplock_core::artefact::ArtefactFile;
+use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::id::{StepNumber, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::StepOutcome;
@@ -17,6 +18,8 @@ use shiplock_core::upgrade::StepOutcome;
 use super::{Failure, READ_LIMIT, Step};
 use crate::control_plane::kubeadm::cluster_configuration;
 use crate::control_plane::kubeconfig::{self, Kubeconfig};
+use crate::control_plane::manifest::Manifest;
+use crate::control_plane::manifests;
 use crate::endpoint::Question;
 use crate::files;
 use crate::host::Host;
@@ -50,6 +53,7 @@ pub async fn upload_configuration<H: Host>(
     }
     let phases = Phases::prepare(step, version, kubeadm).await?;
     keep_configuration(step).await?;
+    check_own_api_server(step, version)?;
     step.permit("upload").await;
     step.progress("uploading");
     phases.run("bootstrap-token", &["bootstrap-token"]).await?;
@@ -91,6 +95,15 @@ async fn keep_configuration<H: Host>(step: &Step<H>) -> Result<(), Failure> {
     fs::create_dir_all(folder).map_err(unwritable)?;
     files::replace(&path, &Value::Object(kept).to_string(), 0o600).map_err(unwritable)?;
     Ok(())
+}
+
+/// Whoever has put this master back by hand does not want the newer configuration.
+fn check_own_api_server<H: Host>(step: &Step<H>, version: &str) -> Result<(), Failure> {
+    let component = ControlPlaneComponent::KubeApiserver;
+    let manifests = manifests(&*step.host);
+    let image = manifests.get(&component).and_then(|text| Manifest::parse(component, text).ok()).map(|own| own.image);
+    let found = image.as_deref().and_then(|image| image.rsplit_once(':')).map_or("nothing", |(_, tag)| tag);
+    if found == version { Ok(()) } else { Err(mismatch(step, component.name(), found, version).into()) }
 }
 
 fn absent_is_fine(error: std::io::Error) -> std::io::Result<()> {

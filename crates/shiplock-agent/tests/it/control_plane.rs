@@ -478,6 +478,9 @@ async fn configuration_and_add_ons_are_brought_up_once() {
     let (result, _) = ended_with(&node, addons()).await;
     let (problem, retryable) = result.unwrap_err();
     assert_eq!((problem.code, retryable), (Code::ReadBackMismatch, true), "an API server is behind: {problem}");
+    let (problem, retryable) = ended_with(&node, upload()).await.0.unwrap_err();
+    assert_eq!((problem.code, retryable), (Code::ReadBackMismatch, false), "this master is old: {problem}");
+    assert_eq!(*node.master.uploaded.borrow(), "v1.35.4");
     assert!(ended(&node, staged_swap()).await.0.is_ok());
     let mut reader = FactsReader::default();
     assert_eq!(configured(&mut reader, &node).await, "v1.35.4");

@@ -245,6 +245,7 @@ async fn nothing_is_put_back_by_hand_beside_the_agent_or_on_a_guess() {
         ("step", "step 5 of upgrade u1 has begun on it"),
         ("copies", "it keeps no copies"),
         ("another", "no copies of upgrade u9"),
+        ("add-ons", "add-ons were upgraded"),
         ("etcd", "whether there are other masters cannot be read"),
     ] {
         let (node, _) = swapped(staged_swap()).await;
@@ -253,6 +254,7 @@ async fn nothing_is_put_back_by_hand_beside_the_agent_or_on_a_guess() {
             "service" => node.add_service("shiplock-agent"),
             "step" => accept_step(&node),
             "copies" => std::fs::remove_dir_all(node.path("/data/control-plane")).unwrap(),
+            "add-ons" => node.master.addons.borrow_mut().0 = "v1.36.3".to_owned(),
             "another" => asked.upgrade = Some("u9".into()),
             _ => node.master.new_etcd_silent.set(true),
         }

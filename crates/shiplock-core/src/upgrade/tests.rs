@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::state::NodeProgress;
 use super::{
     Command, Decision, Event, EventRecord, Outcome, PauseReason, Policy, State, StepOutcome, StepStatus, Upgrade,
-    Waiting, decide,
+    Waiting, WaitingOn, decide,
 };
 use crate::facts::{ClusterFacts, EtcdFacts, EtcdMemberFacts, Facts, Observed, Readiness};
 use crate::id::{Epoch, NodeName, StepNumber};
@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) now: i64,
     pub(crate) cluster: ClusterFacts,
     silent: BTreeSet<NodeName>,
+    /// Nodes whose agents this server never heard of.
+    unheard: BTreeSet<NodeName>,
     /// Members of etcd that are not healthy, by the node's name.
     ill_members: BTreeSet<NodeName>,
     cluster_known: bool,
@@ -57,6 +59,7 @@ impl World {
             now: 0,
             cluster: facts,
             silent: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             ill_members: BTreeSet::new(),
             cluster_known: true,
             uptime_seconds: 0,
@@ -77,6 +80,7 @@ impl World {
         for node in &self.silent {
             agents.get_mut(node).unwrap().last_heard_at = at(0);
         }
+        agents.retain(|node, _| !self.unheard.contains(node));
         for agent in agents.values_mut() {
             let facts = std::sync::Arc::make_mut(&mut agent.machine).control_plane.as_deref_mut();
             if let Some(EtcdFacts::Stacked { cluster: Observed::Known(etcd) }) = facts.map(|facts| &mut facts.etcd) {
@@ -465,6 +469,29 @@ fn cancel_gives_back_what_failed_and_leaves_alone_what_was_not_started() {
     assert_eq!(world.started_nodes().len(), 1);
     world.append(Event::Cancelled);
     assert_eq!(world.upgrade.state, State::Cancelled);
+}
+
+#[test]
+fn an_agent_that_a_restarted_server_never_hears_of_pauses_in_time_whatever_is_recorded_meanwhile() {
+    let mut world = World::new(&[("blue", 1)], options());
+    world.uptime_seconds = 100_000;
+    let _ = world.settle();
+    while let Some(number) = world.in_flight().first().copied() {
+        let step = world.upgrade.plan.step(number).unwrap();
+        if matches!(step.action, Action::Prefetch { .. }) {
+            world.unheard.insert("blue-01".into());
+        }
+        world.succeed(number);
+        let _ = world.settle();
+    }
+    assert_eq!(world.upgrade.state, State::Running);
+    let wait = || WaitingOn::new(Waiting::AgentContact { node: "blue-01".into() }, at(0));
+    for _ in 0..=PlanOptions::default().contact_timeout_seconds / 10 {
+        world.now += 10;
+        world.append(Event::WaitingBegan { on: wait() });
+        let _ = world.settle();
+    }
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
 }
 
 #[test]

@@ -389,6 +389,12 @@ pub fn claim_problem(outcome: ClaimOutcome, upgrade: &Upgrade) -> Option<Problem
                 .with("upgrade", &upgrade.id)
                 .with("store_event", upgrade.len),
         ),
+        ClaimOutcome::Unfinished { upgrade, event_number } => Some(
+            Problem::new(Code::StoreOlderThanCluster)
+                .with("cluster_event", event_number)
+                .with("upgrade", upgrade)
+                .with("store_event", 0),
+        ),
         ClaimOutcome::HeldByOther { installation, upgrade } => {
             Some(Problem::new(Code::OtherInstallation).with("holder", installation).with("upgrade", upgrade))
         }
@@ -444,10 +450,18 @@ async fn claim_with_proof(
         event_number,
         event_mark: mark(event_number).await?,
         proof: None,
+        ended: None,
     };
-    let outcome = cluster.claim(&claim).await?;
-    let ClaimOutcome::Prove { event_number } = outcome else { return Ok(outcome) };
-    claim.proof = mark(event_number).await?.map(|mark| (event_number, mark));
+    match cluster.claim(&claim).await? {
+        ClaimOutcome::Prove { event_number } => {
+            claim.proof = mark(event_number).await?.map(|mark| (event_number, mark));
+        }
+        ClaimOutcome::Unfinished { upgrade, .. } => {
+            let known = store.upgrade(&upgrade).await.map_err(StoreError::into_problem)?;
+            claim.ended = known.filter(|known| !known.active).map(|known| known.id);
+        }
+        outcome => return Ok(outcome),
+    }
     cluster.claim(&claim).await
 }
 

@@ -211,6 +211,7 @@ async fn the_lease_keeps_a_second_installation_and_an_older_store_away() {
         event_number,
         event_mark: None,
         proof: None,
+        ended: None,
     };
     assert_eq!(cluster.claim(&claim("a", "u1", 5)).await.unwrap(), ClaimOutcome::Ours);
     assert_eq!(cluster.claim(&claim("a", "u1", 9)).await.unwrap(), ClaimOutcome::Ours);

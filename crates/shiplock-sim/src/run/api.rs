@@ -190,9 +190,9 @@ impl Simulation {
         if let Some(code) = self.api_fault() {
             return Err(Problem::new(code).with("cluster", "sim"));
         }
-        let (event_mark, proof) = (None, None);
+        let (event_mark, proof, ended) = (None, None, None);
         let installation = INSTALLATION.to_owned();
-        let claim = Claim { installation, upgrade: upgrade.clone(), event_number, event_mark, proof };
+        let claim = Claim { installation, upgrade: upgrade.clone(), event_number, event_mark, proof, ended };
         let found = self.world.leases().id(NAMESPACE, NAME);
         if let Some(lease) = found.and_then(|id| self.world.leases().get(id)) {
             let annotation = |key: &str| lease.meta.annotations.get(key).map(|text| &**text);

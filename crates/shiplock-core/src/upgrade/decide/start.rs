@@ -1,5 +1,7 @@
 //! Whether a node may be touched for the first time: what holds before the first act on it and is not asked again.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::identity::{another_machine, wrong_machine};
 use super::{AGENT_LIVE_SECONDS, Hold, View, later};
 use crate::facts::{
@@ -27,7 +29,11 @@ impl View<'_> {
             let is_gone = !cluster.nodes.contains_key(&node.node);
             return Err(if is_gone { Hold::Skip(Box::new(problem)) } else { pause(problem) });
         }
-        let since = self.upgrade.batch_finished_at.unwrap_or(self.upgrade.created_at).max(self.upgrade.updated_at);
+        // Since when somebody could have heard of it: not before this server was started, and not from the newest event,
+        // or its silence would begin anew with each of them.
+        let uptime_seconds = i64::try_from(self.facts.uptime_seconds).unwrap_or(i64::MAX);
+        let started_at = self.now.checked_sub(SignedDuration::from_secs(uptime_seconds)).unwrap_or(Timestamp::MIN);
+        let since = self.batch_wanted_since().max(started_at);
         match self.facts.agents.get(&node.node) {
             Some(agent) if !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS) => {
                 if agent.machine.machine_id == node.machine_id {
@@ -92,11 +98,16 @@ impl View<'_> {
         Err(self.hold(problem, |problem| PauseReason::InvariantBroken { problem }))
     }
 
+    /// When the open batch was begun, or continued.
+    fn batch_wanted_since(&self) -> Timestamp {
+        let batch = self.upgrade.current_stage().and_then(|(index, _)| self.upgrade.open_batch(index));
+        let begun = batch.map_or(self.upgrade.created_at, |batch| batch.started_at);
+        self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun))
+    }
+
     /// Holds the open batch for what must be otherwise before a node of it is begun with; pauses when that takes too long.
     fn hold(&self, problem: Problem, because: impl FnOnce(Problem) -> PauseReason) -> Hold {
-        let batches = self.upgrade.current_stage().and_then(|(index, _)| self.upgrade.open_batch(index));
-        let begun = batches.map_or(self.upgrade.created_at, |batch| batch.started_at);
-        let since = self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun));
+        let since = self.batch_wanted_since();
         let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
         if self.now >= deadline {
             return Hold::Pause(Box::new(because(problem)));
