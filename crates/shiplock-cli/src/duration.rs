@@ -1,8 +1,13 @@
 //! Durations as people write them: `90s`, `30m`, `2h`, `7d`, `1h30m`.
 
+use crate::arguments::WrongValue;
+
 /// The seconds of a duration.
-pub(crate) fn parse_seconds(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{text}` is not a duration; write 90s, 30m, 2h, 7d or 1h30m");
+pub(crate) fn parse_seconds(text: &str) -> Result<u32, WrongValue> {
+    let wrong = || WrongValue {
+        english: format!("`{text}` is not a duration; write 90s, 30m, 2h, 7d or 1h30m"),
+        chinese: format!("`{text}` 不是时长；请写作 90s、30m、2h、7d 或 1h30m"),
+    };
     if text == "0" {
         return Ok(0);
     }

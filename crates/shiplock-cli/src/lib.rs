@@ -19,6 +19,7 @@ mod terminal;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use shiplock_core::language::Language;
 use shiplock_core::problem::{Code, Problem};
 
 pub use self::exit::Exit;
@@ -48,20 +49,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Says help and version on stdout, and what is wrong with a command line where its reader looks for it.
 fn refuse(given: &[OsString], refusal: &clap::Error) -> Exit {
     use clap::error::ErrorKind;
-    let _ = refusal.print();
+    let chinese =
+        (output::asked_language(given) == Language::Zh).then(|| arguments::chinese::of(given, refusal)).flatten();
+    match &chinese {
+        Some(said) => output::say_styled(&said.text, refusal.use_stderr()),
+        None => {
+            let _ = refusal.print();
+        }
+    }
     if !refusal.use_stderr() {
         return Exit::Done;
     }
     if output::asks_for_json(given) && refusal.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let what = what_is_wrong(&refusal.render().to_string());
-        let problem = Problem::new(Code::BadCommandLine).with("what", what).with("command", "shiplock");
+        let mut problem = Problem::new(Code::BadCommandLine).with("what", what).with("command", "shiplock");
+        if let Some(what) = chinese.and_then(|said| said.what_is_wrong) {
+            problem = problem.with("what_zh", what);
+        }
         output::print_json(&result::Refused::new(&problem));
     }
     Exit::Usage
 }
 
 /// What is wrong, in one line: names that are missing stand on lines of their own, hints and usage after an empty one.
-fn what_is_wrong(rendered: &str) -> String {
+pub(crate) fn what_is_wrong(rendered: &str) -> String {
     let lines = rendered.lines().map(str::trim).take_while(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
 }

@@ -1,19 +1,23 @@
 //! Where results and progress go, and in which form. The one place that writes to stdout and stderr.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal, Write as _};
 
+use clap::builder::StyledStr;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use shiplock_core::language::Language;
 use shiplock_core::problem::Problem;
 
-use crate::arguments::{Format, GlobalArguments, ProgressChoice};
+use crate::arguments::{Format, GlobalArguments, ProgressChoice, parse_language};
 use crate::exit::Exit;
-use crate::render::{Style, problem};
+use crate::render::{Style, problem, table};
 use crate::result::{Envelope, Refused};
 
+/// The most columns that help takes, and the columns where there is no terminal; the same as of English help.
+const HELP_WIDTH_MAX: usize = 120;
+const HELP_WIDTH_DEFAULT: usize = 100;
 /// Longer lines are hard to read.
 const READING_WIDTH_MAX: usize = 100;
 
@@ -44,15 +48,13 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(arguments: &GlobalArguments) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || dumb;
         Self {
             format: arguments.output,
-            progress: progress(arguments.progress, on_terminal && !dumb),
+            progress: progress(arguments.progress, on_terminal && !is_dumb()),
             language: arguments.lang.unwrap_or_else(|| language_of(|name| std::env::var(name).ok())),
             zone: TimeZone::system(),
-            colour_out: !no_colour && std::io::stdout().is_terminal(),
-            colour_error: !no_colour && on_terminal,
+            colour_out: may_be_coloured(&std::io::stdout()),
+            colour_error: may_be_coloured(&std::io::stderr()),
         }
     }
 
@@ -143,6 +145,15 @@ impl Output {
     }
 }
 
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
+}
+
+fn may_be_coloured(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb();
+    !refused && stream.is_terminal()
+}
+
 fn progress(choice: ProgressChoice, on_terminal: bool) -> Progress {
     match choice {
         ProgressChoice::Auto if on_terminal => Progress::Tty,
@@ -165,12 +176,46 @@ fn language_of(variable: impl Fn(&str) -> Option<String>) -> Language {
 
 /// Whether a command line that could not be read asks for JSON all the same.
 pub(crate) fn asks_for_json(given: &[OsString]) -> bool {
-    let given: Vec<_> = given.iter().map(|argument| argument.to_string_lossy()).collect();
-    let is_json = |value: &str| matches!(value, "json" | "ndjson");
-    given.iter().enumerate().any(|(index, argument)| match argument.as_ref() {
-        "-o" | "--output" => given.get(index + 1).is_some_and(|value| is_json(value)),
-        other => ["--output=", "-o=", "-o"].iter().any(|option| other.strip_prefix(option).is_some_and(is_json)),
-    })
+    values(given, &["-o", "--output"]).iter().any(|value| matches!(value.as_str(), "json" | "ndjson"))
+}
+
+/// The language of a command line that was not read, by the rules for one that was.
+pub(crate) fn asked_language(given: &[OsString]) -> Language {
+    asked_language_among(given, |name| std::env::var(name).ok())
+}
+
+fn asked_language_among(given: &[OsString], variable: impl Fn(&str) -> Option<String>) -> Language {
+    let mut named = values(given, &["--lang"]);
+    named.extend(variable("SHIPLOCK_LANG"));
+    named.iter().find_map(|name| parse_language(name).ok()).unwrap_or_else(|| language_of(variable))
+}
+
+/// The values of an option in a command line that was not read.
+fn values(given: &[OsString], names: &[&str]) -> Vec<String> {
+    let given: Vec<_> = given.iter().map(|argument| argument.to_string_lossy()).take_while(|it| it != "--").collect();
+    let value = |(index, argument): (usize, &std::borrow::Cow<'_, str>)| {
+        let (name, behind) = names.iter().find_map(|name| Some((*name, argument.strip_prefix(*name)?)))?;
+        if behind.is_empty() {
+            return given.get(index + 1).map(|value| value.to_string());
+        }
+        let joined = behind.strip_prefix('=');
+        joined.or((!name.starts_with("--")).then_some(behind)).map(str::to_owned)
+    };
+    given.iter().enumerate().filter_map(value).collect()
+}
+
+/// Says help, or what is wrong with a command line, in lines that fit the terminal.
+pub(crate) fn say_styled(text: &StyledStr, to_stderr: bool) {
+    let coloured = if to_stderr { may_be_coloured(&std::io::stderr()) } else { may_be_coloured(&std::io::stdout()) };
+    let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+    let columns = terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
+    let width = columns.map_or(HELP_WIDTH_DEFAULT, |columns| columns.clamp(20, HELP_WIDTH_MAX));
+    let text = table::wrapped(&text, width);
+    if to_stderr {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    } else {
+        print(&text);
+    }
 }
 
 fn print(text: &str) {
@@ -222,6 +267,27 @@ mod tests {
         ] {
             let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             assert_eq!(asks_for_json(&given), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_language_of_a_command_line_that_cannot_be_read_is_the_one_that_it_asks_for() {
+        for (line, variables, expected) in [
+            ("shiplock plan --lang zh --help", &[][..], Language::Zh),
+            ("shiplock --lang=zh nonsense", &[], Language::Zh),
+            ("shiplock --lang en", &[("SHIPLOCK_LANG", "zh")], Language::En),
+            ("shiplock --lang fr", &[("LANG", "zh_CN.UTF-8")], Language::Zh),
+            ("shiplock --lang", &[], Language::En),
+            ("shiplock --language=zh", &[], Language::En),
+            ("shiplock plan -- --lang zh", &[], Language::En),
+            ("shiplock", &[("SHIPLOCK_LANG", "zh"), ("LC_ALL", "en_US.UTF-8")], Language::Zh),
+            ("shiplock", &[("SHIPLOCK_LANG", "en"), ("LC_ALL", "zh_CN.UTF-8")], Language::En),
+            ("shiplock", &[("LC_ALL", "zh_CN.UTF-8")], Language::Zh),
+        ] {
+            let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let variable =
+                |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+            assert_eq!(asked_language_among(&given, variable), expected, "{line} {variables:?}");
         }
     }
 

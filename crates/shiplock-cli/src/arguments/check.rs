@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use shiplock_core::version::MinorVersion;
 
+use super::WrongValue;
+
 /// What is checked, and how strictly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -112,7 +114,10 @@ pub enum FailOn {
 }
 
 /// `1.37`, `v1.37` or a full version, of which the minor counts.
-fn parse_minor(text: &str) -> Result<MinorVersion, String> {
+fn parse_minor(text: &str) -> Result<MinorVersion, WrongValue> {
     let full = text.parse::<shiplock_core::version::KubernetesVersion>().map(|version| version.release);
-    full.or_else(|_| text.parse::<MinorVersion>()).map_err(|error| error.to_string())
+    full.or_else(|_| text.parse::<MinorVersion>())
+        .map_err(|error| WrongValue {
+            english: error.to_string(), chinese: format!("`{text}` 不是 Kubernetes 版本号")
+        })
 }

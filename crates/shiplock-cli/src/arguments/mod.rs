@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+pub(crate) mod chinese;
 mod cluster;
 mod demo;
 mod plan;
@@ -9,6 +10,7 @@ mod rehearse;
 mod report;
 mod serve;
 mod snapshot;
+mod wrong_value;
 
 use std::ffi::OsString;
 
@@ -24,6 +26,10 @@ pub use self::rehearse::RehearseArguments;
 pub use self::report::{AcceptancesCommand, ReportsCommand};
 pub use self::serve::ServeArguments;
 pub use self::snapshot::{ClusterAccess, SnapshotArguments};
+pub(crate) use self::wrong_value::WrongValue;
+
+/// What is wrong with a form that only `check` has.
+const FORM_OF_CHECK: &str = "this command prints text, json or ndjson; the other forms are of `check`";
 
 const EXAMPLES: &str = "\
 See it work, without a cluster:
@@ -97,11 +103,14 @@ pub struct GlobalArguments {
     pub progress: ProgressChoice,
 }
 
-fn parse_language(text: &str) -> Result<Language, String> {
+pub(crate) fn parse_language(text: &str) -> Result<Language, WrongValue> {
     match text {
         "en" => Ok(Language::En),
         "zh" => Ok(Language::Zh),
-        _ => Err("the languages are en and zh".to_owned()),
+        _ => Err(WrongValue {
+            english: "the languages are en and zh".to_owned(),
+            chinese: "可用的语言为 en 和 zh".to_owned(),
+        }),
     }
 }
 
@@ -376,8 +385,7 @@ pub fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
     let matches = Arguments::command().try_get_matches_from(with_snapshot_file(given))?;
     let arguments = Arguments::from_arg_matches(&matches)?;
     if arguments.global.output.is_of_check() && !matches!(arguments.command, Command::Check(_)) {
-        let what = "this command prints text, json or ndjson; the other forms are of `check`";
-        return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, what));
+        return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, FORM_OF_CHECK));
     }
     Ok(arguments)
 }

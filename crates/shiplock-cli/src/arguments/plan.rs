@@ -8,6 +8,7 @@ use shiplock_core::language::Language;
 use shiplock_core::plan::{ContainerRuntimePolicy, DrainPolicy, Mode, PausePolicy, PlanOptions, PlanRequest};
 use shiplock_core::step::{ControlPlaneMethod, OnDrainTimeout};
 
+use super::WrongValue;
 use crate::duration::parse_seconds;
 
 /// The options that a plan that was made already cannot take any more.
@@ -205,9 +206,11 @@ impl PlanOptionArguments {
     }
 }
 
-pub(super) fn parse_version(text: &str) -> Result<VersionRequest, String> {
-    VersionRequest::parse(text)
-        .map_err(|problem| format!("{}; {}", problem.sentence(Language::En), problem.fix(Language::En)))
+pub(super) fn parse_version(text: &str) -> Result<VersionRequest, WrongValue> {
+    VersionRequest::parse(text).map_err(|problem| WrongValue {
+        english: format!("{}; {}", problem.sentence(Language::En), problem.fix(Language::En)),
+        chinese: format!("{}；{}", problem.sentence(Language::Zh), problem.fix(Language::Zh)),
+    })
 }
 
 /// Reads a choice by the word that its type has on the wire, with `-` in place of `_`.

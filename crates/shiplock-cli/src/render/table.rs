@@ -92,19 +92,65 @@ pub fn cut_coloured(line: &str, width: usize) -> String {
     kept
 }
 
-/// Breaks a line that may hold our own colours at blanks, or anywhere where there is none. Further lines begin
-/// further right than the first one, and in its colour.
+/// Breaks a line that may hold our own colours at blanks and between Chinese characters, or anywhere where there is
+/// neither. Further lines begin further right than the first one, and in its colour.
 pub fn wrap(line: &str, width: usize) -> Vec<String> {
-    let lead = line.len() - line.trim_start_matches(' ').len();
+    let lead = lead(line);
     let hang = if lead + 30 < width { lead + if lead == 0 { 9 } else { 5 } } else { 0 };
+    wrap_hanging(line, width, hang, lead)
+}
+
+/// Breaks a line of columns like [`wrap`]: further lines begin under its last column, or under its beginning where
+/// that leaves little room.
+fn wrap_columns(line: &str, width: usize) -> Vec<String> {
+    let lead = lead(line);
+    let (mut at, mut blanks, mut column) = (0, 0, lead);
+    for piece in pieces(line).filter(|piece| !piece.is_colour) {
+        if piece.text == " " {
+            blanks += 1;
+        } else {
+            column = if blanks > 1 { at } else { column };
+            blanks = 0;
+        }
+        at += piece.width;
+    }
+    let hang = [column, lead].into_iter().find(|hang| *hang <= width / 2).unwrap_or(0);
+    wrap_hanging(line, width, hang, hang)
+}
+
+/// A text whose lines are broken like [`wrap_columns`] does.
+pub fn wrapped(text: &str, width: usize) -> String {
+    text.lines().flat_map(|line| wrap_columns(line, width)).map(|line| line + "\n").collect()
+}
+
+fn lead(line: &str) -> usize {
+    line.len() - line.trim_start_matches(' ').len()
+}
+
+/// Whether a line may be broken between two characters that no blank parts: beside a Chinese one, and so that no
+/// punctuation is left alone.
+fn may_part(before: char, after: char) -> bool {
+    let is_wide = |character: char| character.width() == Some(2);
+    (is_wide(before) || is_wide(after))
+        && !" ，。；：、！？）》」…,.;:!?)]}>`'\"".contains(after)
+        && !"（《「([{<`'\"".contains(before)
+}
+
+/// Breaks a line behind its column `begin`; further lines begin at the column `hang`.
+fn wrap_hanging(line: &str, width: usize, hang: usize, begin: usize) -> Vec<String> {
     let (mut lines, mut current, mut used, mut colour) = (Vec::new(), String::new(), 0, String::new());
-    // Where the current line may be broken, after the newest blank: the length in bytes, and the colour there.
-    let mut blank: Option<(usize, String)> = None;
+    // Where the current line may be broken last: the length in bytes, and the colour there.
+    let mut gap: Option<(usize, String)> = None;
+    let mut before = ' ';
     for piece in pieces(line) {
+        let next = piece.text.chars().next().unwrap_or(' ');
+        if !piece.is_colour && used > begin && may_part(before, next) {
+            gap = Some((current.len(), colour.clone()));
+        }
         if piece.is_colour {
             colour = if piece.text == PLAIN { String::new() } else { piece.text.to_owned() };
         } else if used + piece.width > width && used > hang {
-            let (rest, begins_with) = match blank.take() {
+            let (rest, begins_with) = match gap.take() {
                 Some((at, colour)) => (current.split_off(at), colour),
                 None => (String::new(), colour.clone()),
             };
@@ -116,13 +162,16 @@ pub fn wrap(line: &str, width: usize) -> Vec<String> {
             current = format!("{}{begins_with}{rest}", " ".repeat(hang));
             used = hang + pieces(&rest).map(|piece| piece.width).sum::<usize>();
         }
+        if !piece.is_colour {
+            before = next;
+        }
         if piece.text == " " && used == hang && !lines.is_empty() {
             continue;
         }
         current.push_str(piece.text);
         used += piece.width;
-        if piece.text == " " && used > lead {
-            blank = Some((current.len(), colour.clone()));
+        if piece.text == " " && used > begin {
+            gap = Some((current.len(), colour.clone()));
         }
     }
     lines.push(current);
@@ -200,6 +249,8 @@ mod tests {
             ("one two three", 8, &["one two", "three"]),
             ("onetwothree", 4, &["onet", "woth", "ree"]),
             ("集群升级", 5, &["集群", "升级"]),
+            ("请先升级控制面，然后继续", 15, &["请先升级控制", "面，然后继续"]),
+            ("用 kubeadm 升级集群的全部节点", 16, &["用 kubeadm 升级", "集群的全部节点"]),
             ("  now   a long sentence that goes on", 24, &["  now   a long sentence", "that goes on"]),
             ("\u{1b}[31mone two\u{1b}[0m x", 4, &["\u{1b}[31mone\u{1b}[0m", "\u{1b}[31mtwo\u{1b}[0m", "x"]),
         ] {
@@ -211,6 +262,22 @@ mod tests {
             assert!(wrapped.iter().all(|line| line.width() <= width.max(2)), "{width} {wrapped:#?}");
             let letters = |text: &str| text.chars().filter(|letter| *letter != ' ').collect::<String>();
             assert_eq!(letters(&wrapped.concat()), letters(line), "{width}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_columns_goes_on_under_its_last_column() {
+        for (line, width, expected) in [
+            ("  --to VERSION  目标版本，例如 1.36", 25, &["  --to VERSION  目标版", "  本，例如 1.36"][..]),
+            ("  --to V  目标版本，例如 1.36", 22, &["  --to V  目标版本，例", "          如 1.36"]),
+            ("    节点池依次升级", 14, &["    节点池依次", "    升级"]),
+            (
+                "  \u{1b}[1m-y\u{1b}[0m  不询问直接执行",
+                14,
+                &["  \u{1b}[1m-y\u{1b}[0m  不询问直\u{1b}[0m", "      接执行"],
+            ),
+        ] {
+            assert_eq!(wrap_columns(line, width), expected, "{line}");
         }
     }
 
