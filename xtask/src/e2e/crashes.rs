@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -53,7 +54,19 @@ impl PodWatch {
         let path = lab.folder().join("pods");
         let columns = "custom-columns=U:.metadata.uid,N:.spec.nodeName,O:.metadata.ownerReferences[0].kind";
         let words = ["get", "pods", "-A", "--watch", "--no-headers", "-o", columns];
-        let child = lab.kubectl_command(&words)?.stdout(File::create(&path)?).spawn().context("kubectl")?;
+        let kubectl = lab.kubectl_command(&words)?;
+        let noted = File::create(&path)?;
+        // A watch that ends is begun again, with a list of all that there is, for as long as the lab has its folder.
+        let mut command = Command::new("sh");
+        command.args(["-c", "while [ -e \"$0\" ]; do \"$@\"; sleep 0.2; done"]).arg(&path);
+        command.arg(kubectl.get_program()).args(kubectl.get_args()).process_group(0).stdout(noted);
+        for (name, value) in kubectl.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let child = command.spawn().context("kubectl")?;
         Ok(Self { child, path })
     }
 
@@ -65,7 +78,8 @@ impl PodWatch {
 
 impl Drop for PodWatch {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.child.wait();
     }
 }
