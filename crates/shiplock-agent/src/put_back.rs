@@ -21,9 +21,9 @@ use crate::endpoint::Question;
 use crate::host::Host;
 use crate::journal::{Record, read_records};
 use crate::machine::Machine;
+use crate::steps::cluster_phases::{KUBE_PROXY, tag};
 
 const SERVICE: &str = "shiplock-agent";
-const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const TIMEOUT_SECONDS: u32 = 10 * 60;
 /// The step of a way back by hand. No plan has it, so that its folders and units are its own.
@@ -174,11 +174,6 @@ fn choose(kept: Vec<KeptControlPlane>, upgrade: Option<&UpgradeId>) -> Result<Ke
     };
     let newest = kept.iter().rfind(|kept| kept.upgrade.as_str() == wanted);
     newest.cloned().ok_or_else(|| format!("it keeps no copies of upgrade {wanted}, only of {}", upgrades.join(", ")))
-}
-
-fn tag(image: &str) -> &str {
-    let image = image.split('@').next().unwrap_or_default();
-    image.rsplit_once(':').map_or("", |(_, tag)| tag)
 }
 
 /// `3.6` of `registry/etcd:3.6.6-0`.

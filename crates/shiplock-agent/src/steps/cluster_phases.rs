@@ -29,11 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A kubelet tells the API server late of static pods that were replaced: 34 s were measured.
 const MIRROR_PODS_LOOKS: u32 = 180;
 const API_SERVER_PODS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=component%3Dkube-apiserver";
+pub(crate) const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
 /// The phase, and the object that it upgrades.
-const ADDONS: [(&str, &str); 2] = [
-    ("kube-proxy", "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"),
-    ("coredns", "/apis/apps/v1/namespaces/kube-system/deployments/coredns"),
-];
+const ADDONS: [(&str, &str); 2] =
+    [("kube-proxy", KUBE_PROXY), ("coredns", "/apis/apps/v1/namespaces/kube-system/deployments/coredns")];
 
 /// The ConfigMaps that `upload_configuration` replaces. Its other phases only grant what older versions need too.
 const CONFIGURATIONS: [(&str, &str); 2] = [
@@ -230,11 +229,15 @@ async fn object<H: Host>(step: &Step<H>, who: &Kubeconfig, path: &str) -> Result
 /// The tag of the image that an add-on runs; none where the cluster does not have it.
 async fn tag_of_object<H: Host>(step: &Step<H>, who: &Kubeconfig, path: &str) -> Result<Option<String>, Failure> {
     let found = object(step, who, path).await?;
-    Ok(found.map(|found| tag(found.pointer("/spec/template/spec/containers/0/image")).to_owned()))
+    Ok(found.map(|found| tag_of_value(found.pointer("/spec/template/spec/containers/0/image")).to_owned()))
 }
 
-fn tag(image: Option<&Value>) -> &str {
-    let image = image.and_then(Value::as_str).unwrap_or_default();
+fn tag_of_value(image: Option<&Value>) -> &str {
+    tag(image.and_then(Value::as_str).unwrap_or_default())
+}
+
+/// The tag of an image; empty where it has none.
+pub(crate) fn tag(image: &str) -> &str {
     let image = image.split('@').next().unwrap_or_default();
     image.rsplit_once(':').map_or("", |(_, tag)| tag)
 }
@@ -262,7 +265,7 @@ fn api_server_behind(pods: &Value, version: &str) -> Option<String> {
     if pods.is_empty() {
         return Some("kube-apiserver".to_owned());
     }
-    let behind = pods.iter().find(|pod| tag(pod.pointer("/spec/containers/0/image")) != version)?;
+    let behind = pods.iter().find(|pod| tag_of_value(pod.pointer("/spec/containers/0/image")) != version)?;
     let name = behind.pointer("/metadata/name").and_then(Value::as_str);
     Some(name.unwrap_or("kube-apiserver").to_owned())
 }
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(api_server_behind(&pods(std::slice::from_ref(&new)), "v1.36.3"), None);
         assert_eq!(api_server_behind(&pods(&[new, old]), "v1.36.3").as_deref(), Some("a-m2"));
         assert!(api_server_behind(&pods(&[]), "v1.36.3").is_some() && api_server_behind(&json!({}), "v1").is_some());
-        assert_eq!(tag(Some(&json!("mirror:5000/coredns:v1.14.2@sha256:00"))), "v1.14.2");
-        assert_eq!(tag(Some(&json!("coredns"))), "");
+        assert_eq!(tag_of_value(Some(&json!("mirror:5000/coredns:v1.14.2@sha256:00"))), "v1.14.2");
+        assert_eq!(tag_of_value(Some(&json!("coredns"))), "");
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use shiplock_core::version::MinorVersion;
 
 use super::WrongValue;
+use super::snapshot::ClusterAccess;
 
 /// What is checked, and how strictly.
 #[derive(Debug, Args)]
@@ -44,15 +45,9 @@ pub struct CheckArguments {
     /// Read every Helm release again, also those that did not change since the last check of this machine.
     #[arg(long)]
     pub fresh: bool,
-    /// The kubeconfig; without it KUBECONFIG, then ~/.kube/config.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig; without it the current one.
-    #[arg(long, value_name = "CONTEXT")]
-    pub context: Option<String>,
-    /// Allow what a kubeconfig may ask for and is refused: exec, auth-provider, insecure-skip-tls-verify.
-    #[arg(long, value_name = "FEATURE")]
-    pub allow: Vec<String>,
+    /// How the cluster is reached.
+    #[command(flatten)]
+    pub access: ClusterAccess,
     /// Only these checks: ids, names or categories such as API.
     #[arg(long, value_name = "CHECK", value_delimiter = ',')]
     pub only: Vec<String>,

@@ -140,15 +140,10 @@ pub(super) fn load(path: &Path) -> Result<Snapshot, Problem> {
 }
 
 /// Opens a kubeconfig and says which cluster is read.
-pub(super) fn open(
-    kubeconfig: Option<&Path>,
-    context: Option<&str>,
-    allow: &[String],
-    output: &Output,
-) -> Result<InlinedKubeconfig, Problem> {
+pub(super) fn open(access: &ClusterAccess, output: &Output) -> Result<InlinedKubeconfig, Problem> {
     let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::home_dir());
-    let source = KubeconfigSource::choose(kubeconfig, variable.as_deref(), home.as_deref());
-    let kubeconfig = Kubeconfig::inline(&source, context, allow)?;
+    let source = KubeconfigSource::choose(access.kubeconfig.as_deref(), variable.as_deref(), home.as_deref());
+    let kubeconfig = Kubeconfig::inline(&source, access.context.as_deref(), &access.allow)?;
     output.remark(&format!("{} {} ({})", reading(output), kubeconfig.context, kubeconfig.server));
     Ok(kubeconfig)
 }
@@ -179,7 +174,7 @@ pub(super) async fn read(
     collection: &Collection<'_>,
     output: &Output,
 ) -> Result<Snapshot, Problem> {
-    let kubeconfig = open(access.kubeconfig.as_deref(), access.context.as_deref(), &access.allow, output)?;
+    let kubeconfig = open(access, output)?;
     telling(output, async |progress| collect::collect(&kubeconfig, collection, progress).await).await
 }
 

@@ -230,8 +230,7 @@ fn stale(plan: &Plan, what: String) -> Problem {
 /// The node must be the very machine that was planned for.
 fn check_node(planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
     let wrong = |what: &str, expected: &str, found: &str| {
-        let problem = Problem::new(Code::WrongMachine).with("node", &planned.node).with("what", what);
-        Err((CheckResult::Fail, problem.with("expected", expected).with("found", found)))
+        Err((CheckResult::Fail, planned.wrong_machine(what, expected, found)))
     };
     let Some(node) = cluster.nodes.get(&planned.node) else {
         return wrong("uid", planned.uid.as_str(), "no such node");

@@ -210,6 +210,17 @@ impl NodePlan {
     fn step(&self, number: StepNumber) -> Option<&Step> {
         self.steps.iter().chain(&self.evidence).find(|step| step.number == number)
     }
+
+    /// That what has the node's name is not the machine of the plan: in what it differs, what was planned and what is there.
+    pub fn wrong_machine(
+        &self,
+        what: &str,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) -> Problem {
+        let problem = Problem::new(Code::WrongMachine).with("node", &self.node).with("what", what);
+        problem.with("expected", expected).with("found", found)
+    }
 }
 
 /// Whether a node is drained.

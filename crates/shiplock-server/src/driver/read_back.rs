@@ -17,14 +17,12 @@ pub(super) fn kubelet_after(planned: &NodePlan) -> Option<KubernetesVersion> {
 }
 
 pub(super) fn gone(node: &NodePlan) -> Problem {
-    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", "uid");
-    problem.with("expected", &node.uid).with("found", "no such node")
+    node.wrong_machine("uid", &node.uid, "no such node")
 }
 
 /// A node that has another UID than planned.
 pub(super) fn joined_again(node: &NodePlan, found: &ObjectUid) -> Problem {
-    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", "uid");
-    problem.with("expected", &node.uid).with("found", found)
+    node.wrong_machine("uid", &node.uid, found)
 }
 
 pub(super) fn check_node(name: &NodeName, node: &NodeFacts, kubelet: KubernetesVersion) -> Result<(), Problem> {

@@ -22,6 +22,18 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
+/// All masters and nodes, to the next minor.
+fn for_all(options: PlanOptions) -> PlanRequest {
+    PlanRequest {
+        to: VersionRequest::parse("1.36").unwrap(),
+        mode: Mode::Cluster,
+        pools: Vec::new(),
+        nodes: Vec::new(),
+        exclude_nodes: Vec::new(),
+        options,
+    }
+}
+
 impl Cluster {
     fn new(masters: usize, workers: usize) -> Self {
         let mut cluster =
@@ -135,14 +147,7 @@ impl Cluster {
     }
 
     fn prepare(&self, options: PlanOptions) -> Result<Prepared, Problem> {
-        let request = PlanRequest {
-            to: VersionRequest::parse("1.36").unwrap(),
-            mode: Mode::Cluster,
-            pools: Vec::new(),
-            nodes: Vec::new(),
-            exclude_nodes: Vec::new(),
-            options,
-        };
+        let request = for_all(options);
         prepare(self.snapshot(), &request, Source::Nothing)
     }
 
@@ -280,14 +285,7 @@ fn a_cluster_whose_version_is_outside_the_catalogue_has_its_drains_answered() {
 #[test]
 fn a_snapshot_without_a_copy_or_with_an_impossible_one_is_refused_with_a_code() {
     let request = |snapshot| {
-        let request = PlanRequest {
-            to: VersionRequest::parse("1.36").unwrap(),
-            mode: Mode::Cluster,
-            pools: Vec::new(),
-            nodes: Vec::new(),
-            exclude_nodes: Vec::new(),
-            options: PlanOptions::default(),
-        };
+        let request = for_all(PlanOptions::default());
         prepare(snapshot, &request, Source::Nothing).unwrap_err().code
     };
     let mut snapshot = Cluster::new(1, 1).snapshot();

@@ -56,7 +56,8 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     let acceptances = acceptances(&options)?;
     let baseline = options.baseline.as_deref().map(|path| read_json::<Baseline>("--baseline", path)).transpose()?;
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
-    let asks_cluster = !asks_files || options.kubeconfig.is_some() || options.context.is_some() || options.probe;
+    let asks_cluster =
+        !asks_files || options.access.kubeconfig.is_some() || options.access.context.is_some() || options.probe;
     let snapshot = match &options.snapshot {
         Some(path) => Some(snapshot::load(path)?),
         None if asks_cluster => Some(live(&options, &selection, output).await?),
@@ -144,7 +145,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
 
 /// Reads the cluster of the kubeconfig.
 async fn live(options: &CheckArguments, selection: &Selection, output: &Output) -> Result<Snapshot, Problem> {
-    let kubeconfig = snapshot::open(options.kubeconfig.as_deref(), options.context.as_deref(), &options.allow, output)?;
+    let kubeconfig = snapshot::open(&options.access, output)?;
     let collection = Collection { target: options.to, selection, for_start: false, with_copy: false };
     let known = known::Known::of(&kubeconfig.server, options.fresh);
     let mut snapshot = snapshot::telling(output, async |progress| {

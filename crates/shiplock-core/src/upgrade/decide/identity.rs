@@ -5,7 +5,7 @@ use super::{Hold, View};
 use crate::facts::ClusterFacts;
 use crate::plan::{NodePlan, StageKind};
 use crate::planted::{self, Bug};
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 
 use super::super::event::PauseReason;
 
@@ -37,15 +37,10 @@ impl View<'_> {
 /// Why what has the name of a node is not the machine that was planned, if it is not.
 pub(super) fn another_machine(node: &NodePlan, cluster: &ClusterFacts) -> Option<Problem> {
     let Some(seen) = cluster.nodes.get(&node.node) else {
-        return Some(wrong_machine(node, "uid", node.uid.as_str(), "no such node"));
+        return Some(node.wrong_machine("uid", &node.uid, "no such node"));
     };
     if seen.uid != node.uid && !planted::is(Bug::UidNotCompared) {
-        return Some(wrong_machine(node, "uid", node.uid.as_str(), seen.uid.as_str()));
+        return Some(node.wrong_machine("uid", &node.uid, &seen.uid));
     }
-    (seen.machine_id != node.machine_id).then(|| wrong_machine(node, "machine id", &node.machine_id, &seen.machine_id))
-}
-
-pub(super) fn wrong_machine(node: &NodePlan, what: &str, expected: &str, found: &str) -> Problem {
-    let problem = Problem::new(Code::WrongMachine).with("node", &node.node).with("what", what);
-    problem.with("expected", expected).with("found", found)
+    (seen.machine_id != node.machine_id).then(|| node.wrong_machine("machine id", &node.machine_id, &seen.machine_id))
 }

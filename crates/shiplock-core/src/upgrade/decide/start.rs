@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::identity::{another_machine, wrong_machine};
+use super::identity::another_machine;
 use super::{AGENT_LIVE_SECONDS, Hold, View, later};
 use crate::facts::{
     ApiServerFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Observed, Readiness,
@@ -40,8 +40,7 @@ impl View<'_> {
                     self.may_touch_master(node, cluster)?;
                     self.may_raise_kubelet(node, cluster)
                 } else {
-                    Err(pause(wrong_machine(
-                        node,
+                    Err(pause(node.wrong_machine(
                         "machine id of the agent",
                         &node.machine_id,
                         &agent.machine.machine_id,
