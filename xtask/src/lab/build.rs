@@ -21,14 +21,17 @@ use super::versions::{DEFAULT_MINORS, RELEASES, Release};
 pub fn build_where_missing() -> Result<()> {
     let home = Home::open()?;
     let releases = DEFAULT_MINORS.iter().map(|minor| Release::find(minor)).collect::<Result<Vec<_>>>()?;
-    let is_whole = system_disk(&home).exists()
-        && home.mirror().join("artefacts.json").exists()
-        && releases.iter().all(|release| is_built(&home, release));
-    if is_whole {
+    if is_whole(&home, &releases) {
         return Ok(());
     }
     say(format!("the lab is built first, about 20 minutes on 2 cores, and kept in {}", home.root().display()));
     build(&DEFAULT_MINORS.map(str::to_owned))
+}
+
+fn is_whole(home: &Home, releases: &[&Release]) -> bool {
+    system_disk(home).exists()
+        && home.mirror().join("artefacts.json").exists()
+        && releases.iter().all(|release| is_built(home, release))
 }
 
 /// Builds these Kubernetes releases with all that they need. What is built stays.
@@ -38,7 +41,7 @@ pub fn build(minors: &[String]) -> Result<()> {
     releases.sort_by_key(|release| std::cmp::Reverse(RELEASES.iter().position(|known| known == *release)));
     releases.dedup();
     let home = Home::open()?;
-    prepare_build(&home)?;
+    prepare_build(&home, is_whole(&home, &releases))?;
     let _lock = home.lock("build")?;
     home.sweep()?;
 

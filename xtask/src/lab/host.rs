@@ -48,8 +48,8 @@ pub(crate) fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// Everything that `lab build` needs beyond its own folder.
-pub(crate) fn prepare_build(home: &Home) -> Result<()> {
+/// Everything that `lab build` needs beyond its own folder. Where all is built (`is_whole`), it needs no room to build.
+pub(crate) fn prepare_build(home: &Home, is_whole: bool) -> Result<()> {
     require_root()?;
     install(BUILD_PROGRAMS)?;
     install(RUN_PROGRAMS)?;
@@ -58,7 +58,7 @@ pub(crate) fn prepare_build(home: &Home) -> Result<()> {
     }
     require_static_busybox()?;
     require_go()?;
-    require_disk(home, BUILD_GIB)
+    require_disk(home, if is_whole { RUN_GIB } else { BUILD_GIB })
 }
 
 /// Everything that a running lab needs.
