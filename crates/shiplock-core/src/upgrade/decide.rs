@@ -343,12 +343,23 @@ impl View<'_> {
     }
 
     fn in_flight_waits(&self, step: &Step, since: Timestamp) -> Vec<WaitingOn> {
-        if let Some(waits) = self.facts.progress.get(&step.number).filter(|waits| !waits.is_empty()) {
-            return waits.clone();
-        }
-        let kind = step.action.kind().to_owned();
-        let what = Waiting::Step { step: step.number, kind, subject: subject(step), phase: None };
-        vec![WaitingOn::new(what, since).until(later(since, step.timeout_seconds))]
+        let contact = self.contact_wait(step, since);
+        let step_waits = self.facts.progress.get(&step.number).filter(|waits| !waits.is_empty()).cloned();
+        let step_waits = step_waits.unwrap_or_else(|| {
+            let kind = step.action.kind().to_owned();
+            let what = Waiting::Step { step: step.number, kind, subject: subject(step), phase: None };
+            vec![WaitingOn::new(what, since).until(later(since, step.timeout_seconds))]
+        });
+        contact.into_iter().chain(step_waits).collect()
+    }
+
+    /// That the agent of a step in work is silent: what the step says of itself is as old as that.
+    fn contact_wait(&self, step: &Step, since: Timestamp) -> Option<WaitingOn> {
+        let node = step.target.node().filter(|_| step.action.executor() == Executor::Agent)?;
+        let silent_since = self.silent_since(node, since);
+        let deadline = later(silent_since, self.upgrade.plan.options.contact_timeout_seconds);
+        let wait = WaitingOn::new(Waiting::AgentContact { node: node.clone() }, silent_since).until(deadline);
+        self.older_than(silent_since, AGENT_LIVE_SECONDS).then_some(wait)
     }
 
     /// An agent step in flight whose agent is silent for too long: never failed, but a person must look.
@@ -361,17 +372,23 @@ impl View<'_> {
 
     /// Whether the agent of a node is silent for longer than the plan allows, counted from `needed_since` at the earliest.
     fn silent(&self, node: &NodeName, needed_since: Timestamp) -> Option<PauseReason> {
-        let last_heard_at = self.facts.agents.get(node).map(|agent| agent.last_heard_at);
-        // A person who continues has just seen to the agent; it gets its time to be heard of.
-        let counted_from = self.upgrade.continued_at.map_or(needed_since, |continued| continued.max(needed_since));
-        let silent_since = last_heard_at.map_or(counted_from, |heard| heard.max(counted_from));
+        let silent_since = self.silent_since(node, needed_since);
         self.older_than(silent_since, self.upgrade.plan.options.contact_timeout_seconds).then(|| {
+            let last_heard_at = self.facts.agents.get(node).map(|agent| agent.last_heard_at);
             let problem = Problem::new(Code::ContactLost)
                 .with("node", node)
                 .with("since", last_heard_at.unwrap_or(needed_since))
                 .with("upgrade", &self.upgrade.id);
             PauseReason::ContactLost { node: node.clone(), problem }
         })
+    }
+
+    /// From when the silence of a node's agent counts.
+    fn silent_since(&self, node: &NodeName, needed_since: Timestamp) -> Timestamp {
+        let last_heard_at = self.facts.agents.get(node).map(|agent| agent.last_heard_at);
+        // A person who continues has just seen to the agent; it gets its time to be heard of.
+        let counted_from = self.upgrade.continued_at.map_or(needed_since, |continued| continued.max(needed_since));
+        last_heard_at.map_or(counted_from, |heard| heard.max(counted_from))
     }
 
     /// Works on the open batch; true when it ended (and that was recorded).

@@ -508,7 +508,17 @@ fn a_silent_agent_in_the_middle_of_a_step_pauses_with_contact_lost_and_the_step_
     }
     let lost = world.in_flight()[0];
     world.silent.insert("blue-01".into());
-    world.now += i64::from(PlanOptions::default().contact_timeout_seconds) + 1;
+    let mut waits = |seconds| {
+        world.now += seconds;
+        let Decision::Wait { on, .. } = world.settle() else { panic!("the step goes on") };
+        on.into_iter().map(|wait| wait.what).collect::<Vec<_>>()
+    };
+    assert!(matches!(&waits(20)[..], [Waiting::Step { .. }]));
+    assert!(
+        matches!(&waits(20)[..], [Waiting::AgentContact { .. }, Waiting::Step { .. }]),
+        "its silence is told early"
+    );
+    world.now += i64::from(PlanOptions::default().contact_timeout_seconds);
     let _ = world.settle();
     assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
     assert_eq!(world.in_flight(), [lost]);

@@ -150,7 +150,7 @@ impl Tables {
             return Ok(None);
         }
         let newest = self.epochs.entry(head.cluster_uid).or_default();
-        *newest = Epoch(newest.0 + 1);
+        *newest = rule::next_epoch(*newest, now);
         let lease = Lease { holder: holder.to_owned(), epoch: *newest, expires_at: rule::lease_end(now, seconds) };
         self.put_lease(&wanted.upgrade, LeaseRow { lease: lease.clone(), released: false });
         let taken = [Event::LeaseTaken { epoch: lease.epoch, holder: holder.to_owned() }];

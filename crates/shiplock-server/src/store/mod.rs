@@ -107,7 +107,8 @@ pub trait Store: Send + Sync {
     /// so that a server that begins with many upgrades waits for the disk once. Answers in the order asked.
     ///
     /// A lease is given when it is free or over and the log has the length that was folded, with an epoch higher than
-    /// every one that any upgrade of the cluster ever had. None while another holder has it, when the upgrade has ended
+    /// every one that any upgrade of the cluster ever had, and not below the time in seconds since 1970: a store that was
+    /// restored from an older copy still gives higher ones than those it lost. None while another holder has it, when the upgrade has ended
     /// or when its log has moved on: fold again, then ask again.
     async fn take_leases(
         &self,

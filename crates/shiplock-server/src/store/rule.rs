@@ -66,6 +66,12 @@ pub(super) struct LogHead {
     pub(super) lease: Option<LeaseRow>,
 }
 
+/// The epoch after this one. It is the time in seconds where that is higher, so that a store that was restored from an
+/// older copy, or made anew, gives higher ones than agents have seen before it.
+pub(super) fn next_epoch(newest: Epoch, now: Timestamp) -> Epoch {
+    Epoch((newest.0 + 1).max(u64::try_from(now.as_second()).unwrap_or_default()))
+}
+
 /// A lease as it is kept.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseRow {

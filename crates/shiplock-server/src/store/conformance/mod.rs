@@ -92,6 +92,7 @@ macro_rules! suite {
             a_lost_lease_does_not_keep_others_from_being_renewed
             an_epoch_never_goes_back_over_upgrades_and_registrations_of_a_cluster
             clusters_have_epochs_of_their_own
+            a_store_that_lost_epochs_gives_higher_ones
             a_join_token_is_used_once_and_in_time
             an_agent_takes_the_place_of_the_earlier_one_of_its_node
             of_many_who_append_at_once_one_wins_each_length

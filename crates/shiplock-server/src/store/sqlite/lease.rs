@@ -26,7 +26,7 @@ pub(super) async fn take(
             answers.push(None);
             continue;
         }
-        let epoch = next_epoch(&mut change, &head.cluster_uid).await?;
+        let epoch = next_epoch(&mut change, &head.cluster_uid, now).await?;
         let lease = Lease { holder: holder.to_owned(), epoch, expires_at: rule::lease_end(now, seconds) };
         let row = LeaseRow { lease: lease.clone(), released: false };
         write(&mut change, upgrade, &row).await?;
@@ -39,15 +39,21 @@ pub(super) async fn take(
     Ok(answers)
 }
 
-async fn next_epoch(change: &mut SqliteConnection, cluster_uid: &ClusterUid) -> Result<Epoch, Fault> {
-    let epoch: i64 = sqlx::query_scalar(
-        "INSERT INTO epochs (cluster_uid, epoch) VALUES ($1, 1) \
-         ON CONFLICT (cluster_uid) DO UPDATE SET epoch = epochs.epoch + 1 RETURNING epoch",
+async fn next_epoch(change: &mut SqliteConnection, cluster_uid: &ClusterUid, now: Timestamp) -> Result<Epoch, Fault> {
+    let newest: Option<i64> = sqlx::query_scalar("SELECT epoch FROM epochs WHERE cluster_uid = $1")
+        .bind(cluster_uid.as_str())
+        .fetch_optional(&mut *change)
+        .await?;
+    let epoch = rule::next_epoch(Epoch(u64::try_from(newest.unwrap_or_default())?), now);
+    sqlx::query(
+        "INSERT INTO epochs (cluster_uid, epoch) VALUES ($1, $2) \
+         ON CONFLICT (cluster_uid) DO UPDATE SET epoch = excluded.epoch",
     )
     .bind(cluster_uid.as_str())
-    .fetch_one(change)
+    .bind(stored_number(epoch.0))
+    .execute(change)
     .await?;
-    Ok(Epoch(u64::try_from(epoch)?))
+    Ok(epoch)
 }
 
 pub(super) async fn renew(
