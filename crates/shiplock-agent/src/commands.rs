@@ -12,6 +12,7 @@ use shiplock_core::id::{NodeName, UpgradeId};
 use shiplock_core::language::Language;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::StepOutcome;
+use shiplock_core::upgrade::waiting::phase_name;
 use tokio::sync::mpsc;
 
 use crate::enrolment::{Join, join};
@@ -249,7 +250,14 @@ async fn restore(
         println!("Nothing was changed. Do it with --yes.");
         return Ok(ExitCode::SUCCESS);
     }
-    let outcome = perform(&host, back.assignment.clone(), data_folder).await?;
+    let interrupt = || Problem::new(Code::Internal).with("what", "waiting for signals");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| interrupt().because(&error))?;
+    let outcome = tokio::select! {
+        outcome = perform(&host, back.assignment.clone(), data_folder) => outcome?,
+        _ = tokio::signal::ctrl_c() => return Ok(interrupted()),
+        _ = terminate.recv() => return Ok(interrupted()),
+    };
     back.forget(data_folder);
     let StepOutcome::Swapped { components, .. } = outcome else {
         println!("All of it was back already.");
@@ -263,6 +271,14 @@ async fn restore(
     Ok(ExitCode::SUCCESS)
 }
 
+/// A swap that has begun is a unit of its own, which a signal to this program does not reach.
+fn interrupted() -> ExitCode {
+    eprintln!(
+        "Interrupted. A swap that has begun goes on by itself. Run the same command again: it sees what has begun to its end."
+    );
+    ExitCode::from(130)
+}
+
 /// Does an assignment without a server: permits are taken for granted.
 async fn perform(host: &Rc<System>, assignment: Assignment, data_folder: &Path) -> Result<StepOutcome, Problem> {
     let (events, mut received) = mpsc::unbounded_channel();
@@ -271,8 +287,7 @@ async fn perform(host: &Rc<System>, assignment: Assignment, data_folder: &Path) 
     let permits = async {
         while let Some(event) = received.recv().await {
             match event {
-                StepEvent::PermitWanted { phase, go } => {
-                    eprintln!("permit for {phase} taken for granted");
+                StepEvent::PermitWanted { go, .. } => {
                     let _ = go.send(());
                 }
                 StepEvent::RollingBack { problem, go } => {
@@ -288,7 +303,7 @@ async fn perform(host: &Rc<System>, assignment: Assignment, data_folder: &Path) 
                     let nobody = nobody.with("why", "it was saved and checked, and there is no server to take it");
                     let _ = answer.send(Err(GatewayError::Refused(Box::new(nobody))));
                 }
-                StepEvent::Progress(phase) => eprintln!("{phase}"),
+                StepEvent::Progress(phase) => eprintln!("  {}", phase_name(&phase, Language::En)),
             }
         }
         std::future::pending::<Infallible>().await

@@ -18,10 +18,11 @@ use shiplock_core::version::KubernetesVersion;
 use crate::control_plane::manifest::Manifest;
 use crate::control_plane::{kept, kubeconfig, manifests, own_member};
 use crate::endpoint::Question;
-use crate::host::Host;
+use crate::host::{Host, UnitState};
 use crate::journal::{Record, read_records};
 use crate::machine::Machine;
 use crate::steps::cluster_phases::{KUBE_PROXY, tag};
+use crate::steps::unit_prefix;
 
 const SERVICE: &str = "shiplock-agent";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -72,6 +73,17 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
         )));
     }
     let kept = choose(kept::read(host, data_folder), wanted.upgrade.as_ref()).map_err(refused)?;
+    let id = AssignmentId {
+        upgrade: kept.upgrade.clone(),
+        step: STEP,
+        generation: Generation { epoch: Epoch(0), intent: kept.intent },
+    };
+    let swap = format!("{}swap", unit_prefix(&id));
+    if host.unit(&swap).await? == UnitState::Running {
+        return Err(refused(format!(
+            "it is being put back at this moment, by the unit {swap}: wait until that has ended"
+        )));
+    }
     let mut now = Vec::new();
     for (component, text) in manifests(host) {
         let parsed = Manifest::parse(component, &text);
@@ -83,7 +95,7 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
     let api_server = manifest(ControlPlaneComponent::KubeApiserver)
         .ok_or_else(|| refused("it has no manifest of a kube-apiserver".to_owned()))?;
     let is_only = match own_member(host, api_server, manifest(ControlPlaneComponent::Etcd)) {
-        Some(etcd) => match etcd?.cluster(host).await {
+        Some(etcd) => match etcd.map_err(|problem| problem.with("node", &wanted.node))?.cluster(host).await {
             Ok(cluster) => cluster.members.len() == 1,
             Err(_) if wanted.only_master => true,
             Err(problem) => {
@@ -127,10 +139,9 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
         mirror: None,
         images: Vec::new(),
     };
-    let generation = Generation { epoch: Epoch(0), intent: kept.intent };
     Ok(PutBack {
         assignment: Assignment {
-            id: AssignmentId { upgrade: kept.upgrade, step: STEP, generation },
+            id,
             node: wanted.node.clone(),
             machine_id: String::new(),
             action: Action::RestoreControlPlane(Box::new(restore)),

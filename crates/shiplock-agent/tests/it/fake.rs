@@ -176,6 +176,10 @@ impl FakeNode {
         self.services.borrow()[service].restarts
     }
 
+    pub(crate) fn add_running_unit(&self, name: &str) {
+        self.units.borrow_mut().insert(name.to_owned(), UnitState::Running);
+    }
+
     pub(crate) fn units(&self) -> Vec<String> {
         self.units.borrow().keys().cloned().collect()
     }

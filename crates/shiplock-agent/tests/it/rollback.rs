@@ -7,6 +7,7 @@ use std::rc::Rc;
 use shiplock_agent::control_plane::kept;
 use shiplock_agent::journal::{Journal, Record, RecordLog as _};
 use shiplock_agent::put_back::{self, Wanted};
+use shiplock_agent::steps::unit_prefix;
 use shiplock_core::artefact::ArtefactImage;
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
@@ -244,6 +245,7 @@ async fn nothing_is_put_back_by_hand_beside_the_agent_or_on_a_guess() {
         ("service", "its agent is active: stop it first"),
         ("step", "step 5 of upgrade u1 has begun on it"),
         ("copies", "it keeps no copies"),
+        ("beside", "it is being put back at this moment, by the unit shiplock-u1-"),
         ("another", "no copies of upgrade u9"),
         ("add-ons", "add-ons were upgraded"),
         ("etcd", "whether there are other masters cannot be read"),
@@ -256,6 +258,10 @@ async fn nothing_is_put_back_by_hand_beside_the_agent_or_on_a_guess() {
             "copies" => std::fs::remove_dir_all(node.path("/data/control-plane")).unwrap(),
             "add-ons" => node.master.addons.borrow_mut().0 = "v1.36.3".to_owned(),
             "another" => asked.upgrade = Some("u9".into()),
+            "beside" => {
+                let back = put_back::prepare(&*node, &node.path("/data"), &asked).await.unwrap();
+                node.add_running_unit(&format!("{}swap", unit_prefix(&back.assignment.id)));
+            }
             _ => node.master.new_etcd_silent.set(true),
         }
         let problem = put_back::prepare(&*node, &node.path("/data"), &asked).await.unwrap_err();

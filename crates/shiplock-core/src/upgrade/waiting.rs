@@ -382,7 +382,7 @@ fn owner_text(owner: Option<&str>, language: Language) -> String {
 }
 
 /// The words for what an executor says of its progress. A word of a newer agent is shown as it is.
-fn phase_name(phase: &str, language: Language) -> &str {
+pub fn phase_name(phase: &str, language: Language) -> &str {
     match phase {
         "examining" => language.pick("examining", "检视"),
         "preparing" => language.pick("preparing", "准备"),
