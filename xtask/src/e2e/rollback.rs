@@ -105,6 +105,13 @@ pub(crate) fn one_master(lab: &Lab) -> Result<()> {
     let written = lab.kubectl(&["get", "configmap", "written-meanwhile", "-o", "jsonpath={.data.by}"])?;
     ensure!(written == "1.36", "what was written meanwhile is gone: {written}");
 
+    // Asked for while the master is in work: it is paused, finished, and goes back.
+    let cut = installation.begin(&options)?;
+    until_step_begins(&mut installation, &cut, "upgrade_control_plane", "m1")?;
+    let back_again = rolled_back(&installation, &cut, &["--accept", "CP-003", "--accept", "CP-015"])?;
+    installation.until_state(&back_again, "succeeded", BOUND)?;
+    masters_are_old(lab, &["m1"])?;
+
     // The way forward is open again, and when it has touched the add-ons there is no way back.
     let again = installation.begin(&options)?;
     installation.until_state(&again, "succeeded", BOUND)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shiplock_api::rest::{CancelRequest, RollbackCreate, UpgradeCreate, UpgradeView};
 use shiplock_core::id::UpgradeId;
 use shiplock_core::plan::Plan;
-use shiplock_core::problem::Problem;
+use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::State;
 
 use super::Context;
@@ -14,6 +14,7 @@ use super::plan::{start, whereabouts};
 use super::upgrades::meant;
 use crate::arguments::RollbackArguments;
 use crate::exit::Exit;
+use crate::output::Output;
 use crate::render::{self, upgrade};
 use crate::result;
 
@@ -25,7 +26,16 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
     let Context { client, output } = context;
     let id = meant(context, options.upgrade.as_deref()).await?;
     let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run };
-    let preview = client.make_rollback(&id, &asked(true)).await?;
+    let preview = match client.make_rollback(&id, &asked(true)).await {
+        // A master in work counts as begun, and may still be as it was before: what goes back is known when it is done.
+        Err(problem)
+            if problem.code == Code::NothingToDo && !options.dry_run && moves(&client.upgrade(&id).await?.state) =>
+        {
+            pause_first(&id, options.yes, context).await?;
+            client.make_rollback(&id, &asked(true)).await?
+        }
+        preview => preview?,
+    };
     if options.dry_run {
         let text = |style: &render::Style| {
             let mut text = render::plan::plan(&preview, style);
@@ -60,6 +70,29 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
     start(UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() }, options.detach, context).await
 }
 
+/// Pauses an upgrade that nothing of can be taken back yet, and waits until what has started is finished.
+async fn pause_first(id: &UpgradeId, yes: bool, context: &Context<'_>) -> Result<(), Problem> {
+    let Context { client, output } = context;
+    let cluster = client.upgrade(id).await?.cluster;
+    output.remark(&if output.style().zh() {
+        format!("升级 {id} 尚无可回退的内容：首个控制面节点可能正在进行。会先暂停它，待已开始的部分完成后再显示回退内容。不回退时：shiplock continue {id}。")
+    } else {
+        format!("Upgrade {id} has nothing to take back yet; its first master may be in work. It is paused first, and what goes back is shown when what has started is finished. To go on instead: shiplock continue {id}.")
+    });
+    confirm(output, "rollback", cluster.as_str(), yes).await?;
+    let found = client.upgrade(id).await?;
+    let found = if found.state == State::Running { client.pause(id, None).await? } else { found };
+    output.remark(waiting(output));
+    rest(found, context).await.map(drop)
+}
+
+fn waiting(output: &Output) -> &'static str {
+    output.pick(
+        "Waiting until what has started is finished. Ctrl-C leaves; the upgrade stays paused then.",
+        "等待已开始的部分完成。按 Ctrl-C 可离开，升级将保持暂停。",
+    )
+}
+
 fn masters(plan: &Plan) -> Vec<&str> {
     plan.nodes().map(|node| node.node.as_str()).collect()
 }
@@ -70,10 +103,7 @@ async fn end(id: &UpgradeId, preview: &RollbackCreate, context: &Context<'_>) ->
     let mut found = client.upgrade(id).await?;
     if found.state == State::Running {
         found = client.pause(id, None).await?;
-        output.remark(output.pick(
-            "Waiting until what has started is finished. Ctrl-C leaves; the upgrade stays paused then.",
-            "等待已开始的部分完成。按 Ctrl-C 可离开，升级将保持暂停。",
-        ));
+        output.remark(waiting(output));
     }
     found = rest(found, context).await?;
     if found.state.is_terminal() {
@@ -85,10 +115,12 @@ async fn end(id: &UpgradeId, preview: &RollbackCreate, context: &Context<'_>) ->
     rest(cancelled, context).await
 }
 
+fn moves(state: &State) -> bool {
+    matches!(state, State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring)
+}
+
 /// Looks until nothing of an upgrade moves by itself any more.
 async fn rest(mut found: UpgradeView, context: &Context<'_>) -> Result<UpgradeView, Problem> {
-    let moves =
-        |state: &State| matches!(state, State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring);
     while moves(&found.state) {
         tokio::time::sleep(LOOK_EVERY).await;
         found = context.client.upgrade(&found.id).await?;

@@ -82,7 +82,13 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
     }
     if back.is_empty() && configuration.is_none() {
         let subject = format!("every master of cluster {}", before.cluster);
-        return Err(Problem::new(Code::NothingToDo).with("subject", subject).with("version", to));
+        let nothing = Problem::new(Code::NothingToDo).with("subject", subject).with("version", to);
+        return Err(match upgrade.in_flight().next() {
+            Some(_) => {
+                nothing.cause("the upgrade is in work: pause it and ask again when what has started is finished")
+            }
+            None => nothing,
+        });
     }
     check_kubelets_after(facts, &back, to)?;
     let verify = Action::VerifyCluster { kubelet: to };
