@@ -303,7 +303,7 @@ async fn perform(host: &Rc<System>, assignment: Assignment, data_folder: &Path) 
                     let nobody = nobody.with("why", "it was saved and checked, and there is no server to take it");
                     let _ = answer.send(Err(GatewayError::Refused(Box::new(nobody))));
                 }
-                StepEvent::Progress(phase) => eprintln!("  {}", phase_name(&phase, Language::En)),
+                StepEvent::Progress(phase) => eprintln!("  {}", phase_name(phase, Language::En)),
             }
         }
         std::future::pending::<Infallible>().await

@@ -185,7 +185,9 @@ pub enum Command {
 Examples:
   shiplock watch                       # the one active upgrade
   shiplock watch u3fx9 --stay          # also through pauses
-  shiplock watch u3fx9 -o ndjson       # each event as a line of JSON on stdout")]
+  shiplock watch u3fx9 -o ndjson       # each event as a line of JSON on stdout
+Keys at a terminal: p pause or c continue (asked about first), e events, n nodes, q leave.
+Leaving, with q or Ctrl-C, never touches the upgrade.")]
     Watch(WatchArguments),
     /// Pause: what has started finishes, nothing new starts.
     Pause(ControlArguments),
@@ -240,9 +242,6 @@ Examples:
 
 /// What is watched.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Keys at a terminal: p pause or c continue (asked about first), e events, n nodes, q leave.
-Leaving, with q or Ctrl-C, never touches the upgrade.")]
 pub struct WatchArguments {
     /// The upgrade; may be left out where exactly one is active.
     #[arg(value_name = "UPGRADE")]

@@ -133,6 +133,11 @@ pub(super) async fn agent(command: AgentCommand, context: &Context<'_>) -> Resul
             output.result(result::Agents { agents: agents.clone() }, |style| cluster::agents(&agents, style));
         }
         AgentCommand::Remove { cluster: name, node, yes } => {
+            output.remark(&if output.style().zh() {
+                format!("遗忘节点 {node} 的 agent：其注册和证书失效，在重新注册之前该节点不能升级；节点本身及其上运行的内容不变")
+            } else {
+                format!("Forgetting the agent of node {node}: its enrolment and certificate end, and the node cannot be upgraded until one is enrolled anew; the node and what runs on it are not touched")
+            });
             confirm(output, "agent remove", &node, yes).await?;
             client.remove_agent(&name.as_str().into(), &node.as_str().into()).await?;
             output.result(result::AgentRemoved { agent_removed: node.as_str().into() }, |style| {

@@ -175,6 +175,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("the one active upgrade", "唯一进行中的升级"),
     ("also through pauses", "暂停期间也继续观看"),
     ("each event as a line of JSON on stdout", "每个事件在标准输出上为一行 JSON"),
+    (
+        "Keys at a terminal: p pause or c continue (asked about first), e events, n nodes, q leave. Leaving, with q or Ctrl-C, never touches the upgrade.",
+        "终端按键：p 暂停或 c 继续（会先确认），e 事件，n 节点，q 离开。用 q 或 Ctrl-C 离开，绝不影响升级。",
+    ),
     ("Stay while it is paused or blocked; without it that ends the command", "暂停或受阻时继续观看；未指定时命令随之结束"),
     ("Show events with a number above this; without it the newest ones", "显示编号大于该值的事件；未指定时显示最新的事件"),
     ("Say nothing of Ctrl-C: the program that shows this view does", "不提示 Ctrl-C：由显示此界面的程序提示"),
