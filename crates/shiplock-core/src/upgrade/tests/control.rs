@@ -1,0 +1,124 @@
+//! What people ask for: pause, cancel, continue, and what time ends.
+
+use super::*;
+
+#[test]
+fn a_pause_lets_started_nodes_finish_and_starts_none_and_the_law_goes_on_after_it() {
+    let mut world = World::new(&[("blue", 8)], options());
+    while world.upgrade.open_batch(1).is_none_or(|batch| batch.ordinal < 2) || world.started_nodes().len() < 3 {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        world.succeed(number);
+    }
+    let _ = world.settle();
+    let started = world.started_nodes();
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    let _ = world.run_out();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }));
+    assert_eq!(world.started_nodes(), started);
+    assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert_eq!(world.batches(1).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 1]);
+}
+
+#[test]
+fn cancel_gives_back_what_failed_and_leaves_alone_what_was_not_started() {
+    let mut world = World::new(&[("blue", 4)], options());
+    while !world
+        .in_flight()
+        .iter()
+        .any(|number| matches!(world.upgrade.plan.step(*number).unwrap().action, Action::Drain { .. }))
+    {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            if !matches!(world.upgrade.plan.step(number).unwrap().action, Action::Drain { .. }) {
+                world.succeed(number);
+            }
+        }
+    }
+    let drain = world.in_flight()[0];
+    world.fail(drain, false);
+    let _ = world.run_out();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
+    assert_eq!(world.started_nodes().len(), 1);
+    world.append(Event::Cancelled);
+    assert_eq!(world.upgrade.state, State::Cancelled);
+}
+
+#[test]
+fn an_abandoned_node_is_not_waited_for_and_its_cordon_is_given_back() {
+    let mut world = World::new(&[("blue", 2)], options());
+    while !world.in_flight().iter().any(|number| {
+        world.upgrade.plan.step(*number).unwrap().action.executor() == Executor::Agent
+            && world.upgrade.open_batch(1).is_some()
+    }) {
+        let _ = world.settle();
+        let in_flight = world.in_flight();
+        for number in in_flight {
+            let step = world.upgrade.plan.step(number).unwrap();
+            if world.upgrade.open_batch(1).is_none() || step.action.executor() == Executor::Server {
+                world.succeed(number);
+            }
+        }
+    }
+    world.silent.insert("blue-01".into());
+    world.now += 1_000;
+    let _ = world.settle();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: vec!["blue-01".into()] });
+    let _ = world.settle();
+    let uncordon = world
+        .in_flight()
+        .into_iter()
+        .find(|number| world.upgrade.plan.step(*number).unwrap().action == Action::Uncordon)
+        .unwrap();
+    world.succeed(uncordon);
+    assert_eq!(world.settle(), Decision::Finish(Outcome::Cancelled));
+}
+
+#[test]
+fn a_paused_upgrade_expires_only_after_the_deadline_was_seen_twice_ten_minutes_of_uptime_apart() {
+    let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
+    let _ = world.run_out();
+    world.now += 7 * 24 * 3600 + 1;
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Paused { .. }), "a clock that jumped expires nothing");
+    world.now += 601;
+    world.uptime_seconds = 30;
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Paused { .. }), "a server that was just started expires nothing");
+    world.uptime_seconds = 601;
+    assert_eq!(world.settle(), Decision::Finish(Outcome::Expired));
+}
+
+#[test]
+fn a_blocked_start_touches_nothing_and_is_checked_again_on_continue() {
+    let mut world = World::new(&[("blue", 2)], options());
+    world.silent.insert("blue-02".into());
+    world.now = 200;
+    let _ = world.settle();
+    assert_eq!(world.upgrade.state, State::Blocked);
+    assert!(world.upgrade.steps.is_empty());
+    world.silent.clear();
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+}
+
+#[test]
+fn events_that_do_not_fit_are_refused_and_name_state_and_event() {
+    let world = World::new(&[("blue", 2)], options());
+    let next = world.upgrade.len + 1;
+    for event in [Event::Paused, Event::Succeeded, Event::Started, Event::StageStarted { stage: 1 }, Event::Expired] {
+        let error = world.upgrade.clone().apply(&record(next, 0, event)).unwrap_err();
+        assert!(error.why.contains("planned"), "{error}");
+    }
+    assert!(world.upgrade.clone().apply(&record(next + 1, 0, Event::CheckStarted)).is_err(), "a gap");
+    let mut old = record(next, 0, Event::CheckStarted);
+    old.epoch = Some(Epoch(0));
+    let taken = record(next, 0, Event::LeaseTaken { epoch: Epoch(2), holder: "b".into() });
+    let upgrade = world.upgrade.apply(&taken).unwrap();
+    let mut stale = record(next + 1, 0, Event::CheckStarted);
+    stale.epoch = Some(Epoch(1));
+    assert!(upgrade.apply(&stale).is_err(), "a stale epoch");
+}
