@@ -229,22 +229,16 @@ fn stale(plan: &Plan, what: String) -> Problem {
 
 /// The node must be the very machine that was planned for.
 fn check_node(planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
-    let wrong = |what: &str, expected: &str, found: &str| {
-        Err((CheckResult::Fail, planned.wrong_machine(what, expected, found)))
-    };
-    let Some(node) = cluster.nodes.get(&planned.node) else {
-        return wrong("uid", planned.uid.as_str(), "no such node");
-    };
-    if node.uid != planned.uid {
-        return wrong("uid", planned.uid.as_str(), node.uid.as_str());
+    if let Some(problem) = planned.another_machine(cluster) {
+        return Err((CheckResult::Fail, problem));
     }
-    if node.machine_id != planned.machine_id {
-        return wrong("machine id", &planned.machine_id, &node.machine_id);
+    match cluster.nodes.get(&planned.node) {
+        Some(node) if node.kubelet() != Some(planned.kubelet_from) => {
+            let problem = planned.wrong_machine("kubelet version", planned.kubelet_from, &node.kubelet_version);
+            Err((CheckResult::Fail, problem))
+        }
+        _ => Ok(()),
     }
-    if node.kubelet() != Some(planned.kubelet_from) {
-        return wrong("kubelet version", &planned.kubelet_from.to_string(), &node.kubelet_version);
-    }
-    Ok(())
 }
 
 fn check_agent(
@@ -264,8 +258,7 @@ fn check_agent(
     }
     let machine = &agent.machine;
     if machine.machine_id != planned.machine_id {
-        let problem = Problem::new(Code::WrongMachine).with("node", node).with("what", "machine id of the agent");
-        let problem = problem.with("expected", &planned.machine_id).with("found", &machine.machine_id);
+        let problem = planned.wrong_machine("machine id of the agent", &planned.machine_id, &machine.machine_id);
         return Err((CheckResult::Fail, problem));
     }
     for step in plan.steps().filter(|step| step.target.node() == Some(node)) {

@@ -25,6 +25,7 @@ pub use self::make::{PlanInput, make_plan};
 pub use self::rollback::{NewApiObjects, RollbackInput, make_rollback};
 use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
+use crate::facts::ClusterFacts;
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
@@ -209,6 +210,18 @@ impl NodePlan {
     /// The step with a number, evidence too.
     fn step(&self, number: StepNumber) -> Option<&Step> {
         self.steps.iter().chain(&self.evidence).find(|step| step.number == number)
+    }
+
+    /// Why what has the name of the node is not the machine of the plan, if it is not.
+    pub fn another_machine(&self, cluster: &ClusterFacts) -> Option<Problem> {
+        let Some(seen) = cluster.nodes.get(&self.node) else {
+            return Some(self.wrong_machine("uid", &self.uid, "no such node"));
+        };
+        if seen.uid != self.uid && !planted::is(Bug::UidNotCompared) {
+            return Some(self.wrong_machine("uid", &self.uid, &seen.uid));
+        }
+        (seen.machine_id != self.machine_id)
+            .then(|| self.wrong_machine("machine id", &self.machine_id, &seen.machine_id))
     }
 
     /// That what has the node's name is not the machine of the plan: in what it differs, what was planned and what is there.

@@ -2,10 +2,7 @@
 //! one that follows.
 
 use super::{Hold, View};
-use crate::facts::ClusterFacts;
 use crate::plan::{NodePlan, StageKind};
-use crate::planted::{self, Bug};
-use crate::problem::Problem;
 
 use super::super::event::PauseReason;
 
@@ -14,7 +11,7 @@ impl View<'_> {
     /// the cluster cannot be read; a master does not, since the API may be away because of the very step.
     pub(super) fn may_go_on(&self, node: &NodePlan) -> Result<(), Hold> {
         match self.cluster() {
-            Ok(cluster) => match another_machine(node, cluster) {
+            Ok(cluster) => match node.another_machine(cluster) {
                 None => Ok(()),
                 Some(problem) => Err(Hold::Pause(Box::new(PauseReason::Interference { problem }))),
             },
@@ -25,22 +22,11 @@ impl View<'_> {
 
     /// Whether another machine, or none, is seen under the name of a node.
     pub(super) fn is_another_machine(&self, node: &NodePlan) -> bool {
-        self.cluster().is_ok_and(|cluster| another_machine(node, cluster).is_some())
+        self.cluster().is_ok_and(|cluster| node.another_machine(cluster).is_some())
     }
 
     fn is_master(&self, node: &NodePlan) -> bool {
         let of_masters = |stage: &&crate::plan::Stage| stage.kind == StageKind::ControlPlane;
         self.upgrade.plan.stages.iter().filter(of_masters).any(|stage| stage.node(&node.node).is_some())
     }
-}
-
-/// Why what has the name of a node is not the machine that was planned, if it is not.
-pub(super) fn another_machine(node: &NodePlan, cluster: &ClusterFacts) -> Option<Problem> {
-    let Some(seen) = cluster.nodes.get(&node.node) else {
-        return Some(node.wrong_machine("uid", &node.uid, "no such node"));
-    };
-    if seen.uid != node.uid && !planted::is(Bug::UidNotCompared) {
-        return Some(node.wrong_machine("uid", &node.uid, &seen.uid));
-    }
-    (seen.machine_id != node.machine_id).then(|| node.wrong_machine("machine id", &node.machine_id, &seen.machine_id))
 }

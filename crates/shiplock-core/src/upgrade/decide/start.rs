@@ -2,7 +2,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::identity::another_machine;
 use super::{AGENT_LIVE_SECONDS, Hold, View, later};
 use crate::facts::{
     ApiServerFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, EtcdFacts, Observed, Readiness,
@@ -25,7 +24,7 @@ impl View<'_> {
         }
         let cluster = self.cluster().map_err(Hold::Wait)?;
         let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
-        if let Some(problem) = another_machine(node, cluster) {
+        if let Some(problem) = node.another_machine(cluster) {
             let is_gone = !cluster.nodes.contains_key(&node.node);
             return Err(if is_gone { Hold::Skip(Box::new(problem)) } else { pause(problem) });
         }
