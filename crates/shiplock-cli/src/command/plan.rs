@@ -1,7 +1,9 @@
 //! `plan` and `upgrade`: what will be done is shown before anything is.
 
+use std::collections::BTreeSet;
+
 use shiplock_api::rest::{PlanCreate, UpgradeCreate};
-use shiplock_core::id::ClusterName;
+use shiplock_core::id::{ClusterName, NodeName};
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
 
@@ -29,7 +31,38 @@ pub(super) async fn plan(options: PlanArguments, context: &Context<'_>) -> Resul
         text
     };
     context.output.result(result::Planned { plan: plan.clone(), kept }, text);
+    // The plan itself stands; who wants to start it needs them.
+    if let Ok(agents) = context.client.agents(&plan.cluster).await {
+        let enrolled: BTreeSet<&NodeName> = agents.iter().map(|agent| &agent.node).collect();
+        let missing = plan.nodes().map(|node| &node.node).filter(|node| !enrolled.contains(node)).map(NodeName::as_str);
+        if let Some(remark) = without_agent(&missing.collect(), &plan.cluster, context.output.style().zh()) {
+            context.output.remark(&remark);
+        }
+    }
     Ok(Exit::Done)
+}
+
+/// That nodes have no agent yet, with the first of them by name.
+fn without_agent(missing: &BTreeSet<&str>, cluster: &ClusterName, zh: bool) -> Option<String> {
+    const NAMED_MAX: usize = 5;
+    if missing.is_empty() {
+        return None;
+    }
+    let named: Vec<&str> = missing.iter().copied().take(NAMED_MAX).collect();
+    let (count, named) = (missing.len(), named.join(", "));
+    let more = count.saturating_sub(NAMED_MAX);
+    Some(match (zh, more) {
+        (true, 0) => format!("开始前还需注册 {count} 个节点的 agent：{named}（shiplock agent join-command {cluster}）"),
+        (true, _) => {
+            format!("开始前还需注册 {count} 个节点的 agent：{named} 等（shiplock agent join-command {cluster}）")
+        }
+        (false, 0) => {
+            format!("Without an agent yet, which the start needs: {named} (shiplock agent join-command {cluster})")
+        }
+        (false, more) => format!(
+            "Without an agent yet, which the start needs: {named} and {more} more (shiplock agent join-command {cluster})"
+        ),
+    })
 }
 
 /// Makes or takes a plan, shows it, asks, starts, stays.
@@ -85,4 +118,21 @@ pub(super) async fn whereabouts(name: &ClusterName, context: &Context<'_>) -> Re
     } else {
         format!("This changes cluster {name}, API server {server}, through {through}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_without_an_agent_are_named_and_many_are_counted() {
+        let told = |count: usize, zh| {
+            let names: Vec<String> = (1..=count).map(|number| format!("w-{number}")).collect();
+            without_agent(&names.iter().map(String::as_str).collect(), &"prod".into(), zh)
+        };
+        assert_eq!(told(0, false), None);
+        assert!(told(2, false).unwrap().contains(": w-1, w-2 (shiplock agent join-command prod)"));
+        assert!(told(7, false).unwrap().contains("w-5 and 2 more"));
+        assert!(told(7, true).unwrap().contains("7 个节点"));
+    }
 }
