@@ -52,7 +52,12 @@ impl ServerCertVerifier for Any {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let provider = rustls::crypto::ring::default_provider();
         let mut schemes = provider.signature_verification_algorithms.supported_schemes();
-        schemes.extend([SignatureScheme::RSA_PKCS1_SHA1, SignatureScheme::ECDSA_SHA1_Legacy]);
+        // Those that Go's TLS has too: nothing is verified here.
+        schemes.extend([
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+            SignatureScheme::RSA_PKCS1_SHA1,
+            SignatureScheme::ECDSA_SHA1_Legacy,
+        ]);
         schemes
     }
 }
@@ -61,40 +66,54 @@ impl ServerCertVerifier for Any {
 pub fn dial(target: &TlsTarget) -> TlsOutcome {
     match shake(target) {
         Ok(chain) => TlsOutcome::Presented { chain },
-        Err(why) => TlsOutcome::Failed { why },
+        Err(outcome) => outcome,
     }
 }
 
-fn shake(target: &TlsTarget) -> Result<Vec<String>, String> {
+fn shake(target: &TlsTarget) -> Result<Vec<String>, TlsOutcome> {
+    let failed = |why: String| TlsOutcome::Failed { why };
     let name = ServerName::try_from(target.server_name.clone())
-        .map_err(|_| format!("`{}` is no name of a server", target.server_name))?;
-    let mut addresses = (target.host.as_str(), target.port).to_socket_addrs().map_err(|error| error.to_string())?;
-    let address = addresses.next().ok_or("its name has no address")?;
-    let mut socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT).map_err(|error| error.to_string())?;
-    let bounded = |error: std::io::Error| error.to_string();
+        .map_err(|_| failed(format!("`{}` is no name of a server", target.server_name)))?;
+    let bounded = |error: std::io::Error| failed(error.to_string());
+    let mut addresses = (target.host.as_str(), target.port).to_socket_addrs().map_err(bounded)?;
+    let address = addresses.next().ok_or_else(|| failed("its name has no address".to_owned()))?;
+    let mut socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT).map_err(bounded)?;
     socket.set_read_timeout(Some(LIMIT)).map_err(bounded)?;
     socket.set_write_timeout(Some(LIMIT)).map_err(bounded)?;
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| failed(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Any))
         .with_no_client_auth();
-    let mut connection = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
+    let mut connection = ClientConnection::new(Arc::new(config), name).map_err(|error| failed(error.to_string()))?;
+    let too_slow = || failed(format!("no TLS handshake within {} s", LIMIT.as_secs()));
     let begun = Instant::now();
     while connection.is_handshaking() {
         if begun.elapsed() > LIMIT {
-            return Err(format!("no TLS handshake within {} s", LIMIT.as_secs()));
+            return Err(too_slow());
         }
         connection.complete_io(&mut socket).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-                format!("no TLS handshake within {} s", LIMIT.as_secs())
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => too_slow(),
+            _ if may_be_ours(&error) => {
+                TlsOutcome::NotSeen { why: format!("what dialled it may lack what an API server has: {error}") }
             }
-            _ => format!("no TLS handshake: {error}"),
+            _ => failed(format!("no TLS handshake: {error}")),
         })?;
     }
     let chain = connection.peer_certificates().unwrap_or_default();
     Ok(chain.iter().map(|der| STANDARD.encode(der)).collect())
+}
+
+/// Whether a handshake may have failed for want of a client's certificate, or of ciphers that Go's TLS has and this one
+/// has not: that says nothing of how an API server fares.
+fn may_be_ours(error: &std::io::Error) -> bool {
+    use rustls::AlertDescription::{AccessDenied, BadCertificate, CertificateRequired, HandshakeFailure};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::AlertReceived(HandshakeFailure | CertificateRequired | BadCertificate | AccessDenied))
+    )
 }
 
 #[cfg(test)]

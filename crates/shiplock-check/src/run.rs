@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::{api, cluster, node, tls};
 
 /// Which checks are wanted: ids such as `API-005`, or prefixes such as `API`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// Only these; all where it is empty.
     pub only: Vec<String>,
@@ -36,6 +36,20 @@ impl Selection {
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
+    /// Whether a finding belongs into the report: one of a check that is wanted, or the reason why nothing is known of
+    /// one, where that was not left out by name.
+    fn wants_finding(&self, finding: &Finding) -> bool {
+        if self.wants_id(&finding.check) {
+            return true;
+        }
+        let rests_on_it = |check: &Check| sources(check.id).contains(&finding.check.as_str());
+        let decides =
+            finding.check == HORIZON || catalogue::all().iter().any(|check| rests_on_it(check) && self.wants(check));
+        let left_out =
+            catalogue::find(&finding.check).is_some_and(|check| self.skip.iter().any(|word| is_named(check, word)));
+        finding.outcome == Outcome::Unknown && decides && !left_out
+    }
+
     /// Whether the check with this id is wanted, which may be one of a plan.
     pub fn wants_id(&self, id: &str) -> bool {
         if let Some(check) = catalogue::find(id) {
@@ -48,6 +62,19 @@ impl Selection {
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 }
+
+/// The sources that a check judges, by their own checks: as long as one of them was not seen nothing is known of it.
+fn sources(id: &str) -> &'static [&'static str] {
+    match id {
+        "API-001" | "API-002" => &["API-003", "API-005", "API-006", "API-007"],
+        "API-004" | "API-010" | "API-011" => &["API-003"],
+        "API-012" => &["API-007"],
+        _ => &[],
+    }
+}
+
+/// The check of the target itself: beyond what is known of Kubernetes nothing else is known either.
+const HORIZON: &str = "API-014";
 
 fn is_named(check: &Check, word: &str) -> bool {
     check.id.eq_ignore_ascii_case(word)
@@ -133,6 +160,8 @@ pub struct Assembly<'a> {
     pub selection: &'a Selection,
     /// What can be reached.
     pub scopes: &'a BTreeSet<&'static str>,
+    /// Which checks a snapshot was read for, where nothing else is looked at: of others it holds nothing.
+    pub collected: Option<&'a Selection>,
     /// Scopes that must be reached.
     pub required: &'a [String],
     /// Findings that may pass.
@@ -160,6 +189,8 @@ impl Assembly<'_> {
             }
             if check.not_built.is_some() {
                 skipped.insert(check.id.to_owned(), "not-built".to_owned());
+            } else if self.collected.is_some_and(|collected| !collected.wants(check)) {
+                skipped.insert(check.id.to_owned(), "not-collected".to_owned());
             } else if check.scope == Scope::Any || self.scopes.contains(check.scope.word()) {
                 ran.push(check.id.to_owned());
             } else {
@@ -177,7 +208,7 @@ impl Assembly<'_> {
         let outranked = |finding: &Finding| finding.sentence != OF_THE_PLAN && of_the_plan.contains(&*finding.check);
         let mut findings: Vec<Finding> = findings
             .into_iter()
-            .filter(|finding| self.selection.wants_id(&finding.check) && !outranked(finding))
+            .filter(|finding| self.selection.wants_finding(finding) && !outranked(finding))
             .collect();
         findings.retain(|finding| {
             let is_skipped = finding.outcome == Outcome::Skipped;
@@ -187,6 +218,15 @@ impl Assembly<'_> {
                 skipped.insert(finding.check.clone(), why);
             }
             !is_skipped
+        });
+        let is_unseen =
+            |id: &str| findings.iter().any(|finding| finding.check == id && finding.outcome == Outcome::Unknown);
+        ran.retain(|id| {
+            if findings.iter().any(|finding| finding.check == *id) {
+                return true;
+            }
+            let unseen = sources(id).iter().find(|source| is_unseen(source));
+            unseen.inspect(|source| drop(skipped.insert(id.clone(), format!("unseen:{source}")))).is_none()
         });
         for finding in &mut findings {
             // A check of the plan says itself what nobody may let pass, and what the plan lets pass.
@@ -211,7 +251,8 @@ impl Assembly<'_> {
         });
         let mut verdict = Report::verdict_of(findings.iter(), self.blocks_on);
         let is_missing = self.required.iter().any(|scope| !self.scopes.contains(scope.as_str()));
-        if is_missing && verdict == crate::report::Verdict::Ready {
+        // Where no check ran nothing is known.
+        if (is_missing || ran.is_empty()) && verdict == crate::report::Verdict::Ready {
             verdict = crate::report::Verdict::Undecided;
         }
         Report {
@@ -272,6 +313,7 @@ mod tests {
                 current: None,
                 selection: &Selection::default(),
                 scopes: &BTreeSet::from(["cluster"]),
+                collected: None,
                 required: &[],
                 acceptances,
                 baseline,
@@ -289,13 +331,56 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_seen_is_no_ready_whichever_checks_are_asked_for() {
+        let verdict = |only: &str, skip: &[&str], finding: Finding| {
+            let skip = skip.iter().map(|&word| word.to_owned()).collect();
+            let assembly = Assembly {
+                target: MinorVersion { major: 1, minor: 37 },
+                current: None,
+                selection: &Selection { only: vec![only.into()], skip },
+                scopes: &BTreeSet::from(["cluster", "file"]),
+                collected: None,
+                required: &[],
+                acceptances: &[],
+                baseline: None,
+                blocks_on: Outcome::Fail,
+                now: Timestamp::UNIX_EPOCH,
+                read: BTreeMap::new(),
+                of_the_plan: &[],
+            };
+            let report = assembly.report(vec![finding]);
+            (report.verdict, report.ran.len())
+        };
+        let secrets = || Finding::unknown("API-005", "forbidden");
+        let file = || Finding::new("API-007", "encoding", Outcome::Unknown, Subject::new("File", "", "x"));
+        let beyond = || Finding::new("API-014", "beyond", Outcome::Unknown, Subject::cluster());
+        for (only, finding) in [
+            ("API-001", secrets()),
+            ("API-002", secrets()),
+            ("API-002", file()),
+            ("removed-api", file()),
+            ("API-012", file()),
+            ("API-010", Finding::unknown("API-003", "forbidden")),
+            ("API-002", beyond()),
+        ] {
+            assert_eq!(verdict(only, &[], finding).0, Verdict::Undecided, "{only}");
+        }
+        // It is not counted among the checks that are well either.
+        assert_eq!(verdict("API-002", &[], secrets()).1, 0);
+        // Of other checks it says nothing, and whoever leaves it out by name has said so.
+        assert_eq!(verdict("WL-001", &[], secrets()), (Verdict::Ready, 1));
+        assert_eq!(verdict("API-002", &["API-005"], secrets()), (Verdict::Ready, 1));
+    }
+
+    #[test]
     fn a_scope_that_is_required_and_not_reached_leaves_the_verdict_open() {
-        let report = |required: &[String]| {
+        let report = |required: &[String], collected: Option<&Selection>| {
             let assembly = Assembly {
                 target: MinorVersion { major: 1, minor: 37 },
                 current: None,
                 selection: &Selection { only: vec!["API".into()], skip: Vec::new() },
                 scopes: &BTreeSet::from(["file"]),
+                collected,
                 required,
                 acceptances: &[],
                 baseline: None,
@@ -306,9 +391,14 @@ mod tests {
             };
             assembly.report(Vec::new())
         };
-        assert_eq!(report(&[]).verdict, Verdict::Ready);
-        assert_eq!(report(&["cluster".to_owned()]).verdict, Verdict::Undecided);
-        assert!(report(&[]).ran.contains(&"API-007".to_owned()));
-        assert_eq!(report(&[]).skipped["API-003"], "scope:cluster");
+        assert_eq!(report(&[], None).verdict, Verdict::Ready);
+        assert_eq!(report(&["cluster".to_owned()], None).verdict, Verdict::Undecided);
+        assert!(report(&[], None).ran.contains(&"API-007".to_owned()));
+        assert_eq!(report(&[], None).skipped["API-003"], "scope:cluster");
+        // A snapshot that was read for other checks says nothing of these, and a report of nothing is no "ready".
+        let nodes = Selection { only: vec!["NODE".into()], skip: Vec::new() };
+        let of_another = report(&[], Some(&nodes));
+        assert_eq!((of_another.verdict, of_another.ran.len()), (Verdict::Undecided, 0));
+        assert_eq!(of_another.skipped["API-007"], "not-collected");
     }
 }

@@ -14,6 +14,7 @@ use crate::cluster::permission::Permission;
 use crate::copy::ClusterCopy;
 use crate::node::ExaminedNode;
 use crate::object;
+use crate::run::Selection;
 use crate::tls::Dialled;
 
 /// The schema of [`Snapshot`].
@@ -30,6 +31,9 @@ pub struct Snapshot {
     pub server: String,
     /// The version that the API server reports, such as `v1.36.3`.
     pub version: String,
+    /// The checks that it was read for: of others it may hold nothing, or a part.
+    #[serde(default)]
+    pub asked: Selection,
     /// What the API server serves.
     pub served: Read<Vec<ServedResource>>,
     /// The writing of objects of kinds that later releases deprecate or remove.
@@ -64,6 +68,7 @@ impl Snapshot {
             taken_at,
             server: server.to_owned(),
             version: version.to_owned(),
+            asked: Selection::default(),
             served: Read::NotAsked,
             written: Vec::new(),
             releases: Read::NotAsked,

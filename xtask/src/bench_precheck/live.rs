@@ -134,6 +134,9 @@ fn fill(server: &Server, scale: f64) -> Result<()> {
         })
         .collect();
     server.create("/api/v1/pods", &pods)?;
+    // Without a kubelet they would wait for ever.
+    let running: Vec<Value> = pods.iter().map(running).collect();
+    server.set_status("/api/v1/pods", &running)?;
     let maps: Vec<Value> = (0..count(6000))
         .map(|index| {
             json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": format!("map-{index}"), "namespace": team(index) },
@@ -162,6 +165,19 @@ fn fill(server: &Server, scale: f64) -> Result<()> {
         }
     }
     server.create("/api/v1/secrets", &secrets)
+}
+
+/// The status of a pod that runs well.
+fn running(pod: &Value) -> Value {
+    let condition =
+        |kind: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": "2026-11-27T00:00:00Z" });
+    let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(condition);
+    json!({ "metadata": { "namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"] },
+        "status": { "phase": "Running", "podIP": "10.100.0.9", "startTime": "2026-11-27T00:00:00Z",
+            "conditions": conditions,
+            "containerStatuses": [{ "name": "main", "ready": true, "started": true, "restartCount": 0,
+                "image": pod["spec"]["containers"][0]["image"], "imageID": "sha256:aa",
+                "state": { "running": { "startedAt": "2026-11-27T00:00:00Z" } } }] } })
 }
 
 fn node(index: usize) -> Value {

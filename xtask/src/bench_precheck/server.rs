@@ -128,6 +128,15 @@ impl Server {
 
     /// Creates objects, through a few connections at once.
     pub(super) fn create(&self, path: &str, objects: &[Value]) -> Result<()> {
+        self.send("POST", path, objects)
+    }
+
+    /// Writes the status of objects that are there.
+    pub(super) fn set_status(&self, path: &str, objects: &[Value]) -> Result<()> {
+        self.send("PATCH", path, objects)
+    }
+
+    fn send(&self, method: &str, path: &str, objects: &[Value]) -> Result<()> {
         let next = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..6)
@@ -143,7 +152,11 @@ impl Server {
                                 }
                                 None => path.to_owned(),
                             };
-                            plain.send("POST", &path, &object.to_string())?;
+                            let path = match (method, object["metadata"]["name"].as_str()) {
+                                ("PATCH", Some(name)) => format!("{path}/{name}/status"),
+                                _ => path,
+                            };
+                            plain.send(method, &path, &object.to_string())?;
                         }
                         Ok(())
                     })
@@ -186,8 +199,9 @@ impl Plain {
     }
 
     fn send(&mut self, method: &str, path: &str, body: &str) -> Result<()> {
+        let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = format!(
-            "{method} {path}?fieldManager=bench HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path}?fieldManager=bench HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes())?;

@@ -85,7 +85,9 @@ pub fn authorship(object: &Written, api_version: &str) -> Authorship {
             time: entry.time,
         };
     }
-    match (object.entries.is_empty(), object.annotations.is_empty()) {
+    // Who writes the status alone says nothing of who wrote the object.
+    let is_untold = object.entries.iter().all(|entry| !entry.subresource.is_empty());
+    match (is_untold, object.annotations.is_empty()) {
         (false, _) => Authorship::Other,
         (true, false) if object.annotations.iter().any(|annotation| annotation == api_version) => {
             Authorship::OnlyAnnotation
@@ -161,5 +163,11 @@ mod tests {
         assert_eq!(authorship(&with(&[OLD]), OLD), Authorship::OnlyAnnotation);
         assert_eq!(authorship(&with(&[NEW]), OLD), Authorship::Other);
         assert_eq!(authorship(&with(&[]), OLD), Authorship::Unknown);
+        // Entries of the status alone do not tell who wrote the object.
+        let status = FieldEntry { subresource: "status".into(), ..entry("x", "Update", NEW, 9) };
+        for (annotations, expected) in [(&[OLD][..], Authorship::OnlyAnnotation), (&[], Authorship::Unknown)] {
+            let object = Written { entries: vec![status.clone()], ..with(annotations) };
+            assert_eq!(authorship(&object, OLD), expected);
+        }
     }
 }

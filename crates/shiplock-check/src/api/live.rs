@@ -286,6 +286,7 @@ mod tests {
             taken_at: Timestamp::UNIX_EPOCH,
             server: String::new(),
             version: format!("v{current}.0"),
+            asked: crate::run::Selection::default(),
             served: Read::Seen(served.to_vec()),
             written,
             releases: Read::NotAsked,

@@ -2,7 +2,7 @@
 
 use super::{Look, of};
 use crate::components::{Components, GateFate};
-use crate::object::{COMPONENTS, Container, image_name};
+use crate::object::{COMPONENTS, Container, Pod, image_name};
 use crate::report::{Finding, Outcome, Subject};
 
 const CHECK: &str = "API-013";
@@ -10,7 +10,7 @@ const CHECK: &str = "API-013";
 pub(super) fn judge(look: &mut Look<'_>) {
     let objects = look.objects;
     if let Some(pods) = look.need(&objects.pods, &[CHECK]) {
-        for pod in pods.iter().filter(|pod| pod.metadata.namespace == "kube-system" && !pod.has_ended()) {
+        for pod in pods.iter().filter(|pod| may_be_component(pod) && !pod.has_ended()) {
             for container in &pod.spec.containers {
                 let component = image_name(&container.image);
                 if component != "etcd" && COMPONENTS.contains(&component) {
@@ -32,6 +32,11 @@ pub(super) fn judge(look: &mut Look<'_>) {
             look.say(Finding { subject: subject(name), ..Finding::unknown(CHECK, why) });
         }
     }
+}
+
+/// Whether it is where the components of Kubernetes run.
+pub(super) fn may_be_component(pod: &Pod) -> bool {
+    pod.metadata.namespace == "kube-system"
 }
 
 /// The flags of a container's command and arguments, with their values.

@@ -32,24 +32,23 @@ pub const READS: &[(&str, &[&str])] = &[
         "/api/v1/nodes",
         &[
             "VER-002", "VER-003", "VER-010", "VER-012", "CP-002", "CP-003", "NODE-001", "NODE-002", "NODE-005",
-            "NODE-011", "NODE-024", "NET-001", "WL-008", "CAP-001", "CAP-002", "CAP-003", "CAP-005", "RUN-001",
+            "NODE-011", "NODE-024", "CAP-001", "CAP-002", "CAP-003", "CAP-005", "RUN-001",
         ],
     ),
     (
         "/api/v1/pods",
         &[
             "VER-004", "VER-005", "VER-009", "NODE-024", "NODE-025", "CAP-001", "CAP-003", "CAP-004", "CAP-006",
-            "CAP-009", "CP-004", "CP-005", "CP-012", "WL-001", "WL-002", "WL-003", "WL-005", "WL-006", "WL-007",
-            "WL-008", "WL-009", "WL-010", "WL-011", "WL-013", "WL-014", "WL-015", "NET-003", "NET-005", "NET-007",
-            "NET-008", "STO-001", "STO-002", "STO-003", "STO-004", "WHK-008", "ADD-001", "ADD-002", "API-013",
-            "API-015",
+            "CAP-009", "CP-004", "CP-005", "CP-012", "WL-001", "WL-002", "WL-003", "WL-005", "WL-006", "WL-008",
+            "WL-009", "WL-010", "WL-011", "WL-013", "WL-014", "WL-015", "NET-003", "NET-005", "NET-007", "NET-008",
+            "STO-001", "STO-002", "STO-003", "STO-004", "ADD-001", "ADD-002", "API-013", "API-015",
         ],
     ),
-    ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007", "WHK-008", "CAP-004"]),
+    ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007"]),
     ("/apis/apps/v1/statefulsets", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-012"]),
     ("/apis/apps/v1/daemonsets", &["WL-016"]),
     ("/apis/policy/v1/poddisruptionbudgets", &["WL-001", "WL-002", "WL-003", "WL-004"]),
-    ("/api/v1/services", &["NET-001", "NET-008", "NET-009", "WL-007", "API-015", "WHK-008"]),
+    ("/api/v1/services", &["NET-001", "NET-008", "NET-009", "WL-007", "API-015"]),
     ("/apis/discovery.k8s.io/v1/endpointslices", &["NET-001", "WHK-006", "WHK-013", "WHK-008"]),
     ("/api/v1/namespaces", &["WL-013", "WHK-007"]),
     (
@@ -82,6 +81,14 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/apis/config.openshift.io/v1/clusteroperators", &["ADD-007"]),
     ("/api/v1/namespaces/kube-system/configmaps", &["API-012", "API-013", "NET-004", "NET-006", "NET-009"]),
 ];
+
+/// The checks of APIs that read pods, and of pods only those that [`is_of_apis`] says.
+pub const OF_APIS: [&str; 2] = ["API-013", "API-015"];
+
+/// Whether a check of APIs reads this pod: a component of Kubernetes, or one with fields that lost their meaning.
+pub fn is_of_apis(pod: &Pod) -> bool {
+    components::may_be_component(pod) || workload::has_old_fields(pod)
+}
 
 pub(crate) use self::traffic::ready_nodes;
 pub use self::version::client;

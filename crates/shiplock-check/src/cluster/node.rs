@@ -26,6 +26,7 @@ pub(super) fn judge(look: &mut Look<'_>) {
             judge_node(look, node);
         }
     }
+    quotas(look);
     let checks = ["NODE-024", "NODE-025", "CAP-004", "CAP-006", "CAP-009"];
     let Some(pods) = look.need(&objects.pods, &checks) else { return };
     let mut running: BTreeMap<&str, i64> = BTreeMap::new();
@@ -65,6 +66,10 @@ pub(super) fn judge(look: &mut Look<'_>) {
             look.say(Finding::new("NODE-024", "full", Outcome::Fail, of("Node", &node.metadata)).with("free", free));
         }
     }
+}
+
+fn quotas(look: &mut Look<'_>) {
+    let objects = look.objects;
     let Some(quotas) = look.need(&objects.quotas, &["CAP-010"]) else { return };
     for quota in quotas {
         for (name, hard) in

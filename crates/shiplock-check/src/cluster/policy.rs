@@ -100,8 +100,10 @@ fn addresses(look: &mut Look<'_>) {
     for range in look.need(&objects.service_ranges, &["NET-009"]).into_iter().flatten() {
         ranges.extend(range.spec.cidrs.iter().map(|cidr| (of("ServiceCIDR", &range.metadata), cidr.clone())));
     }
+    // Before there were such objects kubeadm's configuration says it.
     if ranges.is_empty()
-        && let Some(cluster) = objects.configuration.seen().and_then(|read| read.cluster.as_ref())
+        && let Some(configuration) = look.need(&objects.configuration, &["NET-009"])
+        && let Some(cluster) = &configuration.cluster
     {
         let subnets = cluster.networking.service_subnet.split(',').map(str::trim).filter(|text| !text.is_empty());
         ranges.extend(subnets.map(|cidr| (Subject::cluster(), cidr.to_owned())));

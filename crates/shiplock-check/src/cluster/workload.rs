@@ -73,7 +73,7 @@ fn covers(budget: &Budget, labels: &Labels) -> bool {
 fn budgets(look: &mut Look<'_>) {
     let objects = look.objects;
     let Some(budgets) = look.need(&objects.budgets, &["WL-001", "WL-002", "WL-003", "WL-004"]) else { return };
-    let read = look.need(&objects.pods, &["WL-003"]);
+    let read = look.need(&objects.pods, &["WL-001", "WL-002", "WL-003"]);
     let pods = by_namespace(read.into_iter().flatten().filter(|pod| !pod.has_ended()));
     for budget in budgets {
         let subject = || of("PodDisruptionBudget", &budget.metadata);
@@ -253,6 +253,9 @@ fn holds_data(volume: &Volume) -> bool {
     volume.source == "hostPath" || (volume.source == "emptyDir" && volume.detail != "Memory")
 }
 
+/// The label of masters until 1.24.
+const MASTER: &str = "node-role.kubernetes.io/master";
+
 /// Annotations and labels that a minor does not heed any more.
 fn fields(once: &mut impl FnMut(&'static str, Finding), pod: &Pod, target: u32) {
     let marks = &pod.metadata.annotations.0;
@@ -265,10 +268,14 @@ fn fields(once: &mut impl FnMut(&'static str, Finding), pod: &Pod, target: u32) 
     if let Some(name) = marks.iter().find(|name| name.contains("apparmor.security.beta")).filter(|_| target >= 30) {
         say("apparmor", name);
     }
-    let master = "node-role.kubernetes.io/master";
-    if target >= 24 && pod.spec.node_selector.contains_key(master) {
-        say("master-label", master);
+    if target >= 24 && pod.spec.node_selector.contains_key(MASTER) {
+        say("master-label", MASTER);
     }
+}
+
+/// Whether it has annotations or labels that some minor does not heed any more.
+pub(super) fn has_old_fields(pod: &Pod) -> bool {
+    !pod.metadata.annotations.0.is_empty() || pod.spec.node_selector.contains_key(MASTER)
 }
 
 fn namespaces(look: &mut Look<'_>) {

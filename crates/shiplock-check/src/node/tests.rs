@@ -15,6 +15,7 @@ use shiplock_core::problem::{Code, Problem};
 
 use super::*;
 use crate::object::Objects;
+use crate::run::Selection;
 use crate::snapshot::{Effort, Read, SNAPSHOT_SCHEMA};
 
 const NOW: &str = "2026-11-24T00:00:00Z";
@@ -97,6 +98,7 @@ fn findings(nodes: Vec<ExaminedNode>, profile: Profile) -> Vec<String> {
         taken_at: now(),
         server: "https://x".to_owned(),
         version: "v1.36.3".to_owned(),
+        asked: Selection::default(),
         served: Read::NotAsked,
         written: Vec::new(),
         releases: Read::NotAsked,

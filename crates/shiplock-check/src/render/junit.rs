@@ -8,11 +8,16 @@ use super::{escape, whereabouts};
 use crate::catalogue;
 use crate::report::{Finding, Outcome, Report};
 
-/// The report as JUnit XML. What blocks is a failure, what is unknown an error, warnings are told in the output.
-pub fn junit(report: &Report, language: Language) -> String {
+/// The report as JUnit XML. What blocks is a failure, which warnings are too where `blocks_on` says so; what is unknown is
+/// an error; other warnings are told in the output.
+pub fn junit(report: &Report, blocks_on: Outcome, language: Language) -> String {
+    let outcome_of = |finding: &Finding| match finding.outcome {
+        Outcome::Warn if blocks_on == Outcome::Warn => Outcome::Fail,
+        outcome => outcome,
+    };
     let is = |outcome: Outcome| {
         move |id: &&String| {
-            report.findings.iter().any(|found| found.check == **id && found.outcome == outcome && found.counts())
+            report.findings.iter().any(|found| found.check == **id && outcome_of(found) == outcome && found.counts())
         }
     };
     let failures = report.ran.iter().filter(is(Outcome::Fail)).count();
@@ -28,7 +33,7 @@ pub fn junit(report: &Report, language: Language) -> String {
         let found: Vec<&Finding> = report.findings.iter().filter(|finding| finding.check == *id).collect();
         let _ = write!(text, "<testcase classname=\"{}\" name=\"{id} {}\">", escape(id), escape(title(id)));
         let lines = |outcome: Outcome| -> String {
-            let of_it = found.iter().filter(|finding| finding.outcome == outcome && finding.counts());
+            let of_it = found.iter().filter(|finding| outcome_of(finding) == outcome && finding.counts());
             of_it
                 .map(|one| format!("{}: {}\n→ {}\n", whereabouts(one), one.text(language), one.fix(language)))
                 .collect()

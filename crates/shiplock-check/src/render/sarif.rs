@@ -1,4 +1,8 @@
 //! SARIF 2.1.0, as code scanners read it.
+//!
+//! GitHub refuses a whole file of which one result has no physical location or a rule no help, and takes relative paths
+//! alone: <https://docs.github.com/en/code-security/reference/code-scanning/sarif-files/sarif-support>. An object of a
+//! cluster is in no file, so that its name stands as a path: `cluster/shop/Ingress/cart`.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +10,7 @@ use serde_json::{Value, json};
 use shiplock_core::language::Language;
 
 use crate::catalogue;
-use crate::report::{Outcome, Report};
+use crate::report::{Finding, Outcome, Report};
 
 /// The report as SARIF.
 pub fn sarif(report: &Report, version: &str, language: Language) -> Value {
@@ -20,6 +24,7 @@ pub fn sarif(report: &Report, version: &str, language: Language) -> Value {
                 "name": check.name,
                 "shortDescription": { "text": language.pick(check.title[0], check.title[1]) },
                 "fullDescription": { "text": language.pick(check.why[0], check.why[1]) },
+                "help": { "text": language.pick(check.why[0], check.why[1]) },
                 "helpUri": format!("https://github.com/shiplock/shiplock/blob/main/docs/checks/{}.md", check.id),
             })
         })
@@ -34,13 +39,18 @@ pub fn sarif(report: &Report, version: &str, language: Language) -> Value {
                 Outcome::Pass | Outcome::Skipped => "note",
             };
             let message = format!("{}: {} → {}", finding.subject, finding.text(language), finding.fix(language));
-            let mut location = json!({ "logicalLocations": [{ "fullyQualifiedName": finding.subject.to_string() }] });
-            if let Some(place) = &finding.place {
-                location["physicalLocation"] = json!({
-                    "artifactLocation": { "uri": uri(&place.file) },
-                    "region": { "startLine": place.line },
-                });
-            }
+            let subject = &finding.subject;
+            let name = if subject.name.is_empty() { &subject.kind } else { &subject.name };
+            let (path, line) = physical_place(finding);
+            let location = json!({
+                "physicalLocation": {
+                    "artifactLocation": { "uri": uri(&path) },
+                    "region": { "startLine": line },
+                },
+                "logicalLocations": [
+                    { "name": name, "fullyQualifiedName": subject.to_string(), "kind": "resource" },
+                ],
+            });
             let mut result = json!({
                 "ruleId": finding.check,
                 "level": level,
@@ -62,6 +72,16 @@ pub fn sarif(report: &Report, version: &str, language: Language) -> Value {
             "results": results,
         }],
     })
+}
+
+/// The file and line of a finding; of an object of a cluster its name as a path.
+fn physical_place(finding: &Finding) -> (String, u32) {
+    if let Some(place) = &finding.place {
+        return (place.file.clone(), place.line.max(1));
+    }
+    let subject = &finding.subject;
+    let parts = ["cluster", &subject.namespace, &subject.kind, &subject.name];
+    (parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"), 1)
 }
 
 /// A path as a relative or absolute reference.

@@ -32,7 +32,7 @@ fn names_of_objects_cannot_break_any_form() {
     for language in [Language::En, Language::Zh] {
         let html = html(&report, language);
         assert!(!html.contains("<b>") && !html.contains('\u{1}'));
-        let junit = junit(&report, language);
+        let junit = junit(&report, Outcome::Fail, language);
         assert!(!junit.contains("<b>") && junit.matches("<testcase ").count() == 4);
         assert!(junit.contains("failures=\"1\" errors=\"1\" skipped=\"1\""));
         let markdown = markdown(&report, language);
@@ -42,6 +42,24 @@ fn names_of_objects_cannot_break_any_form() {
         let uri =
             sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].as_str();
         assert!(uri.unwrap().starts_with("file:///tmp/a%22"));
+        // One result without a file, and GitHub takes none at all.
+        let location = &sarif["runs"][0]["results"][1]["locations"][0];
+        assert_eq!(location["physicalLocation"]["artifactLocation"]["uri"], "cluster/Cluster");
+        assert_eq!(location["physicalLocation"]["region"]["startLine"], 1);
+        assert_eq!(location["logicalLocations"][0]["fullyQualifiedName"], "Cluster");
+        assert!(sarif["runs"][0]["tool"]["driver"]["rules"][0]["help"]["text"].is_string());
+    }
+}
+
+#[test]
+fn warnings_that_block_are_failures_to_junit_too() {
+    let mut report = report();
+    let warning = Finding::new("API-007", "nothing", Outcome::Warn, Subject::new("File", "", "x"));
+    report.findings.push(warning);
+    for (blocks_on, failures) in [(Outcome::Fail, 1), (Outcome::Warn, 2)] {
+        let junit = junit(&report, blocks_on, Language::En);
+        assert!(junit.contains(&format!("failures=\"{failures}\" errors=\"1\"")), "{junit}");
+        assert_eq!(junit.matches("<failure ").count(), failures);
     }
 }
 

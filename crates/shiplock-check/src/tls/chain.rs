@@ -26,7 +26,7 @@ const SHA1: [&str; 2] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
 /// Whether a chain leads to a trusted authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// It does, or no authority is named and the system's own count, which are not known here.
+    /// It does.
     Good,
     /// It does not.
     Untrusted(String),
@@ -75,15 +75,16 @@ pub(super) fn judge_chain(
     // A certificate that is in the bundle itself needs no signature: Go takes it as it is.
     let is_root = roots.iter().any(|(der, _)| *der == leaf_der.as_slice());
     let trust = if authority.is_empty() {
-        Trust::Good
-    } else if let Some(why) = not_for_servers(leaf) {
+        let own = "caBundle is empty, so that the authorities on the API server's own machine count, which are not known here";
+        Trust::NotJudged(own.to_owned())
+    } else if let Some(why) = unheard_extension(leaf).or_else(|| not_for_servers(leaf)) {
         Trust::Untrusted(why)
     } else if is_root {
         Trust::Good
     } else {
         let roots: Vec<&X509Certificate<'_>> = roots.iter().map(|(_, root)| root).collect();
         let others: Vec<&X509Certificate<'_>> = parsed.iter().skip(1).collect();
-        Way { others: &others, roots: &roots, now, signatures_left: SIGNATURES_MAX }.climb(leaf, LENGTH_MAX)
+        Way { others: &others, roots: &roots, now, signatures_left: SIGNATURES_MAX }.climb(&mut vec![leaf])
     };
     Ok(Judged {
         name_fits: fits(leaf, server_name),
@@ -91,7 +92,7 @@ pub(super) fn judge_chain(
         not_before: leaf.validity().not_before.timestamp(),
         not_after: leaf.validity().not_after.timestamp(),
         trust,
-        is_sha1: !is_root && SHA1.contains(&leaf.signature_algorithm.algorithm.to_id_string().as_str()),
+        is_sha1: !is_root && is_sha1(leaf),
     })
 }
 
@@ -103,16 +104,17 @@ struct Way<'a, 'b> {
     signatures_left: u32,
 }
 
-impl Way<'_, '_> {
-    fn climb(&mut self, from: &X509Certificate<'_>, length_left: usize) -> Trust {
-        let mut best = Trust::Untrusted(format!("no authority `{}` is in caBundle", from.issuer()));
-        if length_left == 0 {
+impl<'a, 'b> Way<'a, 'b> {
+    /// Goes up from the last of these certificates, of which each is signed by the next.
+    fn climb(&mut self, below: &mut Vec<&'a X509Certificate<'b>>) -> Trust {
+        let Some(from) = below.last().copied().filter(|_| below.len() <= LENGTH_MAX) else {
             return Trust::Untrusted("the chain is too long".to_owned());
-        }
+        };
+        let mut best = Trust::Untrusted(format!("no authority `{}` is in caBundle", from.issuer()));
         let (roots, others) = (self.roots, self.others);
-        let issuers = roots.iter().map(|root| (root, true)).chain(others.iter().map(|other| (other, false)));
+        let issuers = roots.iter().map(|root| (*root, true)).chain(others.iter().map(|other| (*other, false)));
         for (issuer, is_root) in issuers.filter(|(issuer, _)| issuer.subject().as_raw() == from.issuer().as_raw()) {
-            if std::ptr::eq::<X509Certificate<'_>>(*issuer, from) {
+            if std::ptr::eq::<X509Certificate<'_>>(issuer, from) {
                 continue;
             }
             let Some(left) = self.signatures_left.checked_sub(1) else {
@@ -138,20 +140,17 @@ impl Way<'_, '_> {
                     continue;
                 }
             }
-            let is_authority = match issuer.basic_constraints() {
-                Ok(Some(constraints)) => constraints.value.ca,
-                // The first form of certificates had no such thing.
-                _ => issuer.version().0 == 0,
-            };
-            let (begin, end) = (issuer.validity().not_before.timestamp(), issuer.validity().not_after.timestamp());
-            if !is_authority {
-                best = Trust::Untrusted(format!("`{}` is no authority", issuer.subject()));
-            } else if !(begin..=end).contains(&self.now.as_second()) {
-                best = Trust::Untrusted(format!("authority `{}` has expired or does not hold yet", issuer.subject()));
+            if below.len() > 1 && is_sha1(from) {
+                best = Trust::Untrusted(format!("`{}` is signed with SHA-1", from.subject()));
+            } else if let Some(why) = refused_issuer(issuer, below, self.now) {
+                best = Trust::Untrusted(why);
             } else if is_root {
                 return Trust::Good;
             } else {
-                match self.climb(issuer, length_left - 1) {
+                below.push(issuer);
+                let above = self.climb(below);
+                below.pop();
+                match above {
                     Trust::Good => return Trust::Good,
                     other => best = other,
                 }
@@ -159,6 +158,93 @@ impl Way<'_, '_> {
         }
         best
     }
+}
+
+/// Why a certificate is no authority over those below it, whose signature it has made.
+fn refused_issuer(issuer: &X509Certificate<'_>, below: &[&X509Certificate<'_>], now: Timestamp) -> Option<String> {
+    let (is_authority, length_max) = match issuer.basic_constraints() {
+        Ok(Some(constraints)) => (constraints.value.ca, constraints.value.path_len_constraint),
+        // The first form of certificates had no such thing.
+        _ => (issuer.version().0 == 0, None),
+    };
+    let subject = issuer.subject();
+    let (begin, end) = (issuer.validity().not_before.timestamp(), issuer.validity().not_after.timestamp());
+    if !is_authority {
+        Some(format!("`{subject}` is no authority"))
+    } else if !(begin..=end).contains(&now.as_second()) {
+        Some(format!("authority `{subject}` has expired or does not hold yet"))
+    } else if length_max.is_some_and(|most| below.len() > most as usize + 1) {
+        Some(format!("authority `{subject}` allows no such long chain"))
+    } else if let Some(why) = unheard_extension(issuer).or_else(|| not_for_servers(issuer)) {
+        Some(format!("authority `{subject}`: {why}"))
+    } else {
+        let outside = below.iter().find_map(|certificate| outside_constraints(issuer, certificate))?;
+        Some(format!("authority `{subject}` may not sign for {outside}"))
+    }
+}
+
+/// Extensions that Go handles; a certificate with another one that is critical is refused.
+const EXTENSIONS: [&str; 13] = [
+    "2.5.29.14",
+    "2.5.29.15",
+    "2.5.29.17",
+    "2.5.29.19",
+    "2.5.29.30",
+    "2.5.29.31",
+    "2.5.29.32",
+    "2.5.29.33",
+    "2.5.29.35",
+    "2.5.29.36",
+    "2.5.29.37",
+    "2.5.29.54",
+    "1.3.6.1.5.5.7.1.1",
+];
+
+fn unheard_extension(certificate: &X509Certificate<'_>) -> Option<String> {
+    let unheard = |id: &String| !EXTENSIONS.contains(&id.as_str());
+    let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    let id = critical.find_map(|extension| Some(extension.oid.to_id_string()).filter(unheard))?;
+    Some(format!("it has the critical extension {id}, which no API server knows"))
+}
+
+/// A name of a certificate that an authority's name constraints leave out.
+fn outside_constraints(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> Option<String> {
+    let constraints = issuer.name_constraints().ok().flatten()?.value;
+    let names = &certificate.subject_alternative_name().ok().flatten()?.value.general_names;
+    let permitted = constraints.permitted_subtrees.as_deref().unwrap_or_default();
+    let excluded = constraints.excluded_subtrees.as_deref().unwrap_or_default();
+    let outside = |name: &&GeneralName<'_>| {
+        let mut of_its_kind = permitted.iter().filter_map(|tree| is_within(name, &tree.base)).peekable();
+        let is_left_out = of_its_kind.peek().is_some() && !of_its_kind.any(|is_within| is_within);
+        is_left_out || excluded.iter().any(|tree| is_within(name, &tree.base) == Some(true))
+    };
+    names.iter().find(outside).map(|name| match name {
+        GeneralName::DNSName(name) => (*name).to_owned(),
+        GeneralName::IPAddress(bytes) => address(bytes).map_or_else(|| "an address".to_owned(), |own| own.to_string()),
+        other => other.to_string(),
+    })
+}
+
+/// Whether a name is within a constraint; nothing where that is of another kind of names.
+fn is_within(name: &GeneralName<'_>, constraint: &GeneralName<'_>) -> Option<bool> {
+    match (name, constraint) {
+        (GeneralName::DNSName(name), GeneralName::DNSName(constraint)) => {
+            let (name, constraint) = (name.to_lowercase(), constraint.to_lowercase());
+            let parent = constraint.trim_start_matches('.');
+            let is_child = name.strip_suffix(parent).is_some_and(|first| first.is_empty() || first.ends_with('.'));
+            Some(constraint.is_empty() || (is_child && !(constraint.starts_with('.') && name == parent)))
+        }
+        (GeneralName::IPAddress(own), GeneralName::IPAddress(range)) => {
+            let (base, mask) = range.split_at_checked(own.len())?;
+            let bits = own.iter().zip(base).zip(mask);
+            Some(mask.len() == own.len() && bits.into_iter().all(|((own, base), mask)| own & mask == base & mask))
+        }
+        _ => None,
+    }
+}
+
+fn is_sha1(certificate: &X509Certificate<'_>) -> bool {
+    SHA1.contains(&certificate.signature_algorithm.algorithm.to_id_string().as_str())
 }
 
 fn is_small_rsa(issuer: &X509Certificate<'_>) -> bool {
@@ -202,9 +288,9 @@ fn fits(leaf: &X509Certificate<'_>, server_name: &str) -> bool {
     })
 }
 
-/// A wildcard stands for the whole first label and nothing else.
+/// A wildcard stands for the whole first label and nothing else. A name in a certificate has no dot at its end.
 fn name_fits(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.trim_end_matches('.').to_lowercase(), name.trim_end_matches('.').to_lowercase());
+    let (pattern, name) = (pattern.to_lowercase(), name.trim_end_matches('.').to_lowercase());
     match pattern.strip_prefix("*.") {
         Some(rest) => name.split_once('.').is_some_and(|(first, others)| !first.is_empty() && others == rest),
         None => pattern == name,
@@ -219,7 +305,8 @@ mod tests {
     fn a_wildcard_stands_for_one_label() {
         for (pattern, name, expected) in [
             ("hook.shop.svc", "hook.shop.svc", true),
-            ("HOOK.shop.svc.", "hook.shop.svc", true),
+            ("HOOK.shop.svc", "hook.shop.svc.", true),
+            ("hook.shop.svc.", "hook.shop.svc", false),
             ("hook", "hook.shop.svc", false),
             ("hook.shop", "hook.shop.svc", false),
             ("*.shop.svc", "hook.shop.svc", true),

@@ -109,8 +109,71 @@ fn certificates_that_an_api_server_takes_give_no_finding() {
     let bundle = STANDARD.encode(root.pem());
     assert_eq!(presented(Shown { chain: chain.clone(), bundle: bundle.clone() }), [""; 0]);
     assert_eq!(presented(Shown { chain: chain[..1].to_vec(), bundle }), ["Fail WHK-003 untrusted"], "it is not shown");
-    // Without caBundle the system's own authorities count, which are not known here.
-    assert_eq!(presented(Shown { bundle: String::new(), ..signed(params("x", &[NAME])) }), [""; 0]);
+    // Without caBundle the authorities of the API server's machine count, which are not known here: that is no "good".
+    let without = Shown { bundle: String::new(), ..signed(params("x", &[NAME])) };
+    assert_eq!(presented(without), ["Unknown WHK-003 not-seen"]);
+}
+
+/// A leaf under an authority that was changed, and, where one is asked for, another one between them.
+fn under(change: impl Fn(&mut CertificateParams), is_between: bool) -> Shown {
+    let mut root = params("root", &[]);
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut root);
+    let root_key = KeyPair::generate().unwrap();
+    let root_pem = root.self_signed(&root_key).unwrap().pem();
+    let root = rcgen::Issuer::new(root, root_key);
+    let leaf = params("x", &[NAME]);
+    let key = KeyPair::generate().unwrap();
+    let chain = if is_between {
+        let mut middle = params("middle", &[]);
+        middle.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let middle_key = KeyPair::generate().unwrap();
+        let middle_der = middle.signed_by(&middle_key, &root).unwrap();
+        let middle = rcgen::Issuer::new(middle, middle_key);
+        vec![STANDARD.encode(leaf.signed_by(&key, &middle).unwrap().der()), STANDARD.encode(middle_der.der())]
+    } else {
+        vec![STANDARD.encode(leaf.signed_by(&key, &root).unwrap().der())]
+    };
+    Shown { chain, bundle: STANDARD.encode(root_pem) }
+}
+
+#[test]
+fn an_authority_signs_for_what_its_extensions_let_it_sign() {
+    use rcgen::{CustomExtension, GeneralSubtree, NameConstraints};
+    let pathlen = |most| move |root: &mut CertificateParams| root.is_ca = IsCa::Ca(BasicConstraints::Constrained(most));
+    let names = |permitted: &'static str, excluded: &'static str| {
+        move |root: &mut CertificateParams| {
+            let trees = |name: &str| match name {
+                "" => Vec::new(),
+                name => vec![GeneralSubtree::DnsName(name.to_owned())],
+            };
+            let (permitted_subtrees, excluded_subtrees) = (trees(permitted), trees(excluded));
+            root.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees });
+        }
+    };
+    let usage = |usage: ExtendedKeyUsagePurpose| {
+        move |root: &mut CertificateParams| root.extended_key_usages = vec![usage.clone()]
+    };
+    let critical = |root: &mut CertificateParams| {
+        let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        extension.set_criticality(true);
+        root.custom_extensions = vec![extension];
+    };
+    let untrusted = ["Fail WHK-003 untrusted"];
+    assert_eq!(presented(under(pathlen(0), false)), [""; 0]);
+    assert_eq!(presented(under(pathlen(0), true)), untrusted, "no authority may be between");
+    assert_eq!(presented(under(pathlen(1), true)), [""; 0]);
+    for name in ["shop.svc", ".svc", NAME] {
+        assert_eq!(presented(under(names(name, ""), true)), [""; 0], "{name}");
+        assert_eq!(presented(under(names("", name), true)), untrusted, "{name}");
+    }
+    for name in ["other.svc", "op.svc", ".hook.shop.svc"] {
+        assert_eq!(presented(under(names(name, ""), false)), untrusted, "{name}");
+        assert_eq!(presented(under(names("", name), false)), [""; 0], "{name}");
+    }
+    assert_eq!(presented(under(usage(ExtendedKeyUsagePurpose::ClientAuth), false)), untrusted);
+    assert_eq!(presented(under(usage(ExtendedKeyUsagePurpose::ServerAuth), false)), [""; 0]);
+    assert_eq!(presented(under(critical, false)), untrusted);
 }
 
 #[test]
@@ -140,6 +203,12 @@ fn each_fault_of_a_certificate_has_its_finding() {
     let sha1 = Shown { chain: vec![STANDARD.encode(leaf)], bundle: pem(include_str!("testdata/sha1-authority.pem")) };
     let found = presented(sha1);
     assert!(found.contains(&"Fail WHK-004 signed".to_owned()), "{found:?}");
+    // An authority in between that is signed with SHA-1 is refused as the leaf would be.
+    let der = |text: &str| STANDARD.encode(x509_parser::pem::parse_x509_pem(text.as_bytes()).unwrap().1.contents);
+    let chain =
+        vec![der(include_str!("testdata/over-sha1-leaf.pem")), der(include_str!("testdata/over-sha1-middle.pem"))];
+    let over_sha1 = Shown { chain, bundle: pem(include_str!("testdata/over-sha1-root.pem")) };
+    assert_eq!(presented(over_sha1), ["Fail WHK-003 untrusted"]);
     let garbage = Shown { chain: vec![STANDARD.encode("garbage")], bundle: String::new() };
     assert_eq!(presented(garbage), ["Fail WHK-001 no-handshake"]);
 }
@@ -198,7 +267,7 @@ fn the_certificates_of_the_corpus_are_read_as_openssl_wrote_them() {
             (judged.names.len(), judged.name_fits, judged.trust)
         })
         .collect();
-    let no_server = Trust::Untrusted("its extended key usage is not that of a server".to_owned());
+    let unheard = Trust::Untrusted("it has the critical extension 1.2.3.4, which no API server knows".to_owned());
     let expected = [
         (1, true, Trust::Good),
         (0, false, Trust::Good),
@@ -206,7 +275,7 @@ fn the_certificates_of_the_corpus_are_read_as_openssl_wrote_them() {
         (3, true, Trust::Good),
         (0, false, Trust::Good),
         (0, false, Trust::Good),
-        (0, false, no_server),
+        (0, false, unheard),
         (2, true, Trust::Good),
         (1, true, Trust::Good),
     ];

@@ -213,6 +213,16 @@ fn skipped(report: &Report, style: &Style) -> String {
             (None, is_chinese) => match (reason.strip_prefix("absent:"), is_chinese) {
                 (Some(what), false) => format!("{count} find no {what} here"),
                 (Some(what), true) => format!("{count} 项在此找不到 {what}"),
+                (None, is_chinese) if reason.starts_with("unseen:") => {
+                    let source = reason.trim_start_matches("unseen:");
+                    if is_chinese {
+                        format!("{count} 项有待 {source}")
+                    } else {
+                        format!("{count} cannot be told without {source}")
+                    }
+                }
+                (None, false) if reason == "not-collected" => format!("{count} are not in the snapshot"),
+                (None, true) if reason == "not-collected" => format!("{count} 项不在快照中"),
                 (None, false) => format!("{count} are not built"),
                 (None, true) => format!("{count} 项尚未实现"),
             },
@@ -246,6 +256,7 @@ mod tests {
             current: Some("v1.36.3".to_owned()),
             selection: &Selection::default(),
             scopes: &BTreeSet::from(["cluster", "control-plane"]),
+            collected: None,
             required: &[],
             acceptances: &[],
             baseline: None,

@@ -21,6 +21,8 @@ use super::request::{List, Requests, items};
 const OF_HELM: &str = "labelSelector=owner%3Dhelm%2Cstatus%21%3Dsuperseded";
 /// Releases are large: few on a page keep the memory small.
 const RELEASES_ON_A_PAGE: u32 = 100;
+/// Metadata is small: a few more requests would take longer.
+const METADATA_ON_A_PAGE: u32 = 2_000;
 /// So many that changed are got one by one; for more a whole list is less work for the API server.
 const CHANGED_ONE_BY_ONE_MAX: usize = 100;
 /// Of so many releases that are not deployed it is asked whether a superseded revision is newer.
@@ -130,39 +132,45 @@ struct StoredData {
     release: String,
 }
 
-/// Where Helm keeps its releases.
-const STORES: [(&str, bool); 2] = [("secrets", true), ("configmaps", false)];
-
 /// Reads the releases that count. Without any that is known, every revision that is not superseded is got once, and
 /// unpacked while the next page is fetched; with some, only what changed since is got. What no rule wants is dropped.
 pub(super) async fn releases(requests: &Requests<'_>, known: &[Release]) -> Read<Vec<Release>> {
     let known: HashMap<&(String, String), &Release> =
         known.iter().filter(|release| !release.origin.1.is_empty()).map(|release| (&release.origin, release)).collect();
-    let mut releases = Vec::new();
-    for (resource, is_secret) in STORES {
-        let path = format!("/api/v1/{resource}");
-        let read = if known.is_empty() {
-            current_revisions(requests, &path, is_secret).await
-        } else {
-            changed_revisions(requests, resource, is_secret, &known).await
-        };
-        let read = match read {
-            Ok(read) => read,
-            Err(why) => return Read::NotSeen(why),
-        };
-        let mut revisions: Vec<Revision> = read.iter().map(|release| release.id.clone()).collect();
-        let unsettled = wanted(&revisions).into_iter().filter(|one| one.status != "deployed");
-        for one in unsettled.take(NOT_DEPLOYED_ASKED_MAX).cloned().collect::<Vec<_>>() {
-            match superseded(requests, resource, &one).await {
-                Ok(more) => revisions.extend(more),
-                Err(why) => return Read::NotSeen(why),
-            }
+    let known = &known;
+    // Where Helm keeps its releases.
+    let stores = (stored(requests, "secrets", true, known), stored(requests, "configmaps", false, known));
+    match futures::try_join!(stores.0, stores.1) {
+        Ok((mut releases, more)) => {
+            releases.extend(more);
+            releases.sort_by(|one: &Release, other: &Release| one.id.cmp(&other.id));
+            Read::Seen(releases)
         }
-        let wanted: BTreeSet<Revision> = wanted(&revisions).into_iter().cloned().collect();
-        releases.extend(read.into_iter().filter(|release| wanted.contains(&release.id)));
+        Err(why) => Read::NotSeen(why),
     }
-    releases.sort_by(|one: &Release, other: &Release| one.id.cmp(&other.id));
-    Read::Seen(releases)
+}
+
+/// The releases that count of those that are kept in one kind of object.
+async fn stored(
+    requests: &Requests<'_>,
+    resource: &str,
+    is_secret: bool,
+    known: &HashMap<&(String, String), &Release>,
+) -> Result<Vec<Release>, String> {
+    let read = if known.is_empty() {
+        current_revisions(requests, &format!("/api/v1/{resource}"), is_secret).await?
+    } else {
+        changed_revisions(requests, resource, is_secret, known).await?
+    };
+    let mut revisions: Vec<Revision> = read.iter().map(|release| release.id.clone()).collect();
+    let unsettled = wanted(&revisions).into_iter().filter(|one| one.status != "deployed");
+    let unsettled: Vec<Revision> = unsettled.take(NOT_DEPLOYED_ASKED_MAX).cloned().collect();
+    let asked = unsettled.iter().map(|one| superseded(requests, resource, one));
+    for more in futures::future::try_join_all(asked).await? {
+        revisions.extend(more);
+    }
+    let wanted: BTreeSet<Revision> = wanted(&revisions).into_iter().cloned().collect();
+    Ok(read.into_iter().filter(|release| wanted.contains(&release.id)).collect())
 }
 
 /// The revisions that are not superseded, of which those that are known are not got again.
@@ -173,7 +181,7 @@ async fn changed_revisions(
     known: &HashMap<&(String, String), &Release>,
 ) -> Result<Vec<Release>, String> {
     let path = format!("/api/v1/{resource}");
-    let list = List { query: OF_HELM, metadata_only: true, ..List::of(&path) };
+    let list = List { query: OF_HELM, metadata_only: true, page: METADATA_ON_A_PAGE, ..List::of(&path) };
     let found = match requests.list::<Partial>(list).await {
         Read::Seen(found) => found,
         Read::NotSeen(why) => return Err(why),

@@ -79,14 +79,21 @@ pub(crate) async fn over(
     };
     let wants = |ids: &[&str]| ids.iter().any(|id| collection.selection.wants_id(id));
 
-    progress("APIs");
-    let served = requests.served().await;
-    let written = async {
-        let Some(served) = served.seen() else { return Vec::new() };
-        if !wants(&["API-001", "API-002", "API-003", "API-004", "API-010", "API-011"]) {
-            return Vec::new();
-        }
-        api::written(&requests, served, current, target, progress).await
+    // What is served decides which lists are asked for; all else need not wait for it.
+    let of_served = async {
+        progress("APIs");
+        let served = requests.served().await;
+        let written = async {
+            let Some(served) = served.seen() else { return Vec::new() };
+            if !wants(&["API-001", "API-002", "API-003", "API-004", "API-010", "API-011"]) {
+                return Vec::new();
+            }
+            api::written(&requests, served, current, target, progress).await
+        };
+        let Collection { selection, with_copy, .. } = collection;
+        let lists = resource::all(&requests, served.seen().map(Vec::as_slice), selection, *with_copy, progress);
+        let (written, (objects, copy)) = futures::join!(written, lists);
+        (served, written, objects, copy)
     };
     let releases = async {
         if !wants(&["API-001", "API-002", "API-005", "API-006"]) {
@@ -101,15 +108,14 @@ pub(crate) async fn over(
         }
         instance::all(&requests, connection).await
     };
-    let objects = resource::all(&requests, served.seen().map(Vec::as_slice), collection.selection, progress);
-    let copy = async { if collection.with_copy { copy::read(&requests, progress).await } else { Read::NotAsked } };
-    let (written, releases, metrics, objects, copy) = futures::join!(written, releases, instances, objects, copy);
+    let ((served, written, objects, copy), releases, metrics) = futures::join!(of_served, releases, instances);
     let (sent, bytes, in_flight_max) = requests.effort();
     let mut snapshot = Snapshot {
         schema: SNAPSHOT_SCHEMA,
         taken_at: Timestamp::now(),
         server: connection.server.clone(),
         version,
+        asked: collection.selection.clone(),
         served,
         written,
         releases,

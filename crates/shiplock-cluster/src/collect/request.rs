@@ -244,10 +244,26 @@ impl<'a> Requests<'a> {
 
     /// Gets a whole list.
     pub(super) async fn list<T: DeserializeOwned>(&self, list: List<'_>) -> Read<Vec<T>> {
+        self.list_where(list, |_| true).await
+    }
+
+    /// Gets a whole list, of which only what `keep` wants is held.
+    pub(super) async fn list_where<T: DeserializeOwned>(
+        &self,
+        list: List<'_>,
+        keep: impl Fn(&T) -> bool,
+    ) -> Read<Vec<T>> {
         // A token can expire while pages are read; once more from the start is enough.
         for attempt in 0..2 {
             let mut objects = Vec::new();
-            match self.each(list, |object: T| objects.push(object)).await {
+            match self
+                .each(list, |object: T| {
+                    if keep(&object) {
+                        objects.push(object)
+                    }
+                })
+                .await
+            {
                 Ok(()) => return Read::Seen(objects),
                 Err(NotSeen { status: 410, .. }) if attempt == 0 => {}
                 // The API is not there, so there are no objects.

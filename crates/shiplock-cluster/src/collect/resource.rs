@@ -4,49 +4,50 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use shiplock_check::cluster::READS;
-use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects};
+use shiplock_check::cluster::{OF_APIS, READS, is_of_apis};
+use shiplock_check::copy::{ClusterCopy, item};
+use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects, Pod};
 use shiplock_check::run::Selection;
 use shiplock_check::snapshot::{Read, ServedResource};
 
 use super::Progress;
+use super::copy::{Both, Copied};
 use super::request::{List, Requests};
 
 /// Where the ConfigMaps of kubeadm are.
 const CONFIGURATION: &str = "/api/v1/namespaces/kube-system/configmaps";
+const PODS: &str = "/api/v1/pods";
 /// Events that are warnings.
 const WARNINGS: &str = "fieldSelector=type%3DWarning";
 
-/// Lists everything that the wanted checks read.
+/// Lists everything that the wanted checks read, and a copy for rehearsal of the same lists.
 pub(super) async fn all(
     requests: &Requests<'_>,
     served: Option<&[ServedResource]>,
     selection: &Selection,
+    with_copy: bool,
     progress: Progress<'_>,
-) -> Objects {
-    let lists = Lists { requests, served, selection, progress };
-    let mut objects = Objects::default();
+) -> (Objects, Read<ClusterCopy>) {
+    let lists = Lists { requests, served, selection, with_copy, progress };
+    let (mut objects, mut copied) = (Objects::default(), Copied::default());
     macro_rules! read {
-        ($($field:ident $path:literal)*) => {
-            ($(objects.$field),*) = futures::join!($(lists.read($path)),*);
+        ($($field:ident $path:literal)*; $($both:ident $path_of_both:literal)*) => {
+            ((objects.pods, copied.pods), copied.replica_sets, $(objects.$field,)* $((objects.$both, copied.$both)),*) =
+                futures::join!(
+                    lists.pods(),
+                    lists.replica_sets(),
+                    $(lists.read($path),)*
+                    $(lists.both($path_of_both)),*
+                );
         };
     }
     read! {
-        nodes "/api/v1/nodes"
-        pods "/api/v1/pods"
-        deployments "/apis/apps/v1/deployments"
-        stateful_sets "/apis/apps/v1/statefulsets"
-        daemon_sets "/apis/apps/v1/daemonsets"
-        budgets "/apis/policy/v1/poddisruptionbudgets"
         services "/api/v1/services"
         slices "/apis/discovery.k8s.io/v1/endpointslices"
-        namespaces "/api/v1/namespaces"
         validating "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
         mutating "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
         api_services "/apis/apiregistration.k8s.io/v1/apiservices"
         definitions "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        volumes "/api/v1/persistentvolumes"
-        claims "/api/v1/persistentvolumeclaims"
         storage_classes "/apis/storage.k8s.io/v1/storageclasses"
         csi_drivers "/apis/storage.k8s.io/v1/csidrivers"
         attachments "/apis/storage.k8s.io/v1/volumeattachments"
@@ -59,24 +60,81 @@ pub(super) async fn all(
         warnings "/api/v1/namespaces/kube-system/events"
         node_usage "/apis/metrics.k8s.io/v1beta1/nodes"
         operators "/apis/operators.coreos.com/v2/operatorconditions"
+        ;
+        nodes "/api/v1/nodes"
+        deployments "/apis/apps/v1/deployments"
+        stateful_sets "/apis/apps/v1/statefulsets"
+        daemon_sets "/apis/apps/v1/daemonsets"
+        budgets "/apis/policy/v1/poddisruptionbudgets"
+        namespaces "/api/v1/namespaces"
+        volumes "/api/v1/persistentvolumes"
+        claims "/api/v1/persistentvolumeclaims"
     }
     let of_openshift = lists.read("/apis/config.openshift.io/v1/clusteroperators").await;
-    if let (Read::Seen(operators), Read::Seen(more)) = (&mut objects.operators, of_openshift) {
-        operators.extend(more);
+    match (&mut objects.operators, of_openshift) {
+        (Read::Seen(operators), Read::Seen(more)) => operators.extend(more),
+        // Half of them are no whole.
+        (operators @ Read::Seen(_), unseen @ Read::NotSeen(_)) => *operators = unseen,
+        _ => {}
     }
     objects.configuration = lists.configuration().await;
-    objects.without_commands()
+    let copy = if with_copy { copied.cluster_copy() } else { Read::NotAsked };
+    (objects.without_commands(), copy)
+}
+
+/// The checks that read a list.
+fn readers(path: &str) -> &'static [&'static str] {
+    READS.iter().find(|(known, _)| *known == path).map_or(&[][..], |(_, checks)| checks)
 }
 
 struct Lists<'a> {
     requests: &'a Requests<'a>,
     served: Option<&'a [ServedResource]>,
     selection: &'a Selection,
+    with_copy: bool,
     progress: Progress<'a>,
 }
 
 impl Lists<'_> {
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Read<Vec<T>> {
+        self.read_where(path, |_| true).await
+    }
+
+    /// Pods: there are more of them than of all else, and the checks of APIs look at few.
+    async fn pods(&self) -> (Read<Vec<Pod>>, Read<Vec<item::Pod>>) {
+        if self.with_copy {
+            return self.both(PODS).await;
+        }
+        let is_for_apis = readers(PODS).iter().all(|check| OF_APIS.contains(check) || !self.selection.wants_id(check));
+        (self.read_where(PODS, |pod| !is_for_apis || is_of_apis(pod)).await, Read::NotAsked)
+    }
+
+    /// ReplicaSets, which no check reads.
+    async fn replica_sets(&self) -> Read<Vec<item::Workload>> {
+        if !self.with_copy {
+            return Read::NotAsked;
+        }
+        (self.progress)("replicasets");
+        self.requests.list(List::of("/apis/apps/v1/replicasets")).await
+    }
+
+    /// A list for the checks, and for a copy where there shall be one.
+    async fn both<T: DeserializeOwned, U: DeserializeOwned>(&self, path: &str) -> (Read<Vec<T>>, Read<Vec<U>>) {
+        if !self.with_copy {
+            return (self.read(path).await, Read::NotAsked);
+        }
+        (self.progress)(path.rsplit('/').next().unwrap_or(path));
+        match self.requests.list::<Both<T, U>>(List::of(path)).await {
+            Read::Seen(objects) => {
+                let (of_checks, of_copy) = objects.into_iter().map(|Both(one, other)| (one, other)).unzip();
+                (if self.is_wanted(path) { Read::Seen(of_checks) } else { Read::NotAsked }, Read::Seen(of_copy))
+            }
+            Read::NotSeen(why) => (Read::NotSeen(why.clone()), Read::NotSeen(why)),
+            Read::NotAsked => (Read::NotAsked, Read::NotAsked),
+        }
+    }
+
+    async fn read_where<T: DeserializeOwned>(&self, path: &str, keep: impl Fn(&T) -> bool) -> Read<Vec<T>> {
         if !self.is_wanted(path) {
             return Read::NotAsked;
         }
@@ -85,12 +143,11 @@ impl Lists<'_> {
         }
         (self.progress)(path.rsplit('/').next().unwrap_or(path));
         let query = if path.ends_with("/events") { WARNINGS } else { "" };
-        self.requests.list(List { query, ..List::of(path) }).await
+        self.requests.list_where(List { query, ..List::of(path) }, keep).await
     }
 
     fn is_wanted(&self, path: &str) -> bool {
-        let readers = READS.iter().find(|(known, _)| *known == path).map_or(&[][..], |(_, checks)| checks);
-        readers.iter().any(|check| self.selection.wants_id(check))
+        readers(path).iter().any(|check| self.selection.wants_id(check))
     }
 
     /// Whether the API server says that it serves a path; where it does not tell what it serves it is asked.

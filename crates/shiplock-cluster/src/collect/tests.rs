@@ -79,6 +79,17 @@ async fn every_resource_is_listed_once_and_nothing_that_is_deprecated_is_asked_f
         assert_eq!(asked.iter().filter(|line| line.split('?').next() == Some(path)).count(), 1, "{path}");
     }
     assert!(asked.iter().all(|line| !line.contains("beta") || line.contains("metrics.k8s.io")), "{asked:#?}");
+    // A snapshot for rehearsals takes its copy of the same lists, and one more.
+    let (connection, log_with_copy) = api(healthy);
+    let selection = Selection::default();
+    let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: true };
+    let with_copy = over(&connection, &collection, &[], &|_| ()).await.unwrap();
+    assert!(with_copy.copy.seen().is_some());
+    let more: Vec<String> = log_with_copy.lock().unwrap().iter().map(|asked| asked.path.clone()).collect();
+    let more: Vec<&String> =
+        more.iter().filter(|path| !asked.iter().any(|line| line.split('?').next() == Some(path))).collect();
+    assert_eq!(more, ["/apis/apps/v1/replicasets"]);
+    assert_eq!(log_with_copy.lock().unwrap().len(), asked.len() + 1);
     assert!(snapshot.effort.in_flight_max <= 6 && snapshot.effort.requests as usize >= asked.len() - 5);
 }
 
@@ -113,6 +124,35 @@ async fn a_list_that_is_refused_cut_off_endless_wrong_or_never_comes_makes_only_
             assert!(unknown.iter().all(|check| readers.contains(&check.as_str())), "{path} {name}: {unknown:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_account_that_may_read_nothing_leaves_no_check_of_a_list_that_passes() {
+    // Without policies there is nothing that closes a webhook; requests stand in for what nodes use.
+    let is_spared = |path: Option<&str>, check: &str| {
+        path.is_some_and(|path| check == "NET-008" || (check == "CAP-001" && path.contains("metrics")))
+    };
+    let mut passed = Vec::new();
+    for path in READS.iter().map(|(path, _)| Some(*path)).chain([None]) {
+        let (unknown, ..) = unknown(move |asked| {
+            let is_list = READS.iter().any(|(known, _)| asked.path.starts_with(known));
+            if is_list && path.is_none_or(|path| asked.path.starts_with(path)) {
+                status(403, "Forbidden", "no")
+            } else {
+                healthy(asked)
+            }
+        })
+        .await;
+        let readers = READS.iter().filter(|(known, _)| path.is_none_or(|path| *known == path));
+        let silent: Vec<&str> = readers
+            .flat_map(|(_, checks)| checks.iter().copied())
+            .filter(|check| !unknown.contains(*check) && !is_spared(path, check))
+            .collect();
+        if !silent.is_empty() {
+            passed.push((path, silent));
+        }
+    }
+    assert_eq!(passed, []);
 }
 
 #[tokio::test]
@@ -200,4 +240,37 @@ async fn a_release_that_did_not_change_is_not_read_again_and_one_that_did_is() {
     let asked: Vec<String> = log.lock().unwrap().iter().map(|asked| asked.path.clone()).collect();
     let got: Vec<&String> = asked.iter().filter(|path| path.contains("/namespaces/n/secrets/")).collect();
     assert_eq!(got, ["/api/v1/namespaces/n/secrets/sh.helm.release.v1.b.v1"], "{asked:?}");
+}
+
+#[tokio::test]
+async fn checks_of_apis_alone_hold_no_pod_that_they_do_not_read() {
+    let pods = json!([
+        { "metadata": { "namespace": "shop", "name": "plain" } },
+        { "metadata": { "namespace": "kube-system", "name": "kube-apiserver-m1" } },
+        { "metadata": { "namespace": "shop", "name": "seccomp",
+            "annotations": { "seccomp.security.alpha.kubernetes.io/pod": "runtime/default" } } },
+        { "metadata": { "namespace": "shop", "name": "master" },
+          "spec": { "nodeSelector": { "node-role.kubernetes.io/master": "" } } },
+    ]);
+    for (only, expected) in [
+        ("API", &["kube-apiserver-m1", "seccomp", "master"][..]),
+        ("WL-009", &["plain", "kube-apiserver-m1", "seccomp", "master"]),
+    ] {
+        let pods = pods.clone();
+        let (connection, _) = api(move |asked| {
+            if asked.path == "/api/v1/pods" {
+                Answer::Json(200, json!({ "kind": "PodList", "items": pods }))
+            } else {
+                healthy(asked)
+            }
+        });
+        let selection = Selection { only: vec![only.into()], skip: Vec::new() };
+        let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
+        let snapshot = over(&connection, &collection, &[], &|_| ()).await.unwrap();
+        let names: Vec<&str> =
+            snapshot.objects.pods.seen().unwrap().iter().map(|pod| pod.metadata.name.as_str()).collect();
+        assert_eq!(names, expected);
+        // Whoever checks it later knows that it is not whole.
+        assert_eq!(snapshot.asked, selection);
+    }
 }

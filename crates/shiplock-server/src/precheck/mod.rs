@@ -134,6 +134,7 @@ impl Precheck {
             current: Some(snapshot.version.clone()),
             selection: asked.selection,
             scopes: &scopes(&snapshot),
+            collected: None,
             required: &[],
             acceptances: &acceptances,
             baseline: None,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::question::Profile;
 use crate::report::Outcome;
+use crate::run::Selection;
 use crate::snapshot::{Effort, SNAPSHOT_SCHEMA};
 
 mod capacity;
@@ -17,6 +18,7 @@ fn snapshot() -> Snapshot {
         taken_at: "2026-11-24T00:00:00Z".parse().unwrap(),
         server: "https://x".into(),
         version: "v1.36.3".into(),
+        asked: Selection::default(),
         served: Read::NotAsked,
         written: Vec::new(),
         releases: Read::NotAsked,

@@ -102,12 +102,14 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
             ("in_flight_max", effort.in_flight_max),
             ("milliseconds", effort.milliseconds),
         ]);
-        let (more_usages, more_findings) = api::live::judge(snapshot, &question);
+        let (more_usages, mut of_snapshot) = api::live::judge(snapshot, &question);
         usages.extend(more_usages);
-        findings.extend(more_findings);
-        findings.extend(shiplock_check::cluster::judge(snapshot, &question));
-        findings.extend(shiplock_check::node::judge(snapshot, &question));
-        findings.extend(shiplock_check::tls::judge(snapshot, &question));
+        of_snapshot.extend(shiplock_check::cluster::judge(snapshot, &question));
+        of_snapshot.extend(shiplock_check::node::judge(snapshot, &question));
+        of_snapshot.extend(shiplock_check::tls::judge(snapshot, &question));
+        // What it was not read for it may hold a part of.
+        of_snapshot.retain(|finding| snapshot.asked.wants_id(&finding.check));
+        findings.extend(of_snapshot);
     }
     if asks_cluster
         && options.snapshot.is_none()
@@ -123,19 +125,21 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         current,
         selection: &selection,
         scopes: &scopes,
+        collected: snapshot.as_ref().filter(|_| !asks_files).map(|snapshot| &snapshot.asked),
         required: &options.require,
         acceptances: &acceptances,
         baseline: baseline.as_ref(),
-        blocks_on: if options.fail_on == FailOn::Warn { Outcome::Warn } else { Outcome::Fail },
+        blocks_on: blocks_on(&options),
         now,
         read: read.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
         of_the_plan: &[],
     };
+    let blocks_on = assembly.blocks_on;
     let report = assembly.report(findings);
     if let Some(path) = &options.write_baseline {
         write_json(path, &Baseline::of(&report))?;
     }
-    show(&report, None, output)?;
+    show(&report, None, blocks_on, output)?;
     Ok(match report.verdict {
         Verdict::Ready => Exit::Done,
         Verdict::Blocked => Exit::Blocked,
@@ -159,8 +163,13 @@ async fn live(options: &CheckArguments, selection: &Selection, output: &Output) 
     Ok(snapshot)
 }
 
+/// From which outcome on findings block.
+fn blocks_on(options: &CheckArguments) -> Outcome {
+    if options.fail_on == FailOn::Warn { Outcome::Warn } else { Outcome::Fail }
+}
+
 /// Shows a report; `kept` is what a server keeps of it.
-fn show(report: &Report, kept: Option<&CheckReportView>, output: &Output) -> Result<(), Problem> {
+fn show(report: &Report, kept: Option<&CheckReportView>, blocks_on: Outcome, output: &Output) -> Result<(), Problem> {
     use render::check::Shown;
     let language = output.language();
     match output.format() {
@@ -174,7 +183,7 @@ fn show(report: &Report, kept: Option<&CheckReportView>, output: &Output) -> Res
         }
         Format::Markdown => output.raw(&forms::markdown(report, language)),
         Format::Html => output.raw(&forms::html(report, language)),
-        Format::Junit => output.raw(&forms::junit(report, language)),
+        Format::Junit => output.raw(&forms::junit(report, blocks_on, language)),
         Format::Sarif => {
             let sarif = forms::sarif(report, env!("CARGO_PKG_VERSION"), language);
             output.raw(&(sarif.to_string() + "\n"));

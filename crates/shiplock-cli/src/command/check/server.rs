@@ -5,7 +5,7 @@ use shiplock_check::report::{Outcome, Report, Verdict};
 use shiplock_core::problem::Problem;
 
 use super::Context;
-use crate::arguments::{AcceptancesCommand, CheckArguments, FailOn, Policy, ReportsCommand};
+use crate::arguments::{AcceptancesCommand, CheckArguments, Policy, ReportsCommand};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::report as rendered;
@@ -24,8 +24,8 @@ pub(super) async fn check(cluster: &str, options: &CheckArguments, context: &Con
     let asking = output.pick("checking cluster", "正在检查集群");
     output.remark(&format!("{asking} {cluster} ({})", client.endpoint()));
     let view = client.run_checks(&cluster.into(), &asked).await?;
-    let report = show(&view, options.todo, output)?;
-    let blocks_on = if options.fail_on == FailOn::Warn { Outcome::Warn } else { Outcome::Fail };
+    let blocks_on = super::blocks_on(options);
+    let report = show(&view, options.todo, blocks_on, output)?;
     // Against a plan the server says what stops its start.
     let mut verdict = match options.plan {
         Some(_) => report.verdict,
@@ -47,7 +47,7 @@ fn exit(verdict: Verdict) -> Exit {
 }
 
 /// Shows a report, or what of it must be handled.
-fn show(view: &CheckReportView, only_todo: bool, output: &Output) -> Result<Report, Problem> {
+fn show(view: &CheckReportView, only_todo: bool, blocks_on: Outcome, output: &Output) -> Result<Report, Problem> {
     let unreadable = |error: serde_json::Error| super::internal("the server's report").cause(error);
     let report = rendered::of(view).map_err(unreadable)?;
     let mut shown = view.clone();
@@ -55,7 +55,7 @@ fn show(view: &CheckReportView, only_todo: bool, output: &Output) -> Result<Repo
         shown.findings.retain(|found| matches!(found.outcome.as_str(), "fail" | "unknown") && found.accepted.is_none());
         shown.skipped.clear();
     }
-    super::show(&rendered::of(&shown).map_err(unreadable)?, Some(&shown), output)?;
+    super::show(&rendered::of(&shown).map_err(unreadable)?, Some(&shown), blocks_on, output)?;
     output.remark(&rendered::compared(view, &output.style()));
     Ok(report)
 }
@@ -69,7 +69,7 @@ pub(crate) async fn reports(command: ReportsCommand, context: &Context<'_>) -> R
         }
         ReportsCommand::Show(options) => {
             let view = client.report(&options.report, options.with.as_deref()).await?;
-            show(&view, options.todo, output)?;
+            show(&view, options.todo, Outcome::Fail, output)?;
         }
     }
     Ok(Exit::Done)
