@@ -19,7 +19,7 @@ pub enum Bug {
     IntentAfterEffect,
     /// 7: a cancelled upgrade keeps the cordons of nodes that failed.
     CancelKeepsCordons,
-    /// 8: a driver acts on without its lease.
+    /// 8: a driver acts on without its lease and against the claim in the cluster.
     LeaseIgnored,
     /// 8: an agent takes an assignment of an older generation.
     StaleGenerationAccepted,

@@ -545,7 +545,7 @@ impl Upgrade {
         matches!(self.step_status(step), Some(StepStatus::Succeeded { .. }))
     }
 
-    /// The steps with an intent and no outcome.
+    /// The steps with an intent and no outcome, by number.
     pub fn in_flight(&self) -> impl Iterator<Item = (&Step, u64, Timestamp)> {
         self.in_flight.iter().filter_map(|number| match self.steps.get(number)?.status {
             StepStatus::InFlight { intent, since } => Some((self.plan.step(*number)?, intent, since)),

@@ -313,6 +313,11 @@ impl Machine {
         now: Timestamp,
         outputs: &mut Vec<Output>,
     ) {
+        if id.generation.epoch > self.epoch {
+            // Whoever took over knows what became of the attempt: this log ends before it.
+            outputs.push(Output::AnswerReport(ticket, None));
+            return;
+        }
         let step = self.upgrade.plan.step(id.step).filter(|step| step.target.node() == Some(node));
         let attempt = self.attempt_of(id).filter(|_| step.is_some());
         let step = id.step;

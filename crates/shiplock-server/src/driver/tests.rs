@@ -272,6 +272,16 @@ fn an_agent_whose_node_joined_again_under_another_uid_gets_no_permit_and_its_att
 }
 
 #[test]
+fn a_driver_that_was_overtaken_while_it_stood_still_settles_no_report_of_a_newer_epoch() {
+    let (_, mut machine, offer) = until_offer();
+    let Generation { epoch, intent } = offer.id.generation;
+    let id = AssignmentId { generation: Generation { epoch: Epoch(epoch.0 + 1), intent: intent + 20 }, ..offer.id };
+    let kind = ReportKind::Failed { problem: Problem::new(Code::DownloadFailed), retryable: true };
+    let outputs = machine.on(Input::Report { id, node: offer.node, kind, ticket: 9 }, at(1));
+    assert!(outputs.contains(&Output::AnswerReport(9, None)), "it is to be repeated: {outputs:?}");
+}
+
+#[test]
 fn a_paused_upgrade_gives_no_permit() {
     let (mut world, mut machine, offer) = until_offer();
     let by = "tester";

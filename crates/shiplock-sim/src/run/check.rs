@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use shiplock_api::agent::Assignment;
 use shiplock_core::facts::ControlPlaneComponent;
-use shiplock_core::id::{NodeName, StepNumber};
+use shiplock_core::id::{Generation, NodeName, StepNumber};
 use shiplock_core::plan::{Plan, StageKind};
 use shiplock_core::step::{Action, OnDrainTimeout, Step};
 use shiplock_core::upgrade::{Event, EventRecord, StepStatus, Upgrade};
@@ -52,6 +53,9 @@ const KNOWN_FOR: Duration = Duration::from_secs(8);
 /// From the facts that a permit was given on to the act that it permits.
 const PERMITTED_FOR: Duration = Duration::from_secs(2);
 
+/// What was sent while a lease held has arrived after this time.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
 /// All checkers, each of which can be taken away.
 #[derive(Clone, Debug, Default)]
 pub struct Checkers {
@@ -70,9 +74,13 @@ pub struct Checkers {
     /// From the world.
     evicted: BTreeSet<u128>,
     epochs: BTreeMap<u32, u64>,
+    generations: BTreeMap<u32, Generation>,
+    /// When the lease in force was taken.
+    leased_at: Option<Moment>,
     marked: BTreeSet<u32>,
     api_away_since: Option<Moment>,
-    seen_version: u64,
+    /// The newest change of a Node and of a machine that were looked at.
+    seen: (u64, u64),
     planned: BTreeMap<String, (u128, String)>,
 }
 
@@ -107,8 +115,9 @@ impl Checkers {
         for record in fresh {
             found.extend(self.record(simulation, record));
         }
-        if simulation.world.version() != self.seen_version || !fresh.is_empty() {
-            self.seen_version = simulation.world.version();
+        let seen = (simulation.world.nodes().newest(), simulation.world.machines_version());
+        if seen != self.seen || !fresh.is_empty() {
+            self.seen = seen;
             found.extend(self.state(simulation));
         }
         let (invariant, detail) = found.into_iter().find(|(invariant, _)| self.is_on(*invariant))?;
@@ -119,7 +128,11 @@ impl Checkers {
 
     fn act(&mut self, simulation: &Simulation, act: &Act) -> Vec<(u8, String)> {
         let mut found = Vec::new();
+        if let Act::Begun { node, assignment } = act {
+            return self.begun(simulation, *node, assignment);
+        }
         let node = match act {
+            Act::Begun { .. } => None,
             Act::Marked { node, .. } | Act::Unit { node, .. } => Some(*node),
             Act::Evicted { node, .. } => *node,
         };
@@ -161,9 +174,30 @@ impl Checkers {
                 if let Some(node) = node {
                     found.extend(self.epoch(*node, *epoch, &name));
                 }
+                let held_for = self.leased_at.map_or(Duration::ZERO, |at| simulation.now.since(at));
+                if *epoch < simulation.log.epoch.0 && held_for > REQUEST_LIMIT {
+                    found.push((8, format!("a pod on node {name} was evicted under epoch {epoch}, which had ended")));
+                }
             }
+            Act::Begun { .. } => {}
             Act::Unit { node, name: unit, work } => found.extend(self.unit(simulation, *node, &name, unit, work)),
         }
+        found
+    }
+
+    /// An agent takes up only what the plan has, and nothing older than what it took up before.
+    fn begun(&mut self, simulation: &Simulation, node: u32, assignment: &Assignment) -> Vec<(u8, String)> {
+        let mut found = Vec::new();
+        let Assignment { id, node: name, action, .. } = assignment;
+        let planned = simulation.log.plan.step(id.step);
+        if !planned.is_some_and(|step| step.action == *action && step.target.node() == Some(name)) {
+            found.push((16, format!("step {} that node {name} took up is not of the plan", id.step)));
+        }
+        let newest = self.generations.entry(node).or_insert(id.generation);
+        if id.generation < *newest {
+            found.push((8, format!("node {name} took up generation {} after {newest}", id.generation)));
+        }
+        *newest = id.generation.max(*newest);
         found
     }
 
@@ -305,6 +339,7 @@ impl Checkers {
         self.last_position = record.position;
         let plan = &simulation.log.plan;
         match &record.event {
+            Event::LeaseTaken { .. } => self.leased_at = Some(simulation.now),
             Event::PauseRequested { .. } => self.pausing = true,
             Event::Continued { .. } => self.pausing = false,
             Event::CancelRequested { abandon, .. } => {
@@ -342,9 +377,10 @@ impl Checkers {
         let mut found = Vec::new();
         let before = self.batches.get(&stage).copied().unwrap_or(0);
         let masters = plan.stages.get(stage).is_some_and(|stage| stage.kind == StageKind::ControlPlane);
-        let bound = if masters { 1 } else { self.max_parallel as usize };
-        let lawful = 1usize.checked_shl(before).unwrap_or(usize::MAX).min(bound);
-        if batch != before + 1 || nodes.len() > lawful || nodes.is_empty() {
+        let lawful = 1usize.checked_shl(before).unwrap_or(usize::MAX).min(self.max_parallel as usize);
+        if masters && nodes.len() > 1 {
+            found.push((5, format!("{} masters go together", nodes.len())));
+        } else if batch != before + 1 || nodes.len() > lawful || nodes.is_empty() {
             found.push((4, format!("batch {batch} of {} nodes follows batch {before}: at most {lawful}", nodes.len())));
         }
         if let Some((other, _)) = &self.open {

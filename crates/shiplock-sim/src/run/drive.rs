@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shiplock_core::id::StepNumber;
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::upgrade::{Event as LogEvent, EventRecord};
 use shiplock_server::driver::machine::Input;
 use shiplock_server::driver::step::StepInput;
@@ -229,7 +230,8 @@ impl Simulation {
         let input = match outcome {
             Ok(outcome) => {
                 let Some(held) = self.servers[driver.server].driver.as_mut() else { return };
-                let problem = claim_problem(outcome, held.machine.upgrade());
+                let problem =
+                    claim_problem(outcome, held.machine.upgrade()).filter(|_| !planted::is(Bug::LeaseIgnored));
                 held.claimed |= problem.is_none();
                 if problem.is_some() {
                     held.steps.clear();

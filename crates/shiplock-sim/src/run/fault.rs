@@ -39,6 +39,9 @@ pub enum Fault {
     ServerCrash(usize, u64),
     /// A server process stands still for so many seconds.
     ServerFreeze(usize, u64),
+    /// The machine of a server is suspended for so many seconds: its process stands still, and so does the clock that its
+    /// lease counts on. Not drawn: nothing but that clock fences what a drain sends.
+    ServerSuspend(usize, u64),
     /// Agents reach another server from now on: two servers at once.
     AddressMoves(usize),
     /// A server's wall clock jumps by so many seconds.
@@ -134,7 +137,7 @@ impl Simulation {
                     self.crash_server(index % servers, Duration::from_secs(*seconds));
                 }
             }
-            Fault::ServerFreeze(index, seconds) => {
+            Fault::ServerFreeze(index, seconds) | Fault::ServerSuspend(index, seconds) => {
                 self.faults.server_frozen.insert(index % servers);
                 self.ends_later(fault, *seconds);
             }
@@ -286,6 +289,12 @@ impl Simulation {
         match fault {
             Fault::ServerFreeze(index, _) => {
                 self.faults.server_frozen.remove(&(index % self.servers.len()));
+            }
+            Fault::ServerSuspend(index, seconds) => {
+                let index = index % self.servers.len();
+                self.faults.server_frozen.remove(&index);
+                let server = &mut self.servers[index];
+                server.started_at = server.started_at + Duration::from_secs(*seconds);
             }
             Fault::ApiDown(_) => self.faults.api_down = false,
             Fault::StoreDown(_) => self.faults.store_down = false,

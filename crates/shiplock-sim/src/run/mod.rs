@@ -8,6 +8,7 @@ pub mod check;
 mod drive;
 mod event;
 pub mod everywhere;
+mod executor;
 pub mod fault;
 mod message;
 mod node;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use shiplock_agent::machine::Input as AgentInput;
+use shiplock_api::agent::Assignment;
 use shiplock_core::id::{Actor, ClusterName, ClusterUid, UpgradeId};
 use shiplock_core::problem::Problem;
 use shiplock_core::upgrade::{Event as LogEvent, EventRecord, Policy, State, Upgrade};
@@ -81,6 +83,13 @@ pub enum Act {
         forced: bool,
         /// The epoch of the driver.
         epoch: u64,
+    },
+    /// An agent took work up.
+    Begun {
+        /// The node.
+        node: u32,
+        /// The work.
+        assignment: Box<Assignment>,
     },
     /// A program of an agent was started.
     Unit {

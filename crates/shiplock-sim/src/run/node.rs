@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Simulation;
 use super::agent::{self, Agent, Line};
 use super::event::Event;
+use super::{Act, Simulation};
 use crate::world::World;
 
 impl Simulation {
@@ -39,7 +39,11 @@ impl Simulation {
 
     pub(super) fn with_agent(&mut self, node: u32, act: impl FnOnce(&mut Agent, &mut World) -> Vec<agent::Wish>) {
         let Some(mut agent) = self.agents.get_mut(node as usize).and_then(Option::take) else { return };
+        let run_before = agent.work.as_ref().map(|work| work.run);
         let wishes = act(&mut agent, &mut self.world);
+        if let Some(work) = agent.work.as_ref().filter(|work| Some(work.run) != run_before) {
+            self.acts.push(Act::Begun { node, assignment: work.assignment.clone() });
+        }
         let life = agent.life;
         let run = agent.work.as_ref().map_or(0, |work| work.run);
         self.agents[node as usize] = Some(agent);

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use shiplock_api::agent::{PermitResponse, ReportResponse};
 use shiplock_core::facts::{ClusterFacts, Facts, Observed};
 use shiplock_core::id::{Epoch, NodeName, ObjectUid, StepNumber, UpgradeId};
+use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, EventRecord, Policy, WaitingOn};
 use shiplock_server::driver::machine::{Input, Machine, Output, Ticket};
@@ -158,6 +159,12 @@ impl Server {
         if !row.active || self.driver.is_some() {
             return None;
         }
+        let holder = format!("server-{index}-{}", self.life);
+        let held = now_or_never(store.lease(id)).ok()?;
+        if held.is_some_and(|lease| lease.holder != holder && lease.expires_at > self.clock(now)) {
+            // Folding the log would be in vain.
+            return None;
+        }
         let mut events = Vec::new();
         loop {
             let page = now_or_never(store.events(id, events.len() as u64, 1000)).ok()?;
@@ -169,7 +176,6 @@ impl Server {
         }
         let upgrade = fold_on(id, None, &events).ok()??;
         let wanted = [LeaseWanted { upgrade: id.clone(), expected_len: upgrade.len }];
-        let holder = format!("server-{index}-{}", self.life);
         let taken = now_or_never(store.take_leases(&wanted, &holder, self.clock(now), LEASE_SECONDS)).ok()?.pop()??;
         let upgrade = upgrade.apply(&taken.record).ok()?;
         let since = self.clock(now);
@@ -216,6 +222,9 @@ impl Server {
         let (monotonic, clock) = (self.monotonic(now), self.clock(now));
         let may_act = self.may_act(now);
         let Some(driver) = &mut self.driver else { return true };
+        if planted::is(Bug::LeaseIgnored) {
+            return true;
+        }
         if !may_act {
             return false;
         }

@@ -109,6 +109,8 @@ pub struct World {
     others: BTreeMap<Text, Table<JsonObject>>,
     changes_kept_max: usize,
     machines: Vec<Option<Arc<Machine>>>,
+    /// Counts changes of machines.
+    machines_version: u64,
     etcd: Etcd,
     /// What API servers run that are on no node of the cluster.
     api_elsewhere: Option<KubernetesVersion>,
@@ -196,6 +198,7 @@ impl World {
             others: BTreeMap::new(),
             changes_kept_max,
             machines: Vec::new(),
+            machines_version: 0,
             etcd: Etcd::default(),
             api_elsewhere: None,
             pods_on: Vec::new(),
@@ -465,8 +468,14 @@ impl World {
         true
     }
 
+    /// Another number after each change of a machine.
+    pub fn machines_version(&self) -> u64 {
+        self.machines_version
+    }
+
     /// Changes a machine.
     pub fn change_machine(&mut self, node: u32, change: impl FnOnce(&mut Machine)) {
+        self.machines_version += 1;
         if let Some(Some(machine)) = self.machines.get_mut(node as usize) {
             change(Arc::make_mut(machine));
         }
