@@ -23,6 +23,9 @@ pub struct SimArguments {
     /// A crash at every point of the standard upgrade, before any seeds
     #[arg(long)]
     everywhere: bool,
+    /// Servers reach the API through the façade, with the production client, and not straight through the world
+    #[arg(long, conflicts_with = "everywhere")]
+    facade: bool,
     /// How many whole upgrades there are in a second
     #[arg(long)]
     speed: bool,
@@ -37,11 +40,14 @@ pub struct SoakArguments {
     /// Minutes of random seeds
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// Servers reach the API through the façade
+    #[arg(long)]
+    facade: bool,
 }
 
 /// Simulates what was asked for.
 pub fn sim(arguments: &SimArguments) -> Result<()> {
-    let mut words = Vec::new();
+    let mut words = facade(arguments.facade);
     match arguments {
         SimArguments { seed: Some(seed), trace, .. } => {
             words.extend(["--seed".to_owned(), seed.to_string()]);
@@ -58,14 +64,23 @@ pub fn sim(arguments: &SimArguments) -> Result<()> {
     run(&words)
 }
 
-/// What the gate simulates: a crash at every point of the standard upgrade.
+fn facade(wanted: bool) -> Vec<String> {
+    wanted.then(|| "--facade".to_owned()).into_iter().collect()
+}
+
+/// Seeds of the gate: through the world, and through the façade.
+const GATE_SEEDS: (u64, u64) = (1_500, 500);
+
+/// What the gate simulates: a crash at every point of the standard upgrade, and 2,000 seeds.
 pub fn gate() -> Result<()> {
-    run(&["--everywhere".to_owned()])
+    let (world, through_facade) = GATE_SEEDS;
+    run(&["--everywhere".to_owned(), "--seeds".to_owned(), world.to_string()])?;
+    run(&["--facade".to_owned(), "--seeds".to_owned(), through_facade.to_string()])
 }
 
 /// Goes on from random seeds.
 pub fn soak(arguments: &SoakArguments) -> Result<()> {
-    run(&["--minutes".to_owned(), arguments.minutes.to_string()])
+    run(&[facade(arguments.facade), vec!["--minutes".to_owned(), arguments.minutes.to_string()]].concat())
 }
 
 fn run(words: &[String]) -> Result<()> {

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use shiplock_core::problem::Problem;
+use shiplock_sim::facade::Seam;
 use shiplock_sim::run::everywhere::crash_everywhere;
 use shiplock_sim::run::fault::Drawn;
 use shiplock_sim::run::{Setup, Simulation};
@@ -14,6 +16,50 @@ use shiplock_sim::story;
 /// No run takes longer in virtual time: what was broken is mended long before.
 const VIRTUAL_MAX: Duration = Duration::from_secs(3 * 3600);
 
+/// How servers reach the API.
+#[derive(Clone, Copy)]
+enum Through {
+    /// Straight to the world.
+    World,
+    /// As HTTP, with the production client and its watches.
+    Facade,
+}
+
+impl Through {
+    fn drawn(self, seed: u64) -> Drawn {
+        match self {
+            Self::World => Drawn::of(seed),
+            Self::Facade => Drawn::through_facade(seed),
+        }
+    }
+
+    fn simulation(self, drawn: &Drawn, seed: u64) -> Result<Simulation, Problem> {
+        let mut simulation = drawn.simulation(seed)?;
+        self.put_before(&mut simulation, seed);
+        Ok(simulation)
+    }
+
+    fn put_before(self, simulation: &mut Simulation, seed: u64) {
+        if matches!(self, Self::Facade) {
+            Seam::put_before(simulation, seed);
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::World => "World seam",
+            Self::Facade => "façade",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::World => "",
+            Self::Facade => "--facade ",
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |name: &str| {
@@ -21,28 +67,29 @@ fn main() -> ExitCode {
         arguments.get(at + 1)?.parse::<u64>().ok()
     };
     let has = |name: &str| arguments.iter().any(|word| word == name);
+    let seam = if has("--facade") { Through::Facade } else { Through::World };
     let good = if let Some(seed) = number("--seed") {
-        one(seed, has("--trace"))
+        one(seed, has("--trace"), seam)
     } else if has("--speed") {
-        speed(number("--runs").unwrap_or(200))
+        speed(number("--runs").unwrap_or(200), seam)
     } else if let Some(minutes) = number("--minutes") {
         let begin = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |since| since.as_nanos() as u64);
-        seeds(begin >> 8, u64::MAX, Some(Duration::from_secs(minutes * 60)))
+        seeds(begin >> 8, u64::MAX, Some(Duration::from_secs(minutes * 60)), seam)
     } else {
         let everywhere = !has("--everywhere") || everywhere();
-        let seeds = number("--seeds").is_none_or(|count| seeds(number("--from").unwrap_or(1), count, None));
+        let seeds = number("--seeds").is_none_or(|count| seeds(number("--from").unwrap_or(1), count, None, seam));
         everywhere && seeds
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// One seed, with what it drew and, with `--trace`, everything that happened.
-fn one(seed: u64, trace: bool) -> bool {
-    let drawn = Drawn::of(seed);
+fn one(seed: u64, trace: bool, seam: Through) -> bool {
+    let drawn = seam.drawn(seed);
     println!("{drawn:#?}");
-    let mut simulation = match drawn.simulation(seed) {
+    let mut simulation = match seam.simulation(&drawn, seed) {
         Ok(simulation) => simulation,
         Err(problem) => {
             println!("seed {seed}: there is no plan: {problem}");
@@ -73,7 +120,7 @@ fn one(seed: u64, trace: bool) -> bool {
 }
 
 /// Seeds from `from` on, on every core. Each failure prints one line that reproduces it.
-fn seeds(from: u64, count: u64, limit: Option<Duration>) -> bool {
+fn seeds(from: u64, count: u64, limit: Option<Duration>, seam: Through) -> bool {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
@@ -88,13 +135,16 @@ fn seeds(from: u64, count: u64, limit: Option<Duration>) -> bool {
                         return;
                     }
                     let seed = from.wrapping_add(index);
-                    let word = match Drawn::of(seed).simulation(seed) {
+                    let word = match seam.simulation(&seam.drawn(seed), seed) {
                         Err(_) => "no plan".to_owned(),
                         Ok(mut simulation) => {
                             let result = simulation.run(VIRTUAL_MAX);
                             if let Some(violation) = &result.violation {
                                 failed.fetch_add(1, Ordering::SeqCst);
-                                println!("FAILED {violation}: reproduce with `cargo xtask sim --seed {seed} --trace`");
+                                println!(
+                                    "FAILED {violation}: reproduce with `cargo xtask sim {}--seed {seed} --trace`",
+                                    seam.flag()
+                                );
                             }
                             result.state.word().to_owned()
                         }
@@ -108,12 +158,16 @@ fn seeds(from: u64, count: u64, limit: Option<Duration>) -> bool {
     let runs: u64 = states.values().sum();
     let seconds = begun.elapsed().as_secs_f64();
     let failed = failed.into_inner();
-    println!("{runs} seeds in {seconds:.1} s ({:.0}/s), {failed} failed; ended {states:?}", runs as f64 / seconds);
+    println!(
+        "{runs} seeds in {seconds:.1} s ({:.1}/s, {}), {failed} failed; ended {states:?}",
+        runs as f64 / seconds,
+        seam.word()
+    );
     failed == 0
 }
 
 /// How many whole upgrades of 3 masters and 20 nodes there are in a second.
-fn speed(runs: u64) -> bool {
+fn speed(runs: u64, seam: Through) -> bool {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let events = AtomicU64::new(0);
@@ -124,6 +178,7 @@ fn speed(runs: u64) -> bool {
                 while next.fetch_add(1, Ordering::SeqCst) < runs {
                     let seed = next.load(Ordering::SeqCst);
                     let mut simulation = Simulation::new(&Setup::new(3, 20), seed, 1).expect("there is a plan");
+                    seam.put_before(&mut simulation, seed);
                     let result = simulation.run(VIRTUAL_MAX);
                     assert!(result.violation.is_none(), "{:?}", result.violation);
                     events.fetch_add(result.events, Ordering::SeqCst);
@@ -133,9 +188,10 @@ fn speed(runs: u64) -> bool {
     });
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "{runs} upgrades of 3 masters and 20 nodes in {seconds:.1} s: {:.1}/s on {threads} cores, {} events each (World seam)",
+        "{runs} upgrades of 3 masters and 20 nodes in {seconds:.1} s: {:.1}/s on {threads} cores, {} events each ({})",
         runs as f64 / seconds,
-        events.into_inner() / runs.max(1)
+        events.into_inner() / runs.max(1),
+        seam.word()
     );
     true
 }

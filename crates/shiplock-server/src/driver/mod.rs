@@ -22,8 +22,9 @@ mod takeover;
 mod tests;
 
 pub use self::lease::{LEASE_RENEWAL, LEASE_SECONDS, holds_until, outlasts_a_request};
-pub use self::shell::claim_problem;
+pub use self::shell::{claim_problem, claim_with_proof};
 #[cfg(test)]
 pub(crate) use self::start_check::StartCheck;
+pub use self::steps::carry_out;
 pub use self::supervisor::{DriverSettings, Supervisor};
 pub use self::takeover::{fold_on, tell};

@@ -433,7 +433,7 @@ async fn watch_facts(
 }
 
 /// Claims the cluster, and proves from the store that its log is the one that the cluster has seen.
-async fn claim_with_proof(
+pub async fn claim_with_proof(
     store: &dyn Store,
     cluster: &dyn Cluster,
     installation: &str,

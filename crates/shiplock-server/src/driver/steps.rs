@@ -102,15 +102,19 @@ impl StepShell<'_> {
         if request.acts() && !(self.may_act)() {
             return Answer::HeldBack;
         }
-        let cluster = self.cluster;
-        match request {
-            Request::Facts => Answer::Facts(cluster.facts().await.map(Arc::new)),
-            Request::Node(node) => Answer::Node(cluster.node(&node).await),
-            Request::PodsOn(node) => Answer::PodsOn(cluster.pods_on(&node).await),
-            Request::Cordon { node, uid, owner } => Answer::Cordon(cluster.cordon(&node, &uid, &owner).await),
-            Request::Uncordon { node, uid, owner } => Answer::Uncordon(cluster.uncordon(&node, &uid, &owner).await),
-            Request::Evict(pod) => Answer::Eviction(cluster.evict(&pod).await),
-            Request::Delete(pod) => Answer::Eviction(cluster.delete_pod(&pod).await),
-        }
+        carry_out(self.cluster, request).await
+    }
+}
+
+/// Asks a cluster what a step asks of it, once.
+pub async fn carry_out(cluster: &dyn Cluster, request: Request) -> Answer {
+    match request {
+        Request::Facts => Answer::Facts(cluster.facts().await.map(Arc::new)),
+        Request::Node(node) => Answer::Node(cluster.node(&node).await),
+        Request::PodsOn(node) => Answer::PodsOn(cluster.pods_on(&node).await),
+        Request::Cordon { node, uid, owner } => Answer::Cordon(cluster.cordon(&node, &uid, &owner).await),
+        Request::Uncordon { node, uid, owner } => Answer::Uncordon(cluster.uncordon(&node, &uid, &owner).await),
+        Request::Evict(pod) => Answer::Eviction(cluster.evict(&pod).await),
+        Request::Delete(pod) => Answer::Eviction(cluster.delete_pod(&pod).await),
     }
 }

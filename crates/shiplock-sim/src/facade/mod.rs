@@ -5,6 +5,7 @@
 //! writes into the world's operations; it decides nothing of its own.
 
 mod discovery;
+mod disturb;
 mod list;
 pub mod listener;
 mod objects;
@@ -12,6 +13,8 @@ mod patch;
 mod path;
 mod resource;
 mod review;
+#[cfg(feature = "seam")]
+mod seam;
 mod selector;
 mod service;
 mod shared;
@@ -22,5 +25,7 @@ mod tests;
 mod verbs;
 mod watch;
 
+#[cfg(feature = "seam")]
+pub use self::seam::Seam;
 pub use self::service::{Facade, ResponseBody};
 pub use self::shared::{DeprecatedRequests, Settings, Shared};

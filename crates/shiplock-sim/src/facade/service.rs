@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 
 use super::discovery;
+use super::disturb::Disturbance;
 use super::objects;
 use super::path::{Query, Route};
 use super::shared::{DeprecatedRequests, Shared};
@@ -76,12 +77,26 @@ impl Facade {
                 return Ok(refusal(&large));
             }
         };
+        let disturbance = self.shared.disturbance(&parts.method, parts.uri.path());
+        match disturbance {
+            Disturbance::Lost => return Err(BoxError::from("connection reset")),
+            Disturbance::Refused(code) => {
+                return Ok(refusal(&Refusal::overloaded(code)));
+            }
+            Disturbance::None | Disturbance::AnswerLost | Disturbance::Meddled => {}
+        }
         let given = self.shared.with(|world| {
+            if disturbance == Disturbance::Meddled {
+                meddle(world, parts.uri.path());
+            }
             if !objects::is_serving(world, self.instance.as_deref()) {
                 return Err(BoxError::from("connection refused: the API server is not running"));
             }
             Ok(self.look(world, &parts, &body))
         })?;
+        if disturbance == Disturbance::AnswerLost {
+            return Err(BoxError::from("connection reset"));
+        }
         Ok(match given {
             Ok(Given::Answer(Answer::Document(code, body))) => document(code, &body),
             Ok(Given::Answer(Answer::Watch(watch))) => self.stream(*watch),
@@ -139,6 +154,7 @@ impl Facade {
             ends_at: now + watch.timeout,
             bookmark_at: bookmark_after(now, now + watch.timeout),
             watch,
+            breaks: self.shared.breaks(),
             is_over: false,
         };
         let lines = futures::stream::unfold(begun, |mut stream| async {
@@ -163,6 +179,8 @@ struct Stream {
     watch: Watch,
     ends_at: Instant,
     bookmark_at: Instant,
+    /// How often open watches had broken when it began.
+    breaks: u64,
     is_over: bool,
 }
 
@@ -174,9 +192,10 @@ impl Stream {
             }
             self.changed.mark_unchanged();
             let is_due = self.watch.wants_bookmarks && Instant::now() >= self.bookmark_at;
+            let is_broken = self.facade.shared.breaks() != self.breaks;
             let (watch, instance) = (&mut self.watch, self.facade.instance.as_deref());
             let (events, is_over) = self.facade.shared.look(|world| {
-                if !objects::is_serving(world, instance) {
+                if is_broken || !objects::is_serving(world, instance) {
                     return (Err(BoxError::from("the API server went away")), true);
                 }
                 let mut events = watch.next(world);
@@ -199,11 +218,21 @@ impl Stream {
                 Err(error) => return Some(Err(error)),
             }
             tokio::select! {
+                // One order in every run.
+                biased;
                 _ = self.changed.changed() => {}
                 () = tokio::time::sleep_until(self.ends_at) => {}
                 () = tokio::time::sleep_until(self.bookmark_at), if self.watch.wants_bookmarks => {}
             }
         }
+    }
+}
+
+/// Somebody writes the object that a request is about to write.
+fn meddle(world: &mut World, path: &str) {
+    let Some(name) = path.strip_prefix("/api/v1/nodes/") else { return };
+    if let Some(id) = world.nodes().id("", name) {
+        world.change_node(id, |_| {});
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use http::Method;
 use tokio::sync::watch;
 
+use super::disturb::{Disturbance, Trouble};
+use crate::run::gateway::Weather;
 use crate::world::World;
 
 /// Requests to an API that goes away, as an API server counts them.
@@ -30,6 +33,8 @@ pub struct Settings {
 pub struct Shared {
     world: Mutex<World>,
     settings: Settings,
+    /// What requests meet on their way; none where all goes well.
+    trouble: Mutex<Option<Trouble>>,
     changed: watch::Sender<u64>,
 }
 
@@ -37,7 +42,39 @@ impl Shared {
     /// Shares a world.
     pub fn new(world: World, settings: Settings) -> Self {
         let changed = watch::Sender::new(world.version());
-        Self { world: Mutex::new(world), settings, changed }
+        Self { world: Mutex::new(world), settings, trouble: Mutex::new(None), changed }
+    }
+
+    /// The same with trouble on the way of requests, as much as [`Shared::set_weather`] says and a seed draws.
+    pub fn in_trouble(world: World, seed: u64) -> Self {
+        Self { trouble: Mutex::new(Some(Trouble::new(seed))), ..Self::new(world, Settings::default()) }
+    }
+
+    fn trouble<R>(&self, ask: impl FnOnce(&mut Trouble) -> R) -> Option<R> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(ask)
+    }
+
+    /// How much trouble there is from now on, and whether every open watch breaks.
+    pub fn set_weather(&self, weather: Weather) {
+        if self.trouble(|trouble| trouble.set(weather)) == Some(true) {
+            self.world().compact();
+        }
+    }
+
+    /// What happens to a request.
+    pub(super) fn disturbance(&self, method: &Method, path: &str) -> Disturbance {
+        self.trouble(|trouble| trouble.draw(method, path)).unwrap_or_default()
+    }
+
+    /// How often every open watch has broken.
+    pub(super) fn breaks(&self) -> u64 {
+        self.trouble(|trouble| trouble.breaks).unwrap_or_default()
+    }
+
+    /// Puts another world in place, and hands out the one before.
+    #[cfg(feature = "seam")]
+    pub(super) fn swap(&self, world: &mut World) {
+        std::mem::swap(&mut *self.world(), world);
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -124,6 +124,16 @@ impl Refusal {
         Self::new(410, "Expired", message)
     }
 
+    /// It cannot answer now: 429, or a failure of its own.
+    pub(super) fn overloaded(code: u16) -> Self {
+        let reason = match code {
+            429 => "TooManyRequests",
+            503 => "ServiceUnavailable",
+            _ => "InternalError",
+        };
+        Self::new(code, reason, "the API server cannot answer now")
+    }
+
     /// A budget stands against an eviction.
     pub(super) fn disruption_budget(cause: &str) -> Self {
         let mut refusal =

@@ -11,9 +11,10 @@ use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_server::driver::step::{Answer, Request};
 
+use super::gateway::Weather;
 use super::server::no_answer;
 use super::{Act, Ask, DriverId, Event, Simulation, Write};
-use crate::world::{Lease, Moment, OWNER_ANNOTATION, uuid_number};
+use crate::world::{Lease, Moment, OWNER_ANNOTATION, Text, World, uuid_number};
 
 /// A patch may find the node changed this often, as in `shiplock_cluster::ownership`.
 const ROUNDS_MAX: u32 = 5;
@@ -25,6 +26,58 @@ const ENDED: &str = "shiplock.dev/ended";
 /// The installation of the simulated servers.
 const INSTALLATION: &str = "sim";
 
+/// What a request may change, before it is made.
+enum Touched {
+    Node { id: u32, mark: Option<Text>, unschedulable: bool },
+    Pod { uid: u128, namespace: String, name: String, node: Option<u32>, forced: bool },
+}
+
+impl Touched {
+    /// None where it changes nothing, or there is nothing to be changed.
+    fn of(request: &Request, world: &World) -> Option<Self> {
+        match request {
+            Request::Cordon { node, .. } | Request::Uncordon { node, .. } => {
+                let id = world.nodes().id("", node.as_str())?;
+                let (mark, unschedulable) = mark_of(id, world)?;
+                Some(Self::Node { id, mark, unschedulable })
+            }
+            Request::Evict(pod) | Request::Delete(pod) => {
+                let found = world.pods().find(&pod.namespace, &pod.name)?;
+                let forced = matches!(request, Request::Delete(_));
+                let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+                let (uid, node) = (found.meta.uid, found.node);
+                found.deletion.is_none().then_some(Self::Pod { uid, namespace, name, node, forced })
+            }
+            Request::Facts | Request::Node(_) | Request::PodsOn(_) => None,
+        }
+    }
+
+    /// What was done, if anything was.
+    fn act(self, ask: &Ask, world: &World) -> Option<Act> {
+        let epoch = ask.epoch.0;
+        match self {
+            Self::Node { id, mark, unschedulable } => {
+                let (mark_now, cordoned) = mark_of(id, world)?;
+                let others_before = mark.is_none() && unschedulable;
+                let changed = mark_now != mark || cordoned != unschedulable;
+                changed.then_some(Act::Marked { node: id, epoch, cordoned, others_before })
+            }
+            Self::Pod { uid, namespace, name, node, forced } => {
+                let stays = world
+                    .pods()
+                    .find(&namespace, &name)
+                    .is_some_and(|pod| pod.meta.uid == uid && pod.deletion.is_none());
+                (!stays).then_some(Act::Evicted { uid, node, forced, epoch })
+            }
+        }
+    }
+}
+
+fn mark_of(node: u32, world: &World) -> Option<(Option<Text>, bool)> {
+    let node = world.nodes().get(node)?;
+    Some((node.meta.annotations.get(OWNER_ANNOTATION).cloned(), node.unschedulable))
+}
+
 impl Simulation {
     /// Whether the API answers a request now, by its luck.
     fn api_fault(&mut self) -> Option<Code> {
@@ -35,7 +88,15 @@ impl Simulation {
         self.chance(thousandths).then_some(Code::ClusterAnswer)
     }
 
-    pub(super) fn observed(&mut self) -> Result<ClusterFacts, Problem> {
+    fn weather(&self) -> Weather {
+        Weather { is_down: self.faults.api_down, errors: self.faults.api_errors }
+    }
+
+    pub(super) fn observed(&mut self, server: usize) -> Result<ClusterFacts, Problem> {
+        let weather = self.weather();
+        if let Some(gateway) = self.gateways.get_mut(server) {
+            return gateway.facts(&mut self.world, weather);
+        }
         match self.api_fault() {
             Some(code) => Err(Problem::new(code).with("cluster", "sim")),
             None => Ok(self.world.cluster_facts(false)),
@@ -53,7 +114,8 @@ impl Simulation {
     ) {
         let Some(epoch) = self.servers[driver.server].driver.as_ref().map(|held| held.epoch) else { return };
         let ask = Ask { driver, epoch, step, attempt, number, request, rounds: 0 };
-        if let Some(answer) = self.servers[driver.server].cached_answer(&ask.request) {
+        let cached = self.servers[driver.server].cached_answer(&ask.request).filter(|_| self.gateways.is_empty());
+        if let Some(answer) = cached {
             return self.queue(Duration::ZERO, Event::Answered { ask: Box::new(ask), answer: Box::new(answer) });
         }
         if ask.request.acts() && !self.servers[driver.server].may_act(self.now) {
@@ -77,6 +139,9 @@ impl Simulation {
     }
 
     pub(super) fn api(&mut self, ask: Ask, write: Option<Box<Write>>) {
+        if !self.gateways.is_empty() {
+            return self.api_through_gateway(ask);
+        }
         if let Some(code) = self.api_fault() {
             let answer = no_answer(&ask.request, &self.world, code);
             return self.answer(ask, answer);
@@ -108,6 +173,24 @@ impl Simulation {
                 self.answer(ask, Answer::Eviction(Ok(answer)));
             }
         }
+    }
+
+    /// The production client does the request, and the checkers are told what it came to.
+    fn api_through_gateway(&mut self, ask: Ask) {
+        let weather = self.weather();
+        let skew = self.servers[ask.driver.server].skew;
+        let before = Touched::of(&ask.request, &self.world);
+        let Some(gateway) = self.gateways.get_mut(ask.driver.server) else { return };
+        let (mut answer, took) = gateway.carry_out(&mut self.world, weather, ask.request.clone());
+        if let Some(before) = before {
+            self.acts.extend(before.act(&ask, &self.world));
+        }
+        if let Answer::Facts(Ok(facts)) = &mut answer {
+            let facts = std::sync::Arc::make_mut(facts);
+            facts.observed_at = facts.observed_at.checked_add(skew).unwrap_or(facts.observed_at);
+        }
+        let after = Duration::from_millis(self.between(1, 5)) + took;
+        self.queue(after, Event::Answered { ask: Box::new(ask), answer: Box::new(answer) });
     }
 
     fn evict(&mut self, ask: &Ask, pod: &DrainPod, forced: bool) -> Eviction {
@@ -183,10 +266,17 @@ impl Simulation {
 
     pub(super) fn claim_cluster(
         &mut self,
+        server: usize,
         upgrade: &UpgradeId,
         event_number: u64,
         now: Timestamp,
     ) -> Result<ClaimOutcome, Problem> {
+        let weather = self.weather();
+        if let Some(gateway) = self.gateways.get_mut(server) {
+            let outcome = gateway.claim(&mut self.world, weather, &self.store, upgrade, event_number);
+            self.seen_world = self.world.version();
+            return outcome;
+        }
         if let Some(code) = self.api_fault() {
             return Err(Problem::new(code).with("cluster", "sim"));
         }
@@ -241,7 +331,11 @@ impl Simulation {
         Ok(ClaimOutcome::Ours)
     }
 
-    pub(super) fn release_claim(&mut self) {
+    pub(super) fn release_claim(&mut self, server: usize) {
+        let (weather, id) = (self.weather(), self.id.clone());
+        if let Some(gateway) = self.gateways.get_mut(server) {
+            return gateway.release(&mut self.world, weather, &id);
+        }
         if let Some(id) = self.world.leases().id(NAMESPACE, NAME) {
             self.world.replace_lease(id, None, |lease| {
                 std::sync::Arc::make_mut(&mut lease.meta.annotations).insert(ENDED.into(), "true".into());

@@ -49,6 +49,8 @@ impl fmt::Display for Violation {
 pub const INVARIANTS: u8 = 18;
 /// An observation older than this is no knowledge any more.
 const KNOWN_FOR: Duration = Duration::from_secs(8);
+/// What broken watches told is given out for this long, as `shiplock_cluster` promises. Without watches nothing is.
+const BROKEN_WATCHES_KNOWN_FOR: Duration = Duration::from_secs(15);
 
 /// From the facts that a permit was given on to the act that it permits.
 const PERMITTED_FOR: Duration = Duration::from_secs(2);
@@ -104,9 +106,14 @@ impl Checkers {
         !self.off.contains(&invariant)
     }
 
+    /// Whether the world is as it was when it was last looked at. Most events change neither nodes nor machines.
+    pub(super) fn have_seen(&self, simulation: &Simulation) -> bool {
+        self.seen == newest(simulation) && self.api_away_since.is_some() == is_api_away(simulation)
+    }
+
     /// Looks at what one event brought.
     pub(super) fn after(&mut self, simulation: &Simulation, fresh: &[EventRecord], acts: &[Act]) -> Option<Violation> {
-        let api_away = simulation.faults.api_down || !simulation.world.api_answers();
+        let api_away = is_api_away(simulation);
         self.api_away_since = if api_away { Some(self.api_away_since.unwrap_or(simulation.now)) } else { None };
         let mut found: Vec<(u8, String)> = Vec::new();
         for act in acts {
@@ -115,7 +122,7 @@ impl Checkers {
         for record in fresh {
             found.extend(self.record(simulation, record));
         }
-        let seen = (simulation.world.nodes().newest(), simulation.world.machines_version());
+        let seen = newest(simulation);
         if seen != self.seen || !fresh.is_empty() {
             self.seen = seen;
             found.extend(self.state(simulation));
@@ -369,7 +376,8 @@ impl Checkers {
     /// Nothing new begins on what is not known.
     fn unknown(&self, simulation: &Simulation, what: &str) -> Found {
         let away = simulation.now.since(self.api_away_since?);
-        let known_for = KNOWN_FOR + simulation.faults.watch_lag + simulation.faults.store_slow;
+        let watches = if simulation.gateways.is_empty() { Duration::ZERO } else { BROKEN_WATCHES_KNOWN_FOR };
+        let known_for = KNOWN_FOR + watches + simulation.faults.watch_lag + simulation.faults.store_slow;
         (away > known_for).then(|| (9, format!("{what} began though the API had been away for {} s", away.as_secs())))
     }
 
@@ -550,6 +558,15 @@ impl Checkers {
         }
         None
     }
+}
+
+fn is_api_away(simulation: &Simulation) -> bool {
+    simulation.faults.api_down || !simulation.world.api_answers()
+}
+
+/// The newest change of a Node, and of a machine.
+fn newest(simulation: &Simulation) -> (u64, u64) {
+    (simulation.world.nodes().newest(), simulation.world.machines_version())
 }
 
 /// What is put in place must have the digest that the plan has.

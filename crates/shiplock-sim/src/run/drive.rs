@@ -10,11 +10,11 @@ use shiplock_server::driver::step::StepInput;
 use shiplock_server::driver::{LEASE_RENEWAL, claim_problem};
 use shiplock_server::store::{Store as _, StoreError};
 
-use super::Simulation;
 use super::check::Violation;
 use super::event::{DriverId, Event};
 use super::server::{self, Server, now_or_never};
 use super::transcript::line_of;
+use super::{LOOK_EVERY, Simulation};
 
 impl Simulation {
     pub(super) fn server_starts(&mut self, index: usize) {
@@ -40,6 +40,9 @@ impl Simulation {
                 if let Some(driver) = self.driver_id(index) {
                     self.queue_observation(index);
                     self.queue(Duration::from_millis(5), Event::Claim(driver));
+                    if !self.gateways.is_empty() {
+                        self.queue(LOOK_EVERY, Event::Look(driver));
+                    }
                 }
             }
         }
@@ -113,7 +116,7 @@ impl Simulation {
                 server::Wish::Stop(None) => {
                     let id = self.id.clone();
                     let epoch = self.servers[index].driver.as_ref().map(|driver| driver.epoch);
-                    self.release_claim();
+                    self.release_claim(index);
                     self.servers[index].drop_driver(&id);
                     if let Some(epoch) = epoch {
                         let _ = now_or_never(self.store.release_lease(&id, epoch));
@@ -185,8 +188,8 @@ impl Simulation {
         if let Some(held) = self.servers[driver.server].driver.as_mut() {
             held.look_queued = false;
         }
-        let observed = self.observed();
-        let failed = observed.is_err();
+        let observed = self.observed(driver.server);
+        let failed = observed.as_ref().map_or(true, |facts| facts.observed_at < self.world.now().timestamp());
         let (version, now) = (self.world.version(), self.now);
         let server = &mut self.servers[driver.server];
         server.observe(observed, version, now);
@@ -194,10 +197,12 @@ impl Simulation {
         server.cut_rests(now, &mut wishes);
         self.grant(driver.server, wishes);
         self.feed(driver.server, Input::Tick);
-        if failed && self.is_current(driver) {
-            if let Some(held) = self.servers[driver.server].driver.as_mut() {
-                held.look_queued = true;
-            }
+        if failed
+            && self.is_current(driver)
+            && let Some(held) = self.servers[driver.server].driver.as_mut()
+            && !held.look_queued
+        {
+            held.look_queued = true;
             self.queue(Duration::from_secs(1), Event::Observe(driver));
         }
     }
@@ -226,7 +231,7 @@ impl Simulation {
         let upgrade = held.machine.upgrade().id.clone();
         let claimed = held.claimed;
         let clock = self.servers[driver.server].clock(self.now);
-        let outcome = self.claim_cluster(&upgrade, len, clock);
+        let outcome = self.claim_cluster(driver.server, &upgrade, len, clock);
         let input = match outcome {
             Ok(outcome) => {
                 let Some(held) = self.servers[driver.server].driver.as_mut() else { return };
@@ -254,6 +259,9 @@ impl Simulation {
         self.servers[index].life += 1;
         self.servers[index].driver = None;
         self.servers[index].polls.clear();
+        if let Some(gateway) = self.gateways.get_mut(index) {
+            gateway.forget(&mut self.world);
+        }
         self.say(|| format!("server {index} is killed"));
         self.queue(back_after, Event::ServerStarts(index));
     }

@@ -78,6 +78,8 @@ pub(super) enum Event {
         input: Option<Box<Input>>,
     },
     Observe(DriverId),
+    /// The driver looks at watches that may have broken or come back.
+    Look(DriverId),
     Claim(DriverId),
     ClaimAgain(DriverId),
     Wakes {
@@ -204,5 +206,6 @@ pub(super) fn kind_of(event: &Event) -> u8 {
         Event::Operator(_) => 21,
         Event::Fault(_) | Event::FaultEnds(_) => 22,
         Event::Heal | Event::Tend(_) => 23,
+        Event::Look(_) => 24,
     }
 }

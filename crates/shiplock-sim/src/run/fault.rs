@@ -425,6 +425,23 @@ impl Drawn {
         Self { setup, servers, faults, heal_at: luck.random_range(520..700) }
     }
 
+    /// What a seed draws for a run whose servers reach the API through the façade: the same, with more trouble on that way.
+    pub fn through_facade(seed: u64) -> Self {
+        let mut drawn = Self::of(seed);
+        let mut luck = ChaCha8Rng::seed_from_u64(seed ^ 0xfaca_de00);
+        for _ in 0..luck.random_range(1..=3) {
+            let fault = match luck.random_range(0..6) {
+                0 => Fault::ApiDown(luck.random_range(1..60)),
+                1 => Fault::WatchLag(luck.random_range(100..8000)),
+                2 => Fault::ApiSlow(luck.random_range(50..4000)),
+                _ => Fault::ApiErrors(luck.random_range(10..300)),
+            };
+            drawn.faults.push((luck.random_range(1..500), fault));
+        }
+        drawn.faults.sort_by_key(|(at, _)| *at);
+        drawn
+    }
+
     /// The simulation, about to begin.
     pub fn simulation(&self, seed: u64) -> Result<Simulation, Problem> {
         let mut simulation = Simulation::new(&self.setup, seed, self.servers)?;

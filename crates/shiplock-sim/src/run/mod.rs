@@ -10,6 +10,7 @@ mod event;
 pub mod everywhere;
 mod executor;
 pub mod fault;
+pub mod gateway;
 mod message;
 mod node;
 mod operate;
@@ -38,11 +39,15 @@ use self::check::{Checkers, Violation};
 pub use self::event::Process;
 use self::event::{Ask, DriverId, Event, Queued, Write, kind_of};
 use self::fault::{Fault, Faults};
+use self::gateway::Gateway;
 use self::operate::TEND_EVERY;
 use self::server::{Server, now_or_never};
 pub use self::setup::{BEGIN, BudgetSetup, CLUSTER, Setup};
 pub use crate::release::{FROM, TO, artefacts};
 use crate::world::{Moment, Text, Work, World, uuid_text};
+
+/// A server looks at its watches this often, whether they tell of anything or not.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What an operator does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +162,8 @@ pub struct Simulation {
     seen_world: u64,
     /// Polls on their way that carried a machine.
     told: BTreeSet<u64>,
+    /// The ways of the servers to the API; none where requests go to the world itself.
+    gateways: Vec<Box<dyn Gateway>>,
 }
 
 /// How a run ended.
@@ -234,6 +241,7 @@ impl Simulation {
             stopped: false,
             seen_world: 0,
             told: BTreeSet::new(),
+            gateways: Vec::new(),
             store,
             world,
         };
@@ -252,6 +260,16 @@ impl Simulation {
     /// The time.
     pub fn now(&self) -> Moment {
         self.now
+    }
+
+    /// How many servers there are.
+    pub fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Servers reach the API in these ways from now on: one for each.
+    pub fn reach_api_through(&mut self, gateways: Vec<Box<dyn Gateway>>) {
+        self.gateways = gateways;
     }
 
     /// The upgrade, as its log tells.
@@ -371,6 +389,9 @@ impl Simulation {
         for (node, name, work) in self.world.take_started() {
             self.acts.push(Act::Unit { node, name, work });
         }
+        if self.fresh.is_empty() && self.acts.is_empty() && self.checkers.have_seen(self) {
+            return;
+        }
         let fresh = std::mem::take(&mut self.fresh);
         let acts = std::mem::take(&mut self.acts);
         let mut checkers = std::mem::take(&mut self.checkers);
@@ -429,6 +450,7 @@ impl Simulation {
         match event {
             Event::Appended { driver, .. }
             | Event::Observe(driver)
+            | Event::Look(driver)
             | Event::Claim(driver)
             | Event::ClaimAgain(driver)
             | Event::Wakes { driver, .. }
@@ -465,6 +487,12 @@ impl Simulation {
                 self.claim_moves(driver);
             }
             Event::Observe(driver) => self.observe(driver),
+            Event::Look(driver) => {
+                if self.is_current(driver) {
+                    self.queue_observation(driver.server);
+                    self.queue(LOOK_EVERY, Event::Look(driver));
+                }
+            }
             Event::Claim(driver) => self.claim(driver),
             Event::ClaimAgain(driver) => {
                 if self.is_current(driver) {

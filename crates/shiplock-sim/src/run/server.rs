@@ -252,7 +252,10 @@ impl Server {
         let Some(driver) = &mut self.driver else { return };
         driver.seen_version = version;
         driver.observed = Some(match observed {
-            Ok(facts) => Observed::Known(Arc::new(ClusterFacts { observed_at: since, ..facts })),
+            Ok(facts) => {
+                let observed_at = facts.observed_at.checked_add(self.skew).unwrap_or(since);
+                Observed::Known(Arc::new(ClusterFacts { observed_at, ..facts }))
+            }
             Err(problem) => {
                 let since = match &driver.observed {
                     Some(Observed::Unknown { since, .. }) => *since,

@@ -8,6 +8,12 @@ use super::object::{Deletion, Labels, Phase, Pod, PodTemplate, Workload, Workloa
 use super::table::Text;
 use super::{Event, World};
 
+/// Whether a pod is one of `readyReplicas`: ReplicaSets leave out what was told to end, the others do not.
+fn counts_as_ready(pod: &Pod) -> bool {
+    let is_of_replica_set = pod.owner.is_some_and(|owner| owner.kind == WorkloadKind::ReplicaSet);
+    pod.ready && !(is_of_replica_set && pod.deletion.is_some())
+}
+
 impl World {
     // ---- pods ----
 
@@ -47,7 +53,7 @@ impl World {
             if let Some(pods) = self.pods_of.get_mut(&owner) {
                 Arc::make_mut(pods).remove(&id);
             }
-            self.count_ready(owner, pod.ready, false);
+            self.count_ready(owner, counts_as_ready(&pod), false);
             self.due(owner);
         }
         let budgets: Vec<u32> = self.budgets_of(&pod.meta.namespace, &pod.meta.labels).collect();
@@ -70,7 +76,8 @@ impl World {
             pod.ready_since = now;
         });
         if let Some(owner) = pod.owner {
-            self.count_ready(owner, !ready, ready);
+            let after = self.pods.get(id).is_some_and(|pod| counts_as_ready(pod));
+            self.count_ready(owner, counts_as_ready(&pod), after);
             self.due(owner);
         }
         self.budgets_due_for(&pod);
@@ -129,6 +136,8 @@ impl World {
         });
         self.queue_end(id);
         if let Some(owner) = pod.owner {
+            let after = self.pods.get(id).is_some_and(|pod| counts_as_ready(pod));
+            self.count_ready(owner, counts_as_ready(&pod), after);
             self.due(owner);
         }
         self.budgets_due_for(&pod);

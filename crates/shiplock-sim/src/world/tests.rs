@@ -57,6 +57,19 @@ fn a_budget_counts_as_upstream_does_and_refuses_the_second_eviction_until_the_fi
 }
 
 #[test]
+fn a_pod_of_a_deployment_that_was_told_to_end_is_not_counted_as_ready_while_it_takes_its_time() {
+    let mut world = world(5, 2);
+    let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::Deployment, "shop", "till", 1)).unwrap();
+    world.settle(Duration::from_secs(60));
+    assert_eq!(ready(&world, id), 1);
+    let name = world.pods().iter().map(|(_, pod)| pod.meta.name.clone()).next().unwrap();
+    assert_eq!(world.evict("shop", &name, None), EvictAnswer::Accepted);
+    assert_eq!((ready(&world, id), world.pods().len()), (0, 1), "it is still there");
+    world.settle(Duration::from_secs(60));
+    assert_eq!((ready(&world, id), world.pods().len()), (1, 1));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_world_and_a_clone_goes_on_alike() {
     let trace = |mut world: World| {
         world.add_workload(&WorkloadSpec::new(WorkloadKind::StatefulSet, "shop", "db", 3)).unwrap();

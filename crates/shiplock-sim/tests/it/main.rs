@@ -7,6 +7,7 @@ mod story;
 use std::time::Duration;
 
 use shiplock_core::upgrade::State;
+use shiplock_sim::facade::Seam;
 use shiplock_sim::run::fault::Drawn;
 use shiplock_sim::run::{Operation, Setup, Simulation};
 
@@ -37,6 +38,20 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 }
 
 #[test]
+fn the_same_seed_gives_the_same_trace_through_the_facade_too() {
+    let run = |seed| {
+        let mut simulation = Drawn::through_facade(7).simulation(seed).unwrap();
+        Seam::put_before(&mut simulation, seed);
+        let result = simulation.run(VIRTUAL_MAX);
+        (result.fingerprint, result.events)
+    };
+    for seed in [7, 8] {
+        assert_eq!(run(seed), run(seed));
+    }
+    assert_ne!(run(7), run(8));
+}
+
+#[test]
 fn a_clone_made_in_the_middle_goes_on_alike() {
     let mut one = Simulation::new(&Setup::new(3, 4), 3, 2).unwrap();
     one.operate(Duration::from_secs(90), Operation::Pause);
@@ -48,6 +63,19 @@ fn a_clone_made_in_the_middle_goes_on_alike() {
     let (one, other) = (one.run(VIRTUAL_MAX), other.run(VIRTUAL_MAX));
     assert_eq!((one.fingerprint, one.events), (other.fingerprint, other.events));
     assert_eq!(one.state, State::Succeeded);
+}
+
+/// The production client and its watches are in these, over HTTP that never leaves the process.
+#[test]
+fn faults_on_the_way_to_the_api_break_no_invariant() {
+    for seed in 1..=8 {
+        let Ok(mut simulation) = Drawn::through_facade(seed).simulation(seed) else { continue };
+        Seam::put_before(&mut simulation, seed);
+        let result = simulation.run(VIRTUAL_MAX);
+        if let Some(violation) = result.violation {
+            panic!("{violation}: reproduce with `cargo xtask sim --facade --seed {seed} --trace`");
+        }
+    }
 }
 
 /// A bounded number of seeds here, as many as are wanted in `cargo xtask sim`.
