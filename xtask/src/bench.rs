@@ -2,6 +2,7 @@
 //!
 //! These are measurements, not tests: nothing here fails because a machine was slow.
 
+mod rehearse;
 mod restart;
 mod script;
 
@@ -64,6 +65,8 @@ enum What {
     },
     /// What the pre-check finds of what is there, and how fast it is on files; needs no cluster
     Precheck(crate::bench_precheck::PrecheckArguments),
+    /// A rehearsal of 100 to 5,000 nodes: time and memory; needs no cluster
+    Rehearse,
 }
 
 /// Who is measured.
@@ -85,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         What::Idle { seconds } => on_lab(arguments.id, |lab| idle(lab, *seconds)),
         What::Restart { upgrades } => restart::run(runs, *upgrades),
+        What::Rehearse => rehearse::run(runs),
         What::Precheck(precheck) => crate::bench_precheck::run(precheck, runs),
     }
 }

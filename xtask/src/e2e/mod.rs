@@ -21,6 +21,7 @@ mod precheck;
 mod precheck_faults;
 mod precheck_probe;
 mod refusals;
+mod rehearse;
 mod rollback;
 pub(crate) mod samples;
 mod soak;
@@ -227,6 +228,12 @@ const SCENARIOS: &[Scenario] = &[
         promise: "a fresh cluster of three masters shows what its golden file says and nothing else",
         in_gate: false,
         run: precheck_faults::fresh_three,
+    },
+    Scenario {
+        name: "rehearse",
+        promise: "what a rehearsal says is what then happens: steps, blockers, workloads at zero, time",
+        in_gate: false,
+        run: rehearse::run,
     },
     Scenario {
         name: "refusals",

@@ -1,0 +1,163 @@
+//! Scenario `rehearse`: what a rehearsal says is what then happens.
+//!
+//! Pool `blue` is rehearsed and upgraded with a budget that blocks and a workload of one pod: the same steps in the same
+//! order, the same blockers, the same workloads at zero, a time within the stated range. Its times are measured by that,
+//! so for pool `green` the nominal time must be near.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::controls::step_of;
+use super::installation::Installation;
+use super::pools::{mixed_cluster, workers_are_upgraded};
+use crate::lab::Lab;
+
+const BOUND: Duration = Duration::from_secs(900);
+/// How far the nominal time may be off after one measured upgrade, in hundredths.
+const OFF_PERCENT_MAX: u64 = 30;
+
+/// The scenario.
+pub(crate) fn run(lab: &Lab) -> Result<()> {
+    mixed_cluster(lab, 4, &[("blue", &["w1", "w2"]), ("green", &["w3", "w4"])])?;
+    lab.deploy_web()?;
+    lab.deploy_stubborn()?;
+    let mut installation = Installation::ready(lab)?;
+
+    lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#])?;
+    let rehearsed = rehearse(lab, &installation, "blue")?;
+    let real = upgrade(lab, &mut installation, "blue")?;
+    compare(&rehearsed, &real)?;
+    workers_are_upgraded(lab, &["w1", "w2"])?;
+
+    lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":1}}"#])?;
+    let rehearsed = rehearse(lab, &installation, "green")?;
+    let real = upgrade(lab, &mut installation, "green")?;
+    compare(&rehearsed, &real)?;
+    let nominal = number(&rehearsed["total"]["nominal_milliseconds"])?;
+    let off = nominal.abs_diff(real.milliseconds) * 100 / real.milliseconds.max(1);
+    eprintln!("  after one measured upgrade: nominal {nominal} ms, real {} ms, {off} % off", real.milliseconds);
+    ensure!(off <= OFF_PERCENT_MAX, "the nominal time is {off} % off");
+    Ok(())
+}
+
+/// The budget that blocks is known and accepted: what is compared is what comes of it.
+fn options(pool: &str) -> [&str; 6] {
+    ["--max-parallel", "1", "--pool", pool, "--accept", "WL-001"]
+}
+
+fn number(value: &Value) -> Result<u64> {
+    value.as_u64().with_context(|| format!("{value} is no number"))
+}
+
+/// What a rehearsal says, with the server's plan and the times that it measured.
+fn rehearse(lab: &Lab, installation: &Installation<'_>, pool: &str) -> Result<Value> {
+    let kubeconfig = lab.kubeconfig_path();
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let words = ["rehearse", "--cluster", "lab", "--to", "1.36", "--kubeconfig", &kubeconfig];
+    let output = installation.shiplock(&[&words[..], &["--node-pools-only"], &options(pool)].concat())?;
+    eprintln!("{}", String::from_utf8_lossy(&output.stdout));
+    let output =
+        installation.shiplock(&[&words[..], &["--node-pools-only"], &options(pool), &["-o", "json"]].concat())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text)
+        .with_context(|| format!("no report: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+    let rehearsal = report["rehearsal"].clone();
+    let blocks = rehearsal["blockers"].as_array().is_some_and(|blockers| !blockers.is_empty());
+    ensure!(output.status.code() == Some(if blocks { 3 } else { 0 }), "{}: {text}", output.status);
+    Ok(rehearsal)
+}
+
+/// What really happened.
+struct Real {
+    steps: Vec<String>,
+    blockers: BTreeSet<String>,
+    at_zero: BTreeSet<String>,
+    /// Without what waited for a person.
+    milliseconds: u64,
+}
+
+/// Upgrades a pool. Whatever a budget holds for good is deleted, as its owner would have to.
+fn upgrade(lab: &Lab, installation: &mut Installation<'_>, pool: &str) -> Result<Real> {
+    let id = installation.begin_pools(&options(pool))?;
+    let (mut blockers, mut at_zero) = (BTreeSet::new(), BTreeSet::new());
+    let mut blocked = 0;
+    installation.until("it ends well", BOUND, |installation| {
+        at_zero.extend(without_a_ready_pod(lab)?);
+        let upgrade = installation.upgrade(&id)?;
+        ensure!(upgrade["state"] != "paused", "{upgrade}");
+        for wait in upgrade["waiting_on"].as_array().into_iter().flatten() {
+            let held = age(wait)?;
+            // A budget that only waits for another pod to be ready opens by itself.
+            if wait["waiting_on"] == "pod_disruption_budget" && held > 15_000 {
+                blockers.insert(blocker(wait));
+                blocked += held;
+                let pod = wait["pod"].as_str().context("a pod")?;
+                let (namespace, name) = pod.split_once('/').context("namespace/name")?;
+                lab.kubectl(&["-n", namespace, "delete", "pod", name, "--wait=false"])?;
+                std::thread::sleep(Duration::from_secs(3));
+            }
+        }
+        Ok(upgrade["state"] == "succeeded")
+    })?;
+    let events = installation.events(&id)?;
+    let first_attempts = events.iter().filter(|event| event["kind"] == "step_started" && event["data"]["attempt"] == 1);
+    let steps = first_attempts.filter_map(|event| step_of(&events, event)).map(|(kind, node)| format!("{kind} {node}"));
+    let at = |event: Option<&Value>| -> Result<i64> {
+        let at = event.and_then(|event| event["at"].as_str()).context("an event with a time")?;
+        Ok(at.parse::<jiff::Timestamp>()?.as_millisecond())
+    };
+    let took = u64::try_from(at(events.last())? - at(events.first())?)?;
+    Ok(Real { steps: steps.collect(), blockers, at_zero, milliseconds: took.saturating_sub(blocked) })
+}
+
+fn age(wait: &Value) -> Result<u64> {
+    let since: jiff::Timestamp = wait["since"].as_str().context("since when")?.parse()?;
+    Ok(u64::try_from(jiff::Timestamp::now().as_millisecond() - since.as_millisecond()).unwrap_or(0))
+}
+
+fn blocker(wait: &Value) -> String {
+    format!("{} {}", wait["budgets"], wait["owner"])
+}
+
+/// Deployments without a ready pod.
+fn without_a_ready_pod(lab: &Lab) -> Result<Vec<String>> {
+    let list: Value = serde_json::from_str(&lab.kubectl(&["get", "deployments", "-A", "-o", "json"])?)?;
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    let is_at_zero = |item: &&Value| item["status"]["readyReplicas"].as_u64().unwrap_or(0) == 0;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let label = |item: &Value| {
+        format!("Deployment {}/{}", text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"]))
+    };
+    Ok(items.iter().filter(is_at_zero).map(label).collect())
+}
+
+fn compare(rehearsed: &Value, real: &Real) -> Result<()> {
+    let lines = |name: &str| rehearsed[name].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let steps: Vec<String> =
+        lines("steps").iter().map(|step| format!("{} {}", text(&step["kind"]), text(&step["node"]))).collect();
+    ensure!(steps == real.steps, "rehearsed {steps:#?}, really {:#?}", real.steps);
+    let blockers: BTreeSet<String> = lines("blockers").iter().map(|held| blocker(&held["waiting_on"])).collect();
+    ensure!(blockers == real.blockers, "rehearsed {blockers:?}, really {:?}", real.blockers);
+    let at_zero: BTreeSet<String> =
+        lines("workloads").iter().filter(|line| line["lowest"] == 0).map(|line| text(&line["workload"])).collect();
+    ensure!(at_zero == real.at_zero, "rehearsed {at_zero:?}, really {:?}", real.at_zero);
+    let total = &rehearsed["total"];
+    let (lower, upper) = (number(&total["lower_milliseconds"])?, number(&total["upper_milliseconds"])?);
+    eprintln!(
+        "  {} steps in the same order, {} blockers, {} workloads at zero; {} ms in {lower} to {upper} ms",
+        steps.len(),
+        blockers.len(),
+        at_zero.len(),
+        real.milliseconds
+    );
+    ensure!(
+        (lower..=upper).contains(&real.milliseconds),
+        "{} ms is not within {lower} to {upper} ms",
+        real.milliseconds
+    );
+    Ok(())
+}
