@@ -16,7 +16,7 @@ use shiplock_check::api;
 use shiplock_check::named;
 use shiplock_check::question::{Profile, Question};
 use shiplock_check::render as forms;
-use shiplock_check::report::{Outcome, Report, Verdict};
+use shiplock_check::report::{Finding, Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
 use shiplock_check::snapshot::Snapshot;
 use shiplock_cluster::collect::{Collection, collect_again};
@@ -107,8 +107,9 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         of_snapshot.extend(shiplock_check::cluster::judge(snapshot, &question));
         of_snapshot.extend(shiplock_check::node::judge(snapshot, &question));
         of_snapshot.extend(shiplock_check::tls::judge(snapshot, &question));
-        // What it was not read for it may hold a part of.
-        of_snapshot.retain(|finding| snapshot.asked.wants_id(&finding.check));
+        // What it was not read for it may hold a part of; what could not be read is told whoever rests on it.
+        let is_unseen = |finding: &Finding| finding.outcome == Outcome::Unknown;
+        of_snapshot.retain(|finding| is_unseen(finding) || snapshot.asked.wants_id(&finding.check));
         findings.extend(of_snapshot);
     }
     if asks_cluster
