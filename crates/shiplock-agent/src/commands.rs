@@ -274,7 +274,7 @@ async fn restore(
 /// A swap that has begun is a unit of its own, which a signal to this program does not reach.
 fn interrupted() -> ExitCode {
     eprintln!(
-        "Interrupted. A swap that has begun goes on by itself. Run the same command again: it sees what has begun to its end."
+        "Interrupted. A swap that has begun goes on by itself, for about 10 s. Run the same command again after that: it reads back what is there, and does what is left."
     );
     ExitCode::from(130)
 }

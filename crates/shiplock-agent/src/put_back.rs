@@ -110,14 +110,17 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
             ));
         }
     };
-    if let Some(tag) = addons_at(host, api_server).await {
+    let kept_image = |wanted: ControlPlaneComponent| {
+        kept.images.iter().find(|image| image.component == wanted).map(|image| image.reference.clone())
+    };
+    let before = kept_image(ControlPlaneComponent::KubeApiserver);
+    // Where the API server is back already, add-ons of its version are the old ones.
+    let is_back = before.as_deref().map(tag) == Some(tag(&api_server.image));
+    if let Some(tag) = addons_at(host, api_server).await.filter(|_| !is_back) {
         return Err(refused(format!(
             "kube-proxy runs {tag} already, so that add-ons were upgraded and nodes may be: the way is forward"
         )));
     }
-    let kept_image = |wanted: ControlPlaneComponent| {
-        kept.images.iter().find(|image| image.component == wanted).map(|image| image.reference.clone())
-    };
     let etcd = (manifest(ControlPlaneComponent::Etcd), kept_image(ControlPlaneComponent::Etcd));
     // An older minor version of etcd refuses the data of a newer one.
     let etcd_stays = matches!(etcd, (Some(now), Some(before)) if minor(&now.image) != minor(&before));
@@ -127,8 +130,7 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
         (*component, tag(&manifest.image).to_owned(), tag(&after).to_owned())
     };
     let changes = now.iter().map(change).collect();
-    let version = kept_image(ControlPlaneComponent::KubeApiserver);
-    let version: Option<KubernetesVersion> = version.and_then(|reference| tag(&reference).parse().ok());
+    let version: Option<KubernetesVersion> = before.and_then(|reference| tag(&reference).parse().ok());
     let restore = ControlPlaneRestore {
         upgrade: kept.upgrade.clone(),
         step: kept.step,

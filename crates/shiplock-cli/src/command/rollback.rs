@@ -34,6 +34,14 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
             pause_first(&id, options.yes, context).await?;
             client.make_rollback(&id, &asked(true)).await?
         }
+        // Put back by hand, or paused before its first master: what is left is to end it.
+        Err(problem)
+            if problem.code == Code::NothingToDo
+                && !options.dry_run
+                && matches!(client.upgrade(&id).await?.state, State::Paused { .. }) =>
+        {
+            return end_only(&id, options.yes, context).await;
+        }
         preview => preview?,
     };
     if options.dry_run {
@@ -84,6 +92,24 @@ async fn pause_first(id: &UpgradeId, yes: bool, context: &Context<'_>) -> Result
     let found = if found.state == State::Running { client.pause(id, None).await? } else { found };
     output.remark(waiting(output));
     rest(found, context).await.map(drop)
+}
+
+/// Ends a paused upgrade of which nothing is to be taken back.
+async fn end_only(id: &UpgradeId, yes: bool, context: &Context<'_>) -> Result<Exit, Problem> {
+    let Context { client, output } = context;
+    let found = client.upgrade(id).await?;
+    output.remark(&if output.style().zh() {
+        format!("升级 {id} 没有可回退的内容：所有控制面节点已是原版本。将取消该升级。")
+    } else {
+        format!("Nothing of upgrade {id} is to be taken back: every master runs what it ran before. The upgrade is cancelled.")
+    });
+    confirm(output, "rollback", found.cluster.as_str(), yes).await?;
+    let cancelled = client.cancel(id, &CancelRequest::default(), Some(found.len)).await?;
+    let ended = rest(cancelled, context).await?;
+    output.result(result::OneUpgrade { upgrade: ended.clone(), detached: false }, |style| {
+        upgrade::outcome(&ended, style)
+    });
+    Ok(if ended.state == State::Cancelled { Exit::Done } else { Exit::of_upgrade(&ended).unwrap_or(Exit::Failed) })
 }
 
 fn waiting(output: &Output) -> &'static str {

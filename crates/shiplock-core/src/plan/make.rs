@@ -522,12 +522,19 @@ impl Builder<'_> {
         }
     }
 
+    /// Whether pods of a node can go to another. A taint that the node itself does not have keeps them off, since what
+    /// runs on it need not tolerate it; those of Kubernetes itself, such as that of a cordon, come and go.
     fn another_node_takes_pods(&self, name: &NodeName) -> bool {
-        self.input.facts.nodes.iter().any(|(other, node)| {
+        let nodes = &self.input.facts.nodes;
+        let own = nodes.get(name).map_or(&[][..], |node| &node.taints);
+        let keeps_off = |taint: &String| {
+            taint == CONTROL_PLANE_LABEL || !(own.contains(taint) || taint.starts_with("node.kubernetes.io/"))
+        };
+        nodes.iter().any(|(other, node)| {
             other != name
                 && node.ready == Readiness::Ready
                 && (!node.unschedulable || node.owner.is_some())
-                && !node.taints.iter().any(|taint| taint == CONTROL_PLANE_LABEL)
+                && !node.taints.iter().any(keeps_off)
         })
     }
 }

@@ -123,6 +123,18 @@ fn a_node_whose_pods_have_nowhere_to_go_is_not_drained_and_the_plan_says_so() {
 }
 
 #[test]
+fn a_taint_keeps_the_pods_of_nodes_without_it_off_and_those_of_its_own_pool_not() {
+    let mut facts = cluster(&[("blue", 1), ("gpu", 2)]);
+    for node in ["gpu-01", "gpu-02"] {
+        facts.nodes.get_mut(node).unwrap().taints.push("example.com/gpu".to_owned());
+    }
+    let plan = plan_of(&facts, &request("1.36", PlanOptions::default())).unwrap();
+    let decisions: Vec<_> = plan.nodes().map(|node| (node.node.as_str(), node.drain)).collect();
+    assert!(decisions.contains(&("blue-01", DrainDecision::SkippedNowhereToGo)), "{decisions:?}");
+    assert!(decisions.contains(&("gpu-01", DrainDecision::Drain)), "{decisions:?}");
+}
+
+#[test]
 fn another_major_of_the_runtime_is_not_put_under_running_pods_though_the_minor_stays() {
     for (kubelet, runtime, drain) in [
         ("v1.36.1", "containerd://2.1.0", DrainDecision::SkippedForPatch),

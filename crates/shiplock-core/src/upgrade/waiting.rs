@@ -310,6 +310,20 @@ impl WaitingOn {
             Waiting::PodDisruptionBudget { budgets, .. } => {
                 let (namespace, budget) =
                     budgets.first().and_then(|name| name.split_once('/')).unwrap_or(("NAMESPACE", "NAME"));
+                if let [_, further @ ..] = &budgets[..]
+                    && !further.is_empty()
+                {
+                    // Any eviction of such a pod is refused, whatever the budgets allow:
+                    // https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
+                    let further: Vec<&str> =
+                        further.iter().map(|name| name.split_once('/').map_or(name.as_str(), |(_, name)| name)).collect();
+                    let further = further.join(" ");
+                    return Some(if zh {
+                        format!("Kubernetes 拒绝驱逐有多个预算的 Pod：只保留一个，例如 kubectl -n {namespace} delete pdb {further}；之后会自动继续")
+                    } else {
+                        format!("Kubernetes refuses to evict a pod with several budgets: keep one, for example kubectl -n {namespace} delete pdb {further}; it goes on by itself then")
+                    });
+                }
                 if zh {
                     format!("增加副本，或放宽该预算：kubectl -n {namespace} edit pdb {budget}；之后会自动继续")
                 } else {
