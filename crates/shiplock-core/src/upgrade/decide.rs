@@ -533,8 +533,8 @@ impl View<'_> {
         if planted::is(Bug::UnknownPasses) {
             return Ok(());
         }
-        let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
         let cluster = self.cluster().map_err(Hold::Wait)?;
+        let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
         let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
         let problem = if cluster.observed_at < since {
             // Older than the batch: it cannot tell how the batch left the cluster.

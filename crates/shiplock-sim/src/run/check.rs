@@ -560,7 +560,7 @@ impl Checkers {
     }
 }
 
-fn is_api_away(simulation: &Simulation) -> bool {
+pub(super) fn is_api_away(simulation: &Simulation) -> bool {
     simulation.faults.api_down || !simulation.world.api_answers()
 }
 

@@ -40,9 +40,7 @@ impl Simulation {
                 if let Some(driver) = self.driver_id(index) {
                     self.queue_observation(index);
                     self.queue(Duration::from_millis(5), Event::Claim(driver));
-                    if !self.gateways.is_empty() {
-                        self.queue(LOOK_EVERY, Event::Look(driver));
-                    }
+                    self.queue(LOOK_EVERY, Event::Look(driver));
                 }
             }
         }

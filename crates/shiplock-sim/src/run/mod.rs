@@ -489,7 +489,10 @@ impl Simulation {
             Event::Observe(driver) => self.observe(driver),
             Event::Look(driver) => {
                 if self.is_current(driver) {
-                    self.queue_observation(driver.server);
+                    // Without a gateway changes are told by themselves; that nothing can be told any more is seen here.
+                    if !self.gateways.is_empty() || check::is_api_away(self) {
+                        self.queue_observation(driver.server);
+                    }
                     self.queue(LOOK_EVERY, Event::Look(driver));
                 }
             }

@@ -58,6 +58,22 @@ fn what_cannot_be_read_lets_no_batch_begin() {
 }
 
 #[test]
+fn what_cannot_be_read_lets_no_stage_begin_before_the_first_batch_either() {
+    let mut world = World::with_masters(3, 1, options());
+    let _ = world.settle();
+    world.cluster_known = false;
+    let decision = loop {
+        let decision = world.settle();
+        match world.in_flight().first().copied() {
+            Some(step) => world.succeed(step),
+            None => break decision,
+        }
+    };
+    assert!(matches!(waited_on(&decision), Waiting::ClusterFacts { .. }), "{decision:?}");
+    assert_eq!(world.upgrade.stages_started.len(), 1);
+}
+
+#[test]
 fn a_started_node_of_a_pool_waits_for_its_next_step_while_the_cluster_cannot_be_read() {
     let (mut world, step, _) = with_a_step_in_flight();
     world.succeed(step);
