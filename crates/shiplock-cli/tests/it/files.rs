@@ -101,3 +101,29 @@ fn what_comes_out_of_a_packed_file_before_it_breaks_off_is_judged_and_the_break_
     assert!(found.iter().any(|one| one == "API-002 removed a"), "{found:?}");
     assert!(found.iter().any(|one| one == "API-007 unreadable cut.yaml.gz"), "{found:?}");
 }
+
+#[test]
+fn a_snapshot_of_which_secrets_were_refused_is_undecided_whichever_check_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = |only: &str| {
+        serde_json::json!({
+            "schema": 1, "taken_at": "2026-11-27T08:00:00Z", "server": "https://x", "version": "v1.36.3",
+            "asked": { "only": [only], "skip": [] },
+            "served": { "seen": [] }, "written": [], "releases": { "not_seen": "secrets is forbidden" }, "metrics": [],
+            "objects": {}, "effort": { "requests": 1, "bytes": 1, "in_flight_max": 1, "milliseconds": 1 },
+        })
+    };
+    for (read_for, asked, exit) in [
+        ("API-002", &["--only", "API-002"][..], 4),
+        ("API-002", &[], 4),
+        ("API", &["--only", "API-001"], 4),
+        ("API", &["--only", "API-010"], 0),
+        // It was not read for that.
+        ("API-002", &["--only", "NODE-001"], 4),
+    ] {
+        let path = folder.path().join("snapshot.json");
+        std::fs::write(&path, snapshot(read_for).to_string()).unwrap();
+        let words = [&["--snapshot", path.to_str().unwrap()], asked].concat();
+        assert_eq!(check(folder.path(), &words, b"").0, exit, "{read_for} {asked:?}");
+    }
+}
