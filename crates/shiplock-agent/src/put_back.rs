@@ -116,7 +116,7 @@ pub async fn prepare<H: Host>(host: &H, data_folder: &Path, wanted: &Wanted) -> 
     let before = kept_image(ControlPlaneComponent::KubeApiserver);
     // Where the API server is back already, add-ons of its version are the old ones.
     let is_back = before.as_deref().map(tag) == Some(tag(&api_server.image));
-    if let Some(tag) = addons_at(host, api_server).await.filter(|_| !is_back) {
+    if !is_back && let Some(tag) = addons_at(host, api_server).await {
         return Err(refused(format!(
             "kube-proxy runs {tag} already, so that add-ons were upgraded and nodes may be: the way is forward"
         )));

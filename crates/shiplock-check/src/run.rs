@@ -294,6 +294,24 @@ mod tests {
         }
     }
 
+    /// What is judged on its own: nothing is required, accepted or known from before.
+    fn bare<'a>(selection: &'a Selection, scopes: &'a BTreeSet<&'static str>) -> Assembly<'a> {
+        Assembly {
+            target: MinorVersion { major: 1, minor: 37 },
+            current: None,
+            selection,
+            scopes,
+            collected: None,
+            required: &[],
+            acceptances: &[],
+            baseline: None,
+            blocks_on: Outcome::Fail,
+            now: Timestamp::UNIX_EPOCH,
+            read: BTreeMap::new(),
+            of_the_plan: &[],
+        }
+    }
+
     #[test]
     fn what_is_accepted_or_was_there_before_changes_no_verdict_until_it_expires() {
         let finding = || {
@@ -308,20 +326,9 @@ mod tests {
         };
         let known = Baseline { findings: [finding().key()].into() };
         let verdict = |acceptances: &[Acceptance], baseline: Option<&Baseline>| {
-            let assembly = Assembly {
-                target: MinorVersion { major: 1, minor: 37 },
-                current: None,
-                selection: &Selection::default(),
-                scopes: &BTreeSet::from(["cluster"]),
-                collected: None,
-                required: &[],
-                acceptances,
-                baseline,
-                blocks_on: Outcome::Fail,
-                now: "2026-11-24T00:00:00Z".parse().unwrap(),
-                read: BTreeMap::new(),
-                of_the_plan: &[],
-            };
+            let (selection, scopes) = (Selection::default(), BTreeSet::from(["cluster"]));
+            let now = "2026-11-24T00:00:00Z".parse().unwrap();
+            let assembly = Assembly { acceptances, baseline, now, ..bare(&selection, &scopes) };
             assembly.report(vec![finding()]).verdict
         };
         assert_eq!(verdict(&[], None), Verdict::Blocked);
@@ -334,21 +341,8 @@ mod tests {
     fn what_was_not_seen_is_no_ready_whichever_checks_are_asked_for() {
         let verdict = |only: &str, skip: &[&str], finding: Finding| {
             let skip = skip.iter().map(|&word| word.to_owned()).collect();
-            let assembly = Assembly {
-                target: MinorVersion { major: 1, minor: 37 },
-                current: None,
-                selection: &Selection { only: vec![only.into()], skip },
-                scopes: &BTreeSet::from(["cluster", "file"]),
-                collected: None,
-                required: &[],
-                acceptances: &[],
-                baseline: None,
-                blocks_on: Outcome::Fail,
-                now: Timestamp::UNIX_EPOCH,
-                read: BTreeMap::new(),
-                of_the_plan: &[],
-            };
-            let report = assembly.report(vec![finding]);
+            let selection = Selection { only: vec![only.into()], skip };
+            let report = bare(&selection, &BTreeSet::from(["cluster", "file"])).report(vec![finding]);
             (report.verdict, report.ran.len())
         };
         let secrets = || Finding::unknown("API-005", "forbidden");
@@ -375,21 +369,9 @@ mod tests {
     #[test]
     fn a_scope_that_is_required_and_not_reached_leaves_the_verdict_open() {
         let report = |required: &[String], collected: Option<&Selection>| {
-            let assembly = Assembly {
-                target: MinorVersion { major: 1, minor: 37 },
-                current: None,
-                selection: &Selection { only: vec!["API".into()], skip: Vec::new() },
-                scopes: &BTreeSet::from(["file"]),
-                collected,
-                required,
-                acceptances: &[],
-                baseline: None,
-                blocks_on: Outcome::Fail,
-                now: Timestamp::UNIX_EPOCH,
-                read: BTreeMap::new(),
-                of_the_plan: &[],
-            };
-            assembly.report(Vec::new())
+            let selection = Selection { only: vec!["API".into()], skip: Vec::new() };
+            let scopes = BTreeSet::from(["file"]);
+            Assembly { collected, required, ..bare(&selection, &scopes) }.report(Vec::new())
         };
         assert_eq!(report(&[], None).verdict, Verdict::Ready);
         assert_eq!(report(&["cluster".to_owned()], None).verdict, Verdict::Undecided);

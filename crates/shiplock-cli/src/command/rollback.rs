@@ -27,20 +27,16 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
     let id = meant(context, options.upgrade.as_deref()).await?;
     let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run };
     let preview = match client.make_rollback(&id, &asked(true)).await {
-        // A master in work counts as begun, and may still be as it was before: what goes back is known when it is done.
-        Err(problem)
-            if problem.code == Code::NothingToDo && !options.dry_run && moves(&client.upgrade(&id).await?.state) =>
-        {
-            pause_first(&id, options.yes, context).await?;
+        Err(problem) if problem.code == Code::NothingToDo && !options.dry_run => {
+            match client.upgrade(&id).await?.state {
+                // A master in work counts as begun, and may still be as it was before: what goes back is known when it is
+                // done.
+                state if moves(&state) => pause_first(&id, options.yes, context).await?,
+                // Put back by hand, or paused before its first master: what is left is to end it.
+                State::Paused { .. } => return end_only(&id, options.yes, context).await,
+                _ => return Err(problem),
+            }
             client.make_rollback(&id, &asked(true)).await?
-        }
-        // Put back by hand, or paused before its first master: what is left is to end it.
-        Err(problem)
-            if problem.code == Code::NothingToDo
-                && !options.dry_run
-                && matches!(client.upgrade(&id).await?.state, State::Paused { .. }) =>
-        {
-            return end_only(&id, options.yes, context).await;
         }
         preview => preview?,
     };
