@@ -102,6 +102,7 @@ impl FilesRead {
         let finding = |sentence| Finding::new("API-007", sentence, Outcome::Unknown, Subject::new("File", "", file));
         let finding = match &trouble.kind {
             TroubleKind::Syntax(why) => finding("syntax").with("why", why),
+            TroubleKind::Shape(why) => finding("shape").with("why", why),
             TroubleKind::Template => finding("template").with("target", question.target),
             TroubleKind::Encoding => finding("encoding"),
             TroubleKind::Incomplete(key) => finding("incomplete").with("key", key),

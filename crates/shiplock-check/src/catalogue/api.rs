@@ -190,6 +190,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         fix: ["correct the file at that line, or leave it out with --exclude", "请修正该行，或用 --exclude 排除该文件"],
         sentences: &[
+            says("shape", "no API server takes it: {why}", "API server 不接受它：{why}"),
             says("syntax", "it is neither YAML nor JSON: {why}", "既不是 YAML 也不是 JSON：{why}"),
             Sentence {
                 name: "template",

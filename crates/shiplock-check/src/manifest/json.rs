@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{
     DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder, item_kind,
-    lines_of,
+    lines_of, no_text,
 };
 
 /// Reads all values of a text that begins at this line. An error where it is not JSON at all and nothing was handed on.
@@ -160,6 +160,13 @@ impl<S: Sink> Reader<'_, '_, S> {
         {
             return self.trouble(at, TroubleKind::Template);
         }
+        if let (Some((_, version)), Some((_, kind))) = (&parts.api_version, &parts.kind) {
+            let of_other_type =
+                [("apiVersion", *version), ("kind", *kind)].into_iter().find(|(_, raw)| !raw.starts_with('"'));
+            if let Some((key, raw)) = of_other_type {
+                return self.trouble(raw, no_text(key));
+            }
+        }
         let api_version = parts.api_version.as_ref().map(|(text, at)| (text.as_ref(), *at));
         let kind = parts.kind.as_ref().map(|(text, _)| text.as_ref());
         let (Some((api_version, at)), Some(kind)) = (
@@ -188,7 +195,7 @@ impl<S: Sink> Reader<'_, '_, S> {
                 return self.visit_all(items.get(), inherited, depth);
             }
             Some((items, _)) if kind == "List" && items.get() != "null" => {
-                return self.trouble(items.get(), TroubleKind::Syntax("its items are no list".to_owned()));
+                return self.trouble(items.get(), TroubleKind::Shape("its items are no list".to_owned()));
             }
             _ if kind == "List" => return,
             _ => {}

@@ -42,6 +42,8 @@ pub struct Trouble {
 pub enum TroubleKind {
     /// It is neither YAML nor JSON; what the parser says.
     Syntax(String),
+    /// It reads as YAML or JSON, but no API server takes an object that is made so; what is wrong with it.
+    Shape(String),
     /// It is a template that must be rendered first.
     Template,
     /// It is not text in UTF-8 or UTF-16.
@@ -202,6 +204,25 @@ const OBJECTS_MAX: usize = 200_000;
 /// Whether the value of `apiVersion` or `kind` was to be filled in by a template: no real one has these.
 fn is_placeholder(value: &str) -> bool {
     value.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'$' | b'<' | b'>' | b'%' | b'@')) || value.starts_with("__")
+}
+
+/// Whether YAML, as kubectl reads it, makes a number or a truth value of a scalar without quotes. No version and no kind
+/// is one, and an API server refuses an object that has one there.
+fn is_number_or_bool(plain: &str) -> bool {
+    let is_word = ["true", "false", "yes", "no", "on", "off", ".inf", "-.inf", "+.inf", ".nan"]
+        .iter()
+        .any(|word| plain.eq_ignore_ascii_case(word));
+    let begins = plain.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '.'));
+    let in_base = |prefix: &str, base: u32| {
+        let digits = plain.strip_prefix(prefix).unwrap_or_default();
+        !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(base))
+    };
+    is_word || (begins && plain.parse::<f64>().is_ok()) || in_base("0x", 16) || in_base("0o", 8) || in_base("0b", 2)
+}
+
+/// What is said of an object whose `apiVersion` or `kind` is of another type.
+fn no_text(key: &str) -> TroubleKind {
+    TroubleKind::Shape(format!("its {key} is a number or a truth value, not text"))
 }
 
 /// Whether a key is meant to be one that identifies the object and is written otherwise.

@@ -338,7 +338,8 @@ impl<'a> Scan<'a> {
 
 /// The text of a scalar that no schema could make something else of.
 fn certain(text: &str) -> Option<&str> {
-    (!text.is_empty() && text != "~" && text != "null" && !super::is_placeholder(text)).then_some(text)
+    let is_text = !text.is_empty() && text != "~" && text != "null" && !super::is_number_or_bool(text);
+    (is_text && !super::is_placeholder(text)).then_some(text)
 }
 
 #[derive(Clone, Copy)]

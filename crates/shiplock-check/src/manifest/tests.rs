@@ -17,6 +17,7 @@ impl Sink for Seen {
     fn trouble(&mut self, trouble: Trouble) {
         let kind = match trouble.kind {
             TroubleKind::Syntax(_) => "syntax".to_owned(),
+            TroubleKind::Shape(_) => "shape".to_owned(),
             other => format!("{other:?}").to_lowercase(),
         };
         self.troubles.push(format!("{} {kind}", trouble.line));
@@ -59,6 +60,8 @@ fn objects_are_found_in_every_shape_that_yaml_has() {
             &["1 extensions/v1beta1 Ingress n/a", "7 extensions/v1beta1 Ingress n/a"],
         ),
         ("flow", "{apiVersion: a/v1, kind: K, metadata: {name: x}}", &["1 a/v1 K /x"]),
+        ("a quoted number", "apiVersion: \"1\"\nkind: 'on'\n", &["1 1 on /"]),
+        ("a group that begins with a digit", "apiVersion: 3scale.net/v1\nkind: K\n", &["1 3scale.net/v1 K /"]),
         ("flow on the marker", "--- {apiVersion: a/v1, kind: K}\n", &["1 a/v1 K /"]),
         ("quotes", "\"apiVersion\": 'a/v1'\nkind: \"K\"  # c\n", &["1 a/v1 K /"]),
         ("escapes", "apiVersion: \"a\\/v1\"\nkind: K\n", &["1 a/v1 K /"]),
@@ -167,19 +170,19 @@ fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
             1,
             &["1 incomplete(\"apiversion\")"],
         ),
-        (
-            "a list that is none",
-            "apiVersion: v1\nkind: List\nitems:\n  apiVersion: a/v1\n  kind: K\n",
-            0,
-            &["3 syntax"],
-        ),
-        ("the same in json", "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":{\"kind\":\"K\"}}", 0, &["1 syntax"]),
+        ("a list that is none", "apiVersion: v1\nkind: List\nitems:\n  apiVersion: a/v1\n  kind: K\n", 0, &["3 shape"]),
+        ("the same in json", "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":{\"kind\":\"K\"}}", 0, &["1 shape"]),
         (
             "keys in other letters",
             "APIVersion: a/v1\nKind: K\nmetadata:\n  name: x\n",
             0,
             &["1 incomplete(\"apiversion\")"],
         ),
+        ("a number as version", "apiVersion: 1\nkind: K\n", 0, &["1 shape"]),
+        ("a broken number as version", "kind: K\napiVersion: 1.0\nmetadata:\n  name: x\n", 0, &["2 shape"]),
+        ("a truth value as kind", "apiVersion: a/v1\nkind: Yes\n", 0, &["2 shape"]),
+        ("the same in json", "{\"apiVersion\":\n1,\"kind\":\"K\"}", 0, &["2 shape"]),
+        ("a truth value in json", "{\"apiVersion\":\"a/v1\",\n\"kind\": true}", 0, &["2 shape"]),
         ("json with remarks", "{ // c\n \"apiVersion\":\"a/v1\",\"kind\":\"K\"}", 0, &["1 syntax"]),
         ("json after a remark", "// c\n{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}", 0, &["1 syntax"]),
         ("cut json", "{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n{\"apiVersion\":", 1, &["2 syntax"]),

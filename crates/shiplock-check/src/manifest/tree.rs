@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle};
 
 use super::{
-    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder, item_kind,
+    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_number_or_bool,
+    is_placeholder, item_kind, no_text,
 };
 
 /// Longer scalars identify nothing; they are not kept.
@@ -225,6 +226,17 @@ impl Tree<'_> {
             found.troubles.push(Trouble { line: *line, kind: TroubleKind::Template });
             return;
         }
+        let of_other_type = |key: &'static str| {
+            let (value, line) = self.entry(index, key, 0)?;
+            let Some(Node::Scalar { text, is_plain: true, .. }) = self.resolve(value) else { return None };
+            is_number_or_bool(text).then(|| Trouble { line, kind: no_text(key) })
+        };
+        if let (Some(_), Some(_), Some(trouble)) =
+            (&api_version, &kind, of_other_type("apiVersion").or_else(|| of_other_type("kind")))
+        {
+            found.troubles.push(trouble);
+            return;
+        }
         let inherit = |own: Option<(String, u32)>, taken: fn((&str, &str, u32)) -> String| {
             own.or_else(|| inherited.map(|inherited| (taken(inherited), line)))
         };
@@ -257,7 +269,7 @@ impl Tree<'_> {
                 && matches!(self.resolve(items), Some(Node::Mapping { .. }))
             {
                 let why = "its items are no list".to_owned();
-                found.troubles.push(Trouble { line, kind: TroubleKind::Syntax(why) });
+                found.troubles.push(Trouble { line, kind: TroubleKind::Shape(why) });
             }
             return;
         }

@@ -137,7 +137,8 @@ fn headline(report: &Report, style: &Style) -> String {
         parts.push(if style.zh() {
             format!("{files} 个文件中的 {objects} 个对象")
         } else {
-            format!("{objects} objects in {files} files")
+            let plural = |count: u64| if count == 1 { "" } else { "s" };
+            format!("{objects} object{} in {files} file{}", plural(objects), plural(files))
         });
     }
     let checks = report.ran.len();

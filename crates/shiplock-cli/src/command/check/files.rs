@@ -178,6 +178,9 @@ fn walk(
                     return Err(super::bad_option("--filename", &root.to_string_lossy(), "it holds too many files"));
                 }
                 candidates.push(Candidate { path, is_named: false });
+            } else if has_manifest_name(&path) {
+                // A pipe or a device: to open it could wait for ever.
+                read.unreadable(&path.to_string_lossy(), "it is no regular file".to_owned(), question);
             }
         }
     }

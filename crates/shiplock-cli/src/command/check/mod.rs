@@ -70,7 +70,11 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     let minor = current.as_deref().and_then(|text| KubernetesVersion::parse_reported(text).ok());
     let minor = minor.map(|version| version.release);
     let Some(target) = options.to.or(minor.map(MinorVersion::next)) else {
-        return Err(bad_option("--to", "", "give the minor to upgrade to, such as 1.37"));
+        return Err(bad_option(
+            "--to",
+            "(not given)",
+            "files do not tell the version of a cluster; name the minor to upgrade to, such as --to 1.37",
+        ));
     };
     let now = snapshot.as_ref().map_or_else(Timestamp::now, |snapshot| snapshot.taken_at);
     let profile = if options.policy == Policy::Strict { Profile::Strict } else { Profile::Default };
