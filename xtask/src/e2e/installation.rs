@@ -358,6 +358,28 @@ impl<'a> Installation<'a> {
         result.with_context(|| format!("it stands at {last}")).map(|()| last)
     }
 
+    /// The events of an upgrade that nobody has to come for.
+    pub(crate) fn events_going_on(&self, id: &str) -> Result<Vec<Value>> {
+        let upgrade = self.upgrade(id)?;
+        let state = upgrade["state"].as_str().unwrap_or_default();
+        ensure!(!matches!(state, "blocked" | "paused"), "it rests: {}", self.standing());
+        self.events(id)
+    }
+
+    /// How every upgrade stands, with its newest events: what a person asks first when something does not go on.
+    fn standing(&self) -> String {
+        const NEWEST_EVENTS: usize = 15;
+        let Ok(list) = self.json(&["upgrades", "list"]) else { return "the server does not answer".to_owned() };
+        let ids = list["upgrades"].as_array().into_iter().flatten().filter_map(|upgrade| upgrade["id"].as_str());
+        let shown = ids.map(|id| {
+            let text = self.ok(&["upgrades", "show", id]).unwrap_or_else(|error| format!("{id}: {error:#}"));
+            let events = self.events(id).unwrap_or_default();
+            let newest = events.iter().skip(events.len().saturating_sub(NEWEST_EVENTS)).map(Value::to_string);
+            format!("{text}\n{}", newest.collect::<Vec<_>>().join("\n"))
+        });
+        shown.collect::<Vec<_>>().join("\n")
+    }
+
     /// Waits until something holds.
     pub(crate) fn until(
         &mut self,
@@ -367,7 +389,9 @@ impl<'a> Installation<'a> {
     ) -> Result<()> {
         let begun = Instant::now();
         while !holds(self).with_context(|| format!("while waiting until {what}"))? {
-            ensure!(begun.elapsed() < bound, "after {} s it did not come true that {what}", bound.as_secs());
+            if begun.elapsed() >= bound {
+                bail!("after {} s it did not come true that {what}\n{}", bound.as_secs(), self.standing());
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())

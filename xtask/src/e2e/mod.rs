@@ -243,6 +243,16 @@ const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// The last lines that a server of the lab said, as far as there was one.
+fn end_of_server_log(lab: &Lab) -> String {
+    const LAST_LINES: usize = 60;
+    let log = std::fs::read(lab.folder().join("server.log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    format!("the last {} of {} lines of its server:\n{}", last.len(), lines.len(), last.join("\n"))
+}
+
 /// Runs scenarios, all of them also when one fails, and says how each came out.
 pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.list {
@@ -280,6 +290,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Err(error) => {
                 failed += 1;
                 eprintln!("e2e {}: FAILED after {seconds} s: {error:#}", scenario.name);
+                eprintln!("{}", end_of_server_log(&lab));
                 if arguments.keep {
                     custody.end();
                     bail!("{} failed; its cluster was left running", scenario.name);

@@ -24,7 +24,7 @@ fn kill_server_around(installation: &mut Installation<'_>, id: &str, node: &str)
         &format!("{node} is done under a server that is killed at every step"),
         BOUND,
         |installation| {
-            let events = installation.events(id)?;
+            let events = installation.events_going_on(id)?;
             let of_node = |event: &&Value| step_of(&events, event).is_some_and(|(_, found)| found == node);
             let news = events.iter().filter(of_node).find(|event| event["number"].as_u64().unwrap_or(0) > seen);
             let Some(event) = news else { return Ok(false) };
