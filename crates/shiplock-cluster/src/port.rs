@@ -138,6 +138,12 @@ impl DrainPod {
     pub fn label(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
+
+    /// Its top controller with its namespace, as `Deployment shop/web`.
+    pub fn workload(&self) -> Option<String> {
+        let (kind, name) = self.owner.as_ref()?.split_once(' ')?;
+        Some(format!("{kind} {}/{name}", self.namespace))
+    }
 }
 
 /// How an eviction came out.

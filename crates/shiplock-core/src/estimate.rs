@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{NodePlan, Plan, Stage, StageKind};
 use crate::step::{Action, Step};
 use crate::upgrade::batch::size_limit;
-use crate::upgrade::{State, StepStatus, Upgrade};
+use crate::upgrade::{State, StepOutcome, StepStatus, Upgrade};
 
 /// A range of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,14 +74,19 @@ pub struct Remaining {
     pub pace: Pace,
 }
 
-/// Times of steps that were done on a cluster, by kind, in milliseconds.
+/// Times of steps that were done on a cluster, by kind, and of pods that ended in drains, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeasuredTimes {
     by_kind: BTreeMap<&'static str, Vec<u64>>,
+    by_workload: BTreeMap<String, Vec<u64>>,
 }
 
 /// The newest times of a kind that are kept.
 const MEASURES_MAX: usize = 64;
+/// Of so many workloads it is kept how long their pods take to end.
+const WORKLOADS_MAX: usize = 2_000;
+/// How the end of the pods of a workload is called among the measured times of a plan, ahead of the workload.
+const POD_END: &str = "pod_end ";
 /// A range is widened by this part of the measured values, since the next run is not the last one.
 const WIDENING_PERCENT: u64 = 25;
 /// As many times its upper bound without any event, and an upgrade has stalled.
@@ -95,16 +100,33 @@ impl MeasuredTimes {
         for step in upgrade.plan.steps() {
             let Some(progress) = upgrade.steps.get(&step.number) else { continue };
             // A step that was tried again or cut by a pause tells of the trouble, not of the step.
-            if let (StepStatus::Succeeded { at, .. }, 1) = (&progress.status, progress.attempts) {
-                let times = self.by_kind.entry(step.action.kind()).or_default();
+            let (StepStatus::Succeeded { at, outcome }, 1) = (&progress.status, progress.attempts) else { continue };
+            let mut took = milliseconds_between(progress.first_started_at, *at);
+            if let StepOutcome::Drained { ended, held_milliseconds, .. } = outcome {
+                // What waited for a budget tells of that hour, not of the pods.
+                took = took.saturating_sub(*held_milliseconds);
+                self.add_ended(ended);
+            }
+            let times = self.by_kind.entry(step.action.kind()).or_default();
+            if times.len() < MEASURES_MAX {
+                times.push(took);
+            }
+        }
+    }
+
+    fn add_ended(&mut self, ended: &BTreeMap<String, u64>) {
+        for (workload, took) in ended {
+            let has_room = self.by_workload.len() < WORKLOADS_MAX;
+            if has_room || self.by_workload.contains_key(workload) {
+                let times = self.by_workload.entry(workload.clone()).or_default();
                 if times.len() < MEASURES_MAX {
-                    times.push(milliseconds_between(progress.first_started_at, *at));
+                    times.push(*took);
                 }
             }
         }
     }
 
-    /// The range of each kind that was measured.
+    /// The range of each kind that was measured, and that of the end of each workload's pods, see [`pod_ends`].
     pub fn ranges(&self) -> BTreeMap<String, Estimate> {
         let range = |times: &[u64]| {
             let widened = |value: u64| value.saturating_mul(WIDENING_PERCENT) / 100;
@@ -114,13 +136,21 @@ impl MeasuredTimes {
                 upper_milliseconds: most.saturating_add(widened(most)).max(1_000),
             }
         };
-        self.by_kind.iter().map(|(kind, times)| ((*kind).to_owned(), range(times))).collect()
+        let kinds = self.by_kind.iter().map(|(kind, times)| ((*kind).to_owned(), range(times)));
+        let workloads = self.by_workload.iter();
+        kinds.chain(workloads.map(|(workload, times)| (format!("{POD_END}{workload}"), range(times)))).collect()
     }
 }
 
 /// The range for a step: as measured on the cluster before the plan was made, else of the table.
 pub fn range(plan: &Plan, action: &Action) -> Estimate {
     plan.measured.get(action.kind()).copied().unwrap_or_else(|| table(action))
+}
+
+/// How long the pods of workloads took to end on the cluster before the plan was made, by workload such as
+/// `Deployment shop/cart`.
+pub fn pod_ends(plan: &Plan) -> impl Iterator<Item = (&str, Estimate)> {
+    plan.measured.iter().filter_map(|(what, range)| Some((what.strip_prefix(POD_END)?, *range)))
 }
 
 /// Ranges for kinds that were never measured on a cluster: from runs on small clusters, with room for slower disks,

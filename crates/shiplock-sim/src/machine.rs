@@ -9,19 +9,14 @@ use shiplock_core::facts::{
 use shiplock_core::problem::{Code, Problem};
 
 use crate::release::image_id;
-use crate::world::{Installed, Machine, Moment, World};
-
-/// When the cluster was made: what is told from it does not change, or every poll would carry news.
-fn begin(world: &World) -> Moment {
-    world.nodes().iter().map(|(_, node)| node.meta.created_at).min().unwrap_or_default()
-}
+use crate::world::{Installed, Machine, World};
 
 /// The certificate of a master that ends first.
 pub(crate) const API_SERVER_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
 
 /// When it ends.
 pub(crate) fn certificates_end_at(world: &World) -> jiff::Timestamp {
-    (begin(world) + Duration::from_secs(300 * 86_400)).timestamp()
+    (world.made_at() + Duration::from_secs(300 * 86_400)).timestamp()
 }
 
 /// What the agent on a node tells of its machine.
@@ -83,7 +78,7 @@ fn control_plane(world: &World, id: u32, machine: &Machine) -> ControlPlaneFacts
 pub(crate) fn etcd_facts(world: &World, id: u32) -> Observed<EtcdClusterFacts> {
     if !world.etcd_member_serves(id) {
         let problem = Problem::new(Code::EtcdNotWell).with("why", "its member does not answer");
-        return Observed::Unknown { problem, since: begin(world).timestamp() };
+        return Observed::Unknown { problem, since: world.made_at().timestamp() };
     }
     let etcd = world.etcd();
     let members = etcd.members.iter().map(|member| {

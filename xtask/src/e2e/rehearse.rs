@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::controls::step_of;
 use super::installation::Installation;
@@ -22,8 +22,7 @@ const OFF_PERCENT_MAX: u64 = 30;
 /// The scenario.
 pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 4, &[("blue", &["w1", "w2"]), ("green", &["w3", "w4"])])?;
-    lab.deploy_web()?;
-    lab.deploy_stubborn()?;
+    deploy_on_blue(lab)?;
     let mut installation = Installation::ready(lab)?;
 
     lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#])?;
@@ -40,6 +39,26 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     let off = nominal.abs_diff(real.milliseconds) * 100 / real.milliseconds.max(1);
     eprintln!("  after one measured upgrade: nominal {nominal} ms, real {} ms, {off} % off", real.milliseconds);
     ensure!(off <= OFF_PERCENT_MAX, "the nominal time is {off} % off");
+    Ok(())
+}
+
+/// Both applications begin on pool `blue`, so that its upgrade measures them; the one that takes its whole grace period
+/// may be on `w1` and `w3` alone, so that it is on the way again when `green` is upgraded, and not by chance.
+fn deploy_on_blue(lab: &Lab) -> Result<()> {
+    let green = ["w3", "w4"];
+    for node in green {
+        lab.kubectl(&["cordon", node])?;
+    }
+    lab.deploy_web()?;
+    lab.deploy_stubborn()?;
+    let affinity = json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}, "template": {"spec":
+        {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["w1", "w3"]}]}]}}}}}}});
+    lab.kubectl(&["patch", "deployment", "stubborn", "-p", &affinity.to_string()])?;
+    lab.kubectl(&["rollout", "status", "deployment/stubborn", "--timeout=180s"])?;
+    for node in green {
+        lab.kubectl(&["uncordon", node])?;
+    }
     Ok(())
 }
 
@@ -70,12 +89,19 @@ fn rehearse(lab: &Lab, installation: &Installation<'_>, pool: &str) -> Result<Va
     Ok(rehearsal)
 }
 
+/// A step, and from when to when it went, in milliseconds since the work began.
+struct Step {
+    name: String,
+    begin: u64,
+    end: u64,
+}
+
 /// What really happened.
 struct Real {
-    steps: Vec<String>,
+    steps: Vec<Step>,
     blockers: BTreeSet<String>,
     at_zero: BTreeSet<String>,
-    /// Without what waited for a person.
+    /// From the end of the pre-check, without what waited for a person.
     milliseconds: u64,
 }
 
@@ -103,14 +129,22 @@ fn upgrade(lab: &Lab, installation: &mut Installation<'_>, pool: &str) -> Result
         Ok(upgrade["state"] == "succeeded")
     })?;
     let events = installation.events(&id)?;
-    let first_attempts = events.iter().filter(|event| event["kind"] == "step_started" && event["data"]["attempt"] == 1);
-    let steps = first_attempts.filter_map(|event| step_of(&events, event)).map(|(kind, node)| format!("{kind} {node}"));
     let at = |event: Option<&Value>| -> Result<i64> {
         let at = event.and_then(|event| event["at"].as_str()).context("an event with a time")?;
         Ok(at.parse::<jiff::Timestamp>()?.as_millisecond())
     };
-    let took = u64::try_from(at(events.last())? - at(events.first())?)?;
-    Ok(Real { steps: steps.collect(), blockers, at_zero, milliseconds: took.saturating_sub(blocked) })
+    let began = at(events.iter().find(|event| event["kind"] == "started"))?;
+    let since = |event: Option<&Value>| -> Result<u64> { Ok(u64::try_from(at(event)? - began)?) };
+    let mut steps = Vec::new();
+    for event in events.iter().filter(|event| event["kind"] == "step_started" && event["data"]["attempt"] == 1) {
+        let Some((kind, node)) = step_of(&events, event) else { continue };
+        let end = events
+            .iter()
+            .find(|ended| ended["kind"] == "step_succeeded" && ended["data"]["step"] == event["data"]["step"]);
+        steps.push(Step { name: format!("{kind} {node}"), begin: since(Some(event))?, end: since(end)? });
+    }
+    let took = since(events.last())?;
+    Ok(Real { steps, blockers, at_zero, milliseconds: took.saturating_sub(blocked) })
 }
 
 fn age(wait: &Value) -> Result<u64> {
@@ -137,9 +171,24 @@ fn without_a_ready_pod(lab: &Lab) -> Result<Vec<String>> {
 fn compare(rehearsed: &Value, real: &Real) -> Result<()> {
     let lines = |name: &str| rehearsed[name].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let steps: Vec<String> =
-        lines("steps").iter().map(|step| format!("{} {}", text(&step["kind"]), text(&step["node"]))).collect();
-    ensure!(steps == real.steps, "rehearsed {steps:#?}, really {:#?}", real.steps);
+    let mut steps = Vec::new();
+    for step in lines("steps") {
+        steps.push(Step {
+            name: format!("{} {}", text(&step["kind"]), text(&step["node"])),
+            begin: number(&step["begin_milliseconds"])?,
+            end: number(&step["end_milliseconds"])?,
+        });
+    }
+    eprintln!("  {:<34} {:>9} {:>7}   {:<34} {:>9} {:>7}", "rehearsed", "at ms", "took", "real", "at ms", "took");
+    for place in 0..steps.len().max(real.steps.len()) {
+        let cells = |step: Option<&Step>| match step {
+            Some(Step { name, begin, end }) => format!("{name:<34} {begin:>9} {:>7}", end.saturating_sub(*begin)),
+            None => format!("{:<34} {:>9} {:>7}", "-", "", ""),
+        };
+        eprintln!("  {}   {}", cells(steps.get(place)), cells(real.steps.get(place)));
+    }
+    let names = |steps: &[Step]| steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>();
+    ensure!(names(&steps) == names(&real.steps), "the steps are not the same");
     let blockers: BTreeSet<String> = lines("blockers").iter().map(|held| blocker(&held["waiting_on"])).collect();
     ensure!(blockers == real.blockers, "rehearsed {blockers:?}, really {:?}", real.blockers);
     let at_zero: BTreeSet<String> =

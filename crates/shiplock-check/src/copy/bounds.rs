@@ -16,6 +16,8 @@ pub struct Refusal {
 const NODES_MAX: usize = 20_000;
 const PODS_MAX: usize = 1_000_000;
 const WORKLOADS_MAX: usize = 500_000;
+/// Pods that all workloads together want. A Deployment and its ReplicaSet want the same ones and count both.
+const WANTED_MAX: u64 = 2_000_000;
 /// Lists within one object.
 const LIST_MAX: usize = 10_000;
 const TEXT_BYTES_MAX: usize = 8_192;
@@ -82,6 +84,7 @@ impl ClusterCopy {
 
     fn check_workloads(&self) -> Result<(), Refusal> {
         let mut seen = BTreeSet::new();
+        let mut wanted = 0_u64;
         for workload in &self.workloads {
             let what = || format!("{} {}/{}", short(&workload.kind), short(&workload.namespace), short(&workload.name));
             names(&[&workload.namespace, &workload.name]).map_err(|why| Refusal { what: what(), why })?;
@@ -94,6 +97,14 @@ impl ClusterCopy {
             }
             if !(0..=1_000_000).contains(&workload.replicas) {
                 return refuse(what(), format!("it wants {} pods", workload.replicas));
+            }
+            // Each alone may be a cluster's: all together would fill the memory of whoever makes their pods.
+            wanted = wanted.saturating_add(match workload.kind.as_str() {
+                "DaemonSet" => self.nodes.len() as u64,
+                _ => workload.replicas.unsigned_abs(),
+            });
+            if wanted > WANTED_MAX {
+                return refuse(what(), format!("with those before it, it wants {wanted} pods"));
             }
             if workload.template >= self.templates.len() {
                 return refuse(what(), format!("its template {} is not there", workload.template));

@@ -73,6 +73,16 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
         (|copy| copy.workloads[1].owner = Some(1), "ReplicaSet shop/cart-7c9", "circle"),
         (|copy| copy.workloads[0].owner = Some(0), "Deployment shop/cart", "circle"),
         (|copy| copy.workloads[0].replicas = i64::MAX, "Deployment shop/cart", "wants"),
+        (
+            |copy| {
+                let mut more = copy.workloads[1].clone();
+                more.name = "cart-8d0".into();
+                copy.workloads.push(more);
+                copy.workloads.iter_mut().for_each(|workload| workload.replicas = 1_000_000);
+            },
+            "ReplicaSet shop/cart-8d0",
+            "3000000 pods",
+        ),
         (|copy| copy.pods[0].template = usize::MAX, "pod shop/cart-7c9-a", "template"),
         (|copy| copy.pods[0].node = Some(7), "pod shop/cart-7c9-a", "node 7"),
         (|copy| copy.pods[0].owner = Some(0), "pod shop/cart-7c9-a", "Deployment"),
@@ -106,6 +116,15 @@ fn every_file_of_the_corpus_is_read_or_refused_with_the_code_in_its_name() {
         seen += 1;
     }
     assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn a_snapshot_that_is_cut_off_at_any_byte_is_refused_as_unreadable() {
+    let bytes = std::fs::read(format!("{CORPUS}/good.json")).unwrap();
+    for cut in 0..bytes.trim_ascii_end().len() {
+        let problem = Snapshot::parse("x", &bytes[..cut]).unwrap_err();
+        assert_eq!(problem.code.id(), "UPG0841", "cut off at byte {cut}");
+    }
 }
 
 proptest! {

@@ -273,7 +273,7 @@ impl Teller<'_> {
                 .language
                 .pick("was cordoned by somebody else, and stays so", "此前已被他人设为不可调度，将保持不变")
                 .to_owned(),
-            StepOutcome::Drained { evicted, relanded } => {
+            StepOutcome::Drained { evicted, relanded, .. } => {
                 let back = relanded.join(self.language.pick(", ", "、"));
                 match (zh, relanded.is_empty()) {
                     (true, true) => format!("已排空，驱逐 {evicted} 个 Pod"),

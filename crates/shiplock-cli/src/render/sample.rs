@@ -1,5 +1,7 @@
 //! Values for tests: one plan of five nodes, its upgrade in several states, and every kind of event.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use shiplock_api::agent::EtcdSnapshot;
 use shiplock_api::rest::{
@@ -265,6 +267,12 @@ pub fn events() -> Vec<EventRecord> {
     let by = || Actor::from("li.wei");
     let first = first_step(0);
     let done = |step, outcome| Event::StepSucceeded { step: StepNumber(step), attempt: 1, outcome };
+    let drained = |relanded| StepOutcome::Drained {
+        evicted: 7,
+        relanded,
+        ended: BTreeMap::from([("Deployment shop/cart".to_owned(), 5_200)]),
+        held_milliseconds: 900,
+    };
     let finding = |result| Finding {
         check: "NOD-001".to_owned(),
         result,
@@ -295,8 +303,8 @@ pub fn events() -> Vec<EventRecord> {
         done(3, StepOutcome::AlreadyDone),
         done(first, StepOutcome::Cordoned { ours: true }),
         done(first, StepOutcome::Cordoned { ours: false }),
-        done(first + 1, StepOutcome::Drained { evicted: 7, relanded: vec![] }),
-        done(first + 1, StepOutcome::Drained { evicted: 7, relanded: vec!["shop/cart-1".to_owned()] }),
+        done(first + 1, drained(vec![])),
+        done(first + 1, drained(vec!["shop/cart-1".to_owned()])),
         done(first + 1, StepOutcome::DrainSkipped { blockers: vec!["pay/api-6f".to_owned()] }),
         done(
             first + 4,

@@ -66,6 +66,8 @@ struct Tracked {
     is_gone: bool,
     /// Since when it is known to have been told to end, by anybody.
     ending_since: Option<Duration>,
+    /// When it was first seen to be gone.
+    gone_at: Option<Duration>,
     attempts: u32,
     last_attempt: Duration,
     retry_after: Duration,
@@ -82,7 +84,16 @@ struct Refusal {
 impl Tracked {
     fn new(pod: DrainPod, now: Duration) -> Self {
         let ending_since = pod.is_terminating.then_some(now);
-        Self { pod, is_gone: false, ending_since, attempts: 0, last_attempt: now, retry_after: RETRY.0, refusal: None }
+        Self {
+            pod,
+            is_gone: false,
+            ending_since,
+            gone_at: None,
+            attempts: 0,
+            last_attempt: now,
+            retry_after: RETRY.0,
+            refusal: None,
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -150,7 +161,7 @@ impl DrainMachine {
         for pod in pods.into_iter().filter(|pod| !pod.is_mirror && !pod.is_daemon) {
             present.insert(pod.uid.clone());
             if let Some(tracked) = goal.get_mut(&pod.uid) {
-                tracked.is_gone = false;
+                (tracked.is_gone, tracked.gone_at) = (false, None);
                 if pod.is_terminating {
                     tracked.ending_since.get_or_insert(now);
                 }
@@ -164,6 +175,9 @@ impl DrainMachine {
         }
         for (uid, tracked) in goal {
             tracked.is_gone |= !present.contains(uid);
+            if tracked.is_gone {
+                tracked.gone_at.get_or_insert(now);
+            }
         }
     }
 
@@ -239,7 +253,8 @@ impl DrainMachine {
     pub fn verdict(&self, now: Duration) -> Option<Result<StepOutcome, (Problem, bool)>> {
         if self.goal.is_some() && self.blind.is_none() && self.left().next().is_none() {
             let relanded = self.relanded.iter().cloned().collect();
-            return Some(Ok(StepOutcome::Drained { evicted: self.evicted, relanded }));
+            let (ended, held_milliseconds) = (self.ended(), milliseconds(self.held()));
+            return Some(Ok(StepOutcome::Drained { evicted: self.evicted, relanded, ended, held_milliseconds }));
         }
         if now < self.timeout {
             return None;
@@ -255,6 +270,30 @@ impl DrainMachine {
             (OnDrainTimeout::Force, Some(until)) if now < until => None,
             _ => Some(Err((self.timed_out(now), false))),
         }
+    }
+
+    /// How long the slowest pod of each workload took to end.
+    fn ended(&self) -> BTreeMap<String, u64> {
+        let mut slowest: BTreeMap<String, u64> = BTreeMap::new();
+        for tracked in self.goal.iter().flat_map(BTreeMap::values) {
+            if let (Some(workload), Some(since), Some(gone_at)) =
+                (tracked.pod.workload(), tracked.ending_since, tracked.gone_at)
+            {
+                let took = slowest.entry(workload).or_default();
+                *took = milliseconds(gone_at.saturating_sub(since)).max(*took);
+            }
+        }
+        slowest
+    }
+
+    /// From the first refused eviction to the end of the last refusal.
+    fn held(&self) -> Duration {
+        let refused = self.goal.iter().flat_map(BTreeMap::values).filter_map(|tracked| {
+            let until = tracked.ending_since.or(tracked.gone_at)?;
+            Some((tracked.refusal.as_ref()?.since, until))
+        });
+        let span = refused.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+        span.map_or(Duration::ZERO, |(since, until)| until.saturating_sub(since))
     }
 
     fn timed_out(&self, now: Duration) -> Problem {
@@ -314,6 +353,10 @@ impl DrainMachine {
         let elapsed = SignedDuration::try_from(elapsed).unwrap_or(SignedDuration::MAX);
         self.began_at.checked_add(elapsed).unwrap_or(Timestamp::MAX)
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

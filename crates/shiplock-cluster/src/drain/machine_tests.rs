@@ -50,7 +50,7 @@ fn answer(machine: &mut DrainMachine, name: &str, answer: Result<Eviction, Probl
 
 fn drained(machine: &DrainMachine, at: f64) -> Option<(u32, Vec<String>)> {
     match machine.verdict(seconds(at)) {
-        Some(Ok(StepOutcome::Drained { evicted, relanded })) => Some((evicted, relanded)),
+        Some(Ok(StepOutcome::Drained { evicted, relanded, .. })) => Some((evicted, relanded)),
         _ => None,
     }
 }
@@ -270,4 +270,25 @@ fn many_blockers_are_counted() {
     machine.seen((0..15).map(|number| ending(&format!("p{number:02}"))).collect(), seconds(0.0));
     let Some(Err((problem, _))) = machine.verdict(seconds(60.0)) else { panic!("a pause was expected") };
     assert!(problem.parameters["blockers"].ends_with("shop/p09 (terminating), +5"));
+}
+
+#[test]
+fn a_drain_tells_how_long_the_pods_of_each_workload_took_to_end_and_for_how_long_evictions_were_refused() {
+    let mut machine = machine(OnDrainTimeout::Pause);
+    let other = DrainPod { owner: Some("StatefulSet db".to_owned()), budgets: Vec::new(), ..pod("db-0") };
+    machine.seen(vec![pod("a"), pod("b"), other.clone()], seconds(0.0));
+    assert_eq!(acts(&mut machine, 0.0).len(), 3);
+    answer(&mut machine, "db-0", Ok(Eviction::Accepted), 0.0);
+    answer(&mut machine, "a", Ok(Eviction::Accepted), 0.0);
+    answer(&mut machine, "b", Ok(Eviction::RefusedByBudget), 0.5);
+    machine.seen(vec![pod("b"), DrainPod { is_terminating: true, ..other }], seconds(2.0));
+    // Whoever has it end, it is not held from then on.
+    machine.seen(vec![ending("b")], seconds(9.0));
+    machine.seen(vec![], seconds(12.0));
+    let Some(Ok(StepOutcome::Drained { ended, held_milliseconds, .. })) = machine.verdict(seconds(12.0)) else {
+        panic!("not drained")
+    };
+    let expected = [("Deployment shop/web", 3_000), ("StatefulSet shop/db", 9_000)];
+    assert_eq!(ended, expected.map(|(workload, took)| (workload.to_owned(), took)).into());
+    assert_eq!(held_milliseconds, 8_500);
 }

@@ -72,7 +72,7 @@ fn check_addon(object: &str, addon: &AddonFacts) -> Outcome {
 }
 
 fn upgrade_of<'a>(plan: &'a Plan, node: &NodeName) -> Option<&'a ControlPlaneUpgrade> {
-    plan.nodes().find(|planned| planned.node == *node)?.steps.iter().find_map(|step| match &step.action {
+    plan.node(node)?.steps.iter().find_map(|step| match &step.action {
         Action::UpgradeControlPlane(upgrade) => Some(&**upgrade),
         _ => None,
     })

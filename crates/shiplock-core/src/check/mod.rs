@@ -5,7 +5,7 @@
 
 mod control_plane;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::facts::{AgentFacts, ApiServerFacts, ClusterFacts, InstallMethod, Obse
 use crate::id::NodeName;
 use crate::plan::{Mode, NodePlan, Plan, StageKind};
 use crate::problem::{Code, Problem};
-use crate::step::{Action, Executor};
+use crate::step::{Action, Executor, Step};
 
 /// One run of all checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,12 +102,19 @@ pub fn check_plan(
     now: Timestamp,
 ) -> CheckReport {
     let mut findings = vec![check_identity(plan, cluster), check_skew(plan, cluster)];
+    let mut steps_on: HashMap<&NodeName, Vec<&Step>> = HashMap::new();
+    for step in plan.steps() {
+        if let Some(node) = step.target.node() {
+            steps_on.entry(node).or_default().push(step);
+        }
+    }
     for node in plan.nodes_in_the_end() {
+        let steps = steps_on.get(&node.node).map_or(&[][..], Vec::as_slice);
         let subject = format!("node {}", node.node);
         let checks = [
             ("NOD-001", check_node(node, cluster)),
-            ("AGT-001", check_agent(plan, node, agents, now)),
-            ("AGT-002", check_staging_space(plan, node, agents)),
+            ("AGT-001", check_agent(plan, node, steps, agents, now)),
+            ("AGT-002", check_staging_space(node, steps, agents)),
             ("NODE-007", check_kubelet_configuration(node, agents)),
         ];
         findings.extend(checks.into_iter().map(|(check, outcome)| finding(check, subject.clone(), outcome)));
@@ -244,6 +251,7 @@ fn check_node(planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckRe
 fn check_agent(
     plan: &Plan,
     planned: &NodePlan,
+    steps: &[&Step],
     agents: &BTreeMap<NodeName, AgentFacts>,
     now: Timestamp,
 ) -> Result<(), (CheckResult, Problem)> {
@@ -261,7 +269,7 @@ fn check_agent(
         let problem = planned.wrong_machine("machine id of the agent", &planned.machine_id, &machine.machine_id);
         return Err((CheckResult::Fail, problem));
     }
-    for step in plan.steps().filter(|step| step.target.node() == Some(node)) {
+    for step in steps {
         let kind = step.action.kind();
         if step.action.executor() == Executor::Agent && !machine.step_kinds.iter().any(|known| known == kind) {
             let problem =
@@ -293,14 +301,13 @@ fn check_agent(
 }
 
 fn check_staging_space(
-    plan: &Plan,
     planned: &NodePlan,
+    steps: &[&Step],
     agents: &BTreeMap<NodeName, AgentFacts>,
 ) -> Result<(), (CheckResult, Problem)> {
     let Some(agent) = agents.get(&planned.node) else { return Ok(()) };
-    let needed: u64 = plan
-        .steps()
-        .filter(|step| step.target.node() == Some(&planned.node))
+    let needed: u64 = steps
+        .iter()
         .map(|step| match &step.action {
             Action::Prefetch { files, images, .. } => {
                 let images: u64 = images.iter().map(|image| image.size_bytes).sum();

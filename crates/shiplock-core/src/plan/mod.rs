@@ -64,7 +64,8 @@ pub struct Plan {
     pub options: PlanOptions,
     /// What a person should know before accepting.
     pub notes: Vec<Note>,
-    /// How long steps took on this cluster before, by kind; the estimate is made of it. Not part of the hash.
+    /// How long steps took on this cluster before, by kind; the estimate is made of it. And how long the pods of a
+    /// workload took to end, as `pod_end Deployment shop/cart`. Not part of the hash.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measured: BTreeMap<String, Estimate>,
 }
@@ -117,7 +118,22 @@ impl Stage {
 
     /// What this stage does to a node.
     pub fn node(&self, name: &NodeName) -> Option<&NodePlan> {
-        self.nodes.iter().find(|node| node.node == *name)
+        self.nodes.get(self.place(name)?)
+    }
+
+    /// The place of a node. Pools are planned by name, so that of thousands of nodes few are looked at.
+    pub(crate) fn place(&self, name: &NodeName) -> Option<usize> {
+        self.place_by_name(name).or_else(|| self.nodes.iter().position(|node| node.node == *name))
+    }
+
+    fn place_by_name(&self, name: &NodeName) -> Option<usize> {
+        self.nodes.binary_search_by(|node| node.node.cmp(name)).ok()
+    }
+
+    /// The place of a step among those of the stage itself, which are numbered in order.
+    pub(crate) fn place_of_own_step(&self, number: StepNumber) -> Option<usize> {
+        let found = self.steps.binary_search_by_key(&number, |step| step.number).ok();
+        found.or_else(|| self.steps.iter().position(|step| step.number == number))
     }
 }
 
@@ -596,13 +612,27 @@ impl Plan {
 
     /// Whether anything is done to a node.
     pub fn holds(&self, name: &NodeName) -> bool {
-        self.nodes().any(|node| node.node == *name)
+        self.node(name).is_some()
     }
 
     /// What is done to a node by the stage that a step of it belongs to; none for a step of no node.
     pub fn node_of_step(&self, number: StepNumber) -> Option<&NodePlan> {
+        let is_own = |stage: &Stage| stage.steps.binary_search_by_key(&number, |step| step.number).is_ok();
+        if self.stages.iter().any(is_own) {
+            return None;
+        }
         let found = self.stages.iter().find_map(|stage| stage.node_of_step(number));
         found.or_else(|| self.nodes().find(|node| node.step(number).is_some()))
+    }
+
+    /// What is done to a node by the first stage that it is in.
+    pub fn node(&self, name: &NodeName) -> Option<&NodePlan> {
+        // Pools are planned by name; each node is in one of them, and masters are few.
+        let found = self.stages.iter().find_map(|stage| match stage.kind {
+            StageKind::NodePool { .. } => stage.nodes.get(stage.place_by_name(name)?),
+            _ => stage.node(name),
+        });
+        found.or_else(|| self.nodes().find(|node| node.node == *name))
     }
 
     /// Computes the hash over the content.

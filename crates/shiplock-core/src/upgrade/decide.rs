@@ -268,21 +268,30 @@ impl View<'_> {
 
     /// The stage's own steps; true when all succeeded.
     fn stage_steps(&self, stage: &Stage, work: &mut Work) -> bool {
-        let mut in_flight = stage.steps.iter().filter(|step| self.is_in_flight(step)).count();
+        let own: Vec<&Step> =
+            self.upgrade.in_flight().map(|(step, ..)| step).filter(|step| is_own(stage, step)).collect();
+        let mut in_flight = own.len();
+        // Those in flight that the loop did not come to yet: they are waited for, however many others may not begin.
+        let mut ahead = own.len();
         // Fetching works the disk that an etcd member writes to: where one member may get slow, the others carry the
         // cluster; where two do, its writes wait.
-        let mut master_at_work = stage.steps.iter().any(|step| self.is_in_flight(step) && self.is_on_master(step));
+        let mut master_at_work = own.iter().any(|step| self.is_on_master(step));
         let mut all_done = true;
-        for step in &stage.steps {
-            if self.upgrade.has_succeeded(step) || self.is_left_out(step) {
+        for step in self.upgrade.own_steps_left(stage) {
+            let is_in_flight = self.is_in_flight(step);
+            ahead = ahead.saturating_sub(usize::from(is_in_flight));
+            if self.is_left_out(step) {
                 continue;
             }
             all_done = false;
-            if !self.is_in_flight(step) && in_flight >= self.policy.prefetch_parallel_max {
+            if !is_in_flight && in_flight >= self.policy.prefetch_parallel_max {
+                if ahead == 0 {
+                    break;
+                }
                 continue;
             }
             let on_master = self.is_on_master(step);
-            if !self.is_in_flight(step) && on_master && master_at_work {
+            if !is_in_flight && on_master && master_at_work {
                 continue;
             }
             if self.advance(step, work) {
@@ -394,7 +403,6 @@ impl View<'_> {
     /// Works on the open batch; true when it ended (and that was recorded).
     fn batch(&self, index: usize, ordinal: u32, nodes: &[NodeName], work: &mut Work) -> bool {
         let stage = &self.upgrade.plan.stages[index];
-        let plans = || nodes.iter().filter_map(|node| stage.node(node));
         let unfinished = |node: &&NodePlan| {
             !matches!(
                 self.upgrade.node_progress(node),
@@ -403,16 +411,17 @@ impl View<'_> {
                 && self.upgrade.holds_cordon(node)
                 && !planted::is(Bug::CordonLeftBehind))
         };
+        let unfinished: Vec<&NodePlan> = nodes.iter().filter_map(|node| stage.node(node)).filter(unfinished).collect();
         // After a continue the nodes that failed go first, one by one, before anything else of the cut batch. A
         // node that is in flight is looked after all the same.
-        let first = plans().filter(unfinished).find(|node| self.upgrade.retry_first.contains(&node.node));
-        for node in plans().filter(unfinished) {
-            let in_flight = node.steps.iter().any(|step| self.is_in_flight(step));
-            if first.is_none_or(|first| first.node == node.node) || in_flight {
+        let first = unfinished.iter().find(|node| self.upgrade.retry_first.contains(&node.node));
+        for node in &unfinished {
+            let in_flight = || node.steps.iter().any(|step| self.is_in_flight(step));
+            if first.is_none_or(|first| first.node == node.node) || in_flight() {
                 self.node(node, work);
             }
         }
-        if plans().any(|node| unfinished(&node)) {
+        if !unfinished.is_empty() {
             return false;
         }
         work.commands.push(Command::Record(Event::BatchFinished { stage: index, batch: ordinal }));
@@ -488,17 +497,15 @@ impl View<'_> {
 
     /// Opens the next batch of a pool; true when the pool has no node left.
     fn next_batch(&self, index: usize, stage: &Stage, work: &mut Work) -> bool {
-        let taken = self.upgrade.batches.get(&index);
-        let is_taken = |node: &NodeName| taken.into_iter().flatten().any(|batch| batch.nodes.contains(node));
-        let left: Vec<&NodePlan> = stage
-            .nodes
-            .iter()
-            .filter(|node| !is_taken(&node.node) && self.upgrade.node_progress(node) == NodeProgress::Waiting)
-            .collect();
-        if left.is_empty() {
+        let begun = self.upgrade.batches.get(&index).map_or(0, Vec::len);
+        let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
+        let size_limit = batch::size_limit(ordinal, stage.max_parallel(self.upgrade.max_parallel));
+        let left = self.upgrade.nodes_left(stage);
+        let left = left.filter(|node| self.upgrade.node_progress(node) == NodeProgress::Waiting);
+        let nodes: Vec<NodeName> = left.take(size_limit as usize).map(|node| node.node.clone()).collect();
+        if nodes.is_empty() {
             return true;
         }
-        let begun = taken.map_or(0, Vec::len);
         if begun > 0
             && let Err(held) = self.gate_before_batch()
         {
@@ -509,9 +516,6 @@ impl View<'_> {
             }
             return false;
         }
-        let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
-        let size_limit = batch::size_limit(ordinal, stage.max_parallel(self.upgrade.max_parallel));
-        let nodes = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
         work.commands.push(Command::Record(Event::BatchStarted { stage: index, batch: ordinal, size_limit, nodes }));
         false
     }
@@ -561,9 +565,11 @@ impl View<'_> {
     }
 
     fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        for node in self.upgrade.plan.nodes().filter(|node| self.upgrade.node_progress(node) == NodeProgress::Done) {
+        for node in self.upgrade.plan.nodes() {
             match cluster.nodes.get(&node.node).map(|seen| &seen.ready) {
                 Some(Readiness::Ready) => {}
+                // Asked of few: most nodes are Ready.
+                _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
                 Some(Readiness::NotReady { why }) => {
                     return Some(not_ready(&node.node, why));
                 }
@@ -774,6 +780,11 @@ enum Hold {
 
 /// An agent polls every few seconds; one that was silent for longer is not begun with.
 const AGENT_LIVE_SECONDS: u32 = 30;
+
+/// Whether a step is one of the stage itself.
+fn is_own(stage: &Stage, step: &Step) -> bool {
+    stage.place_of_own_step(step.number).is_some()
+}
 
 fn subject(step: &Step) -> String {
     step.target.node().map_or_else(|| "cluster".to_owned(), |node| format!("node {node}"))

@@ -1,5 +1,7 @@
 //! What happened, as facts in the past tense. Events are forever: kinds are only added.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +181,11 @@ pub enum Event {
     Succeeded,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What a step found or did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -204,6 +211,13 @@ pub enum StepOutcome {
         evicted: u32,
         /// Pods that tolerate a cordoned node and came back, as `namespace/name (Deployment NAME)`.
         relanded: Vec<String>,
+        /// How long the slowest pod of each workload took to end once it was told to, in milliseconds, by workload such
+        /// as `Deployment shop/cart`. Empty in logs of older releases.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        ended: BTreeMap<String, u64>,
+        /// For how long evictions were refused, in milliseconds.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        held_milliseconds: u64,
     },
     /// Versions were read back.
     Verified {

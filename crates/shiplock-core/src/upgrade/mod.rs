@@ -13,6 +13,8 @@ pub mod waiting;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::HashMap;
+
 use crate::facts::WorkloadFacts;
 
 pub use self::decide::{Command, Decision, Outcome, Policy, decide};
@@ -23,14 +25,24 @@ pub use self::waiting::{Waiting, WaitingOn};
 /// Workloads that have fewer ready pods than before, as `Deployment shop/cart 1/2`. A workload that was scaled
 /// down or deleted by its owner is not worse; one that was ill before is measured by what it had.
 pub fn worse_than_baseline(baseline: &[WorkloadFacts], now: &[WorkloadFacts]) -> Vec<String> {
-    baseline
-        .iter()
-        .filter_map(|before| {
-            let after = now.iter().find(|after| {
-                (&after.kind, &after.namespace, &after.name) == (&before.kind, &before.namespace, &before.name)
-            })?;
-            let wanted = before.ready.min(after.desired);
-            (after.ready < wanted).then(|| format!("{} {}/{wanted}", after.label(), after.ready))
-        })
-        .collect()
+    fn name(of: &WorkloadFacts) -> (&str, &str, &str) {
+        (&of.kind, &of.namespace, &of.name)
+    }
+    // Both are read in the same order: where one was neither added nor deleted it has its old place.
+    let mut by_name = None;
+    let mut worse = Vec::new();
+    for (place, before) in baseline.iter().enumerate() {
+        let found = now.get(place).filter(|after| name(after) == name(before));
+        let found = found.or_else(|| {
+            let by_name =
+                by_name.get_or_insert_with(|| now.iter().map(|after| (name(after), after)).collect::<HashMap<_, _>>());
+            by_name.get(&name(before)).copied()
+        });
+        let Some(after) = found else { continue };
+        let wanted = before.ready.min(after.desired);
+        if after.ready < wanted {
+            worse.push(format!("{} {}/{wanted}", after.label(), after.ready));
+        }
+    }
+    worse
 }

@@ -68,6 +68,17 @@ pub struct Upgrade {
     pub soak: Option<SoakProgress>,
     /// The steps in flight, kept so that no decision walks all steps.
     in_flight: BTreeSet<StepNumber>,
+    /// What is left of the stage in work, kept so that no decision walks all nodes.
+    left: Left,
+}
+
+/// What is left of a stage, by its place in the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Left {
+    /// The stage's own steps that have not succeeded.
+    steps: BTreeSet<usize>,
+    /// Its nodes that no batch took.
+    nodes: BTreeSet<usize>,
 }
 
 /// How a soak stands.
@@ -284,6 +295,7 @@ impl Upgrade {
             expiry_noticed_at: None,
             soak: None,
             in_flight: BTreeSet::new(),
+            left: Left::default(),
         })
     }
 
@@ -358,7 +370,10 @@ impl Upgrade {
                 if next != Some(*stage) || !self.stages_started.insert(*stage) {
                     return Err(format!("stage {stage} is not the next one"));
                 }
-                let soaks = matches!(self.plan.stages[*stage].kind, StageKind::Soak { .. });
+                let planned = &self.plan.stages[*stage];
+                self.left =
+                    Left { steps: (0..planned.steps.len()).collect(), nodes: (0..planned.nodes.len()).collect() };
+                let soaks = matches!(planned.kind, StageKind::Soak { .. });
                 self.soak = soaks.then(|| SoakProgress::begun(at));
             }
             (State::Running, Event::StageFinished { stage }) => {
@@ -482,10 +497,11 @@ impl Upgrade {
                 nodes.len()
             ));
         }
-        let taken: BTreeSet<_> = batches.iter().flat_map(|batch| &batch.nodes).collect();
-        let fresh = |node: &NodeName| planned.nodes.iter().any(|plan| plan.node == *node) && !taken.contains(node);
-        if let Some(node) = nodes.iter().find(|node| !fresh(node)) {
-            return Err(format!("node {node} is not to be taken in stage {stage}"));
+        for node in nodes {
+            let fresh = planned.place(node).is_some_and(|place| self.left.nodes.remove(&place));
+            if !fresh {
+                return Err(format!("node {node} is not to be taken in stage {stage}"));
+            }
         }
         batches.push(Batch { ordinal, nodes: nodes.to_vec(), started_at, finished: false });
         Ok(())
@@ -525,8 +541,15 @@ impl Upgrade {
         if let StepStatus::Succeeded { outcome: StepOutcome::Baseline { workloads }, .. } = &status {
             self.baseline = Some(Arc::new(workloads.clone()));
         }
+        let succeeded = matches!(status, StepStatus::Succeeded { .. });
         progress.status = status;
         self.in_flight.remove(&number);
+        if succeeded
+            && let Some((_, stage)) = self.current_stage()
+            && let Some(place) = stage.place_of_own_step(number)
+        {
+            self.left.steps.remove(&place);
+        }
         Ok(())
     }
 
@@ -551,6 +574,16 @@ impl Upgrade {
             StepStatus::InFlight { intent, since } => Some((self.plan.step(*number)?, intent, since)),
             _ => None,
         })
+    }
+
+    /// The own steps of the stage in work that have not succeeded, in order.
+    pub(super) fn own_steps_left<'a>(&'a self, stage: &'a Stage) -> impl Iterator<Item = &'a Step> {
+        self.left.steps.iter().filter_map(|place| stage.steps.get(*place))
+    }
+
+    /// The nodes of the stage in work that no batch took, in order.
+    pub(super) fn nodes_left<'a>(&'a self, stage: &'a Stage) -> impl Iterator<Item = &'a NodePlan> {
+        self.left.nodes.iter().filter_map(|place| stage.nodes.get(*place))
     }
 
     /// Where a node stands.

@@ -267,7 +267,7 @@ impl Machine {
     /// Why the node of a step is not the machine that was planned any more, as far as the newest facts tell.
     fn another_machine(&self, step: StepNumber) -> Option<Problem> {
         let node = self.upgrade.plan.step(step)?.target.node()?;
-        let planned = self.upgrade.plan.nodes().find(|planned| planned.node == *node)?;
+        let planned = self.upgrade.plan.node(node)?;
         let Observed::Known(cluster) = &self.facts.as_ref()?.cluster else { return None };
         let seen = cluster.nodes.get(node).filter(|_| !planted::is(Bug::UidNotCompared))?;
         (seen.uid != planned.uid).then(|| joined_again(planned, &seen.uid))
@@ -471,7 +471,7 @@ impl Machine {
 
     /// The machine that a node is: that of the plan, and for a node that only fetches, that which the cluster tells.
     fn machine_id(&self, node: &NodeName) -> Option<String> {
-        if let Some(planned) = self.upgrade.plan.nodes().find(|planned| planned.node == *node) {
+        if let Some(planned) = self.upgrade.plan.node(node) {
             return Some(planned.machine_id.clone());
         }
         match &self.facts.as_ref()?.cluster {

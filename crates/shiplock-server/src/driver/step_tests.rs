@@ -166,7 +166,7 @@ async fn a_drain_ends_soon_after_the_last_pod() {
     let cluster = FakeCluster::new(&["a", "b", "c"], Duration::from_secs(5));
     let begun = Instant::now();
     let outcome = run(&cluster, OnDrainTimeout::Pause, true).await;
-    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 3, relanded: Vec::new() }));
+    assert!(is_drained(&outcome, 3), "{outcome:?}");
     assert!(
         begun.elapsed() >= Duration::from_secs(5) && begun.elapsed() <= Duration::from_millis(5300),
         "{:?}",
@@ -213,11 +213,11 @@ async fn a_drain_whose_time_passed_during_a_crash_ends_well_where_the_pods_are_g
     let began_at = Timestamp::now() - jiff::SignedDuration::from_secs(600);
     let empty = FakeCluster::new(&[], Duration::ZERO);
     let outcome = go_on(&empty, began_at, OnDrainTimeout::Pause, true).await;
-    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 0, relanded: Vec::new() }));
+    assert!(is_drained(&outcome, 0), "{outcome:?}");
     let blocked = FakeCluster::new(&["a"], Duration::from_secs(2));
     blocked.budget_open.store(false, Ordering::SeqCst);
     let outcome = go_on(&blocked, began_at, OnDrainTimeout::Force, true).await;
-    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(is_drained(&outcome, 1), "{outcome:?}");
     assert_eq!(blocked.sent(), ["delete a"]);
 }
 
@@ -235,7 +235,7 @@ async fn a_closed_budget_is_shown_until_it_opens() {
         }
     };
     let outcome = drain(&cluster, Timestamp::now(), OnDrainTimeout::Pause, &|| true, &progress).await;
-    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(is_drained(&outcome, 1), "{outcome:?}");
     assert!(*shown.lock().unwrap() >= 20 && cluster.sent().len() <= 6);
 }
 
@@ -245,7 +245,7 @@ async fn force_deletes_what_budgets_hold_back_and_only_after_the_time_is_over() 
     cluster.budget_open.store(false, Ordering::SeqCst);
     let begun = Instant::now();
     let outcome = run(&cluster, OnDrainTimeout::Force, true).await;
-    assert_eq!(outcome, Ok(StepOutcome::Drained { evicted: 1, relanded: Vec::new() }));
+    assert!(is_drained(&outcome, 1), "{outcome:?}");
     assert!(begun.elapsed() >= Duration::from_secs(62));
     let sent = cluster.sent();
     assert_eq!(sent.iter().filter(|line| line.starts_with("delete")).count(), 1);
@@ -260,4 +260,9 @@ async fn a_blocked_drain_times_out_and_asks_seldom() {
     assert_eq!((problem.code, retryable), (Code::DrainTimedOut, false));
     assert!(cluster.sent().len() <= 16, "{}", cluster.sent().len());
     assert!(*cluster.lists.lock().unwrap() <= 80, "{}", cluster.lists.lock().unwrap());
+}
+
+/// Whether a node was drained with so many evictions, and nothing came back.
+fn is_drained(outcome: &Result<StepOutcome, (Problem, bool)>, expected: u32) -> bool {
+    matches!(outcome, Ok(StepOutcome::Drained { evicted, relanded, .. }) if *evicted == expected && relanded.is_empty())
 }

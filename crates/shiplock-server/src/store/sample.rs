@@ -288,7 +288,16 @@ fn until_the_failure() -> Vec<Event> {
         succeeded(3, 1, StepOutcome::Cordoned { ours: true }),
         started(4, 1),
         Event::WaitingBegan { on: WaitingOn::new(budget, at(20)).until(at(1_820)).retrying(3, at(30)) },
-        succeeded(4, 1, StepOutcome::Drained { evicted: 7, relanded: vec!["kube-system/log-1".to_owned()] }),
+        succeeded(
+            4,
+            1,
+            StepOutcome::Drained {
+                evicted: 7,
+                relanded: vec!["kube-system/log-1".to_owned()],
+                ended: std::collections::BTreeMap::new(),
+                held_milliseconds: 0,
+            },
+        ),
         started(5, 1),
         Event::StepFailed { step: StepNumber(5), attempt: 1, problem: problem(), retryable: false },
         Event::PauseRequested { reason, by: "shiplock".into() },

@@ -1,10 +1,13 @@
 //! What a rehearsal promises.
 
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use shiplock_check::copy::{
     ClusterCopy, CopyBudget, CopyClaim, CopyNode, CopyPod, CopyResources, CopySelector, CopyTaint, CopyTemplate,
     CopyWorkload,
 };
 use shiplock_core::catalogue::VersionRequest;
+use shiplock_core::estimate::Estimate;
 use shiplock_core::facts::{CONTROL_PLANE_LABEL, ControlPlaneComponent};
 use shiplock_core::plan::{Mode, PlanOptions};
 use shiplock_core::step::OnDrainTimeout;
@@ -294,6 +297,62 @@ fn a_snapshot_without_a_copy_or_with_an_impossible_one_is_refused_with_a_code() 
     let mut cluster = Cluster::new(1, 1).deployment("cart", 1, 100);
     cluster.copy.workloads[0].owner = Some(0);
     assert_eq!(request(cluster.snapshot()), Code::SnapshotRefused);
+}
+
+/// Whoever wrote the file: what is accepted is rehearsed, to an end that is told.
+#[test]
+fn a_copy_of_odd_numbers_that_is_accepted_is_rehearsed_and_never_a_panic() {
+    let mut accepted = 0;
+    for seed in 0..60 {
+        let mut luck = ChaCha8Rng::seed_from_u64(seed);
+        let (masters, workers) = (luck.random_range(0..3), luck.random_range(1..5));
+        let mut cluster = Cluster::new(masters, workers).deployment("cart", 3, 100).budget("cart", "200%");
+        let odd = [0, 1, 7, 50, 31_000_000, i64::from(i32::MAX), 1 << 60];
+        let odd = |luck: &mut ChaCha8Rng| odd[luck.random_range(0..odd.len())];
+        for template in &mut cluster.copy.templates {
+            template.grace_seconds = luck.random_bool(0.5).then(|| odd(&mut luck));
+            template.ready_delay_seconds = odd(&mut luck);
+            template.priority = if luck.random_bool(0.5) { -odd(&mut luck) } else { odd(&mut luck) };
+            template.requests.cpu_millis = odd(&mut luck);
+        }
+        for node in &mut cluster.copy.nodes {
+            node.allocatable.cpu_millis = odd(&mut luck);
+            node.unschedulable = luck.random_bool(0.2);
+            node.not_ready = luck.random_bool(0.2).then(|| "off".to_owned());
+            if luck.random_bool(0.1) {
+                node.kubelet = "no version".into();
+            }
+        }
+        for workload in &mut cluster.copy.workloads {
+            workload.replicas = luck.random_range(0..40);
+        }
+        for pod in cluster.copy.pods.iter_mut().filter(|pod| !pod.is_mirror) {
+            (pod.ready, pod.node) = (luck.random_bool(0.7), pod.node.filter(|_| luck.random_bool(0.8)));
+            pod.owner = pod.owner.filter(|_| luck.random_bool(0.8));
+        }
+        let options = PlanOptions { on_drain_timeout: OnDrainTimeout::Skip, ..PlanOptions::default() };
+        if let Ok(prepared) = cluster.prepare(options) {
+            accepted += 1;
+            rehearse(&prepared, &plainly(), &|_, _| {});
+        }
+    }
+    assert!(accepted > 0);
+}
+
+#[test]
+fn pods_whose_end_was_measured_end_so_and_others_do_not_follow_the_drains_that_were() {
+    let cluster = Cluster::new(1, 2).deployment("slow", 1, 100);
+    let mut prepared = cluster.prepare(PlanOptions { max_parallel: 1, ..PlanOptions::default() }).unwrap();
+    let drains = |prepared: &Prepared| {
+        let report = rehearse(prepared, &plainly(), &|_, _| {});
+        let drains = report.steps.into_iter().filter(|step| step.kind == "drain");
+        drains.map(|step| step.end_milliseconds - step.begin_milliseconds).collect::<Vec<_>>()
+    };
+    let range = |milliseconds| Estimate { lower_milliseconds: milliseconds, upper_milliseconds: milliseconds };
+    prepared.plan.measured.insert("drain".into(), range(29_000));
+    assert!(drains(&prepared).iter().all(|took| *took < 10_000), "{:?}", drains(&prepared));
+    prepared.plan.measured.insert("pod_end Deployment shop/slow".into(), range(20_000));
+    assert!(drains(&prepared).iter().any(|took| (20_000..21_000).contains(took)), "{:?}", drains(&prepared));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use shiplock_core::estimate::{Estimate, range};
+use shiplock_core::estimate::{Estimate, pod_ends, range};
 use shiplock_core::plan::Plan;
 use shiplock_core::step::Step;
 
@@ -24,13 +24,12 @@ pub(super) enum Luck {
     Seed(u64),
 }
 
-/// Times of a cluster that was never measured lie unevenly in their ranges: the middle is the geometric one, for which no
-/// time is less than this.
+/// Times lie unevenly in their ranges, with few long ones: the middle is the geometric one, for which no time is less than
+/// this.
 const LEAST_MILLISECONDS: f64 = 50.0;
-/// From SIGTERM to the end of a pod, where no drain was measured: a well-behaved one, and one that takes its usual grace.
+/// From SIGTERM to the end of a pod whose workload was not measured: a well-behaved one, and one that takes its usual
+/// grace.
 const POD_STOPS: Estimate = Estimate { lower_milliseconds: 300, upper_milliseconds: 30_000 };
-/// How much of a drain is not the end of its pods: looks, evictions.
-const DRAIN_OVERHEAD_MILLISECONDS: u64 = 400;
 /// How far a step of a drawn run lies from the place of its kind, as a part of the range.
 const SPREAD: f64 = 0.15;
 
@@ -52,23 +51,21 @@ impl Times {
     /// The time of a step.
     pub(super) fn of(&mut self, plan: &Plan, step: &Step) -> Duration {
         let place = self.place(step.action.kind(), true);
-        within(range(plan, &step.action), plan.measured.contains_key(step.action.kind()), place)
+        within(range(plan, &step.action), place)
     }
 
-    /// How pods end and start in this run.
-    pub(super) fn pace(&mut self, plan: &Plan, base: &Pace) -> Pace {
-        let stops = match plan.measured.get("drain") {
-            Some(drain) => Estimate {
-                lower_milliseconds: drain.lower_milliseconds.saturating_sub(DRAIN_OVERHEAD_MILLISECONDS),
-                upper_milliseconds: drain.upper_milliseconds.saturating_sub(DRAIN_OVERHEAD_MILLISECONDS),
-            },
-            None => POD_STOPS,
-        };
+    /// How long the pods of workloads take to end that were measured, by workload such as `Deployment shop/cart`. How long
+    /// a drain took says nothing of the next one: that depends on the pods that are there.
+    pub(super) fn pod_ends<'a>(&mut self, plan: &'a Plan) -> Vec<(&'a str, Duration)> {
+        pod_ends(plan).map(|(workload, range)| (workload, within(range, self.place("pod_end", true)))).collect()
+    }
+
+    /// How pods end that were not measured, and how pods start, in this run.
+    pub(super) fn pace(&mut self, base: &Pace) -> Pace {
         let (stop, start) = (self.place("drain", false), self.place("pod_start", false));
-        let stop = within(stops, plan.measured.contains_key("drain"), stop);
         // Templates say one second.
-        let percent = u32::try_from(stop.as_millis() / 10).unwrap_or(u32::MAX).max(1);
-        let start = within(Estimate { lower_milliseconds: 400, upper_milliseconds: 2_500 }, false, start);
+        let percent = u32::try_from(within(POD_STOPS, stop).as_millis() / 10).unwrap_or(u32::MAX).max(1);
+        let start = within(Estimate { lower_milliseconds: 400, upper_milliseconds: 2_500 }, start);
         let start = u32::try_from(start.as_millis() / 10).unwrap_or(100);
         Pace { pod_stop_percent: percent, pod_start_percent: start, ..base.clone() }
     }
@@ -94,18 +91,12 @@ impl Times {
     }
 }
 
-/// A place in a range: evenly where it was measured, else in equal ratios.
+/// A place in a range, in equal ratios.
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of an upgrade are far below 2^52")]
-fn within(range: Estimate, is_measured: bool, place: f64) -> Duration {
-    let (lower, upper) =
-        (range.lower_milliseconds as f64, range.upper_milliseconds.max(range.lower_milliseconds) as f64);
-    let milliseconds = if is_measured {
-        lower + (upper - lower) * place
-    } else {
-        let (lower, upper) = (lower.max(LEAST_MILLISECONDS), upper.max(LEAST_MILLISECONDS));
-        lower * (upper / lower).powf(place)
-    };
-    Duration::from_secs_f64(milliseconds / 1000.0)
+fn within(range: Estimate, place: f64) -> Duration {
+    let lower = (range.lower_milliseconds as f64).max(LEAST_MILLISECONDS);
+    let upper = (range.upper_milliseconds as f64).max(lower);
+    Duration::from_secs_f64(lower * (upper / lower).powf(place) / 1000.0)
 }
 
 #[cfg(test)]
@@ -115,13 +106,10 @@ mod tests {
     #[test]
     fn a_run_lies_within_its_ranges_and_the_nominal_one_in_the_middle() {
         let range = Estimate { lower_milliseconds: 1_000, upper_milliseconds: 9_000 };
-        assert_eq!(within(range, true, 0.5), Duration::from_secs(5));
-        assert_eq!(within(range, false, 0.5), Duration::from_secs(3), "the geometric middle");
+        assert_eq!(within(range, 0.5), Duration::from_secs(3), "the geometric middle");
         for place in [0.0, 0.3, 1.0] {
-            for measured in [true, false] {
-                let found = within(range, measured, place).as_millis();
-                assert!((1_000..=9_000).contains(&found), "{found}");
-            }
+            let found = within(range, place).as_millis();
+            assert!((1_000..=9_000).contains(&found), "{found}");
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::world::{Moment, OWNER_ANNOTATION, Text, Work as Program, World, objec
 const LOOKS: Duration = Duration::from_millis(300);
 /// Where nothing happens in the world a look would show nothing new; so long may one be left out.
 const LOOKS_LEFT_OUT: Duration = Duration::from_secs(5);
+/// A drain looks at its pods this often though none has moved.
+const DRAIN_LOOKED_AT: Duration = Duration::from_secs(1);
 /// From the end of a program that replaced the kubelet to the kubelet's first words.
 const KUBELET_SPEAKS: Duration = Duration::from_millis(1_500);
 
@@ -48,14 +50,22 @@ pub(super) struct Work {
 enum By {
     Server {
         machine: Box<StepMachine>,
-        /// Whether its machine was told to begin.
-        has_begun: bool,
+        /// When its machine was last fed, and what had moved on its node until then; none before it was told to begin.
+        fed: Option<Fed>,
     },
     Agent {
         assignment: Box<Assignment>,
         node: u32,
         program: Option<Program>,
     },
+}
+
+/// When the machine of a step of the server was last fed.
+#[derive(Clone, Copy, Debug)]
+struct Fed {
+    at: Moment,
+    moves: u64,
+    rest: Duration,
 }
 
 impl Work {
@@ -65,7 +75,7 @@ impl Work {
         // What a drain takes comes from its pods alone.
         let begins_at = if matches!(step.action, Action::Drain { .. }) { now } else { now + takes };
         let machine = StepMachine::new(step.clone(), context, begins_at.timestamp(), begins_at.timestamp());
-        let by = By::Server { machine: Box::new(machine), has_begun: false };
+        let by = By::Server { machine: Box::new(machine), fed: None };
         Self { step, attempt, began_at: begins_at, look_at: begins_at, by, waits: Vec::new() }
     }
 
@@ -134,10 +144,28 @@ impl Work {
         facts: &mut dyn FnMut(&World) -> Arc<ClusterFacts>,
     ) -> Option<Ended> {
         let ended = match &mut self.by {
-            By::Server { machine, has_begun } => {
-                let input = if *has_begun { StepInput::Rested } else { StepInput::Begin };
-                *has_begun = true;
-                drive(machine, input, self.began_at, world, facts, &mut self.waits)
+            By::Server { machine, fed } => {
+                let node = self.step.target.node().and_then(|node| world.nodes().id("", node.as_str()));
+                let moves = node.map_or(0, |node| world.moves_on(node));
+                let now = world.now();
+                match *fed {
+                    // A drain that waits for pods to end would see what it saw.
+                    Some(Fed { at, moves: seen, rest })
+                        if moves == seen
+                            && now < at + DRAIN_LOOKED_AT
+                            && matches!(self.step.action, Action::Drain { .. })
+                            && self.waits.iter().all(|wait| matches!(wait.what, Waiting::PodTermination { .. })) =>
+                    {
+                        Looked::AgainAfter(rest)
+                    }
+                    _ => {
+                        let input = if fed.is_some() { StepInput::Rested } else { StepInput::Begin };
+                        let looked = drive(machine, input, self.began_at, world, facts, &mut self.waits);
+                        let rest = if let Looked::AgainAfter(rest) = looked { rest } else { LOOKS };
+                        *fed = Some(Fed { at: now, moves, rest });
+                        looked
+                    }
+                }
             }
             By::Agent { assignment, node, program } => look_at_agent(world, *node, assignment, program.as_ref()),
         };

@@ -169,12 +169,18 @@ impl World {
         self.machines[id as usize] = Some(Arc::new(machine));
         self.pods_on.resize(slots, Arc::default());
         self.used.resize(slots, Resources::default());
+        self.moves.resize(slots, 0);
+        self.repelling.resize(slots, 0);
         if spec.control_plane.contains_key(&ControlPlaneComponent::Etcd) {
             let member = self.etcd.members.len() as u64 + 1;
             self.etcd.members.push(EtcdMember { id: member, machine: id, is_learner: false });
             if self.etcd.leader == 0 {
                 self.etcd.leader = member;
             }
+        }
+        self.made_at.get_or_insert(self.now);
+        if !spec.control_plane.is_empty() {
+            self.masters.insert(spec.name.as_str().into(), id);
         }
         for component in spec.control_plane.keys() {
             self.put_mirror(id, *component);
@@ -233,6 +239,7 @@ impl World {
             set.owner = Some(deployment);
             set.revision = u32::from(is_newest);
         });
+        self.sets_of.entry(deployment).or_default().push(id.id);
         Some(id)
     }
 

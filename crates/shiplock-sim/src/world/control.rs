@@ -19,8 +19,7 @@ impl World {
 
     pub(super) fn insert_pod(&mut self, pod: Pod) -> Option<u32> {
         let version = self.next_version();
-        let (owner, bound, namespace, labels) =
-            (pod.owner, pod.node.is_some(), pod.meta.namespace.clone(), pod.meta.labels.clone());
+        let (owner, bound) = (pod.owner, pod.node.is_some());
         let id = self.pods.insert(pod, version)?;
         if let Some(owner) = owner {
             Arc::make_mut(self.pods_of.entry(owner).or_default()).insert(id);
@@ -29,10 +28,8 @@ impl World {
         if !bound {
             self.unbound.insert(id);
         }
-        let budgets: Vec<u32> = self.budgets_of(&namespace, &labels).collect();
-        for budget in budgets {
-            Arc::make_mut(self.pods_in.entry(budget).or_default()).insert(id);
-            self.budget_due(budget);
+        if let Some(pod) = self.pods.get(id).cloned() {
+            self.find_budgets_of(id, &pod);
         }
         Some(id)
     }
@@ -41,6 +38,7 @@ impl World {
     pub fn remove_pod(&mut self, id: u32) {
         let version = self.next_version();
         let Some(pod) = self.pods.remove(id, version) else { return };
+        self.note_move(pod.node);
         self.unbound.remove(&id);
         if let Some(node) = pod.node
             && let Some(pods) = self.pods_on.get_mut(node as usize)
@@ -48,6 +46,7 @@ impl World {
             Arc::make_mut(pods).remove(&id);
             let used = &mut self.used[node as usize];
             *used = used.plus(requests(&pod.template), -1);
+            self.note_repelling(&pod, -1);
         }
         if let Some(owner) = pod.owner {
             if let Some(pods) = self.pods_of.get_mut(&owner) {
@@ -56,13 +55,7 @@ impl World {
             self.count_ready(owner, counts_as_ready(&pod), false);
             self.due(owner);
         }
-        let budgets: Vec<u32> = self.budgets_of(&pod.meta.namespace, &pod.meta.labels).collect();
-        for budget in budgets {
-            if let Some(pods) = self.pods_in.get_mut(&budget) {
-                Arc::make_mut(pods).remove(&id);
-            }
-            self.budget_due(budget);
-        }
+        self.forget_budgets_of(id);
         if !self.unbound.is_empty() {
             self.wake_scheduler();
         }
@@ -80,14 +73,7 @@ impl World {
             self.count_ready(owner, counts_as_ready(&pod), after);
             self.due(owner);
         }
-        self.budgets_due_for(&pod);
-    }
-
-    pub(super) fn budgets_due_for(&mut self, pod: &Pod) {
-        let budgets: Vec<u32> = self.budgets_of(&pod.meta.namespace, &pod.meta.labels).collect();
-        for budget in budgets {
-            self.budget_due(budget);
-        }
+        self.budgets_due_for(id);
     }
 
     /// Counts at once, up to the Deployment, so that nobody has to look at all pods for it.
@@ -102,6 +88,7 @@ impl World {
                 let ready = workload.status.ready;
                 workload.status.ready = if after { ready + 1 } else { ready.saturating_sub(1) };
             });
+            self.note_changed(id);
             if id != owner {
                 // A roll-out that may miss no pod goes on with each new one that is ready.
                 self.due(id);
@@ -134,13 +121,14 @@ impl World {
             pod.deletion = Some(Deletion { asked_at: now, at });
             pod.life += 1;
         });
+        self.note_move(pod.node);
         self.queue_end(id);
         if let Some(owner) = pod.owner {
             let after = self.pods.get(id).is_some_and(|pod| counts_as_ready(pod));
             self.count_ready(owner, counts_as_ready(&pod), after);
             self.due(owner);
         }
-        self.budgets_due_for(&pod);
+        self.budgets_due_for(id);
     }
 
     // ---- controllers ----
@@ -196,9 +184,19 @@ impl World {
         }
         let version = self.next_version();
         self.workloads_mut(id.kind).change(id.id, version, |workload| workload.status = status);
+        self.note_changed(id);
         if let Some(owner) = before.owner {
             self.due(owner);
         }
+    }
+
+    /// The ReplicaSets of a Deployment, by name.
+    pub(super) fn replica_sets_of(&self, deployment: WorkloadId) -> Vec<(u32, Arc<Workload>)> {
+        let ids = self.sets_of.get(&deployment).into_iter().flatten();
+        let mut sets: Vec<(u32, Arc<Workload>)> =
+            ids.filter_map(|set| Some((*set, self.replica_sets.get(*set)?.clone()))).collect();
+        sets.sort_by(|(_, one), (_, other)| one.meta.name.cmp(&other.meta.name));
+        sets
     }
 
     /// The suffix of a ReplicaSet and of its pods: the same in every run.
@@ -208,12 +206,7 @@ impl World {
     }
 
     fn reconcile_deployment(&mut self, id: WorkloadId, deployment: &Workload) {
-        let sets: Vec<(u32, Arc<Workload>)> = self
-            .replica_sets
-            .in_namespace(&deployment.meta.namespace)
-            .filter(|(_, set)| set.owner == Some(id))
-            .map(|(set, held)| (set, held.clone()))
-            .collect();
+        let sets = self.replica_sets_of(id);
         let newest = sets.iter().find(|(_, set)| set.revision == deployment.revision).cloned();
         let (newest_id, newest) = match newest {
             Some(found) => found,
@@ -246,6 +239,7 @@ impl World {
                 let version = self.next_version();
                 let Some(set) = self.replica_sets.insert(set, version) else { return };
                 self.pods_of.entry(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set }).or_default();
+                self.sets_of.entry(id).or_default().push(set);
                 let Some(held) = self.replica_sets.get(set).cloned() else { return };
                 (set, held)
             }

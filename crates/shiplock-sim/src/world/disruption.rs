@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::moment::Moment;
-use super::object::{Keep, Labels, Phase, Pod, Share, WorkloadId};
+use super::object::{Keep, Phase, Pod, Selector, Share, WorkloadId};
 use super::table::Text;
 use super::{Event, World};
 
@@ -47,12 +47,46 @@ pub enum DeleteAnswer {
 const DISRUPTED_SECONDS: i64 = 120;
 
 impl World {
-    /// The budgets that select labels in a namespace.
-    pub fn budgets_of<'a>(&'a self, namespace: &'a str, labels: &'a Labels) -> impl Iterator<Item = u32> + 'a {
-        self.budgets
-            .in_namespace(namespace)
-            .filter(move |(_, budget)| budget.selector.as_ref().is_some_and(|selector| selector.matches(labels)))
-            .map(|(id, _)| id)
+    /// The budgets that select a pod, by name.
+    pub fn budgets_of(&self, pod: u32) -> &[u32] {
+        self.budgets_of.get(&pod).map_or(&[], Vec::as_slice)
+    }
+
+    /// Looks for the budgets that select a pod.
+    pub(super) fn find_budgets_of(&mut self, id: u32, pod: &Pod) {
+        let selects = |selector: &Selector| selector.matches(&pod.meta.labels);
+        let found: Vec<u32> = self
+            .budgets
+            .in_namespace(&pod.meta.namespace)
+            .filter(|(_, budget)| budget.selector.as_ref().is_some_and(selects))
+            .map(|(budget, _)| budget)
+            .collect();
+        if found.is_empty() {
+            return;
+        }
+        for budget in &found {
+            Arc::make_mut(self.pods_in.entry(*budget).or_default()).insert(id);
+        }
+        self.budgets_of.insert(id, found);
+        self.budgets_due_for(id);
+    }
+
+    /// No budget selects the pod any more.
+    pub(super) fn forget_budgets_of(&mut self, pod: u32) {
+        for budget in self.budgets_of.remove(&pod).unwrap_or_default() {
+            if let Some(pods) = self.pods_in.get_mut(&budget) {
+                Arc::make_mut(pods).remove(&pod);
+            }
+            self.budget_due(budget);
+        }
+    }
+
+    pub(super) fn budgets_due_for(&mut self, pod: u32) {
+        let mut place = 0;
+        while let Some(budget) = self.budgets_of(pod).get(place).copied() {
+            self.budget_due(budget);
+            place += 1;
+        }
     }
 
     /// Asks for the eviction of a pod, with its UID as precondition where one is given.
@@ -66,13 +100,11 @@ impl World {
             self.end_pod(id, None);
             return EvictAnswer::Accepted;
         }
-        let mut budgets = self.budgets_of(namespace, &pod.meta.labels);
-        let (budget, more) = (budgets.next(), budgets.next());
-        drop(budgets);
-        if more.is_some() {
+        let budgets = self.budgets_of(id);
+        if budgets.len() > 1 {
             return EvictAnswer::SeveralBudgets;
         }
-        if let Some(budget) = budget
+        if let Some(budget) = budgets.first().copied()
             && let Some(held) = self.budgets.get(budget).cloned()
         {
             let enough = held.healthy >= held.desired_healthy && held.desired_healthy > 0;
@@ -131,7 +163,19 @@ impl World {
                 .map(|(pod, _)| pod)
                 .collect(),
         };
-        self.pods_in.insert(id, Arc::new(selected));
+        let before = self.pods_in.insert(id, Arc::new(selected)).unwrap_or_default();
+        for pod in before.iter() {
+            if let Some(budgets) = self.budgets_of.get_mut(pod) {
+                budgets.retain(|budget| *budget != id);
+            }
+        }
+        let now = self.pods_in.get(&id).cloned().unwrap_or_default();
+        for pod in now.iter() {
+            let budgets = self.budgets_of.entry(*pod).or_default();
+            budgets.push(id);
+            let name = |budget: &u32| self.budgets.get(*budget).map(|budget| budget.meta.name.clone());
+            budgets.sort_by_cached_key(name);
+        }
     }
 
     pub(super) fn reconcile_budget(&mut self, id: u32) {

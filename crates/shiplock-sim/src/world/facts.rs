@@ -1,17 +1,20 @@
 //! The world as Shiplock's server sees it through the API: the stand-in for translation and caches.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shiplock_cluster::fence::MarkWrite;
 use shiplock_cluster::port::{DrainPod, Eviction};
 use shiplock_core::facts::{
-    AddonFacts, ApiServerFacts, BudgetFacts, ClusterFacts, ControlPlaneComponent, ControlPlanePodFacts, NodeFacts,
-    NodeOwner, PodFacts, Readiness, WorkloadFacts,
+    AddonFacts, ApiServerFacts, BudgetFacts, CONTROL_PLANE_LABEL, ClusterFacts, ControlPlaneComponent,
+    ControlPlanePodFacts, NodeFacts, NodeOwner, PodFacts, Readiness, WorkloadFacts,
 };
 use shiplock_core::id::{ClusterUid, NodeName, ObjectUid};
 use shiplock_core::version::KubernetesVersion;
 
-use super::object::{Effect, Node, Pod, PodTemplate, Taint, Workload, WorkloadKind, uuid_number, uuid_text};
+use super::object::{
+    Effect, Node, Pod, PodTemplate, Taint, Workload, WorkloadId, WorkloadKind, uuid_number, uuid_text,
+};
 use super::{DeleteAnswer, EvictAnswer, World};
 
 /// The annotation that marks a node as ours.
@@ -108,6 +111,20 @@ impl World {
         all.flat_map(|kind| self.workloads(kind).iter()).map(|(_, workload)| workload_facts(workload)).collect()
     }
 
+    /// Where each workload is among [`World::workload_facts`].
+    pub fn workload_places(&self) -> BTreeMap<WorkloadId, usize> {
+        let all = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet].into_iter();
+        let ids = all.flat_map(|kind| self.workloads(kind).iter().map(move |(id, _)| WorkloadId { kind, id }));
+        ids.enumerate().map(|(place, id)| (id, place)).collect()
+    }
+
+    /// Brings one workload that was read before up to date.
+    pub fn refresh_workload_fact(&self, workload: WorkloadId, fact: &mut WorkloadFacts) {
+        if let Some(workload) = self.workload(workload) {
+            (fact.desired, fact.ready) = counts(workload);
+        }
+    }
+
     /// Brings workloads that were read before up to date.
     pub fn refresh_workload_facts(&self, facts: &mut Vec<WorkloadFacts>) {
         let kinds = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet];
@@ -124,11 +141,8 @@ impl World {
     /// The mirrors of the static pods of masters.
     pub fn control_plane_pods(&self) -> Vec<ControlPlanePodFacts> {
         let mut found = Vec::new();
-        for (_, node) in self
-            .nodes()
-            .iter()
-            .filter(|(_, node)| node.meta.labels.contains_key("node-role.kubernetes.io/control-plane"))
-        {
+        let masters = self.masters().filter_map(|id| self.nodes().get(id));
+        for node in masters.filter(|node| node.meta.labels.contains_key(CONTROL_PLANE_LABEL)) {
             for component in ControlPlaneComponent::ALL {
                 if let Some(pod) = self.pods().find("kube-system", &format!("{}-{}", component.name(), node.meta.name))
                 {
@@ -148,8 +162,8 @@ impl World {
     /// The API servers that answer; where none does, those that are there.
     pub fn api_servers(&self) -> Vec<ApiServerFacts> {
         let mut found = Vec::new();
-        for (id, node) in self.nodes().iter() {
-            let Some(machine) = self.machine(id) else { continue };
+        for id in self.masters() {
+            let (Some(node), Some(machine)) = (self.nodes().get(id), self.machine(id)) else { continue };
             let Some(pod) = machine.static_pods.get(&ControlPlaneComponent::KubeApiserver) else { continue };
             let image = pod.running.as_ref().unwrap_or(&pod.image);
             if let Some(version) = image.rsplit_once(':').and_then(|(_, tag)| tag.parse::<KubernetesVersion>().ok()) {
@@ -206,19 +220,18 @@ impl World {
 
     /// The pods of a node as a drain sees them.
     pub fn drain_pods(&self, node: u32) -> Vec<DrainPod> {
-        let pods = self.pods_on(node).filter_map(|id| self.pods().get(id)).filter(|pod| !pod.is_finished());
-        pods.map(|pod| self.drain_pod(pod)).collect()
+        let pods = self.pods_on(node).filter_map(|id| Some((id, self.pods().get(id)?)));
+        pods.filter(|(_, pod)| !pod.is_finished()).map(|(id, pod)| self.drain_pod(id, pod)).collect()
     }
 
     /// A pod as a drain sees it.
-    pub fn drain_pod(&self, pod: &Pod) -> DrainPod {
+    pub fn drain_pod(&self, id: u32, pod: &Pod) -> DrainPod {
         let owner =
             self.controller(pod).map(|(kind, owner)| match owner.owner.and_then(|above| self.workload(above)) {
                 Some(above) => format!("Deployment {}", above.meta.name),
                 None => format!("{kind} {}", owner.meta.name),
             });
-        let budgets =
-            self.budgets_of(&pod.meta.namespace, &pod.meta.labels).filter_map(|budget| self.budgets().get(budget));
+        let budgets = self.budgets_of(id).iter().filter_map(|budget| self.budgets().get(*budget));
         DrainPod {
             namespace: pod.meta.namespace.to_string(),
             name: pod.meta.name.to_string(),

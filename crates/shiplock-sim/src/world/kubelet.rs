@@ -78,10 +78,12 @@ impl World {
         let Some(deletion) = pod.deletion else { return };
         let behaviour = pod.template.behaviour;
         let grace = deletion.at.since(self.now);
-        let after = if behaviour.ignores_sigterm {
-            grace
-        } else {
-            (behaviour.stop * self.pace.pod_stop_percent / 100).min(grace)
+        let top = |owner| self.workload(owner).and_then(|workload| workload.owner).unwrap_or(owner);
+        let known = pod.owner.filter(|_| !self.ends.is_empty()).and_then(|owner| self.ends.get(&top(owner)));
+        let after = match known {
+            Some(takes) => (*takes).min(grace),
+            None if behaviour.ignores_sigterm => grace,
+            None => (behaviour.stop * self.pace.pod_stop_percent / 100).min(grace),
         };
         self.queue(after, Event::PodEnds { pod: id, life: pod.life });
     }
@@ -204,6 +206,9 @@ impl World {
         for member in self.etcd.members.iter_mut().filter(|member| member.machine == node) {
             member.machine = id;
         }
+        if let Some(master) = self.masters.get_mut(&machine.name) {
+            *master = id;
+        }
         if let Some(slot) = self.machines.get_mut(id as usize) {
             *slot = Some(machine);
         }
@@ -317,6 +322,7 @@ impl World {
         let Some(id) = self.insert_pod(pod) else { return };
         let version = self.next_version();
         self.pods.change(id, version, |pod| pod.node = Some(node));
+        self.note_move(Some(node));
         self.unbound.remove(&id);
         if let Some(pods) = self.pods_on.get_mut(node as usize) {
             Arc::make_mut(pods).insert(id);
@@ -386,13 +392,11 @@ impl World {
     /// Whether any API server answers. A cluster without masters has its API elsewhere.
     pub fn api_answers(&self) -> bool {
         let mut any = false;
-        for member in 0..self.nodes.ids_end() {
-            if self.machine(member).is_some_and(|machine| !machine.static_pods.is_empty()) {
-                if self.api_server_answers(member) {
-                    return true;
-                }
-                any = true;
+        for master in self.masters() {
+            if self.api_server_answers(master) {
+                return true;
             }
+            any = true;
         }
         !any
     }

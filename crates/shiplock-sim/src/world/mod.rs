@@ -109,6 +109,10 @@ pub struct World {
     others: BTreeMap<Text, Table<JsonObject>>,
     changes_kept_max: usize,
     machines: Vec<Option<Arc<Machine>>>,
+    /// The machines with static pods of a control plane, by name.
+    masters: BTreeMap<Text, u32>,
+    /// When the first node was added.
+    made_at: Option<Moment>,
     /// Counts changes of machines.
     machines_version: u64,
     etcd: Etcd,
@@ -118,8 +122,16 @@ pub struct World {
     pods_on: Vec<Arc<BTreeSet<u32>>>,
     /// Requests of the pods bound to each node.
     used: Vec<Resources>,
+    /// How often pods of each node came, were told to end, or went.
+    moves: Vec<u64>,
+    /// How many of the pods bound to each node keep others away by anti-affinity.
+    repelling: Vec<u32>,
     /// Pods of each workload.
     pods_of: BTreeMap<WorkloadId, Arc<BTreeSet<u32>>>,
+    /// ReplicaSets of each Deployment.
+    sets_of: BTreeMap<WorkloadId, Vec<u32>>,
+    /// How long pods take to end that do not do so as their templates say, by the controller that no other owns.
+    ends: BTreeMap<WorkloadId, Duration>,
     unbound: BTreeSet<u32>,
     scheduling: bool,
     /// Reconciliations that are queued.
@@ -127,12 +139,16 @@ pub struct World {
     budgets_due: BTreeSet<u32>,
     /// Pods that each budget selects.
     pods_in: BTreeMap<u32, Arc<BTreeSet<u32>>>,
+    /// Budgets that select each pod, in order of their names; pods that none selects are not in it.
+    budgets_of: BTreeMap<u32, Vec<u32>>,
     /// Where the scheduler goes on looking.
     scheduler_at: u32,
     /// What programs of agents were started, where that is recorded.
     started: Option<Vec<(u32, Text, Work)>>,
     /// How the ready pods of workloads changed; none where nobody wants to know.
     readiness: Option<Vec<ReadinessChange>>,
+    /// Workloads whose wanted or ready pods may have changed since this was last asked, where readiness is recorded.
+    changed: BTreeSet<WorkloadId>,
 }
 
 /// The ready pods of a workload became more or fewer.
@@ -198,20 +214,28 @@ impl World {
             others: BTreeMap::new(),
             changes_kept_max,
             machines: Vec::new(),
+            masters: BTreeMap::new(),
+            made_at: None,
             machines_version: 0,
             etcd: Etcd::default(),
             api_elsewhere: None,
             pods_on: Vec::new(),
             used: Vec::new(),
+            moves: Vec::new(),
+            repelling: Vec::new(),
             pods_of: BTreeMap::new(),
+            sets_of: BTreeMap::new(),
+            ends: BTreeMap::new(),
             unbound: BTreeSet::new(),
             scheduling: false,
             due: BTreeSet::new(),
             budgets_due: BTreeSet::new(),
             pods_in: BTreeMap::new(),
+            budgets_of: BTreeMap::new(),
             scheduler_at: 0,
             started: None,
             readiness: None,
+            changed: BTreeSet::new(),
         }
     }
 
@@ -240,9 +264,27 @@ impl World {
         self.readiness.as_deref().unwrap_or_default()
     }
 
+    /// The workloads whose wanted or ready pods may have changed since this was last asked, from the time on when
+    /// readiness is recorded.
+    pub fn take_changed_workloads(&mut self) -> BTreeSet<WorkloadId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn note_changed(&mut self, workload: WorkloadId) {
+        if self.readiness.is_some() && workload.kind != WorkloadKind::ReplicaSet {
+            self.changed.insert(workload);
+        }
+    }
+
     /// Sets how long things take from now on.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = Arc::new(pace);
+    }
+
+    /// From now on the pods of a workload that no other workload owns take so long to end, and never longer than their
+    /// grace.
+    pub fn set_end(&mut self, workload: WorkloadId, takes: Duration) {
+        self.ends.insert(workload, takes);
     }
 
     /// The UID of namespace `kube-system`.
@@ -324,6 +366,16 @@ impl World {
         self.machines.get(node as usize)?.as_ref()
     }
 
+    /// The ids of the nodes that static pods of a control plane run on, by name.
+    pub(crate) fn masters(&self) -> impl Iterator<Item = u32> + '_ {
+        self.masters.values().copied()
+    }
+
+    /// When the cluster was made.
+    pub(crate) fn made_at(&self) -> Moment {
+        self.made_at.unwrap_or_default()
+    }
+
     /// etcd.
     pub fn etcd(&self) -> &Etcd {
         &self.etcd
@@ -332,6 +384,17 @@ impl World {
     /// The ids of the pods that are bound to a node.
     pub fn pods_on(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
         self.pods_on.get(node as usize).into_iter().flat_map(|pods| pods.iter().copied())
+    }
+
+    /// Another number after a pod of a node came, was told to end, or went.
+    pub fn moves_on(&self, node: u32) -> u64 {
+        self.moves.get(node as usize).copied().unwrap_or_default()
+    }
+
+    fn note_move(&mut self, node: Option<u32>) {
+        if let Some(moves) = node.and_then(|node| self.moves.get_mut(node as usize)) {
+            *moves += 1;
+        }
     }
 
     /// The ids of the pods of a controller.
@@ -494,7 +557,17 @@ impl World {
     /// Changes a pod as nobody but a test or an operator would; its binding must stay.
     pub fn change_pod(&mut self, id: u32, change: impl FnOnce(&mut Pod)) -> bool {
         let version = self.next_version();
-        self.pods.change(id, version, change)
+        let Some(before) = self.pods.get(id).cloned() else { return false };
+        self.pods.change(id, version, change);
+        self.note_repelling(&before, -1);
+        if let Some(after) = self.pods.get(id).cloned() {
+            self.note_repelling(&after, 1);
+            if before.meta.labels != after.meta.labels {
+                self.forget_budgets_of(id);
+                self.find_budgets_of(id, &after);
+            }
+        }
+        true
     }
 
     /// Changes the spec of a workload: replicas, template. Controllers follow.
@@ -509,6 +582,7 @@ impl World {
             }
         });
         self.due(id);
+        self.note_changed(id);
         changed
     }
 
@@ -518,15 +592,10 @@ impl World {
         if self.workloads_mut(id.kind).remove(id.id, version).is_none() {
             return false;
         }
-        let sets: Vec<WorkloadId> = self
-            .replica_sets
-            .iter()
-            .filter(|(_, set)| set.owner == Some(id))
-            .map(|(set, _)| WorkloadId { kind: WorkloadKind::ReplicaSet, id: set })
-            .collect();
-        for set in sets {
-            self.delete_workload(set);
+        for (set, _) in self.replica_sets_of(id) {
+            self.delete_workload(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set });
         }
+        self.sets_of.remove(&id);
         let pods: Vec<u32> = self.pods_of(id).collect();
         for pod in pods {
             self.end_pod(pod, None);
@@ -549,6 +618,11 @@ impl World {
     /// Deletes a budget.
     pub fn delete_budget(&mut self, id: u32) -> bool {
         let version = self.next_version();
+        for pod in self.pods_in.remove(&id).iter().flat_map(|pods| pods.iter()) {
+            if let Some(budgets) = self.budgets_of.get_mut(pod) {
+                budgets.retain(|budget| *budget != id);
+            }
+        }
         self.budgets.remove(id, version).is_some()
     }
 

@@ -76,18 +76,19 @@ pub struct Resources {
 impl Resources {
     /// Whether a further amount fits under a capacity.
     pub fn fits(self, more: Self, capacity: Self) -> bool {
-        (more.cpu_millis == 0 || self.cpu_millis + more.cpu_millis <= capacity.cpu_millis)
-            && (more.memory_bytes == 0 || self.memory_bytes + more.memory_bytes <= capacity.memory_bytes)
-            && self.pods + more.pods <= capacity.pods
+        let with = self.plus(more, 1);
+        (more.cpu_millis == 0 || with.cpu_millis <= capacity.cpu_millis)
+            && (more.memory_bytes == 0 || with.memory_bytes <= capacity.memory_bytes)
+            && with.pods <= capacity.pods
     }
 
     /// Adds, or with −1 takes away.
     #[must_use]
     pub fn plus(self, more: Self, times: i64) -> Self {
         Self {
-            cpu_millis: self.cpu_millis + times * more.cpu_millis,
-            memory_bytes: self.memory_bytes + times * more.memory_bytes,
-            pods: self.pods + times * more.pods,
+            cpu_millis: self.cpu_millis.saturating_add(times.saturating_mul(more.cpu_millis)),
+            memory_bytes: self.memory_bytes.saturating_add(times.saturating_mul(more.memory_bytes)),
+            pods: self.pods.saturating_add(times.saturating_mul(more.pods)),
         }
     }
 }

@@ -153,11 +153,12 @@ impl World {
                 return Err("node(s) didn't match pod anti-affinity rules");
             }
         }
-        let theirs = self.pods_on(id).filter_map(|other| self.pods.get(other)).any(|other| {
+        let repels = |other: &Arc<Pod>| {
             other.meta.namespace == pod.meta.namespace
                 && other.template.pod_anti_affinity.iter().any(|term| term.selector.matches(&pod.meta.labels))
-        });
-        if theirs {
+        };
+        let any_repels = self.repelling.get(id as usize).is_some_and(|count| *count > 0);
+        if any_repels && self.pods_on(id).filter_map(|other| self.pods.get(other)).any(repels) {
             return Err("node(s) didn't satisfy existing pods anti-affinity rules");
         }
         for term in &pod.template.pod_affinity {
@@ -181,10 +182,20 @@ impl World {
         Ok(())
     }
 
+    /// Counts what a bound pod does to others; `by` is 1 or -1.
+    pub(super) fn note_repelling(&mut self, pod: &Pod, by: i32) {
+        if !pod.template.pod_anti_affinity.is_empty()
+            && let Some(count) = pod.node.and_then(|node| self.repelling.get_mut(node as usize))
+        {
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
     /// Higher is better: free room, no taint that would rather have it elsewhere.
     fn score(&self, pod: &Pod, id: u32, node: &Node) -> i64 {
         let used = self.used(id);
-        let free = |used: i64, of: i64| if of > 0 { 100 * (of - used).max(0) / of } else { 0 };
+        let free =
+            |used: i64, of: i64| if of > 0 { of.saturating_sub(used).max(0).saturating_mul(100) / of } else { 0 };
         let room = free(used.cpu_millis, node.allocatable.cpu_millis)
             + free(used.memory_bytes, node.allocatable.memory_bytes)
             + free(used.pods, node.allocatable.pods);
@@ -206,6 +217,10 @@ impl World {
             pod.node = Some(node);
             pod.unschedulable_why = None;
         });
+        if let Some(bound) = self.pods.get(id).cloned() {
+            self.note_repelling(&bound, 1);
+        }
+        self.note_move(Some(node));
         self.unbound.remove(&id);
         Arc::make_mut(&mut self.pods_on[node as usize]).insert(id);
         let used = &mut self.used[node as usize];

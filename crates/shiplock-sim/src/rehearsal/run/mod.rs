@@ -28,7 +28,7 @@ pub(super) use self::trace::{Span, Trace};
 use super::time::{Luck, Times};
 use super::work::{Ended, Work};
 use crate::machine::machine_facts;
-use crate::world::{Moment, ReadinessChange, World};
+use crate::world::{Moment, ReadinessChange, WorkloadId, WorkloadKind, World};
 
 /// How often a gate is asked again.
 const GATE_ASKED: Duration = Duration::from_millis(300);
@@ -77,6 +77,8 @@ struct Run {
     masters: Vec<NodeName>,
     /// What was last read of each node.
     read: BTreeMap<NodeName, u64>,
+    /// Where each workload is among the facts.
+    places: BTreeMap<WorkloadId, usize>,
     pauses: usize,
 }
 
@@ -89,8 +91,13 @@ impl Run {
         luck: Luck,
     ) -> Self {
         let mut times = Times::new(luck);
-        let pace = times.pace(plan, world.pace());
+        let pace = times.pace(world.pace());
         world.set_pace(pace);
+        for (workload, takes) in times.pod_ends(plan) {
+            if let Some(id) = workload_of(&world, workload) {
+                world.set_end(id, takes);
+            }
+        }
         world.record_readiness();
         let begin = world.now();
         let now = begin.timestamp();
@@ -140,6 +147,7 @@ impl Run {
             holding: BTreeMap::new(),
             unplaced: BTreeMap::new(),
             read: BTreeMap::new(),
+            places: world.workload_places(),
             pauses: 0,
             world,
         }
@@ -257,6 +265,7 @@ impl Run {
     /// Agents of these nodes are heard of now, and the nodes are observed.
     fn hear(&mut self, names: &BTreeSet<NodeName>, extent: Extent) {
         let now = self.now();
+        let changed = if extent.workloads { self.world.take_changed_workloads() } else { BTreeSet::new() };
         let (world, read) = (&self.world, &mut self.read);
         let Some(facts) = self.driver.facts_mut() else { return };
         for name in names {
@@ -271,7 +280,18 @@ impl Run {
             }
         }
         let Observed::Known(cluster) = &mut facts.cluster else { return };
-        observe(world, Arc::make_mut(cluster), names.iter(), read, extent);
+        let cluster = Arc::make_mut(cluster);
+        observe(world, cluster, names.iter(), read, Extent { workloads: false, ..extent });
+        // Of thousands of workloads few change.
+        for workload in changed {
+            let fact = self.places.get(&workload).and_then(|place| cluster.workloads.get_mut(*place));
+            if let Some(fact) = fact {
+                world.refresh_workload_fact(workload, fact);
+            }
+        }
+        if extent.workloads {
+            cluster.addons = world.addons();
+        }
     }
 
     /// Lets time pass until something is to be decided again.
@@ -415,7 +435,7 @@ impl Run {
             let why = pod.unschedulable_why.as_deref().unwrap_or_default();
             let found = self.unplaced.entry(id).or_insert_with(|| Unplaced {
                 pod: format!("{}/{}", pod.meta.namespace, pod.meta.name),
-                owner: self.world.drain_pod(&pod).owner,
+                owner: self.world.drain_pod(id, &pod).owner,
                 why: String::new(),
                 since: at,
                 until: None,
@@ -454,6 +474,14 @@ impl Run {
         self.trace.readiness = self.world.readiness_changes().iter().map(change).collect();
         self.trace
     }
+}
+
+/// The workload of a name such as `Deployment shop/cart`.
+fn workload_of(world: &World, name: &str) -> Option<WorkloadId> {
+    let (kind, name) = name.split_once(' ')?;
+    let (namespace, name) = name.split_once('/')?;
+    let kind = WorkloadKind::ALL.into_iter().find(|known| known.word() == kind)?;
+    Some(WorkloadId { kind, id: world.workloads(kind).id(namespace, name)? })
 }
 
 /// What is observed beside nodes.
