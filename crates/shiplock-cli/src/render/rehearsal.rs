@@ -269,3 +269,86 @@ fn better(report: &Report, style: &Style) -> String {
     }
     text
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+    use shiplock_check::snapshot::Snapshot;
+    use shiplock_core::catalogue::VersionRequest;
+    use shiplock_core::language::Language;
+    use shiplock_core::plan::{Mode, PlanOptions, PlanRequest};
+    use shiplock_sim::rehearsal::{self, Options, Source};
+
+    use super::*;
+
+    /// A master, three workers, and two Deployments: one of two pods whose budget allows nothing, one of a single pod.
+    fn snapshot() -> Snapshot {
+        let labels = |name: &str| json!({"kubernetes.io/hostname": name, "shiplock.dev/pool": "blue"});
+        let node = |name: &str, labels: Value, taints: Value| {
+            json!({"name": name, "uid": format!("uid-{name}"), "machine_id": format!("machine-{name}"),
+                "architecture": "amd64", "kubelet": "v1.35.4", "runtime": "containerd://2.1.4", "labels": labels,
+                "taints": taints, "allocatable": {"cpu_millis": 4_000, "memory_bytes": 16_i64 << 30, "pods": 110}})
+        };
+        let taint = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+        let mut nodes = vec![node("m1", json!({"node-role.kubernetes.io/control-plane": ""}), taint)];
+        nodes.extend(["w1", "w2", "w3"].map(|name| node(name, labels(name), json!([]))));
+        let (mut templates, mut pods, mut workloads) = (Vec::new(), Vec::new(), Vec::new());
+        for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            let tag = if component == "etcd" { "3.6.6-0" } else { "v1.35.4" };
+            templates.push(json!({"containers": [[component, format!("registry.k8s.io/{component}:{tag}")]]}));
+            let name = format!("{component}-m1");
+            pods.push(json!({"namespace": "kube-system", "name": name, "uid": format!("uid-{name}"), "node": 0,
+                "template": templates.len() - 1, "ready": true, "is_mirror": true}));
+        }
+        for (name, replicas) in [("shop", 2), ("till", 1)] {
+            let selector = json!({"labels": {"app": name}});
+            templates.push(json!({"labels": {"app": name}, "containers": [["main", "registry.example/shop:1"]],
+                "requests": {"cpu_millis": 100, "memory_bytes": 64 << 20, "pods": 1}}));
+            let template = templates.len() - 1;
+            let workload = |kind: &str, name: &str, owner: Value| {
+                json!({"kind": kind, "namespace": "shop", "name": name, "uid": format!("uid-{kind}-{name}"),
+                    "replicas": replicas, "template": template, "selector": selector, "owner": owner})
+            };
+            let deployment = workloads.len();
+            workloads.push(workload("Deployment", name, Value::Null));
+            workloads.push(workload("ReplicaSet", &format!("{name}-7c9"), deployment.into()));
+            pods.extend((0..replicas).map(|pod| {
+                json!({"namespace": "shop", "name": format!("{name}-7c9-{pod}"), "uid": format!("uid-{name}-{pod}"),
+                    "owner": deployment + 1, "node": 1 + pod, "template": template, "ready": true})
+            }));
+        }
+        let budgets = json!([{"namespace": "shop", "name": "shop", "selector": {"labels": {"app": "shop"}},
+            "max_unavailable": "0"}]);
+        let copy = json!({"cluster_uid": "c", "nodes": nodes, "templates": templates, "workloads": workloads,
+            "pods": pods, "budgets": budgets});
+        let document = json!({"schema": 1, "taken_at": "2026-11-27T08:00:00Z", "server": "https://shop:6443",
+            "version": "v1.35.4", "served": "not_asked", "written": [], "releases": "not_asked", "metrics": [],
+            "objects": {}, "copy": {"seen": copy},
+            "effort": {"requests": 0, "bytes": 0, "in_flight_max": 0, "milliseconds": 0}});
+        serde_json::from_value(document).unwrap()
+    }
+
+    /// A rehearsal with something of everything: it blocks, a workload falls to zero, and other settings are compared.
+    pub(in crate::render) fn rehearsed() -> Report {
+        let request = PlanRequest {
+            to: VersionRequest::parse("1.36").unwrap(),
+            mode: Mode::Cluster,
+            pools: Vec::new(),
+            nodes: Vec::new(),
+            exclude_nodes: Vec::new(),
+            options: PlanOptions { max_parallel: 2, ..PlanOptions::default() },
+        };
+        let prepared = rehearsal::prepare(snapshot(), &request, Source::Nothing).unwrap();
+        let options = Options { drawn_runs: 3, compare: true, floor_percent: 60, seed: 1, threads: 1 };
+        rehearsal::rehearse(&prepared, &options, &|_, _| {})
+    }
+
+    #[test]
+    fn the_report_tells_what_blocks_what_falls_and_what_would_be_better() {
+        let told = rehearsed();
+        for (name, language) in [("rehearsal_en", Language::En), ("rehearsal_zh", Language::Zh)] {
+            insta::assert_snapshot!(name, report(&told, &Style::plain(language, Timestamp::UNIX_EPOCH)));
+        }
+    }
+}

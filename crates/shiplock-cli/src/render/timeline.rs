@@ -124,3 +124,23 @@ fn escaped(text: &str) -> String {
     }
     safe
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::rehearsal::tests::rehearsed;
+
+    #[test]
+    fn the_picture_has_a_lane_for_each_node_and_marks_drains_that_block() {
+        let told = rehearsed();
+        insta::assert_snapshot!("timeline_en", svg(&told, Language::En));
+    }
+
+    #[test]
+    fn names_from_a_file_that_anybody_wrote_stay_text() {
+        let mut told = rehearsed();
+        told.stages[0].pool = Some("</text><script>alert(1)</script>".to_owned());
+        let picture = svg(&told, Language::Zh);
+        assert!(!picture.contains("<script>") && picture.contains("&lt;script&gt;"));
+    }
+}
