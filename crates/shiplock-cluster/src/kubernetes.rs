@@ -161,8 +161,8 @@ impl Cluster for KubernetesCluster {
         self.watching()?.budget_allows(budget)
     }
 
-    fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
-        self.watching()?.node_uid(node)
+    fn seen_node(&self, node: &NodeName) -> Option<NodeFacts> {
+        self.watching()?.seen_node(node)
     }
 
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, Problem> {

@@ -6,7 +6,7 @@ use super::*;
 use crate::mock::{Answer, Asked, api, status};
 
 fn owner(upgrade: &str, epoch: u64) -> NodeOwner {
-    NodeOwner { upgrade: UpgradeId::from(upgrade), epoch: Epoch(epoch) }
+    NodeOwner { upgrade: UpgradeId::from(upgrade), epoch: Epoch(epoch), attempt: 1 }
 }
 
 fn node(mark: Option<&str>, unschedulable: bool) -> Value {
@@ -28,10 +28,25 @@ fn typed(value: Value) -> Node {
     serde_json::from_value(value).unwrap()
 }
 
-const OURS: &str = r#"{"upgrade":"up1","epoch":7}"#;
+const OURS: &str = r#"{"upgrade":"up1","epoch":7,"attempt":1}"#;
 const OLDER: &str = r#"{"upgrade":"up1","epoch":6}"#;
 const NEWER: &str = r#"{"upgrade":"up1","epoch":8}"#;
 const FOREIGN: &str = r#"{"upgrade":"up2","epoch":1}"#;
+
+#[test]
+fn a_further_attempt_of_a_cordon_writes_its_own_mark() {
+    let again = NodeOwner { attempt: 2, ..owner("up1", 7) };
+    for (mark, unschedulable, expected) in [
+        (OURS, true, "patch, then AlreadyOurs"),
+        (OURS, false, "patch, then Done"),
+        (r#"{"upgrade":"up1","epoch":7,"attempt":2}"#, true, "AlreadyOurs"),
+    ] {
+        assert_eq!(outcome(&cordon_move(&typed(node(Some(mark), unschedulable)), &again)), expected);
+    }
+    // Marks of before attempts were written are of the first.
+    let plain = typed(node(Some(r#"{"upgrade":"up1","epoch":7}"#), true));
+    assert_eq!(outcome(&cordon_move(&plain, &owner("up1", 7))), "AlreadyOurs");
+}
 
 fn outcome<T: std::fmt::Debug>(next: &Move<T>) -> String {
     match next {

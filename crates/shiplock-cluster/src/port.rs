@@ -54,9 +54,9 @@ pub trait Cluster: Send + Sync {
         None
     }
 
-    /// The UID that a node has now, as far as caches tell; none where they do not. It may be some moments old: what acts
-    /// on the node itself carries the UID as its precondition.
-    fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
+    /// A node as far as caches tell; none where they do not. It may be some moments old: what acts on the node itself
+    /// carries its UID and our mark as preconditions.
+    fn seen_node(&self, node: &NodeName) -> Option<NodeFacts> {
         let _ = node;
         None
     }

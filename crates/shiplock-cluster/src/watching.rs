@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use shiplock_core::facts::{ClusterFacts, NodeFacts};
-use shiplock_core::id::{NodeName, ObjectUid};
+use shiplock_core::id::NodeName;
 use shiplock_core::problem::Problem;
 use tokio::task::JoinSet;
 
@@ -150,10 +150,10 @@ impl Watching {
         self.budgets.look(|budgets| Some(budgets.get(budget)?.facts.disruptions_allowed > 0))
     }
 
-    /// The UID of a node, where that is known.
-    pub(crate) fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
+    /// A node, where that is known.
+    pub(crate) fn seen_node(&self, node: &NodeName) -> Option<NodeFacts> {
         self.nodes.judge(self.clock.now())?.ok()?;
-        self.nodes.look(|nodes| Some(nodes.get(node.as_str())?.uid.clone()))
+        self.nodes.look(|nodes| nodes.get(node.as_str()).cloned())
     }
 
     /// The worst of all: none while something was never there.

@@ -43,11 +43,13 @@ pub enum Bug {
     SecondUpgrade,
     /// 18: what is claimed is not read back.
     NotReadBack,
+    /// 19: that somebody uncordoned a node in work is not noticed.
+    UncordonNotNoticed,
 }
 
 impl Bug {
     /// Every bug, in the order of the invariants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::QuorumNotRead,
         Self::PoolsFirst,
         Self::CordonLeftBehind,
@@ -67,6 +69,7 @@ impl Bug {
         Self::StepInvented,
         Self::SecondUpgrade,
         Self::NotReadBack,
+        Self::UncordonNotNoticed,
     ];
 }
 

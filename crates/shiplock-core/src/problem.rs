@@ -167,7 +167,7 @@ codes! {
         fix "use the name {other}" "请使用名称 {other}" }
     UPG0304 UpgradeActive 409 {
         "upgrade {upgrade} of this cluster is {state}; a cluster has at most one active upgrade" "该集群的升级 {upgrade} 处于 {state}；一个集群同时只能有一个升级"
-        fix "wait for it, or end it: shiplock pause {upgrade}, then shiplock cancel {upgrade}" "请等待其结束，或先 shiplock pause {upgrade} 再 shiplock cancel {upgrade}" }
+        fix "see how it stands: shiplock upgrades show {upgrade}; wait for it, or end it: shiplock cancel {upgrade} (one that is at work: shiplock pause {upgrade} first)" "查看其状态：shiplock upgrades show {upgrade}；请等待其结束，或结束它：shiplock cancel {upgrade}（正在进行的先 shiplock pause {upgrade}）" }
     UPG0305 ControlNotAllowed 409 {
         "an upgrade in state {state} cannot be {control}" "处于 {state} 的升级不能执行 {control}"
         fix "{next}" "{next}" }
@@ -293,7 +293,7 @@ codes! {
         fix "add a node, or plan with --drain never" "请增加节点，或以 --drain never 规划" }
     UPG0517 EtcdNotWell 409 {
         "etcd on master {node} may not be touched: {why}" "不能改动控制面节点 {node} 上的 etcd：{why}"
-        fix "mend etcd (see `etcdctl endpoint health --cluster` and `etcdctl alarm list`); the upgrade goes on when it is well" "请修复 etcd（见 `etcdctl endpoint health --cluster` 与 `etcdctl alarm list`）；恢复后升级会继续" }
+        fix "mend what is named: put a manifest that is not there back into /etc/kubernetes/manifests; else see `etcdctl endpoint health --cluster` and `etcdctl alarm list`; the upgrade goes on when it is well" "请修复所述问题：若缺少清单，请将其放回 /etc/kubernetes/manifests；否则见 `etcdctl endpoint health --cluster` 与 `etcdctl alarm list`；恢复后升级会继续" }
     UPG0518 ControlPlaneNotUp 500 {
         "{component} on master {node} did not come up at {version}: {state}" "控制面节点 {node} 上的 {component} 未能以 {version} 启动：{state}"
         fix "read the causes; mend what they name (a flag or a file that the new version does not know), then continue" "请阅读下面的原因并修复（新版本不认识的参数或文件），然后继续" }
@@ -315,6 +315,12 @@ codes! {
     UPG0524 RestoreRefused 409 {
         "the control plane of {node} is not put back by hand: {why}" "未手工恢复 {node} 的控制面：{why}"
         fix "do what is named, then run `shiplock-agent restore-control-plane` on {node} again; nothing was changed" "请按所述处理后，在 {node} 上重新运行 `shiplock-agent restore-control-plane`；未做任何更改" }
+    UPG0525 Uncordoned 409 {
+        "somebody else uncordoned node {node} while it was in work: new pods may land on it" "节点 {node} 在升级途中被他人恢复调度：可能有新 Pod 调度上来"
+        fix "find out who uncordons nodes (an operator, an autoscaler, GitOps; the audit log names them), stop that while the upgrade is on, then continue: the node is cordoned and emptied again" "请查明是谁恢复了调度（操作者、自动伸缩或 GitOps；审计日志中有记录），并在升级期间停止该行为，然后继续：该节点会重新设为不可调度并再次排空" }
+    UPG0526 CordonForgotten 409 {
+        "node {node} carries a cordon of upgrade {upgrade} that this store does not know of, and pods are missing since" "节点 {node} 带有升级 {upgrade} 设置的不可调度标记，而本存储对此没有记录，且有 Pod 因此未就绪"
+        fix "give the node back, and it goes on by itself: kubectl uncordon {node}; the node is upgraded in its turn" "请恢复该节点的调度，之后会自动继续：kubectl uncordon {node}；轮到该节点时会照常升级" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }

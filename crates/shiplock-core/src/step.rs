@@ -340,4 +340,16 @@ impl Action {
             | Self::CollectLogs => false,
         }
     }
+
+    /// Whether it empties a node or changes what pods on it stand on: where the plan cordons the node, it must be so.
+    pub fn wants_cordon(&self) -> bool {
+        matches!(
+            self,
+            Self::Drain { .. }
+                | Self::UpgradeContainerRuntime { .. }
+                | Self::UpgradeKubelet { .. }
+                | Self::UpgradeControlPlane(_)
+                | Self::RestoreControlPlane(_)
+        )
+    }
 }

@@ -147,9 +147,13 @@ fn outcome(action: &Action) -> StepOutcome {
     match action {
         Action::CaptureBaseline => StepOutcome::Baseline { workloads: cluster(POOLS).workloads },
         Action::Cordon => StepOutcome::Cordoned { ours: true },
-        Action::Drain { .. } => {
-            StepOutcome::Drained { evicted: 11, relanded: Vec::new(), ended: BTreeMap::new(), held_milliseconds: 0 }
-        }
+        Action::Drain { .. } => StepOutcome::Drained {
+            evicted: 11,
+            relanded: Vec::new(),
+            arrived: Vec::new(),
+            ended: BTreeMap::new(),
+            held_milliseconds: 0,
+        },
         _ => StepOutcome::Done,
     }
 }

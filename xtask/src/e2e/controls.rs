@@ -1,4 +1,5 @@
-//! Scenario `controls`: pause in the middle of a batch and continue; pause and cancel; a cordon of the operator stays.
+//! Scenario `controls`: pause in the middle of a batch and continue; pause and cancel; a cordon of the operator stays; a
+//! node that somebody uncordons in the middle of its drain is cordoned and emptied again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::installation::{CLUSTER, Installation};
 use super::pools::{KUBELET, batch_sizes, marked, mixed_cluster, versions};
 use crate::lab::Lab;
+use crate::lab::workload::STUBBORN;
 
 const BOUND: Duration = Duration::from_secs(600);
 /// A server begins with no node whose agent is silent for longer than 30 s.
@@ -85,6 +87,40 @@ fn pause_and_cancel(lab: &Lab, installation: &mut Installation<'_>) -> Result<()
     installation.refused(&["continue", &id], "UPG0305").map(drop)
 }
 
+/// Somebody uncordons a node while a pod on it takes its time to end: what lands there is gone again before anything is
+/// changed under it, and it is told.
+fn uncordon_in_mid_drain(lab: &Lab, installation: &mut Installation<'_>, id: &str, node: &str) -> Result<()> {
+    until_step_begins(installation, id, "drain", node)?;
+    lab.kubectl(&["uncordon", node])?;
+    eprintln!("  {node} was uncordoned in the middle of its drain");
+    let runtime = |events: &[Value]| {
+        let begins = |event: &&Value| {
+            let step = (event["kind"] == "step_started").then(|| step_of(events, event)).flatten();
+            step == Some(("upgrade_container_runtime".to_owned(), node.to_owned()))
+        };
+        events.iter().find(begins).and_then(|event| event["number"].as_u64())
+    };
+    until_step_begins(installation, id, "upgrade_container_runtime", node)?;
+    let on_node = format!("spec.nodeName={node}");
+    let stubborn = lab.kubectl(&["get", "pods", "-l", "app=stubborn", "--field-selector", &on_node, "-o", "name"])?;
+    let unschedulable = lab.kubectl(&["get", "node", node, "-o", "jsonpath={.spec.unschedulable}"])?;
+    let events = installation.events(id)?;
+    let changed_at = runtime(&events);
+    let told = |kind: &str, number: &str| {
+        let of_node = |event: &&Value| {
+            event["kind"] == kind
+                && event["number"].as_u64() < changed_at
+                && event.to_string().contains(number)
+                && (kind == "interference_noticed" || step_of(&events, event).is_some_and(|(_, of)| of == node))
+        };
+        events.iter().filter(of_node).count()
+    };
+    ensure!(told("interference_noticed", "UPG0525") == 1, "it is told before the runtime is changed: {events:#?}");
+    ensure!(told("step_started", "\"attempt\":2") == 2, "cordoned and emptied a second time: {events:#?}");
+    ensure!(stubborn.is_empty() && unschedulable == "true", "{node}: {stubborn}, unschedulable {unschedulable}");
+    Ok(())
+}
+
 /// The scenario.
 pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 5, &[])?;
@@ -109,11 +145,17 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     ensure!(upgraded(lab)? == set(&["w1", "w2", "w3"]), "upgraded: {:?}", upgraded(lab)?);
     ensure!(marked(lab)? == ["w4"], "marked: {:?}", marked(lab)?);
 
+    // Its pod takes 30 s to end and has no other place, so a new one waits for this node.
+    let to_w5 = "    spec:\n      nodeSelector: { kubernetes.io/hostname: w5 }\n      terminationGracePeriodSeconds";
+    lab.apply(&STUBBORN.replace("    spec:\n      terminationGracePeriodSeconds", to_w5))?;
+    lab.kubectl(&["rollout", "status", "deployment/stubborn", "--timeout=180s"])?;
+
     // Continue: the cut batch is finished first, then comes the next size.
     lab.exec_text("w4", &["systemctl", "start", "shiplock-agent"])?;
     installation.ok(&["continue", &id])?;
     until_step_begins(&mut installation, &id, "cordon", "w5")?;
     ensure!(upgraded(lab)? == set(&["w1", "w2", "w3", "w4"]), "w5 comes after the cut batch: {:?}", upgraded(lab)?);
+    uncordon_in_mid_drain(lab, &mut installation, &id, "w5")?;
     installation.until_state(&id, "succeeded", BOUND)?;
     let sizes: Vec<_> = batch_sizes(&installation.events(&id)?).into_values().collect();
     ensure!(sizes == [vec![1, 2, 1]], "batches of {sizes:?}");

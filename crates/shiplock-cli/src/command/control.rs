@@ -99,7 +99,15 @@ pub(super) async fn cancel(options: CancelArguments, context: &Context<'_>) -> R
 }
 
 fn is_cancellable(state: &State) -> bool {
-    matches!(state, State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. })
+    matches!(
+        state,
+        State::Planned
+            | State::Checking
+            | State::Blocked
+            | State::Ready { .. }
+            | State::Pausing { .. }
+            | State::Paused { .. }
+    )
 }
 
 /// Changes the bound on batches.

@@ -1,11 +1,15 @@
 //! `plan` and `upgrade`: what will be done is shown before anything is.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use shiplock_api::rest::{PlanCreate, UpgradeCreate};
+use shiplock_api::client::Client;
+use shiplock_api::rest::{PlanCreate, UpgradeCreate, UpgradeView};
+use shiplock_core::check::Finding;
 use shiplock_core::id::{ClusterName, NodeName};
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::{Event, EventRecord, State};
 
 use super::Context;
 use super::confirm::confirm;
@@ -14,6 +18,10 @@ use crate::attached::Attachment;
 use crate::exit::Exit;
 use crate::render::{self, upgrade};
 use crate::result;
+
+/// How long a command that does not stay waits for the checks before the start, and how often it looks.
+const CHECKED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Makes a plan and shows it.
 pub(super) async fn plan(options: PlanArguments, context: &Context<'_>) -> Result<Exit, Problem> {
@@ -87,12 +95,38 @@ pub(super) async fn start(create: UpgradeCreate, detach: bool, context: &Context
         format!("Upgrade {id} is on its way. From anywhere: shiplock watch {id}")
     });
     if detach {
-        output.result(result::OneUpgrade { upgrade: started.clone(), detached: true }, |style| {
-            upgrade::headline(&started, style) + "\n"
+        let begun = checked(client, started).await;
+        let found = client.all_events(&id, 0).await.map(|events| newest_report(&events)).unwrap_or_default();
+        output.result(result::OneUpgrade { upgrade: begun.clone(), detached: true }, |style| {
+            upgrade::begun(&begun, &found, style)
         });
         return Ok(Exit::Done);
     }
     Attachment { client, upgrade: &id, output, stay: false, after: Some(0), embedded: false }.run().await
+}
+
+/// Looks until the checks before the start are over, for a while: who does not stay sees their warnings, or what holds the
+/// start.
+async fn checked(client: &Client, mut found: UpgradeView) -> UpgradeView {
+    let until = Instant::now() + CHECKED_WITHIN;
+    while matches!(found.state, State::Planned | State::Checking | State::Ready { .. }) && Instant::now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match client.upgrade(&found.id).await {
+            Ok(newer) => found = newer,
+            // It is on its way whether it is seen or not.
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+/// What the newest checks before the start found.
+fn newest_report(events: &[EventRecord]) -> Vec<Finding> {
+    let report = |record: &EventRecord| match &record.event {
+        Event::CheckFinished { report } => Some(report.findings.clone()),
+        _ => None,
+    };
+    events.iter().rev().find_map(report).unwrap_or_default()
 }
 
 async fn the_plan(options: &UpgradeArguments, context: &Context<'_>) -> Result<Plan, Problem> {

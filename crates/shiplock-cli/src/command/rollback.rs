@@ -27,8 +27,9 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
     let id = meant(context, options.upgrade.as_deref()).await?;
     let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run };
     let preview = match client.make_rollback(&id, &asked(true)).await {
-        Err(problem) if problem.code == Code::NothingToDo && !options.dry_run => {
+        Err(problem) if problem.code == Code::NothingToDo => {
             match client.upgrade(&id).await?.state {
+                state if options.dry_run => return Err(if moves(&state) { not_yet(&id, &state) } else { problem }),
                 // A master in work counts as begun, and may still be as it was before: what goes back is known when it is
                 // done.
                 state if moves(&state) => pause_first(&id, options.yes, context).await?,
@@ -72,6 +73,15 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
         output.remark(&render::plan::plan(&plan, &output.progress_style()));
     }
     start(UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() }, options.detach, context).await
+}
+
+/// What would go back is not known while the first master may be in work.
+fn not_yet(id: &UpgradeId, state: &State) -> Problem {
+    let next = format!(
+        "pause it, and ask again when it is paused: shiplock pause {id}, then shiplock rollback {id} --dry-run"
+    );
+    let problem = Problem::new(Code::ControlNotAllowed).with("state", state.word()).with("control", "taken back yet");
+    problem.with("next", next)
 }
 
 /// Pauses an upgrade that nothing of can be taken back yet, and waits until what has started is finished.

@@ -49,8 +49,8 @@ pub fn cancel(upgrade: &UpgradeView, abandon: &[NodeName], style: &Style) -> Str
         false => format!("Cancelling upgrade {} of {}:\n", upgrade.id, upgrade.cluster),
     };
     let waited = |wanted| nodes(upgrade, wanted).into_iter().filter(|node| !abandon.contains(node)).collect::<Vec<_>>();
-    let done = ["is done and stays upgraded", "are done and stay upgraded"];
-    about(&mut text, &waited(NodeProgress::Done), style, done, "已完成，保持升级后的版本");
+    let done = ["is done and stays as it is now", "are done and stay as they are now"];
+    about(&mut text, &waited(NodeProgress::Done), style, done, "已完成，保持现状");
     let finishes =
         ["has started and finishes; it is not rolled back", "have started and finish; they are not rolled back"];
     about(&mut text, &waited(NodeProgress::InWork), style, finishes, "已开始，将完成，不会回滚");

@@ -273,21 +273,32 @@ impl Teller<'_> {
                 .language
                 .pick("was cordoned by somebody else, and stays so", "此前已被他人设为不可调度，将保持不变")
                 .to_owned(),
-            StepOutcome::Drained { evicted, relanded, .. } => {
-                let back = relanded.join(self.language.pick(", ", "、"));
-                match (zh, relanded.is_empty()) {
-                    (true, true) => format!("已排空，驱逐 {evicted} 个 Pod"),
-                    (true, false) => {
-                        format!("已排空，驱逐 {evicted} 个 Pod；因容忍不可调度而又回来（去掉该容忍即可避免）：{back}")
+            StepOutcome::Drained { evicted, relanded, arrived, .. } => {
+                let mut text = if zh {
+                    format!("已排空，驱逐 {evicted} 个 Pod")
+                } else {
+                    format!("drained, {}", words::pods_evicted(*evicted))
+                };
+                let mut tell = |why: &str, pods: &[String]| {
+                    if !pods.is_empty() {
+                        text = format!("{text}{why}{}", pods.join(self.language.pick(", ", "、")));
                     }
-                    (false, true) => format!("drained, {}", words::pods_evicted(*evicted)),
-                    (false, false) => {
-                        format!(
-                            "drained, {}; came back, since they tolerate a cordon (take that toleration away to keep them off): {back}",
-                            words::pods_evicted(*evicted)
-                        )
-                    }
-                }
+                };
+                tell(
+                    self.language.pick(
+                        "; came back, since they tolerate a cordon (take that toleration away to keep them off): ",
+                        "；因容忍不可调度而又回来（去掉该容忍即可避免）：",
+                    ),
+                    relanded,
+                );
+                tell(
+                    self.language.pick(
+                        "; came though the node takes no new pods, and stay (somebody binds them to it by name): ",
+                        "；尽管节点不可调度仍被放上来并保留（有人按名称绑定到该节点）：",
+                    ),
+                    arrived,
+                );
+                text
             }
             StepOutcome::Verified { components } => {
                 let components = components.join(self.language.pick(", ", "、"));

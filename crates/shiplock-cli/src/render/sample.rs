@@ -267,9 +267,10 @@ pub fn events() -> Vec<EventRecord> {
     let by = || Actor::from("li.wei");
     let first = first_step(0);
     let done = |step, outcome| Event::StepSucceeded { step: StepNumber(step), attempt: 1, outcome };
-    let drained = |relanded| StepOutcome::Drained {
+    let drained = |relanded, arrived| StepOutcome::Drained {
         evicted: 7,
         relanded,
+        arrived,
         ended: BTreeMap::from([("Deployment shop/cart".to_owned(), 5_200)]),
         held_milliseconds: 900,
     };
@@ -303,8 +304,9 @@ pub fn events() -> Vec<EventRecord> {
         done(3, StepOutcome::AlreadyDone),
         done(first, StepOutcome::Cordoned { ours: true }),
         done(first, StepOutcome::Cordoned { ours: false }),
-        done(first + 1, drained(vec![])),
-        done(first + 1, drained(vec!["shop/cart-1".to_owned()])),
+        done(first + 1, drained(vec![], vec![])),
+        done(first + 1, drained(vec!["shop/cart-1".to_owned()], vec![])),
+        done(first + 1, drained(vec![], vec!["shop/cart-2".to_owned()])),
         done(first + 1, StepOutcome::DrainSkipped { blockers: vec!["pay/api-6f".to_owned()] }),
         done(
             first + 4,

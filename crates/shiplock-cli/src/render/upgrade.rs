@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use shiplock_api::rest::{NodeProgressView, StageView, UnreadableUpgrade, UpgradeView};
-use shiplock_core::check::CheckResult;
+use shiplock_core::check::{CheckResult, Finding};
 use shiplock_core::estimate::Pace;
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::Plan;
@@ -83,6 +83,13 @@ pub fn outcome(upgrade: &UpgradeView, style: &Style) -> String {
     lines.extend(findings(upgrade, style));
     lines.extend(report(upgrade, style));
     lines.extend(leftovers(upgrade, style));
+    lines.join("\n") + "\n"
+}
+
+/// What whoever leaves an upgrade sees: the first line, and what the checks before the start found.
+pub fn begun(upgrade: &UpgradeView, found: &[Finding], style: &Style) -> String {
+    let mut lines = vec![headline(upgrade, style)];
+    lines.extend(told(upgrade, found, style));
     lines.join("\n") + "\n"
 }
 
@@ -300,11 +307,17 @@ const CAUSE_LINES_MAX: usize = 40;
 
 /// What stops the start.
 fn findings(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
-    if !matches!(upgrade.state, State::Blocked) {
+    if matches!(upgrade.state, State::Blocked) { told(upgrade, &upgrade.findings, style) } else { Vec::new() }
+}
+
+/// Every finding that is no pass, with its fix; nothing where there is none.
+fn told(upgrade: &UpgradeView, findings: &[Finding], style: &Style) -> Vec<String> {
+    let told: Vec<_> = findings.iter().filter(|finding| finding.result != CheckResult::Pass).collect();
+    if told.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![String::new()];
-    for finding in &upgrade.findings {
+    for finding in told {
         let tone = if finding.result == CheckResult::Fail { Tone::Bad } else { Tone::Notice };
         let word = style.tone(tone, &table::pad(words::result(finding.result, style.language), 7));
         let problem = finding.problem.as_ref();

@@ -41,7 +41,8 @@ pub enum Act {
 /// The drain of one node.
 ///
 /// Its goal is that the pods found at its begin are gone. Pods of DaemonSets and mirrors of static pods stay. A pod
-/// that tolerates a cordoned node and comes back under a new UID is named, and not evicted again.
+/// that tolerates a cordoned node and comes back under a new UID is named, and not evicted again. Who drains must see to
+/// it that the node stays cordoned: what lands on a node that was uncordoned is a matter for another drain.
 #[derive(Clone, Debug)]
 pub struct DrainMachine {
     node: NodeName,
@@ -51,6 +52,7 @@ pub struct DrainMachine {
     /// The pods that are to go; none before the first look.
     goal: Option<BTreeMap<ObjectUid, Tracked>>,
     relanded: BTreeSet<String>,
+    arrived: BTreeSet<String>,
     /// How many we told to end.
     evicted: u32,
     looked_at: Option<Duration>,
@@ -136,6 +138,7 @@ impl DrainMachine {
             on_timeout,
             goal: None,
             relanded: BTreeSet::new(),
+            arrived: BTreeSet::new(),
             evicted: 0,
             looked_at: None,
             blind: None,
@@ -170,7 +173,8 @@ impl DrainMachine {
                 goal.insert(pod.uid.clone(), Tracked::new(pod, now));
             } else {
                 let owner = pod.owner.as_ref().map(|owner| format!(" ({owner})")).unwrap_or_default();
-                self.relanded.insert(pod.label() + &owner);
+                let late = if pod.tolerates_unschedulable { &mut self.relanded } else { &mut self.arrived };
+                late.insert(pod.label() + &owner);
             }
         }
         for (uid, tracked) in goal {
@@ -252,9 +256,10 @@ impl DrainMachine {
     /// How it ended, if it has.
     pub fn verdict(&self, now: Duration) -> Option<Result<StepOutcome, (Problem, bool)>> {
         if self.goal.is_some() && self.blind.is_none() && self.left().next().is_none() {
-            let relanded = self.relanded.iter().cloned().collect();
+            let (relanded, arrived) = (self.relanded.iter().cloned().collect(), self.arrived.iter().cloned().collect());
             let (ended, held_milliseconds) = (self.ended(), milliseconds(self.held()));
-            return Some(Ok(StepOutcome::Drained { evicted: self.evicted, relanded, ended, held_milliseconds }));
+            let drained = StepOutcome::Drained { evicted: self.evicted, relanded, arrived, ended, held_milliseconds };
+            return Some(Ok(drained));
         }
         if now < self.timeout {
             return None;
@@ -270,6 +275,11 @@ impl DrainMachine {
             (OnDrainTimeout::Force, Some(until)) if now < until => None,
             _ => Some(Err((self.timed_out(now), false))),
         }
+    }
+
+    /// Whether its time is over.
+    pub fn is_late(&self, now: Duration) -> bool {
+        now >= self.timeout
     }
 
     /// How long the slowest pod of each workload took to end.

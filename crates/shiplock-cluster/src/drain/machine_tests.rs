@@ -50,7 +50,10 @@ fn answer(machine: &mut DrainMachine, name: &str, answer: Result<Eviction, Probl
 
 fn drained(machine: &DrainMachine, at: f64) -> Option<(u32, Vec<String>)> {
     match machine.verdict(seconds(at)) {
-        Some(Ok(StepOutcome::Drained { evicted, relanded, .. })) => Some((evicted, relanded)),
+        Some(Ok(StepOutcome::Drained { evicted, relanded, arrived, .. })) => {
+            let came = |pods: Vec<String>, how: &'static str| pods.into_iter().map(move |pod| format!("{pod} {how}"));
+            Some((evicted, came(relanded, "tolerates").chain(came(arrived, "arrived")).collect()))
+        }
         _ => None,
     }
 }
@@ -167,7 +170,7 @@ fn a_pod_that_tolerates_the_cordon_and_comes_back_is_named_and_left() {
     answer(&mut machine, "a", Ok(Eviction::Accepted), 0.0);
     machine.seen(vec![stubborn("a2")], seconds(1.0));
     assert!(acts(&mut machine, 1.0).is_empty());
-    assert_eq!(drained(&machine, 1.0), Some((1, vec!["shop/a2 (Deployment web)".to_owned()])));
+    assert_eq!(drained(&machine, 1.0), Some((1, vec!["shop/a2 (Deployment web) tolerates".to_owned()])));
 }
 
 #[test]
@@ -181,7 +184,7 @@ fn a_pod_that_was_on_its_way_when_the_node_was_cordoned_belongs_to_the_goal() {
     machine.seen(vec![ending("a"), pod("placed")], seconds(20.0));
     assert!(acts(&mut machine, 20.0).is_empty());
     machine.seen(vec![pod("placed")], seconds(21.0));
-    assert_eq!(drained(&machine, 21.0), Some((0, vec!["shop/placed (Deployment web)".to_owned()])));
+    assert_eq!(drained(&machine, 21.0), Some((0, vec!["shop/placed (Deployment web) arrived".to_owned()])));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! unknown on a blocking check stops the start just as a failure does.
 
 mod control_plane;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::{AgentFacts, ApiServerFacts, ClusterFacts, InstallMethod, Observed};
 use crate::id::NodeName;
-use crate::plan::{Mode, NodePlan, Plan, StageKind};
+use crate::plan::{DrainDecision, Mode, NodePlan, Plan, StageKind, another_node_takes_pods};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor, Step};
 
@@ -91,6 +93,8 @@ impl CheckReport {
 
 /// An agent that was not heard of for this long is not relied on for a start.
 const AGENT_SILENCE_SECONDS_MAX: i64 = 60;
+/// A finding names so many other nodes.
+const OTHERS_NAMED_MAX: usize = 5;
 /// Room that a node must keep beside what is fetched to it.
 const STAGING_RESERVE_BYTES: u64 = 256 << 20;
 
@@ -113,6 +117,7 @@ pub fn check_plan(
         let subject = format!("node {}", node.node);
         let checks = [
             ("NOD-001", check_node(node, cluster)),
+            ("NOD-002", check_drain(plan, node, cluster)),
             ("AGT-001", check_agent(plan, node, steps, agents, now)),
             ("AGT-002", check_staging_space(node, steps, agents)),
             ("NODE-007", check_kubelet_configuration(node, agents)),
@@ -134,7 +139,7 @@ pub const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "CP-015", "NODE
 
 /// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
 pub const CHECKS: &[&str] = &[
-    "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "CP-015", "NOD-001",
+    "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "CP-015", "NOD-001", "NOD-002",
     "NODE-007", "VER-001", "WHK-016",
 ];
 
@@ -246,6 +251,24 @@ fn check_node(planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckRe
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a node is drained was decided by what the others took when the plan was made. Where that has changed, its pods
+/// would have no place, or would live through what they could have been moved away from.
+fn check_drain(plan: &Plan, planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
+    let node = &planned.node;
+    let what = match (planned.drain, another_node_takes_pods(&cluster.nodes, node)) {
+        (DrainDecision::Drain, Err(others)) => {
+            let named = others.iter().take(OTHERS_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let why = if others.is_empty() { "there is no other node".to_owned() } else { named };
+            format!("it drains node {node}, and no other node takes its pods now: {why}")
+        }
+        (DrainDecision::SkippedNowhereToGo, Ok(())) => {
+            format!("it does not drain node {node}, since no other node took its pods, and now one does")
+        }
+        _ => return Ok(()),
+    };
+    Err((CheckResult::Fail, stale(plan, what)))
 }
 
 fn check_agent(

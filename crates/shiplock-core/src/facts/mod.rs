@@ -80,6 +80,21 @@ pub struct ClusterFacts {
 }
 
 impl ClusterFacts {
+    /// What was found where pods are not ready, and with it the nodes that are short of something, which may be why:
+    /// `…; node w2 has DiskPressure`.
+    pub fn with_pressure(&self, found: &str) -> String {
+        let conditions = [
+            ("node.kubernetes.io/disk-pressure", "DiskPressure"),
+            ("node.kubernetes.io/memory-pressure", "MemoryPressure"),
+            ("node.kubernetes.io/pid-pressure", "PIDPressure"),
+        ];
+        let short = self.nodes.iter().flat_map(|(name, node)| {
+            let carried = conditions.iter().filter(|(taint, _)| node.taints.iter().any(|carried| carried == taint));
+            carried.map(move |(_, condition)| format!("; node {name} has {condition}"))
+        });
+        short.take(PRESSURE_NAMED_MAX).fold(found.to_owned(), |found, pressure| found + &pressure)
+    }
+
     /// The version that counts for skew: the oldest API server's, since a kubelet may meet any of them.
     pub fn control_plane_version(&self) -> Result<KubernetesVersion, Problem> {
         self.api_servers.iter().map(|server| server.version).min().ok_or_else(|| {
@@ -90,6 +105,9 @@ impl ClusterFacts {
         })
     }
 }
+
+/// So many nodes that are short of something are named.
+const PRESSURE_NAMED_MAX: usize = 3;
 
 /// One API server instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +211,14 @@ pub struct NodeOwner {
     pub upgrade: UpgradeId,
     /// The epoch under which it did.
     pub epoch: Epoch,
+    /// The attempt of its cordon that did. A node that is schedulable and carries the mark of the newest attempt was
+    /// uncordoned by somebody else since then, however old a cache is. Marks of before this was written are of the first.
+    #[serde(default = "first_attempt")]
+    pub attempt: u32,
+}
+
+fn first_attempt() -> u32 {
+    1
 }
 
 impl NodeFacts {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::control_plane::{self, Master};
+use super::elsewhere::another_node_takes_pods;
 use super::soak;
 use super::{
     ContainerRuntimePolicy, DrainDecision, DrainPolicy, Mode, NodePlan, Note, Plan, PlanRequest, Stage, StageKind,
@@ -12,9 +13,7 @@ use super::{
 use crate::artefact::{ArtefactFile, ArtefactIndex};
 use crate::catalogue::{Catalogue, Hop, VersionRequest};
 use crate::estimate::MeasuredTimes;
-use crate::facts::{
-    AgentFacts, CONTROL_PLANE_LABEL, ClusterFacts, InstallMethod, NodeFacts, Observed, PodFacts, Readiness,
-};
+use crate::facts::{AgentFacts, ClusterFacts, InstallMethod, NodeFacts, Observed, PodFacts, Readiness};
 use crate::id::{Actor, ClusterName, NodeName, PlanId, PoolName, StepNumber};
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
@@ -515,26 +514,10 @@ impl Builder<'_> {
         match self.input.request.options.drain {
             DrainPolicy::Never => DrainDecision::SkippedByOption,
             DrainPolicy::Auto if kubelet.release == self.to.release && !other_runtime => DrainDecision::SkippedForPatch,
-            DrainPolicy::Auto | DrainPolicy::Always if !self.another_node_takes_pods(name) => {
-                DrainDecision::SkippedNowhereToGo
-            }
-            DrainPolicy::Auto | DrainPolicy::Always => DrainDecision::Drain,
+            DrainPolicy::Auto | DrainPolicy::Always => match another_node_takes_pods(&self.input.facts.nodes, name) {
+                Ok(()) => DrainDecision::Drain,
+                Err(_) => DrainDecision::SkippedNowhereToGo,
+            },
         }
-    }
-
-    /// Whether pods of a node can go to another. A taint that the node itself does not have keeps them off, since what
-    /// runs on it need not tolerate it; those of Kubernetes itself, such as that of a cordon, come and go.
-    fn another_node_takes_pods(&self, name: &NodeName) -> bool {
-        let nodes = &self.input.facts.nodes;
-        let own = nodes.get(name).map_or(&[][..], |node| &node.taints);
-        let keeps_off = |taint: &String| {
-            taint == CONTROL_PLANE_LABEL || !(own.contains(taint) || taint.starts_with("node.kubernetes.io/"))
-        };
-        nodes.iter().any(|(other, node)| {
-            other != name
-                && node.ready == Readiness::Ready
-                && (!node.unschedulable || node.owner.is_some())
-                && !node.taints.iter().any(keeps_off)
-        })
     }
 }

@@ -4,6 +4,7 @@
 mod control_plane;
 #[cfg(test)]
 mod control_plane_tests;
+mod elsewhere;
 mod make;
 mod rollback;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::elsewhere::another_node_takes_pods;
 pub use self::make::{PlanInput, make_plan};
 pub use self::rollback::{NewApiObjects, RollbackInput, make_rollback};
 use crate::catalogue::{Hop, VersionRequest};

@@ -3,6 +3,7 @@
 //! It never acts and remembers nothing. Whatever it wants is a [`Command`]; whatever it cannot do yet is a
 //! [`WaitingOn`] that says why. What could not be read lets nothing through.
 
+mod cordon;
 mod identity;
 mod soak;
 mod start;
@@ -326,6 +327,10 @@ impl View<'_> {
         };
         match &progress.status {
             StepStatus::Succeeded { .. } => {}
+            StepStatus::Undone { .. } => {
+                work.commands.push(Command::Run { step: step.number, attempt: progress.attempts + 1 });
+                return true;
+            }
             StepStatus::InFlight { since, .. } => work.waits.extend(self.in_flight_waits(step, *since)),
             StepStatus::Failed { at, problem, retryable } => {
                 let attempt = progress.attempts + 1;
@@ -476,6 +481,9 @@ impl View<'_> {
                     .push(Command::Record(Event::NodeSkipped { node: node.node.clone(), problem: *problem }));
             }
         }
+        if !self.is_in_flight(step) && self.keeps_from(node, step, work) {
+            return;
+        }
         self.advance(step, work);
     }
 
@@ -501,11 +509,14 @@ impl View<'_> {
         let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
         let size_limit = batch::size_limit(ordinal, stage.max_parallel(self.upgrade.max_parallel));
         let left = self.upgrade.nodes_left(stage);
-        let left = left.filter(|node| self.upgrade.node_progress(node) == NodeProgress::Waiting);
-        let nodes: Vec<NodeName> = left.take(size_limit as usize).map(|node| node.node.clone()).collect();
-        if nodes.is_empty() {
+        let mut left: Vec<&NodePlan> =
+            left.filter(|node| self.upgrade.node_progress(node) == NodeProgress::Waiting).collect();
+        if left.is_empty() {
             return true;
         }
+        // Those that were begun with in a log that a restored store has lost keep nobody waiting.
+        left.sort_by_key(|node| !self.carries_forgotten_cordon(node));
+        let nodes: Vec<NodeName> = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
         if begun > 0
             && let Err(held) = self.gate_before_batch()
         {
@@ -582,11 +593,17 @@ impl View<'_> {
         }
         let baseline = self.upgrade.baseline.as_deref().map_or(&[][..], Vec::as_slice);
         let worse = super::worse_than_baseline(baseline, &cluster.workloads);
+        if !worse.is_empty()
+            && let Some(node) = self.upgrade.plan.nodes().find(|node| self.carries_forgotten_cordon(node))
+        {
+            let problem = Problem::new(Code::CordonForgotten).with("node", &node.node);
+            return Some(problem.with("upgrade", &self.upgrade.id).cause(worse.join(", ")));
+        }
         worse.first().map(|first| {
             Problem::new(Code::ReadBackMismatch)
                 .with("component", first)
                 .with("subject", format!("cluster {}", self.upgrade.plan.cluster))
-                .with("found", "fewer ready pods than before the upgrade")
+                .with("found", cluster.with_pressure("fewer ready pods than before the upgrade"))
                 .with("expected", "as many as before")
         })
     }
@@ -690,7 +707,9 @@ impl View<'_> {
         let is_due = match self.upgrade.step_status(evidence) {
             None => true,
             Some(StepStatus::InFlight { .. }) => false,
-            Some(StepStatus::Succeeded { at, .. } | StepStatus::Failed { at, .. }) => *at < failed_at,
+            Some(StepStatus::Succeeded { at, .. } | StepStatus::Failed { at, .. } | StepStatus::Undone { at }) => {
+                *at < failed_at
+            }
         };
         let agent = self.facts.agents.get(&node.node)?;
         (is_due && !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS)).then_some(evidence)
@@ -734,8 +753,11 @@ impl View<'_> {
                 NodeProgress::Waiting | NodeProgress::Done => {}
                 NodeProgress::InWork => match node.steps.iter().find(|step| self.is_in_flight(step)) {
                     Some(step) => _ = self.advance(step, &mut work),
-                    None if !self.is_another_machine(node) => self.node(node, &mut work),
-                    // Another machine is not finished: what is ours on the planned one is given back.
+                    None if !self.is_another_machine(node) && !self.is_taken_from_us(node) => {
+                        self.node(node, &mut work);
+                    }
+                    // Another machine is not finished, and neither is one that somebody uncordons time and again: what
+                    // is ours on the planned one is given back.
                     None if self.upgrade.holds_cordon(node) => self.advance_give_back(node, &mut work),
                     None => {}
                 },

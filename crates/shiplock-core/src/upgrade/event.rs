@@ -211,6 +211,9 @@ pub enum StepOutcome {
         evicted: u32,
         /// Pods that tolerate a cordoned node and came back, as `namespace/name (Deployment NAME)`.
         relanded: Vec<String>,
+        /// Pods that came though they do not tolerate a cordoned node, and stay: somebody bound them to it by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        arrived: Vec<String>,
         /// How long the slowest pod of each workload took to end once it was told to, in milliseconds, by workload such
         /// as `Deployment shop/cart`. Empty in logs of older releases.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -318,6 +321,11 @@ impl PauseReason {
             Self::Interference { .. } => "interference",
             Self::InvariantBroken { .. } => "invariant_broken",
         }
+    }
+
+    /// Whether it is a wish, of a person or of the plan, and nothing that went wrong.
+    pub fn is_a_wish(&self) -> bool {
+        matches!(self, Self::Operator | Self::PausePolicy)
     }
 
     /// The problem behind it, where there is one.

@@ -11,7 +11,7 @@ use crate::check::CheckReport;
 use crate::facts::WorkloadFacts;
 use crate::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
 use crate::plan::{NodePlan, Plan, Stage, StageKind};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::step::{Action, Step};
 
 use super::event::{Event, EventRecord, PauseReason, StepOutcome};
@@ -224,6 +224,18 @@ pub enum StepStatus {
         /// What was found or done.
         outcome: StepOutcome,
     },
+    /// What it did was undone by somebody else: it is to be done again.
+    Undone {
+        /// Since when this is known.
+        at: Timestamp,
+    },
+}
+
+impl StepStatus {
+    /// Whether it failed because somebody else had uncordoned the node.
+    pub(super) fn is_uncordoned(&self) -> bool {
+        matches!(self, Self::Failed { problem, .. } if problem.code == Code::Uncordoned)
+    }
 }
 
 /// Where a node of the plan stands.
@@ -357,7 +369,12 @@ impl Upgrade {
             (State::Ready { .. }, Event::Started) => self.state = State::Running,
             (State::Blocked, Event::Continued { .. }) => self.state = State::Planned,
             (
-                State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. },
+                State::Planned
+                | State::Checking
+                | State::Blocked
+                | State::Ready { .. }
+                | State::Pausing { .. }
+                | State::Paused { .. },
                 Event::CancelRequested { abandon, .. },
             ) => {
                 self.abandoned.extend(abandon.iter().cloned());
@@ -437,9 +454,13 @@ impl Upgrade {
             }
             (State::Pausing { because, .. }, Event::PauseRequested { reason, .. }) => {
                 // A person's wish to pause does not hide that something failed.
-                if matches!(because, PauseReason::Operator | PauseReason::PausePolicy) {
+                if because.is_a_wish() {
                     self.state = State::Pausing { because: reason.clone(), since: at };
                 }
+            }
+            // The wish is taken back before all that has started is finished: it goes on as if nothing had been asked.
+            (State::Pausing { because, .. }, Event::Continued { .. }) if because.is_a_wish() => {
+                self.state = if self.cancel_requested { State::Cancelling } else { State::Running };
             }
             (State::Pausing { because, .. }, Event::Paused) => {
                 let expiry = SignedDuration::from_secs(i64::from(self.plan.options.expiry_seconds));
@@ -519,18 +540,37 @@ impl Upgrade {
         });
         let busy = match progress.status {
             StepStatus::InFlight { .. } => progress.attempts > 0,
-            // Evidence is collected anew after each failure.
-            StepStatus::Succeeded { .. } => *action != Action::CollectLogs,
-            StepStatus::Failed { .. } => false,
+            // Evidence is collected anew after each failure, and a cordon that somebody took off is put on again.
+            StepStatus::Succeeded { .. } => !matches!(action, Action::CollectLogs | Action::Cordon),
+            StepStatus::Failed { .. } | StepStatus::Undone { .. } => false,
         };
         if busy || attempt != progress.attempts + 1 {
             return Err(format!("attempt {attempt} of step {number} may not begin now"));
         }
+        let is_cordon_again =
+            *action == Action::Cordon && matches!(progress.status, StepStatus::Succeeded { .. }) && attempt > 1;
         progress.attempts = attempt;
         progress.attempts_since_continue += 1;
         progress.status = StepStatus::InFlight { intent: record.number, since: record.at };
         self.in_flight.insert(number);
+        if is_cordon_again {
+            self.note_uncordoned(number, record.at);
+        }
         Ok(())
+    }
+
+    /// Pods may have come to a node that was uncordoned since its drain: they go once it is cordoned again. What was not
+    /// begun for that reason is begun then.
+    fn note_uncordoned(&mut self, cordon: StepNumber, at: Timestamp) {
+        let plan = self.plan.clone();
+        for step in plan.node_of_step(cordon).into_iter().flat_map(|node| &node.steps) {
+            let Some(progress) = self.steps.get_mut(&step.number) else { continue };
+            let is_drain = matches!(step.action, Action::Drain { .. });
+            if progress.status.is_uncordoned() || (is_drain && !matches!(progress.status, StepStatus::InFlight { .. }))
+            {
+                progress.status = StepStatus::Undone { at };
+            }
+        }
     }
 
     fn end_step(&mut self, number: StepNumber, attempt: u32, status: StepStatus) -> Result<(), String> {
@@ -598,7 +638,7 @@ impl Upgrade {
             match self.step_status(step) {
                 None => done = false,
                 Some(StepStatus::Succeeded { .. }) => started |= step.action.is_acting(),
-                Some(StepStatus::InFlight { .. }) => {
+                Some(StepStatus::InFlight { .. } | StepStatus::Undone { .. }) => {
                     started |= step.action.is_acting();
                     done = false;
                 }
@@ -640,6 +680,12 @@ impl Upgrade {
             }
         }
         cordoned
+    }
+
+    /// The cordon of a node, and how it stands; none where the plan has none, or it was not begun.
+    pub fn cordon_of<'a>(&'a self, node: &'a NodePlan) -> Option<(&'a Step, &'a StepProgress)> {
+        let cordon = node.steps.iter().find(|step| step.action == Action::Cordon)?;
+        Some((cordon, self.steps.get(&cordon.number)?))
     }
 
     /// The stage in work or next, with its index; none when all ended.

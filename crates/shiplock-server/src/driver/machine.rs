@@ -200,11 +200,11 @@ impl Machine {
             Input::Permit { id, lease_holds, ticket } => {
                 let permit = self.permit(&id, lease_holds);
                 if let PermitResponse::Refused { problem } = &permit
-                    && problem.code == Code::WrongMachine
+                    && matches!(problem.code, Code::WrongMachine | Code::Uncordoned)
                     && let Some(attempt) = self.attempt_of(&id)
                 {
                     // Who asks for a permit is between two acts, and without it forgets the attempt: so it ends here.
-                    let result = Err((problem.clone(), false));
+                    let result = Err((problem.clone(), problem.code == Code::Uncordoned));
                     self.queue.push_back(Input::StepEnded { step: id.step, attempt, result });
                 }
                 outputs.push(Output::AnswerPermit(ticket, permit));
@@ -258,7 +258,7 @@ impl Machine {
         if !self.acts() {
             return refused(format!("the upgrade is {}", self.upgrade.state.word()));
         }
-        match self.another_machine(id.step) {
+        match self.another_machine(id.step).or_else(|| self.takes_new_pods(id.step)) {
             Some(problem) => PermitResponse::Refused { problem },
             None => PermitResponse::Granted,
         }
@@ -271,6 +271,15 @@ impl Machine {
         let Observed::Known(cluster) = &self.facts.as_ref()?.cluster else { return None };
         let seen = cluster.nodes.get(node).filter(|_| !planted::is(Bug::UidNotCompared))?;
         (seen.uid != planned.uid).then(|| joined_again(planned, &seen.uid))
+    }
+
+    /// That the node of a step takes new pods, as far as the newest facts tell, though the plan cordons it for the step.
+    fn takes_new_pods(&self, step: StepNumber) -> Option<Problem> {
+        let node = self.upgrade.plan.node_of_step(step)?;
+        let wants = self.upgrade.plan.step(step)?.action.wants_cordon() && self.upgrade.cordon_of(node).is_some();
+        let Observed::Known(cluster) = &self.facts.as_ref()?.cluster else { return None };
+        let seen = cluster.nodes.get(&node.node).filter(|_| wants && !planted::is(Bug::UncordonNotNoticed))?;
+        (!seen.unschedulable).then(|| Problem::new(Code::Uncordoned).with("node", &node.node))
     }
 
     /// Whether steps may act in the present state.

@@ -361,7 +361,7 @@ impl Shell {
         since: Timestamp,
         cluster: &Arc<dyn Cluster>,
     ) {
-        let context = StepContext::of(self.machine.upgrade(), self.lease.epoch);
+        let context = StepContext::of(self.machine.upgrade(), self.lease.epoch, step);
         let (cluster, hub, name) = (cluster.clone(), self.shared.hub.clone(), self.cluster_name.clone());
         let (lease, progress, number) = (self.lease.clone(), self.progress.clone(), step.number);
         let machine = StepMachine::new(step.clone(), context, since, Timestamp::now());

@@ -130,8 +130,8 @@ pub struct Outside<'a> {
     pub agent: &'a dyn Fn(&NodeName) -> Option<MachineFacts>,
     /// Whether a budget allows a disruption, where caches tell.
     pub budget_allows: &'a dyn Fn(&str) -> Option<bool>,
-    /// The UID that a node has, where caches tell.
-    pub node_uid: &'a dyn Fn(&NodeName) -> Option<ObjectUid>,
+    /// A node, where caches tell.
+    pub node: &'a dyn Fn(&NodeName) -> Option<NodeFacts>,
 }
 
 impl std::fmt::Debug for Outside<'_> {
@@ -157,11 +157,13 @@ pub struct StepContext {
 
 impl StepContext {
     /// What an upgrade tells a step that begins now, under the lease of this epoch.
-    pub fn of(upgrade: &Upgrade, epoch: Epoch) -> Self {
+    pub fn of(upgrade: &Upgrade, epoch: Epoch, step: &Step) -> Self {
+        let cordon = upgrade.plan.node_of_step(step.number).and_then(|node| upgrade.cordon_of(node));
+        let attempt = cordon.map_or(1, |(_, progress)| progress.attempts.max(1));
         Self {
             cluster: upgrade.plan.cluster.clone(),
             plan: upgrade.plan.clone(),
-            owner: NodeOwner { upgrade: upgrade.id.clone(), epoch },
+            owner: NodeOwner { upgrade: upgrade.id.clone(), epoch, attempt },
             baseline: upgrade.baseline.clone().unwrap_or_default(),
             left_out: upgrade.skipped.keys().chain(&upgrade.abandoned).cloned().collect(),
         }
@@ -209,6 +211,16 @@ struct DrainWork {
     before: Duration,
     /// What is still to be sent in this round.
     to_send: Vec<Act>,
+    /// Whether caches have shown the node cordoned: only what they show after that tells that it is not any more.
+    seen_cordoned: bool,
+}
+
+impl DrainWork {
+    /// Takes what caches show of the node: whether somebody has uncordoned it since the drain began.
+    fn was_uncordoned(&mut self, node: &NodeFacts) -> bool {
+        self.seen_cordoned |= node.unschedulable;
+        self.seen_cordoned && !node.unschedulable && !planted::is(Bug::UncordonNotNoticed)
+    }
 }
 
 impl StepMachine {
@@ -221,7 +233,7 @@ impl StepMachine {
                 // The time counts from the intent: one that goes on after a crash gets no new time.
                 let before = Duration::try_from(now.duration_since(since)).unwrap_or_default();
                 let machine = DrainMachine::new(node.clone(), since, limit, *on_timeout);
-                Work::Drain(Box::new(DrainWork { machine, before, to_send: Vec::new() }))
+                Work::Drain(Box::new(DrainWork { machine, before, to_send: Vec::new(), seen_cordoned: false }))
             }
             _ => Work::Until { worse: None },
         };
@@ -310,6 +322,7 @@ impl StepMachine {
             },
             Answer::PodsOn(pods) => return self.pods_seen(pods, time, outside, outputs),
             Answer::Eviction(answer) => return self.eviction(pod, answer, time, outputs),
+            Answer::Node(node) if matches!(self.work, Work::Drain(_)) => return self.emptied(node, time, outputs),
             Answer::Node(Ok(_)) if planted::is(Bug::NotReadBack) => Ok(self.verified()),
             Answer::Node(node) => return self.node_read(node, time, outside, outputs),
             Answer::Facts(facts) => {
@@ -321,7 +334,7 @@ impl StepMachine {
     }
 
     fn lease_ending(&self) -> Problem {
-        let NodeOwner { upgrade, epoch } = &self.context.owner;
+        let NodeOwner { upgrade, epoch, .. } = &self.context.owner;
         Problem::new(Code::LeaseEnding).with("upgrade", upgrade).with("epoch", epoch)
     }
 
@@ -351,15 +364,20 @@ impl StepMachine {
         outside: &Outside<'_>,
         outputs: &mut Vec<StepOutput>,
     ) {
-        let planned = self.planned().map(|planned| (planned, (outside.node_uid)(&planned.node)));
-        if let Some((planned, Some(uid))) = planned
-            && uid != planned.uid
+        let seen = self.planned().and_then(|planned| (outside.node)(&planned.node));
+        if let Some((planned, seen)) = self.planned().zip(seen.as_ref())
+            && seen.uid != planned.uid
             && !planted::is(Bug::UidNotCompared)
         {
-            outputs.push(StepOutput::Ended(Err((joined_again(planned, &uid), false))));
+            outputs.push(StepOutput::Ended(Err((joined_again(planned, &seen.uid), false))));
             return;
         }
         let Work::Drain(drain) = &mut self.work else { return };
+        if seen.is_some_and(|seen| drain.was_uncordoned(&seen)) {
+            // What landed meanwhile is emptied by the next attempt, once the node is cordoned again.
+            outputs.push(StepOutput::Ended(Err((self.uncordoned(), true))));
+            return;
+        }
         let elapsed = drain.before + time.elapsed;
         match pods {
             Ok(pods) => drain.machine.seen(pods, elapsed),
@@ -372,13 +390,58 @@ impl StepMachine {
     fn drain_on(&mut self, time: StepTime, outside: &Outside<'_>, outputs: &mut Vec<StepOutput>) {
         let Work::Drain(drain) = &mut self.work else { return };
         let elapsed = drain.before + time.elapsed;
-        if let Some(verdict) = drain.machine.verdict(elapsed) {
-            outputs.push(StepOutput::Ended(verdict));
-            return;
+        match drain.machine.verdict(elapsed) {
+            // Caches may be late, and what follows changes what pods stand on: the node itself is asked.
+            Some(Ok(StepOutcome::Drained { .. })) => {
+                if let Some(node) = self.planned().map(|planned| planned.node.clone()) {
+                    self.ask(Request::Node(node), outputs);
+                }
+                return;
+            }
+            Some(verdict) => {
+                outputs.push(StepOutput::Ended(verdict));
+                return;
+            }
+            None => {}
         }
         drain.to_send = drain.machine.acts(elapsed, outside.budget_allows);
         drain.to_send.reverse();
         self.send(time, outputs);
+    }
+
+    /// No pod is left that is to go. It counts only where the node takes no new ones.
+    fn emptied(&mut self, node: Result<Option<NodeFacts>, Problem>, time: StepTime, outputs: &mut Vec<StepOutput>) {
+        let (Some(planned), uncordoned) = (self.planned().cloned(), self.uncordoned()) else { return };
+        let Work::Drain(drain) = &mut self.work else { return };
+        let elapsed = drain.before + time.elapsed;
+        let verdict = match node {
+            Ok(None) => Err((gone(&planned), false)),
+            Ok(Some(node)) if node.uid != planned.uid && !planted::is(Bug::UidNotCompared) => {
+                Err((joined_again(&planned, &node.uid), false))
+            }
+            Ok(Some(node)) if !node.unschedulable && !planted::is(Bug::UncordonNotNoticed) => Err((uncordoned, true)),
+            Ok(Some(_)) => match drain.machine.verdict(elapsed) {
+                Some(verdict) => verdict,
+                None => return self.rest(outputs),
+            },
+            Err(problem) if drain.machine.is_late(elapsed) => Err((problem, true)),
+            Err(problem) => {
+                drain.machine.not_seen(problem, elapsed);
+                outputs.push(StepOutput::Waits(drain.machine.waits(elapsed)));
+                return self.rest(outputs);
+            }
+        };
+        outputs.push(StepOutput::Ended(verdict));
+    }
+
+    fn rest(&self, outputs: &mut Vec<StepOutput>) {
+        let (at_least, at_most) = DRAIN_LOOK_AGAIN;
+        outputs.push(StepOutput::Rest { at_least, at_most });
+    }
+
+    fn uncordoned(&self) -> Problem {
+        let problem = Problem::new(Code::Uncordoned);
+        self.planned().into_iter().fold(problem, |problem, planned| problem.with("node", &planned.node))
     }
 
     fn send(&mut self, time: StepTime, outputs: &mut Vec<StepOutput>) {
@@ -396,8 +459,7 @@ impl StepMachine {
             && let Work::Drain(drain) = &self.work
         {
             outputs.push(StepOutput::Waits(drain.machine.waits(drain.before + time.elapsed)));
-            let (at_least, at_most) = DRAIN_LOOK_AGAIN;
-            outputs.push(StepOutput::Rest { at_least, at_most });
+            self.rest(outputs);
         }
     }
 
@@ -517,10 +579,11 @@ impl StepMachine {
                 let problem = Problem::new(Code::ReadBackMismatch).with("component", &image.role);
                 problem.with("subject", &subject).with("expected", &image.reference).with("found", found)
             };
+            let not_rolled_out = facts.with_pressure("pods of an older template, or not ready");
             match facts.addons.iter().find(|addon| addon.name == image.role) {
                 None => return Err(differs("nothing")),
                 Some(addon) if addon.image != image.reference => return Err(differs(&addon.image)),
-                Some(addon) if !addon.rolled_out => return Err(differs("pods of an older template, or not ready")),
+                Some(addon) if !addon.rolled_out => return Err(differs(&not_rolled_out)),
                 Some(_) => {}
             }
         }
@@ -542,7 +605,8 @@ impl StepMachine {
         if let Work::Until { worse } = &mut self.work {
             *worse = Some(found);
         }
-        Err(problem.with("found", "fewer ready pods than before").with("expected", "as many as before"))
+        let found = facts.with_pressure("fewer ready pods than before");
+        Err(problem.with("found", found).with("expected", "as many as before"))
     }
 
     /// It is as wanted, or the step's time is over, or what is not yet as wanted is shown and looked at again.

@@ -30,13 +30,20 @@ struct FakeCluster {
     sent: Mutex<Vec<String>>,
     lists: Mutex<u32>,
     /// The UID under which the node is seen, if it is seen.
-    node_uid: Option<ObjectUid>,
+    /// The node, as caches show it, and as it is.
+    seen: Mutex<NodeFacts>,
+    node: Mutex<NodeFacts>,
 }
 
 #[derive(Clone)]
 struct FakePod {
     pod: DrainPod,
     ends_at: Option<Instant>,
+}
+
+/// The node that is emptied, cordoned.
+fn cordoned() -> NodeFacts {
+    NodeFacts { unschedulable: true, ..cluster(&[("blue", 2)]).nodes["blue-01"].clone() }
 }
 
 impl FakeCluster {
@@ -62,7 +69,8 @@ impl FakeCluster {
             ends_after,
             sent: Mutex::default(),
             lists: Mutex::default(),
-            node_uid: None,
+            seen: Mutex::new(cordoned()),
+            node: Mutex::new(cordoned()),
         }
     }
 
@@ -95,7 +103,7 @@ impl Cluster for FakeCluster {
         std::future::pending::<()>().await;
     }
     async fn node(&self, _: &NodeName) -> Result<Option<NodeFacts>, Problem> {
-        unreachable!("a drain does not look at the node")
+        Ok(Some(self.node.lock().unwrap().clone()))
     }
     async fn cordon(&self, _: &NodeName, _: &ObjectUid, _: &NodeOwner) -> Result<Cordon, Problem> {
         unreachable!("a drain does not cordon")
@@ -115,8 +123,8 @@ impl Cluster for FakeCluster {
     async fn delete_pod(&self, pod: &DrainPod) -> Result<Eviction, Problem> {
         Ok(self.end("delete", pod))
     }
-    fn node_uid(&self, _: &NodeName) -> Option<ObjectUid> {
-        self.node_uid.clone()
+    fn seen_node(&self, _: &NodeName) -> Option<NodeFacts> {
+        Some(self.seen.lock().unwrap().clone())
     }
     async fn claim(&self, _: &Claim) -> Result<ClaimOutcome, Problem> {
         unreachable!("a drain claims nothing")
@@ -153,7 +161,7 @@ async fn drain(
     let context = StepContext {
         cluster: plan.cluster.clone(),
         plan: plan.into(),
-        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7) },
+        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7), attempt: 1 },
         baseline: std::sync::Arc::default(),
         left_out: Vec::new(),
     };
@@ -177,11 +185,33 @@ async fn a_drain_ends_soon_after_the_last_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn pods_of_a_node_that_joined_again_under_another_uid_are_left_alone() {
-    let mut cluster = FakeCluster::new(&["a"], Duration::ZERO);
-    cluster.node_uid = Some("another".into());
+    let cluster = FakeCluster::new(&["a"], Duration::ZERO);
+    cluster.seen.lock().unwrap().uid = "another".into();
     let (problem, retryable) = run(&cluster, OnDrainTimeout::Force, true).await.unwrap_err();
     assert_eq!((problem.code, problem.parameters["found"].as_str()), (Code::WrongMachine, "another"));
     assert!(!retryable && cluster.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_uncordoned_in_mid_drain_ends_the_drain_before_anything_else_is_sent() {
+    let cluster = FakeCluster::new(&["a", "b"], Duration::from_secs(30));
+    let uncordons = |_: Vec<WaitingOn>| cluster.seen.lock().unwrap().unschedulable = false;
+    let outcome = drain(&cluster, Timestamp::now(), OnDrainTimeout::Pause, &|| true, &uncordons).await;
+    let (problem, retryable) = outcome.unwrap_err();
+    assert_eq!((problem.code, problem.parameters["node"].as_str(), retryable), (Code::Uncordoned, "blue-01", true));
+    assert_eq!(cluster.sent().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_never_showed_the_cordon_ends_no_drain_and_the_node_itself_decides() {
+    let cluster = FakeCluster::new(&["a"], Duration::from_secs(5));
+    cluster.seen.lock().unwrap().unschedulable = false;
+    let outcome = run(&cluster, OnDrainTimeout::Pause, true).await;
+    assert!(is_drained(&outcome, 1), "{outcome:?}");
+    let cluster = FakeCluster::new(&["a"], Duration::from_secs(5));
+    cluster.node.lock().unwrap().unschedulable = false;
+    let (problem, retryable) = run(&cluster, OnDrainTimeout::Pause, true).await.unwrap_err();
+    assert_eq!((problem.code, retryable), (Code::Uncordoned, true), "a cache that is late hides nothing");
 }
 
 #[tokio::test(start_paused = true)]

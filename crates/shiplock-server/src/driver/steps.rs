@@ -93,8 +93,8 @@ impl StepShell<'_> {
 
     fn feed(&self, machine: &mut StepMachine, input: StepInput, begun: Instant) -> Vec<StepOutput> {
         let budget_allows = |budget: &str| self.cluster.budget_allows(budget);
-        let node_uid = |node: &NodeName| self.cluster.node_uid(node);
-        let outside = Outside { agent: self.agent, budget_allows: &budget_allows, node_uid: &node_uid };
+        let node = |node: &NodeName| self.cluster.seen_node(node);
+        let outside = Outside { agent: self.agent, budget_allows: &budget_allows, node: &node };
         machine.on(input, StepTime { now: Timestamp::now(), elapsed: begun.elapsed() }, &outside)
     }
 

@@ -58,6 +58,10 @@ impl World {
     fn facts(&self) -> Input {
         let mut facts = cluster(&[("blue", 3)]);
         facts.observed_at = at(self.now);
+        let upgrade = Upgrade::fold(&self.log).unwrap();
+        for cordoned in upgrade.plan.nodes().filter(|node| upgrade.holds_cordon(node)) {
+            facts.nodes.get_mut(&cordoned.node).unwrap().unschedulable = true;
+        }
         let agents = agents(&facts, at(self.now));
         Input::Facts(Box::new(Facts {
             cluster: Observed::Known(facts.into()),

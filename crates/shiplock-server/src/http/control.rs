@@ -41,12 +41,16 @@ pub fn judge(upgrade: &Upgrade, control: &Control, by: &Actor) -> Result<Option<
         },
         Control::Continue => match state {
             State::Paused { .. } | State::Blocked => Ok(Some(Event::Continued { by })),
+            // A wish to pause is taken back. What failed has to come to rest first: a person must see it.
+            State::Pausing { because, .. } if because.is_a_wish() => Ok(Some(Event::Continued { by })),
             _ => Err(refused(upgrade, "continued")),
         },
         Control::Cancel { abandon } => match state {
             State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. } => {
                 Ok(Some(Event::CancelRequested { by, abandon: abandonable(upgrade, abandon)? }))
             }
+            // What has started finishes all the same. Whom nobody waits for any more is known once it is paused.
+            State::Pausing { .. } if abandon.is_empty() => Ok(Some(Event::CancelRequested { by, abandon: Vec::new() })),
             _ => Err(refused(upgrade, "cancelled")),
         },
         Control::ChangeMaxParallel { max_parallel } => {
@@ -81,7 +85,7 @@ fn refused(upgrade: &Upgrade, control: &str) -> Problem {
     let next = match (&upgrade.state, control) {
         (State::Running, "cancelled") => format!("shiplock pause {id}, then shiplock cancel {id}"),
         (State::Running, _) => format!("to stop it: shiplock pause {id}"),
-        (State::Pausing { .. }, _) => format!("wait until it is paused: shiplock upgrades show {id}"),
+        (State::Pausing { .. }, _) => format!("wait until it is paused: shiplock watch {id}"),
         (State::Paused { .. }, _) => format!("shiplock continue {id}, or shiplock cancel {id}"),
         (State::Blocked, _) => format!("handle its findings, then shiplock continue {id}, or shiplock cancel {id}"),
         (State::Planned | State::Checking | State::Ready { .. }, _) => {
@@ -145,7 +149,7 @@ mod tests {
             ("blocked", "CXM"),
             ("ready", "XM"),
             ("running", "PM"),
-            ("pausing", "pM"),
+            ("pausing", "pCXM"),
             ("paused", "CXM"),
             ("cancelling", ""),
             ("cancelled", ""),
@@ -185,6 +189,17 @@ mod tests {
         let problem = judge(&in_state("running"), &Control::Cancel { abandon: vec![] }, &"a".into()).unwrap_err();
         let id = sample::upgrade().id;
         assert_eq!(problem.parameters["next"], format!("shiplock pause {id}, then shiplock cancel {id}"));
+    }
+
+    #[test]
+    fn a_pause_for_a_failure_is_not_taken_back_before_it_has_come_to_rest_and_nobody_is_abandoned_before_either() {
+        let mut upgrade = in_state("pausing");
+        let abandon = Control::Cancel { abandon: vec!["w1".into()] };
+        assert_eq!(judge(&upgrade, &abandon, &"a".into()).unwrap_err().code, Code::ControlNotAllowed);
+        let because = PauseReason::Gate { problem: Problem::new(Code::NodeNotReady) };
+        upgrade.state = State::Pausing { because, since: upgrade.updated_at };
+        assert_eq!(judge(&upgrade, &Control::Continue, &"a".into()).unwrap_err().code, Code::ControlNotAllowed);
+        assert!(judge(&upgrade, &Control::Cancel { abandon: vec![] }, &"a".into()).is_ok());
     }
 
     #[test]

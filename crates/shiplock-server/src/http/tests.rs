@@ -407,7 +407,9 @@ async fn a_control_that_was_made_for_an_older_state_is_refused_and_one_without_a
 
     // Asked twice is asked once.
     assert_eq!(bench.control(&id, "pause", &[]).await.headers[ETAG], "\"5\"");
+    assert_eq!(bench.control(&id, "continue", &[]).await.read::<UpgradeView>().state, State::Running, "taken back");
     assert_eq!(bench.control(&id, "continue", &[]).await.code(), Code::ControlNotAllowed);
+    bench.control(&id, "pause", &[]).await;
     bench.append(&id, &[Event::Paused]).await;
     assert_eq!(bench.control(&id, "continue", &[]).await.read::<UpgradeView>().state, State::Running);
 }

@@ -294,6 +294,7 @@ fn until_the_failure() -> Vec<Event> {
             StepOutcome::Drained {
                 evicted: 7,
                 relanded: vec!["kube-system/log-1".to_owned()],
+                arrived: Vec::new(),
                 ended: std::collections::BTreeMap::new(),
                 held_milliseconds: 0,
             },

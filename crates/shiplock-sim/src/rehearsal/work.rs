@@ -19,7 +19,7 @@ use shiplock_server::driver::step::{
 
 use crate::demo::step as acts;
 use crate::machine::machine_facts;
-use crate::world::{Moment, OWNER_ANNOTATION, Text, Work as Program, World, object_uid, uuid_number};
+use crate::world::{Moment, OWNER_ANNOTATION, Text, Work as Program, World, uuid_number};
 
 /// How often what an agent put in place is looked at.
 const LOOKS: Duration = Duration::from_millis(300);
@@ -218,8 +218,8 @@ fn drive(
                 let (namespace, name) = budget.split_once('/')?;
                 world.budgets().find(namespace, name).map(|budget| budget.allowed > 0)
             };
-            let node_uid = |name: &NodeName| Some(object_uid(world.nodes().find("", name.as_str())?.meta.uid));
-            machine.on(input, time, &Outside { agent: &agent, budget_allows: &budget_allows, node_uid: &node_uid })
+            let node = |name: &NodeName| Some(world.node_facts(world.nodes().find("", name.as_str())?));
+            machine.on(input, time, &Outside { agent: &agent, budget_allows: &budget_allows, node: &node })
         };
         for output in outputs {
             match output {

@@ -46,7 +46,7 @@ impl fmt::Display for Violation {
 }
 
 /// How many invariants there are.
-pub const INVARIANTS: u8 = 18;
+pub const INVARIANTS: u8 = 19;
 /// An observation older than this is no knowledge any more.
 const KNOWN_FOR: Duration = Duration::from_secs(8);
 /// What broken watches told is given out for this long, as `shiplock_cluster` promises. Without watches nothing is.
@@ -80,6 +80,8 @@ pub struct Checkers {
     /// When the lease in force was taken.
     leased_at: Option<Moment>,
     marked: BTreeSet<u32>,
+    /// Since when nodes take new pods.
+    schedulable_since: BTreeMap<u32, Moment>,
     api_away_since: Option<Moment>,
     /// The newest change of a Node and of a machine that were looked at.
     seen: (u64, u64),
@@ -299,7 +301,25 @@ impl Checkers {
         if let Work::Swap { .. } = work {
             found.extend(self.quorum(simulation, node, name, is_back));
         }
+        if let (false, Work::Swap { .. } | Work::Kubelet(_) | Work::Runtime(_)) = (is_back, work) {
+            found.extend(self.takes_new_pods(simulation, node, name, step));
+        }
         found
+    }
+
+    /// What pods stand on was just changed: where the plan cordons the node, it takes no new ones, as far as anybody who
+    /// watches could know.
+    fn takes_new_pods(&self, simulation: &Simulation, node: u32, name: &str, step: &Step) -> Found {
+        let planned = simulation.log.plan.node_of_step(step.number)?;
+        let is_cordoned = planned.steps.iter().any(|step| step.action == Action::Cordon);
+        let since = self.schedulable_since.get(&node).filter(|_| is_cordoned && self.api_away_since.is_none())?;
+        let faults = &simulation.faults;
+        let watches = if simulation.gateways.is_empty() { Duration::ZERO } else { BROKEN_WATCHES_KNOWN_FOR };
+        let known_after = PERMITTED_FOR + watches + faults.watch_lag + faults.store_slow + faults.disk_slow;
+        let taken_for = simulation.now.since(*since);
+        let seconds = taken_for.as_secs();
+        (taken_for > known_after)
+            .then(|| (19, format!("node {name} was changed though it had been taking new pods for {seconds} s")))
     }
 
     /// The member on this node was just taken away: the others must carry the cluster.
@@ -471,6 +491,13 @@ impl Checkers {
         let world = &simulation.world;
         let ours = |annotations: &crate::world::Labels| annotations.contains_key(OWNER_ANNOTATION);
         self.marked = world.nodes().iter().filter(|(_, node)| ours(&node.meta.annotations)).map(|(id, _)| id).collect();
+        for (id, node) in world.nodes().iter() {
+            if node.unschedulable {
+                self.schedulable_since.remove(&id);
+            } else {
+                self.schedulable_since.entry(id).or_insert(simulation.now);
+            }
+        }
         for id in &self.marked {
             let name = simulation.node_name(*id);
             if !self.newest.contains(&name) && !self.abandoned.contains(&name) {

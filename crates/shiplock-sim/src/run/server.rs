@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use shiplock_api::agent::{PermitResponse, ReportResponse};
-use shiplock_core::facts::{ClusterFacts, Facts, Observed};
-use shiplock_core::id::{Epoch, NodeName, ObjectUid, StepNumber, UpgradeId};
+use shiplock_core::facts::{ClusterFacts, Facts, NodeFacts, Observed};
+use shiplock_core::id::{Epoch, NodeName, StepNumber, UpgradeId};
 use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, EventRecord, Policy, WaitingOn};
@@ -292,10 +292,10 @@ impl Server {
         Some(found.disruptions_allowed > 0)
     }
 
-    /// The UID of a node as caches show it.
-    fn node_uid(&self, node: &NodeName) -> Option<ObjectUid> {
+    /// A node as caches show it.
+    fn seen_node(&self, node: &NodeName) -> Option<NodeFacts> {
         let Some(Observed::Known(facts)) = &self.driver.as_ref()?.observed else { return None };
-        Some(facts.nodes.get(node)?.uid.clone())
+        facts.nodes.get(node).cloned()
     }
 
     /// Feeds one input as the shell does: facts first.
@@ -336,7 +336,7 @@ impl Server {
             Output::Append { expected_len, events } => wishes.push(Wish::Append { expected_len, events }),
             Output::RunStep { step, attempt, since } => {
                 let Some(driver) = &mut self.driver else { return };
-                let context = StepContext::of(driver.machine.upgrade(), driver.epoch);
+                let context = StepContext::of(driver.machine.upgrade(), driver.epoch, &step);
                 let number = step.number;
                 let machine = StepMachine::new(*step, context, since, clock);
                 driver.steps.insert(
@@ -403,8 +403,8 @@ impl Server {
         let outputs = {
             let agent = |node: &NodeName| self.seats.machine(node).cloned();
             let budget_allows = |budget: &str| self.budget_allows(budget);
-            let node_uid = |node: &NodeName| self.node_uid(node);
-            let outside = Outside { agent: &agent, budget_allows: &budget_allows, node_uid: &node_uid };
+            let node = |node: &NodeName| self.seen_node(node);
+            let outside = Outside { agent: &agent, budget_allows: &budget_allows, node: &node };
             running.machine.on(input, time, &outside)
         };
         let mut ended = None;

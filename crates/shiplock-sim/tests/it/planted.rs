@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use shiplock_core::plan::DrainPolicy;
 use shiplock_core::planted::{Bug, plant};
 use shiplock_core::step::OnDrainTimeout;
 use shiplock_sim::run::check::INVARIANTS;
@@ -34,6 +35,7 @@ const BUGS: &[(Bug, u8, u64)] = &[
     (Bug::StepInvented, 16, 5),
     (Bug::SecondUpgrade, 17, 5),
     (Bug::NotReadBack, 18, 40),
+    (Bug::UncordonNotNoticed, 19, 20),
 ];
 
 /// Runs in which something goes wrong that the bug needs: the moment and the seed are drawn.
@@ -96,6 +98,13 @@ fn provoked(bug: Bug, seed: u64) -> Drawn {
         }
         Bug::OutcomeForgotten => faults.push((at(30, 3), Fault::StoreDown(3))),
         Bug::UidNotCompared => faults.push((at(20, 5), Fault::NodeRejoins(3))),
+        Bug::UncordonNotNoticed => {
+            // Somebody takes every cordon off, time and again.
+            setup = Setup::new(0, 4);
+            setup.options.drain = DrainPolicy::Always;
+            let uncordons = (0..40u64).flat_map(|round| (0..4).map(move |node| (round, node)));
+            faults.extend(uncordons.map(|(round, node)| (at(20, 1) + 6 * round, Fault::OthersUncordon(node))));
+        }
         Bug::SecondUpgrade => faults.push((at(30, 5), Fault::Operator(Operation::SecondUpgrade))),
         Bug::PositionTwice => faults.push((at(30, 5), Fault::Operator(Operation::MaxParallel(2)))),
         _ => {}

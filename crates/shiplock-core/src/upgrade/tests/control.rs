@@ -22,6 +22,39 @@ fn a_pause_lets_started_nodes_finish_and_starts_none_and_the_law_goes_on_after_i
     assert_eq!(world.batches(1).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 1]);
 }
 
+/// Two nodes of the second batch in work, and a wish to pause.
+fn pausing() -> World {
+    let mut world = World::new(&[("blue", 8)], options());
+    while world.upgrade.open_batch(1).is_none_or(|batch| batch.ordinal < 2) || world.started_nodes().len() < 3 {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        world.succeed(number);
+    }
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    let _ = world.settle();
+    assert!(matches!(world.upgrade.state, State::Pausing { .. }));
+    world
+}
+
+#[test]
+fn a_pause_is_taken_back_before_what_has_started_is_finished() {
+    let mut world = pausing();
+    world.append(Event::Continued { by: "tester".into() });
+    assert_eq!(world.upgrade.state, State::Running);
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert_eq!(world.batches(1).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 1]);
+}
+
+#[test]
+fn a_cancel_while_it_pauses_lets_started_nodes_finish_and_starts_none() {
+    let mut world = pausing();
+    let started = world.started_nodes();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
+    assert_eq!(world.started_nodes(), started);
+    assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+}
+
 #[test]
 fn cancel_gives_back_what_failed_and_leaves_alone_what_was_not_started() {
     let mut world = World::new(&[("blue", 4)], options());

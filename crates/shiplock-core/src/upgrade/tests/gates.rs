@@ -47,6 +47,15 @@ fn a_workload_that_is_worse_than_before_holds_the_next_batch_and_then_pauses() {
 }
 
 #[test]
+fn a_gate_over_pods_that_are_not_ready_names_the_nodes_that_are_short_of_something() {
+    let mut world = held_by_a_gate();
+    world.cluster.nodes.get_mut("blue-03").unwrap().taints.push("node.kubernetes.io/disk-pressure".to_owned());
+    let Decision::Wait { on, .. } = world.settle() else { panic!("the gate holds") };
+    let said = on[0].sentence(crate::language::Language::En);
+    assert!(said.contains("fewer ready pods than before the upgrade; node blue-03 has DiskPressure"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_read_lets_no_batch_begin() {
     let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
     let _ = world.run_out();

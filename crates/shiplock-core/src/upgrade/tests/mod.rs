@@ -4,6 +4,7 @@
 
 mod agents;
 mod control;
+mod cordons;
 mod failures;
 mod gates;
 mod identity;
@@ -20,7 +21,7 @@ use super::{
     Command, Decision, Event, EventRecord, Outcome, PauseReason, Policy, State, StepOutcome, StepStatus, Upgrade,
     Waiting, WaitingOn, decide,
 };
-use crate::facts::{ClusterFacts, EtcdFacts, EtcdMemberFacts, Facts, Observed, Readiness};
+use crate::facts::{ClusterFacts, EtcdFacts, EtcdMemberFacts, Facts, NodeOwner, Observed, Readiness};
 use crate::id::{Epoch, NodeName, StepNumber};
 use crate::plan::{PausePolicy, Plan, PlanOptions, PlanRequest, StageKind};
 use crate::problem::{Code, Problem};
@@ -28,6 +29,7 @@ use crate::sample::{agents, at, cluster, cluster_with_masters, plan_of, request,
 use crate::step::{Action, Emulation, Executor, Step};
 
 /// A log with its fold, a clock and the facts.
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) upgrade: Upgrade,
     pub(crate) log: Vec<EventRecord>,
@@ -155,6 +157,12 @@ impl World {
             (server.version, server.emulates) = (swap.version, emulates);
         }
         let attempt = self.upgrade.steps[&number].attempts;
+        let marks = matches!(step.action, Action::Cordon | Action::Uncordon);
+        if let Some(node) = step.target.node().filter(|_| marks).and_then(|node| self.cluster.nodes.get_mut(node)) {
+            node.unschedulable = step.action == Action::Cordon;
+            let owner = || NodeOwner { upgrade: self.upgrade.id.clone(), epoch: self.upgrade.epoch, attempt };
+            node.owner = node.unschedulable.then(owner);
+        }
         self.append(Event::StepSucceeded { step: number, attempt, outcome });
     }
 
@@ -232,9 +240,15 @@ impl World {
             // The lost step of a node that a person gave up is not waited for when its cordon is given back.
             assert!(flying.count() <= 1 || upgrade.abandoned.contains(&node.node), "one step of a node at a time");
             let mut earlier_done = true;
+            // What came after a drain is not undone with it, and waits until the node is empty again.
+            let is_cordoned_again = upgrade.cordon_of(node).is_some_and(|(_, cordon)| cordon.attempts > 1);
             for step in &node.steps {
                 let gives_back = step.action == Action::Uncordon;
-                assert!(earlier_done || gives_back || upgrade.step_status(step).is_none(), "steps go in order");
+                let is_next = earlier_done || !self.upgrade.in_flight().any(|(flying, ..)| flying == step);
+                assert!(
+                    earlier_done || gives_back || upgrade.step_status(step).is_none() || (is_cordoned_again && is_next),
+                    "steps go in order"
+                );
                 earlier_done &= upgrade.has_succeeded(step);
             }
         }

@@ -13,6 +13,7 @@ enum Chance {
     Silence(usize),
     NotReady(usize),
     IllMember(usize),
+    Uncordon(usize),
     Heal,
     Bound(u32),
 }
@@ -28,6 +29,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => any::<usize>().prop_map(Chance::Silence),
         1 => any::<usize>().prop_map(Chance::NotReady),
         1 => any::<usize>().prop_map(Chance::IllMember),
+        2 => any::<usize>().prop_map(Chance::Uncordon),
         2 => Just(Chance::Heal),
         1 => (1..6u32).prop_map(Chance::Bound),
     ]
@@ -58,11 +60,12 @@ proptest! {
                 Chance::Fail(which, retryable) if !in_flight.is_empty() => world.fail(in_flight[which % in_flight.len()], retryable),
                 Chance::Pause if world.upgrade.state == State::Running =>
                     world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "p".into() }),
-                Chance::Continue if matches!(world.upgrade.state, State::Paused { .. } | State::Blocked) => {
+                Chance::Continue if matches!(&world.upgrade.state, State::Paused { .. } | State::Blocked)
+                    || matches!(&world.upgrade.state, State::Pausing { because, .. } if because.is_a_wish()) => {
                     continued = true;
                     world.append(Event::Continued { by: "p".into() });
                 }
-                Chance::Cancel if matches!(world.upgrade.state, State::Paused { .. }) =>
+                Chance::Cancel if matches!(world.upgrade.state, State::Pausing { .. } | State::Paused { .. }) =>
                     world.append(Event::CancelRequested { by: "p".into(), abandon: Vec::new() }),
                 Chance::Later(seconds) => world.now += seconds,
                 Chance::Silence(which) => { world.silent.insert(names[which % names.len()].clone()); }
@@ -71,6 +74,8 @@ proptest! {
                 Chance::IllMember(which) if masters > 0 => {
                     world.ill_members.insert(format!("m{}", which as u64 % masters + 1).as_str().into());
                 }
+                Chance::Uncordon(which) =>
+                    world.cluster.nodes.get_mut(&names[which % names.len()]).unwrap().unschedulable = false,
                 Chance::Heal => heal(&mut world),
                 Chance::Bound(max_parallel) if matches!(world.upgrade.state, State::Running | State::Paused { .. }) =>
                     world.append(Event::MaxParallelChanged { max_parallel, by: "p".into() }),

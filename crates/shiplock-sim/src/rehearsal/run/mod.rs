@@ -217,7 +217,7 @@ impl Run {
                 self.inputs.push_front(Input::Appended(records));
             }
             Output::RunStep { step, attempt, .. } => {
-                let context = StepContext::of(self.upgrade(), Epoch(1));
+                let context = StepContext::of(self.upgrade(), Epoch(1), &step);
                 let takes = self.times.of(&context.plan, &step);
                 let number = step.number;
                 self.work.insert(number, Work::of_server(&self.world, *step, attempt, context, takes));
