@@ -16,6 +16,7 @@ fn pod() -> DrainPod {
         is_terminating: false,
         grace_seconds: 30,
         budgets: vec!["shop/cart".to_owned()],
+        admitted_at: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The port: everything that Shiplock asks of a cluster.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shiplock_check::snapshot::Snapshot;
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
@@ -131,6 +132,9 @@ pub struct DrainPod {
     pub grace_seconds: i64,
     /// The budgets that select it, as `namespace/name`.
     pub budgets: Vec<String>,
+    /// When an eviction of it was admitted that its budget still remembers: the newest of `status.disruptedPods`. While it
+    /// is not told to end that eviction broke off, for example since whoever asked for it ended.
+    pub admitted_at: Option<Timestamp>,
 }
 
 impl DrainPod {

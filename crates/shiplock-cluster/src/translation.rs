@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, Toleration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -133,7 +134,10 @@ pub(crate) fn drain_pod<'a>(pod: Pod, budgets: impl IntoIterator<Item = &'a Budg
     let none = BTreeMap::new();
     let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
     let selecting = budgets.into_iter().filter(|budget| budget.facts.namespace == namespace && budget.selects(labels));
-    let budgets = selecting.map(|budget| format!("{}/{}", budget.facts.namespace, budget.facts.name)).collect();
+    let selecting: Vec<&Budget> = selecting.collect();
+    let budgets = selecting.iter().map(|budget| format!("{}/{}", budget.facts.namespace, budget.facts.name)).collect();
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let admitted_at = selecting.iter().filter_map(|budget| budget.disrupted.get(&name).copied()).max();
     let controller = controller(&pod.metadata);
     let owner = controller.map(|owner| top_controller(owner, labels));
     let is_daemon = controller.is_some_and(|owner| owner.kind == "DaemonSet");
@@ -152,6 +156,7 @@ pub(crate) fn drain_pod<'a>(pod: Pod, budgets: impl IntoIterator<Item = &'a Budg
         is_terminating,
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
         budgets,
+        admitted_at,
     }
 }
 
@@ -161,6 +166,8 @@ pub(crate) struct Budget {
     pub(crate) facts: BudgetFacts,
     /// None selects nothing, an empty one selects everything in the namespace.
     selector: Option<Selector>,
+    /// `status.disruptedPods`: pods whose eviction was admitted and which are not gone, with the time.
+    disrupted: BTreeMap<String, Timestamp>,
 }
 
 impl Budget {
@@ -174,7 +181,8 @@ impl Budget {
             expected_pods: i64::from(status.expected_pods),
         };
         let selector = budget.spec.unwrap_or_default().selector.and_then(|selector| Selector::try_from(selector).ok());
-        Self { facts, selector }
+        let disrupted = status.disrupted_pods.unwrap_or_default().into_iter().map(|(pod, at)| (pod, at.0)).collect();
+        Self { facts, selector, disrupted }
     }
 
     fn selects(&self, labels: &BTreeMap<String, String>) -> bool {

@@ -167,6 +167,18 @@ fn budgets_select_pods_of_their_namespace_by_label() {
 }
 
 #[test]
+fn an_eviction_that_a_budget_remembers_is_known_of_its_pod() {
+    let object = json!({"metadata": {"namespace": "shop", "name": "b"}, "spec": {"selector": {}},
+        "status": {"disruptionsAllowed": 0, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2,
+            "disruptedPods": {"p": "2026-01-01T00:00:00Z"}}});
+    let budgets = [Budget::new(serde_json::from_value(object).unwrap())];
+    let admitted_at =
+        |name: &str| drain_pod(pod(json!({"metadata": {"namespace": "shop", "name": name}})), &budgets).admitted_at;
+    assert_eq!(admitted_at("p"), Some("2026-01-01T00:00:00Z".parse().unwrap()));
+    assert_eq!(admitted_at("q"), None);
+}
+
+#[test]
 fn workloads_count_what_is_wanted_and_what_is_ready() {
     let metadata = json!({"namespace": "shop", "name": "web"});
     let selector = json!({"matchLabels": {}});

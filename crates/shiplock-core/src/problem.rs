@@ -321,6 +321,9 @@ codes! {
     UPG0526 CordonForgotten 409 {
         "node {node} carries a cordon of upgrade {upgrade} that this store does not know of, and pods are missing since" "节点 {node} 带有升级 {upgrade} 设置的不可调度标记，而本存储对此没有记录，且有 Pod 因此未就绪"
         fix "give the node back, and it goes on by itself: kubectl uncordon {node}; the node is upgraded in its turn" "请恢复该节点的调度，之后会自动继续：kubectl uncordon {node}；轮到该节点时会照常升级" }
+    UPG0527 EvictionBrokenOff 409 {
+        "an eviction of pod {pod} was admitted at {at} and broke off before the pod was told to end; PodDisruptionBudget {budgets} counts it as gone until {until}" "对 Pod {pod} 的一次驱逐在 {at} 获准，但在要求 Pod 结束之前中断；PodDisruptionBudget {budgets} 在 {until} 之前视其为已中断"
+        fix "nothing: Kubernetes forgets it then, and the drain goes on by itself" "无需处理：届时 Kubernetes 会清除该记录，排空会自动继续" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }

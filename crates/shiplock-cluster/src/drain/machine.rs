@@ -26,6 +26,9 @@ const LOOK_WHEN_BLOCKED: Duration = Duration::from_secs(1);
 const FORCE_MARGIN: Duration = Duration::from_secs(60);
 /// The longest that is waited after force.
 const FORCE_MAX: Duration = Duration::from_secs(3600);
+/// The disruption controller holds an admitted eviction against its budget for so long where the pod does not end:
+/// `DeletionTimeout` in Kubernetes' `pkg/controller/disruption`.
+const BUDGET_REMEMBERS: SignedDuration = SignedDuration::from_mins(2);
 /// More blockers than this are counted and not named.
 const BLOCKERS_NAMED_MAX: usize = 10;
 
@@ -347,9 +350,15 @@ impl DrainMachine {
             return (now >= since + ENDING_QUIET).then(|| WaitingOn::new(what, self.at(since)));
         }
         let refusal = tracked.refusal.as_ref()?;
-        let what = match &refusal.problem {
-            None => Waiting::PodDisruptionBudget { node, pod, budgets: tracked.pod.budgets.clone(), owner },
-            Some(problem) => Waiting::EvictionRefused { node, pod, problem: problem.clone() },
+        let what = match (&refusal.problem, tracked.pod.admitted_at) {
+            (None, Some(at)) => {
+                let forgotten_at = at.saturating_add(BUDGET_REMEMBERS).unwrap_or(at);
+                let problem = Problem::new(Code::EvictionBrokenOff).with("pod", &pod).with("at", at);
+                let problem = problem.with("budgets", tracked.pod.budgets.join(", ")).with("until", forgotten_at);
+                Waiting::EvictionRefused { node, pod, problem }
+            }
+            (None, None) => Waiting::PodDisruptionBudget { node, pod, budgets: tracked.pod.budgets.clone(), owner },
+            (Some(problem), _) => Waiting::EvictionRefused { node, pod, problem: problem.clone() },
         };
         let wait = WaitingOn::new(what, self.at(refusal.since));
         Some(wait.retrying(tracked.attempts, self.at(tracked.next_attempt().max(now))))

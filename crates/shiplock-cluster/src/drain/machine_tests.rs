@@ -12,6 +12,7 @@ fn pod(name: &str) -> DrainPod {
         is_terminating: false,
         grace_seconds: 30,
         budgets: vec!["shop/web".to_owned()],
+        admitted_at: None,
     }
 }
 
@@ -122,6 +123,21 @@ fn a_refused_eviction_is_repeated_with_growing_waits_and_named() {
     assert_eq!(waits[0].since, machine.at(seconds(0.0)));
     assert_eq!(waits[0].deadline, Some(machine.at(seconds(60.0))));
     assert_eq!(waits[0].retry.unwrap().attempts, 7);
+}
+
+#[test]
+fn an_eviction_that_was_admitted_and_broke_off_is_told_with_the_time_at_which_its_budget_forgets_it() {
+    let admitted_at = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut machine = machine(OnDrainTimeout::Pause);
+    machine.seen(vec![DrainPod { admitted_at: Some(admitted_at), ..pod("a") }], seconds(0.0));
+    acts(&mut machine, 0.0);
+    answer(&mut machine, "a", Ok(Eviction::RefusedByBudget), 0.0);
+    let waits = machine.waits(seconds(0.0));
+    let Waiting::EvictionRefused { problem, .. } = &waits[0].what else { panic!("{waits:?}") };
+    assert_eq!((problem.code, problem.parameters["until"].as_str()), (Code::EvictionBrokenOff, "2026-01-01T00:02:00Z"));
+    // Forgotten: the budget itself is what stands against it.
+    machine.seen(vec![pod("a")], seconds(1.0));
+    assert!(matches!(machine.waits(seconds(1.0))[0].what, Waiting::PodDisruptionBudget { .. }));
 }
 
 #[test]

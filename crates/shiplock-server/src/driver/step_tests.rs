@@ -60,6 +60,7 @@ impl FakeCluster {
                 is_terminating: false,
                 grace_seconds: 30,
                 budgets: Vec::new(),
+                admitted_at: None,
             };
             ((*name).to_owned(), FakePod { pod, ends_at: None })
         };

@@ -243,6 +243,8 @@ impl World {
             is_terminating: pod.deletion.is_some(),
             grace_seconds: pod.template.grace_seconds,
             budgets: budgets.map(|budget| format!("{}/{}", budget.meta.namespace, budget.meta.name)).collect(),
+            // An eviction is one act here: it does not break off.
+            admitted_at: None,
         }
     }
 }
