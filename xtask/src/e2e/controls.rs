@@ -101,7 +101,8 @@ fn uncordon_in_mid_drain(lab: &Lab, installation: &mut Installation<'_>, id: &st
         events.iter().find(begins).and_then(|event| event["number"].as_u64())
     };
     until_step_begins(installation, id, "upgrade_container_runtime", node)?;
-    let on_node = format!("spec.nodeName={node}");
+    // A pod that has ended is no pod for a drain, though its object may be there for a moment more.
+    let on_node = format!("spec.nodeName={node},status.phase!=Failed,status.phase!=Succeeded");
     let stubborn = lab.kubectl(&["get", "pods", "-l", "app=stubborn", "--field-selector", &on_node, "-o", "name"])?;
     let unschedulable = lab.kubectl(&["get", "node", node, "-o", "jsonpath={.spec.unschedulable}"])?;
     let events = installation.events(id)?;
