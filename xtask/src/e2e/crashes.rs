@@ -114,6 +114,37 @@ fn kill_agent_in_kubelet_step(lab: &Lab, node: &str) -> Result<()> {
     lab.exec_text(node, &["systemd-run", "--quiet", "--unit=kill-agent", "sh", "-c", script]).map(drop)
 }
 
+/// Kills the server once for each intent and each outcome on a node that the log shows, one after the other, until the
+/// node is done. Hands back around which steps.
+pub(crate) fn kill_server_around(
+    installation: &mut Installation<'_>,
+    id: &str,
+    node: &str,
+    bound: Duration,
+) -> Result<Vec<String>> {
+    let mut seen = 0;
+    let mut kills = Vec::new();
+    installation.until(
+        &format!("{node} is done under a server that is killed at every step"),
+        bound,
+        |installation| {
+            let events = installation.events_going_on(id)?;
+            let of_node = |event: &&Value| step_of(&events, event).is_some_and(|(_, found)| found == node);
+            let news = events.iter().filter(of_node).find(|event| event["number"].as_u64().unwrap_or(0) > seen);
+            let Some(event) = news else { return Ok(false) };
+            seen = event["number"].as_u64().unwrap_or(0);
+            let kind = step_of(&events, event).map(|(kind, _)| kind).unwrap_or_default();
+            kills.push(format!("{kind} {}", event["kind"].as_str().unwrap_or_default()));
+            let done = kind == "uncordon" && event["kind"] == "step_succeeded";
+            installation.kill_server()?;
+            installation.start_server()?;
+            Ok(done)
+        },
+    )?;
+    eprintln!("  the server was killed {} times: {}", kills.len(), kills.join(", "));
+    Ok(kills)
+}
+
 /// Scenario `crashes`.
 pub(crate) fn run(lab: &Lab) -> Result<()> {
     mixed_cluster(lab, 3, &[])?;
@@ -127,26 +158,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     kill_agent_in_kubelet_step(lab, "w2")?;
     let id = installation.begin_pools(&["--max-parallel", "1"])?;
 
-    // The server is killed once for each intent and each outcome of w1 that the log shows, one after the other.
-    let mut seen = 0;
-    let mut kills = Vec::new();
-    installation.until("w1 is done under a server that is killed at every step", BOUND, |installation| {
-        let events = installation.events_going_on(&id)?;
-        let of_w1 = |event: &&Value| step_of(&events, event).is_some_and(|(_, node)| node == "w1");
-        let news: Vec<&Value> =
-            events.iter().filter(of_w1).filter(|event| event["number"].as_u64().unwrap_or(0) > seen).collect();
-        if let Some(event) = news.first() {
-            seen = event["number"].as_u64().unwrap_or(0);
-            let kind = step_of(&events, event).map(|(kind, _)| kind).unwrap_or_default();
-            kills.push(format!("{kind} {}", event["kind"].as_str().unwrap_or_default()));
-            let done = kind == "uncordon" && event["kind"] == "step_succeeded";
-            installation.kill_server()?;
-            installation.start_server()?;
-            return Ok(done);
-        }
-        Ok(false)
-    })?;
-    eprintln!("  the server was killed {} times: {}", kills.len(), kills.join(", "));
+    let kills = kill_server_around(&mut installation, &id, "w1", BOUND)?;
     for phase in
         ["prefetch", "cordon", "drain", "upgrade_container_runtime", "upgrade_kubelet", "verify_node", "uncordon"]
     {

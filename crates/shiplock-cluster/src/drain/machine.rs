@@ -68,10 +68,9 @@ pub struct DrainMachine {
 #[derive(Clone, Debug)]
 struct Tracked {
     pod: DrainPod,
-    is_gone: bool,
     /// Since when it is known to have been told to end, by anybody.
     ending_since: Option<Duration>,
-    /// When it was first seen to be gone.
+    /// When it was first known to be gone.
     gone_at: Option<Duration>,
     attempts: u32,
     last_attempt: Duration,
@@ -89,20 +88,11 @@ struct Refusal {
 impl Tracked {
     fn new(pod: DrainPod, now: Duration) -> Self {
         let ending_since = pod.is_terminating.then_some(now);
-        Self {
-            pod,
-            is_gone: false,
-            ending_since,
-            gone_at: None,
-            attempts: 0,
-            last_attempt: now,
-            retry_after: RETRY.0,
-            refusal: None,
-        }
+        Self { pod, ending_since, gone_at: None, attempts: 0, last_attempt: now, retry_after: RETRY.0, refusal: None }
     }
 
     fn is_wanted(&self) -> bool {
-        !self.is_gone && self.ending_since.is_none()
+        self.gone_at.is_none() && self.ending_since.is_none()
     }
 
     fn next_attempt(&self) -> Duration {
@@ -167,7 +157,7 @@ impl DrainMachine {
         for pod in pods.into_iter().filter(|pod| !pod.is_mirror && !pod.is_daemon) {
             present.insert(pod.uid.clone());
             if let Some(tracked) = goal.get_mut(&pod.uid) {
-                (tracked.is_gone, tracked.gone_at) = (false, None);
+                tracked.gone_at = None;
                 if pod.is_terminating {
                     tracked.ending_since.get_or_insert(now);
                 }
@@ -181,8 +171,7 @@ impl DrainMachine {
             }
         }
         for (uid, tracked) in goal {
-            tracked.is_gone |= !present.contains(uid);
-            if tracked.is_gone {
+            if !present.contains(uid) {
                 tracked.gone_at.get_or_insert(now);
             }
         }
@@ -242,7 +231,7 @@ impl DrainMachine {
                 return;
             }
             Ok(Eviction::Gone) => {
-                tracked.is_gone = true;
+                tracked.gone_at = Some(now);
                 return;
             }
             Ok(Eviction::RefusedByBudget) => None,
@@ -365,7 +354,7 @@ impl DrainMachine {
     }
 
     fn left(&self) -> impl Iterator<Item = &Tracked> {
-        self.goal.iter().flat_map(BTreeMap::values).filter(|tracked| !tracked.is_gone)
+        self.goal.iter().flat_map(BTreeMap::values).filter(|tracked| tracked.gone_at.is_none())
     }
 
     fn at(&self, elapsed: Duration) -> Timestamp {

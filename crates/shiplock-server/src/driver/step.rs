@@ -579,11 +579,12 @@ impl StepMachine {
                 let problem = Problem::new(Code::ReadBackMismatch).with("component", &image.role);
                 problem.with("subject", &subject).with("expected", &image.reference).with("found", found)
             };
-            let not_rolled_out = facts.with_pressure("pods of an older template, or not ready");
             match facts.addons.iter().find(|addon| addon.name == image.role) {
                 None => return Err(differs("nothing")),
                 Some(addon) if addon.image != image.reference => return Err(differs(&addon.image)),
-                Some(addon) if !addon.rolled_out => return Err(differs(&not_rolled_out)),
+                Some(addon) if !addon.rolled_out => {
+                    return Err(differs(&facts.with_pressure("pods of an older template, or not ready")));
+                }
                 Some(_) => {}
             }
         }

@@ -3,43 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
 
 use super::{LAB_OPTIONS, components_are_upgraded, old_cluster, only_master};
-use crate::e2e::controls::{step_of, until_step_begins};
-use crate::e2e::crashes::starts;
+use crate::e2e::controls::until_step_begins;
+use crate::e2e::crashes::{kill_server_around, starts};
 use crate::e2e::installation::Installation;
 use crate::e2e::pools::{marked, workers_are_upgraded};
 use crate::e2e::samples::Sampler;
 use crate::lab::{Lab, Stop};
 
 const BOUND: Duration = Duration::from_secs(900);
-
-/// Kills the server once for each intent and each outcome on a node that the log shows, one after the other, until the
-/// node is done. Hands back around which steps.
-fn kill_server_around(installation: &mut Installation<'_>, id: &str, node: &str) -> Result<Vec<String>> {
-    let mut seen = 0;
-    let mut kills = Vec::new();
-    installation.until(
-        &format!("{node} is done under a server that is killed at every step"),
-        BOUND,
-        |installation| {
-            let events = installation.events_going_on(id)?;
-            let of_node = |event: &&Value| step_of(&events, event).is_some_and(|(_, found)| found == node);
-            let news = events.iter().filter(of_node).find(|event| event["number"].as_u64().unwrap_or(0) > seen);
-            let Some(event) = news else { return Ok(false) };
-            seen = event["number"].as_u64().unwrap_or(0);
-            let kind = step_of(&events, event).map(|(kind, _)| kind).unwrap_or_default();
-            kills.push(format!("{kind} {}", event["kind"].as_str().unwrap_or_default()));
-            let done = kind == "uncordon" && event["kind"] == "step_succeeded";
-            installation.kill_server()?;
-            installation.start_server()?;
-            Ok(done)
-        },
-    )?;
-    eprintln!("  the server was killed {} times: {}", kills.len(), kills.join(", "));
-    Ok(kills)
-}
 
 fn check_kills(kills: &[String]) -> Result<()> {
     let phases = ["cordon", "drain", "upgrade_container_runtime", "upgrade_control_plane", "verify_node", "uncordon"];
@@ -65,7 +38,7 @@ pub(crate) fn one_master(lab: &Lab) -> Result<()> {
     let mut installation = Installation::ready(lab)?;
     let before = starts(lab, "m1", "kubelet")?;
     let id = installation.begin(&only_master())?;
-    let kills = kill_server_around(&mut installation, &id, "m1")?;
+    let kills = kill_server_around(&mut installation, &id, "m1", BOUND)?;
     check_kills(&kills)?;
     installation.until_state(&id, "succeeded", BOUND)?;
     components_are_upgraded(lab, &["m1"])?;
@@ -86,7 +59,7 @@ pub(crate) fn three_masters(lab: &Lab) -> Result<()> {
     let sampler = Sampler::start(lab, &order)?;
     let id = installation.begin(LAB_OPTIONS)?;
 
-    let kills = kill_server_around(&mut installation, &id, order[0])?;
+    let kills = kill_server_around(&mut installation, &id, order[0], BOUND)?;
     check_kills(&kills)?;
     until_swapping(&mut installation, &id, order[1])?;
     lab.exec_text(order[1], &["systemctl", "kill", "-s", "KILL", "shiplock-agent"])?;
