@@ -77,7 +77,7 @@ pub(super) async fn rehearse<'a>(
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
     let on_terminal = output.progress() == Progress::Tty;
-    let running = output.pick("rehearsing, run", "演练中，第");
+    let running = output.pick("rehearsing, runs done", "演练中，已完成轮数");
     let progress = |done: usize, of: usize| {
         if on_terminal {
             eprint!("\r\u{1b}[2K{running} {done}/{of}");

@@ -508,15 +508,11 @@ impl View<'_> {
         let begun = self.upgrade.batches.get(&index).map_or(0, Vec::len);
         let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
         let size_limit = batch::size_limit(ordinal, stage.max_parallel(self.upgrade.max_parallel));
-        let left = self.upgrade.nodes_left(stage);
-        let mut left: Vec<&NodePlan> =
-            left.filter(|node| self.upgrade.node_progress(node) == NodeProgress::Waiting).collect();
-        if left.is_empty() {
+        let waits = |node: &&NodePlan| self.upgrade.node_progress(node) == NodeProgress::Waiting;
+        if !self.upgrade.nodes_left(stage).any(|node| waits(&node)) {
             return true;
         }
-        // Those that were begun with in a log that a restored store has lost keep nobody waiting.
-        left.sort_by_key(|node| !self.carries_forgotten_cordon(node));
-        let nodes: Vec<NodeName> = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
+        // The gate is asked time and again; who is next matters once it holds.
         if begun > 0
             && let Err(held) = self.gate_before_batch()
         {
@@ -527,6 +523,10 @@ impl View<'_> {
             }
             return false;
         }
+        let mut left: Vec<&NodePlan> = self.upgrade.nodes_left(stage).filter(waits).collect();
+        // Those that were begun with in a log that a restored store has lost keep nobody waiting.
+        left.sort_by_cached_key(|node| !self.carries_forgotten_cordon(node));
+        let nodes: Vec<NodeName> = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
         work.commands.push(Command::Record(Event::BatchStarted { stage: index, batch: ordinal, size_limit, nodes }));
         false
     }

@@ -219,7 +219,7 @@ fn at_risk(copy: &ClusterCopy, plan: &Plan) -> BTreeMap<String, Vec<Risk>> {
     found
 }
 
-/// Rehearses. `progress` is told how many runs of how many are done.
+/// Rehearses. `progress` is told how many runs of how many are done, at the begin and after each.
 pub fn rehearse(prepared: &Prepared, options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Report {
     let asked = prepared.plan.options.max_parallel;
     let mut jobs: Vec<(Luck, u32)> = vec![(Luck::Nominal, asked), (Luck::Best, asked), (Luck::Worst, asked)];
@@ -265,6 +265,7 @@ fn run_all(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Vec<Trace> {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    progress(0, jobs.len());
     let traces: Mutex<BTreeMap<usize, Trace>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, jobs.len().max(1)) {

@@ -1,5 +1,6 @@
 //! Controllers of pods: Deployment, ReplicaSet, StatefulSet, DaemonSet; and the table of pods with what hangs on it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -305,31 +306,37 @@ impl World {
         }
     }
 
-    fn reconcile_replica_set(&mut self, id: WorkloadId, set: &Workload) {
-        let mut live: Vec<(u32, Arc<Pod>)> = self
-            .pods_of(id)
-            .filter_map(|pod| Some((pod, self.pods.get(pod)?.clone())))
+    /// The pods of a controller that are not at their end; in order, those that go first: without a node, then those that
+    /// are not ready, then the youngest.
+    fn live_pods_of(&self, id: WorkloadId) -> impl Iterator<Item = (bool, bool, Reverse<u32>)> + '_ {
+        self.pods_of(id)
+            .filter_map(|pod| Some((pod, self.pods.get(pod)?)))
             .filter(|(_, pod)| pod.deletion.is_none() && !pod.is_finished())
-            .collect();
+            .map(|(pod, held)| (held.node.is_some(), held.ready, Reverse(pod)))
+    }
+
+    fn reconcile_replica_set(&mut self, id: WorkloadId, set: &Workload) {
+        // Counted without a list of them: most looks find as many as are wanted.
+        let found = self.live_pods_of(id).count();
         let wanted = set.replicas as usize;
         let mut made = 0;
-        for _ in live.len()..wanted {
+        for _ in found..wanted {
             let mut number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let name = format!("{}-{}", set.meta.name, name_digits(&mut number, 5));
             let pod = self.pod_from(set, id, &name, &set.template);
             made += u32::from(self.insert_pod(pod).is_some());
         }
-        if live.len() > wanted {
-            // Those without a node go first, then those that are not ready, then the youngest.
-            live.sort_by_key(|(pod, held)| (held.node.is_some(), held.ready, std::cmp::Reverse(*pod)));
-            for (pod, _) in live.iter().take(live.len() - wanted) {
-                self.end_pod(*pod, None);
+        if found > wanted {
+            let mut live: Vec<_> = self.live_pods_of(id).collect();
+            live.sort_unstable();
+            for (.., Reverse(pod)) in live.into_iter().take(found - wanted) {
+                self.end_pod(pod, None);
             }
         }
         if made > 0 {
             self.wake_scheduler();
         }
-        let replicas = u32::try_from(live.len().min(wanted)).unwrap_or(u32::MAX) + made;
+        let replicas = u32::try_from(found.min(wanted)).unwrap_or(u32::MAX) + made;
         let status = WorkloadStatus {
             replicas,
             updated: replicas,
