@@ -294,7 +294,15 @@ impl<'a> Installation<'a> {
 
     /// The same to another version than the usual one.
     pub(crate) fn begin_to(&self, to: &str, options: &[&str]) -> Result<String> {
-        let started = self.json(&[&["upgrade", CLUSTER, "--to", to, "--yes", "--detach"], options].concat())?;
+        self.begin_with(&[&["upgrade", CLUSTER, "--to", to], options].concat())
+    }
+
+    /// Has a command line start an upgrade without staying attached: its id, also where checks then block the start.
+    pub(crate) fn begin_with(&self, words: &[&str]) -> Result<String> {
+        let output = self.shiplock(&[words, &["--yes", "--detach", "-o", "json"]].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let started: Value = serde_json::from_str(&text)
+            .with_context(|| format!("`shiplock {}` prints no JSON: {text}", words.join(" ")))?;
         started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
     }
 

@@ -56,8 +56,7 @@ fn masters_run_old(lab: &Lab, masters: &[&str]) -> Result<()> {
 }
 
 pub(crate) fn rolled_back(installation: &Installation<'_>, id: &str, options: &[&str]) -> Result<String> {
-    let started = installation.json(&[&["rollback", id, "--yes", "--detach"], options].concat())?;
-    started["upgrade"]["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {started}"))
+    installation.begin_with(&[&["rollback", id], options].concat())
 }
 
 pub(crate) fn how_long(installation: &Installation<'_>, id: &str) -> Result<()> {

@@ -306,7 +306,7 @@ pub struct RollbackArguments {
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,
-    /// Return once it is started.
+    /// Return once it is started, or blocked by the checks before the start.
     #[arg(long)]
     pub detach: bool,
 }

@@ -72,7 +72,7 @@ Examples:
   shiplock upgrade prod --to 1.36 --yes --detach   # returns once it is started
 
 Ctrl-C detaches; the upgrade goes on. Attached it ends with 0 done, 3 blocked, 4 undecided,
-5 paused, 6 cancelled.")]
+5 paused, 6 cancelled; detached with 0 started, 3 blocked, 4 undecided.")]
 pub struct UpgradeArguments {
     /// The cluster, with --to.
     #[arg(value_name = "CLUSTER", requires = "to", conflicts_with = "plan")]
@@ -89,7 +89,7 @@ pub struct UpgradeArguments {
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,
-    /// Return once it is started.
+    /// Return once it is started, or blocked by the checks before the start.
     #[arg(long)]
     pub detach: bool,
 }

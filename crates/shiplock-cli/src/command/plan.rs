@@ -100,7 +100,7 @@ pub(super) async fn start(create: UpgradeCreate, detach: bool, context: &Context
         output.result(result::OneUpgrade { upgrade: begun.clone(), detached: true }, |style| {
             upgrade::begun(&begun, &found, style)
         });
-        return Ok(Exit::Done);
+        return Ok(Exit::of_upgrade(&begun).unwrap_or(Exit::Done));
     }
     Attachment { client, upgrade: &id, output, stay: false, after: Some(0), embedded: false }.run().await
 }

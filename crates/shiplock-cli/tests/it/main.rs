@@ -117,6 +117,18 @@ fn a_person_registers_a_cluster_plans_starts_and_is_told_what_stops_the_start() 
 }
 
 #[test]
+fn who_does_not_stay_is_told_that_the_start_is_blocked() {
+    run(async {
+        let standing = Standing::start().await;
+        standing.shiplock("cluster add prod --kubeconfig KUBECONFIG --mirror MIRROR").await;
+        let left = standing.shiplock("upgrade prod --to 1.36 --yes --detach -o json").await;
+        assert_eq!((left.code, &json(&left)["upgrade"]["state"]), (3, &"blocked".into()), "{left:?}");
+        assert_eq!(json(&left)["detached"], true);
+        standing.stop().await;
+    });
+}
+
+#[test]
 fn ctrl_c_leaves_says_so_and_the_upgrade_goes_on() {
     run(async {
         let standing = Standing::start().await;

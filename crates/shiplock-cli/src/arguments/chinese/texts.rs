@@ -38,7 +38,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("The upgrade", "升级"),
     ("The upgrade; may be left out where exactly one is active", "升级；只有一个进行中的升级时可以省略"),
     ("Do not ask", "不询问，直接执行"),
-    ("Return once it is started", "开始后即返回"),
+    ("Return once it is started, or blocked by the checks before the start", "开始后即返回；若被开始前的检查阻塞也返回"),
     ("Only those of this cluster", "只列出该集群的"),
     ("The context [default: the current one]", "上下文 [默认：当前上下文]"),
     ("Allow a feature of kubeconfigs that is refused otherwise", "允许 kubeconfig 中默认被拒绝的功能"),
@@ -167,7 +167,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("takes a plan that was looked at before", "执行此前看过的计划"),
     ("in a pipeline: the exit code tells the end", "用于流水线：退出码表明结果"),
     ("returns once it is started", "开始后即返回"),
-    ("Ctrl-C detaches; the upgrade goes on. Attached it ends with 0 done, 3 blocked, 4 undecided, 5 paused, 6 cancelled.", "按 Ctrl-C 脱离，升级继续。保持连接时的退出码：0 完成，3 受阻，4 无法判定，5 已暂停，6 已取消。"),
+    ("Ctrl-C detaches; the upgrade goes on. Attached it ends with 0 done, 3 blocked, 4 undecided, 5 paused, 6 cancelled; detached with 0 started, 3 blocked, 4 undecided.", "按 Ctrl-C 脱离，升级继续。保持连接时的退出码：0 完成，3 受阻，4 无法判定，5 已暂停，6 已取消；脱离时：0 已开始，3 受阻，4 无法判定。"),
     ("The cluster, with --to", "集群，与 --to 一起使用"),
     ("Take this plan instead of making one", "采用该计划，而不是新制定"),
     // watch, pause, continue, cancel, rollback, set
