@@ -37,14 +37,13 @@ impl Selection {
     }
 
     /// Whether a finding belongs into the report: one of a check that is wanted, or the reason why nothing is known of
-    /// one, where that was not left out by name.
+    /// one, where that was not left out by name. A target of which nothing is known cannot be left out.
     fn wants_finding(&self, finding: &Finding) -> bool {
-        if self.wants_id(&finding.check) {
+        if finding.check == HORIZON || self.wants_id(&finding.check) {
             return true;
         }
         let rests_on_it = |check: &Check| sources(check.id).contains(&finding.check.as_str());
-        let decides =
-            finding.check == HORIZON || catalogue::all().iter().any(|check| rests_on_it(check) && self.wants(check));
+        let decides = catalogue::all().iter().any(|check| rests_on_it(check) && self.wants(check));
         let left_out =
             catalogue::find(&finding.check).is_some_and(|check| self.skip.iter().any(|word| is_named(check, word)));
         finding.outcome == Outcome::Unknown && decides && !left_out
@@ -63,12 +62,12 @@ impl Selection {
     }
 }
 
-/// The sources that a check judges, by their own checks: as long as one of them was not seen nothing is known of it.
+/// What a check rests on, by their own checks: as long as one of them was not seen nothing is known of it.
 fn sources(id: &str) -> &'static [&'static str] {
     match id {
-        "API-001" | "API-002" => &["API-003", "API-005", "API-006", "API-007"],
-        "API-004" | "API-010" | "API-011" => &["API-003"],
-        "API-012" => &["API-007"],
+        "API-001" | "API-002" => &["API-003", "API-005", "API-006", "API-007", HORIZON],
+        "API-004" | "API-010" | "API-011" => &["API-003", HORIZON],
+        "API-012" => &["API-007", HORIZON],
         _ => &[],
     }
 }
@@ -206,6 +205,12 @@ impl Assembly<'_> {
         let today = self.now.to_zoned(TimeZone::UTC).date();
         let of_the_plan: BTreeSet<&str> = self.of_the_plan.iter().map(String::as_str).collect();
         let outranked = |finding: &Finding| finding.sentence != OF_THE_PLAN && of_the_plan.contains(&*finding.check);
+        // Also what was left out by name was not seen.
+        let unseen: BTreeSet<String> = findings
+            .iter()
+            .filter(|finding| finding.outcome == Outcome::Unknown)
+            .map(|finding| finding.check.clone())
+            .collect();
         let mut findings: Vec<Finding> = findings
             .into_iter()
             .filter(|finding| self.selection.wants_finding(finding) && !outranked(finding))
@@ -219,14 +224,12 @@ impl Assembly<'_> {
             }
             !is_skipped
         });
-        let is_unseen =
-            |id: &str| findings.iter().any(|finding| finding.check == id && finding.outcome == Outcome::Unknown);
         ran.retain(|id| {
             if findings.iter().any(|finding| finding.check == *id) {
                 return true;
             }
-            let unseen = sources(id).iter().find(|source| is_unseen(source));
-            unseen.inspect(|source| drop(skipped.insert(id.clone(), format!("unseen:{source}")))).is_none()
+            let source = sources(id).iter().find(|source| unseen.contains(**source));
+            source.inspect(|source| drop(skipped.insert(id.clone(), format!("unseen:{source}")))).is_none()
         });
         for finding in &mut findings {
             // A check of the plan says itself what nobody may let pass, and what the plan lets pass.
@@ -361,9 +364,15 @@ mod tests {
         }
         // It is not counted among the checks that are well either.
         assert_eq!(verdict("API-002", &[], secrets()).1, 0);
-        // Of other checks it says nothing, and whoever leaves it out by name has said so.
+        // Of other checks it says nothing.
         assert_eq!(verdict("WL-001", &[], secrets()), (Verdict::Ready, 1));
-        assert_eq!(verdict("API-002", &["API-005"], secrets()), (Verdict::Ready, 1));
+        // Whoever leaves it out by name lets the rest be judged, and what rests on it is not called well.
+        assert_eq!(verdict("API-002", &["API-005"], secrets()), (Verdict::Undecided, 0));
+        let without = verdict("API", &["API-005"], secrets());
+        assert_eq!(without.0, Verdict::Ready);
+        assert_eq!(without.1 + 2, verdict("API", &["API-005"], Finding::unknown("WL-001", "forbidden")).1);
+        // Of a target nothing is known, whatever is left out.
+        assert_eq!(verdict("API", &["API-014"], beyond()).0, Verdict::Undecided);
     }
 
     #[test]

@@ -36,6 +36,12 @@ impl Language {
     }
 }
 
+/// Whether a character in a name steers a terminal, or makes text read in another order than it is written.
+pub fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -125,6 +125,9 @@ impl Sink for OneFile<'_> {
     fn object(&mut self, object: Object<'_>) {
         self.read.objects += 1;
         let Object { api_version, kind, namespace, name, line } = object;
+        if let Some(why) = no_server_takes(api_version, kind) {
+            return self.trouble(Trouble { line, kind: why });
+        }
         let place = || Some(Place { file: self.file.to_owned(), line });
         if let Some(life) = flagged(api_version, kind, self.question.target) {
             let evidence = Evidence { source: "API-007".to_owned(), seen: format!("{}:{line}", self.file) };
@@ -144,6 +147,22 @@ impl Sink for OneFile<'_> {
     fn other(&mut self) {
         self.read.others += 1;
     }
+}
+
+/// Why no API server takes an object that says so of itself; none where one may.
+/// Source: `ParseGroupVersion` of k8s.io/apimachinery: at most one slash; kinds are told apart by case.
+fn no_server_takes(api_version: &str, kind: &str) -> Option<TroubleKind> {
+    if api_version.is_empty() || kind.is_empty() {
+        return Some(TroubleKind::Incomplete(if api_version.is_empty() { "apiVersion" } else { "kind" }));
+    }
+    let (group, version) = crate::lifecycle::split(api_version);
+    if version.is_empty() || version.contains('/') || api_version.starts_with('/') {
+        return Some(TroubleKind::Shape("its apiVersion is not GROUP/VERSION".to_owned()));
+    }
+    // Custom kinds may be written so.
+    let is_own = !group.contains('.') || group.ends_with(".k8s.io");
+    (is_own && kind.starts_with(|first: char| first.is_ascii_lowercase()))
+        .then(|| TroubleKind::Shape(format!("kinds of Kubernetes begin with a capital letter, not `{kind}`")))
 }
 
 /// Whether a configuration file of a component is of a version that a minor does not read any more; since when, and what

@@ -23,6 +23,9 @@ use crate::report::{Evidence, Finding, Outcome, Place, Subject};
 /// Where the reasons and ways out of removals are told.
 const GUIDE: &str = "https://kubernetes.io/docs/reference/using-api/deprecation-guide/";
 
+/// The oldest release of which the table is held against Kubernetes' own words.
+const OLDEST_TARGET: MinorVersion = MinorVersion { major: 1, minor: 16 };
+
 /// One use of a version of a kind that some release deprecates or removes.
 #[derive(Clone, Debug)]
 pub struct Usage {
@@ -91,12 +94,14 @@ pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question
     Some(finding.with("api", api).with("target", target).with("successor", named.unwrap_or_else(|| "-".to_owned())))
 }
 
-/// A finding if the target is beyond what the table knows.
+/// A finding if the target is beyond what the table knows, or before it.
 pub fn horizon(question: &Question) -> Option<Finding> {
     let newest = Table::shipped().newest_release;
-    (question.target > newest).then(|| {
-        Finding::new("API-014", "beyond", Outcome::Unknown, Subject::cluster())
-            .with("newest", newest)
-            .with("target", question.target)
-    })
+    let finding = |sentence| {
+        Finding::new("API-014", sentence, Outcome::Unknown, Subject::cluster()).with("target", question.target)
+    };
+    if question.target > newest {
+        return Some(finding("beyond").with("newest", newest));
+    }
+    (question.target < OLDEST_TARGET).then(|| finding("before").with("oldest", OLDEST_TARGET))
 }

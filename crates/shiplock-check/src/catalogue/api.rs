@@ -361,11 +361,21 @@ pub(super) const CHECKS: &[Check] = &[
             "对晚于本程序的版本一无所知，因此不能判定为就绪。",
         ],
         fix: ["use a newer build of shiplock", "请使用更新的 shiplock"],
-        sentences: &[says(
-            "beyond",
-            "this build knows Kubernetes up to {newest}; {target} is beyond it",
-            "本程序只了解到 Kubernetes {newest}；{target} 超出范围",
-        )],
+        sentences: &[
+            says(
+                "beyond",
+                "this build knows Kubernetes up to {newest}; {target} is beyond it",
+                "本程序只了解到 Kubernetes {newest}；{target} 超出范围",
+            ),
+            Sentence {
+                name: "before",
+                text: [
+                    "this build knows what Kubernetes serves from {oldest} on; {target} is before it",
+                    "本程序只了解 Kubernetes {oldest} 及以后提供的 API；{target} 早于此",
+                ],
+                fix: Some(["ask about a version from {oldest} on", "请指定 {oldest} 或更新的版本"]),
+            },
+        ],
         source: "the product's own rule: unknown is not OK",
         not_built: None,
     },

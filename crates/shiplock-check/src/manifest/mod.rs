@@ -64,7 +64,7 @@ pub trait Sink {
     fn object(&mut self, object: Object<'_>);
     /// Something cannot be read.
     fn trouble(&mut self, trouble: Trouble);
-    /// A document that holds no Kubernetes object was passed over.
+    /// A document that is no Kubernetes object, such as a file of settings, was passed over.
     fn other(&mut self) {}
 }
 
@@ -120,6 +120,12 @@ fn read_lines(text: &str, sink: &mut impl Sink) {
     let mut rest = text;
     let mut line = 1;
     while !rest.is_empty() {
+        // The end of a document is no part of the next one, which may begin with directives.
+        if let Some(length) = end_mark_length(rest) {
+            rest = &rest[length..];
+            line += 1;
+            continue;
+        }
         if let Some(read) = simple::document(rest, line) {
             if let Some(object) = read.object {
                 sink.object(object);
@@ -136,6 +142,15 @@ fn read_lines(text: &str, sink: &mut impl Sink) {
         line += lines_of(document);
         rest = next;
     }
+}
+
+/// The length of the line, where the text begins with one that only ends a document.
+fn end_mark_length(text: &str) -> Option<usize> {
+    let after = text.strip_prefix("...")?;
+    let end = after.find('\n').map_or(after.len(), |at| at + 1);
+    let rest = after[..end].trim();
+    let is_mark = rest.is_empty() || (rest.starts_with('#') && after.starts_with([' ', '\t']));
+    is_mark.then_some("...".len() + end)
 }
 
 /// The length of the first document with its directives: up to the next line that begins one.
@@ -184,8 +199,7 @@ fn any_document(document: &str, line: u32, sink: &mut impl Sink) {
         Ok(()) => found.replay(sink),
         Err(trouble) => {
             // What the library read before the error belongs to the same document: it is not trusted.
-            let marked = ["{{", "{%", "<%"].iter().any(|mark| document.contains(mark));
-            let is_template = marked && matches!(trouble.kind, TroubleKind::Syntax(_));
+            let is_template = has_template_mark(document) && matches!(trouble.kind, TroubleKind::Syntax(_));
             sink.trouble(if is_template { Trouble { kind: TroubleKind::Template, ..trouble } } else { trouble });
         }
     }
@@ -200,6 +214,11 @@ fn item_kind(list_kind: &str) -> Option<&str> {
 const DEPTH_MAX: usize = 64;
 /// No document refers to more objects.
 const OBJECTS_MAX: usize = 200_000;
+
+/// Whether a text has what a template engine fills in.
+fn has_template_mark(text: &str) -> bool {
+    ["{{", "{%", "<%"].iter().any(|mark| text.contains(mark))
+}
 
 /// Whether the value of `apiVersion` or `kind` was to be filled in by a template: no real one has these.
 fn is_placeholder(value: &str) -> bool {

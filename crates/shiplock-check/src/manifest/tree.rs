@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle};
 
 use super::{
-    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_number_or_bool,
-    is_placeholder, item_kind, no_text,
+    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, has_template_mark, is_list, is_miswritten,
+    is_number_or_bool, is_placeholder, item_kind, no_text,
 };
 
 /// Longer scalars identify nothing; they are not kept.
@@ -194,8 +194,22 @@ impl Tree<'_> {
         if self.is_spent() {
             self.is_too_much(DEPTH_MAX, found);
         }
-        if found.objects.len() + found.troubles.len() == before {
-            found.others += 1;
+        if found.objects.len() + found.troubles.len() > before {
+            return;
+        }
+        match self.resolve(root) {
+            Some(Node::Scalar { text, line, .. }) if has_template_mark(text) => {
+                found.troubles.push(Trouble { line: *line, kind: TroubleKind::Template });
+            }
+            // `{{ include "x" . }}` is a mapping in YAML's eyes, whose key is one.
+            Some(Node::Mapping { entries, line })
+                if entries.first().is_some_and(|key| matches!(self.resolve(*key), Some(Node::Mapping { .. }))) =>
+            {
+                found.troubles.push(Trouble { line: *line, kind: TroubleKind::Template });
+            }
+            // Text or a number is not even a file of settings.
+            Some(Node::Scalar { .. }) | None => {}
+            Some(_) => found.others += 1,
         }
     }
 

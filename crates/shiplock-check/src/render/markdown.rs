@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use shiplock_core::language::Language;
+use shiplock_core::language::{Language, misleads};
 
 use super::{groups, outcome_word, summary, verdict_word, whereabouts};
 use crate::report::Report;
@@ -53,7 +53,7 @@ fn inert(text: &str) -> String {
         match character {
             '\\' | '*' | '_' | '[' | ']' | '#' | '|' | '`' => escaped.extend(['\\', character]),
             '<' => escaped.push_str("&lt;"),
-            '\n' | '\r' => escaped.push(' '),
+            other if misleads(other) => escaped.push(' '),
             other => escaped.push(other),
         }
     }

@@ -10,7 +10,7 @@ mod sarif;
 
 use std::collections::BTreeMap;
 
-use shiplock_core::language::Language;
+use shiplock_core::language::{Language, misleads};
 
 pub use self::html::html;
 pub use self::junit::junit;
@@ -111,7 +111,7 @@ fn escape(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
             // XML has no way to write other control characters.
-            other if other.is_control() && !matches!(other, '\n' | '\t') => escaped.push('\u{FFFD}'),
+            other if misleads(other) && !matches!(other, '\n' | '\t') => escaped.push('\u{FFFD}'),
             other => escaped.push(other),
         }
     }

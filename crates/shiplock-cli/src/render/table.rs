@@ -1,5 +1,6 @@
 //! Columns that line up, also where characters are two cells wide.
 
+use shiplock_core::language::misleads;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// A table without borders: easy to read, to copy and to cut with other tools.
@@ -199,7 +200,7 @@ fn pieces(line: &str) -> impl Iterator<Item = Piece<'_>> {
 
 /// A text of another program without what would break a line or steer a terminal.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    text.chars().map(|character| if misleads(character) { ' ' } else { character }).collect()
 }
 
 #[cfg(test)]

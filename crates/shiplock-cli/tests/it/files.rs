@@ -48,6 +48,12 @@ fn where_nothing_came_to_be_judged_the_check_is_undecided_and_never_ready() {
     write("empty.yaml", b"");
     write("remark.yaml", b"# nothing\n---\n");
     write("values.yaml", VALUES.as_bytes());
+    write("complaint.yaml", b"Error: no such chart\n");
+    write("text.yaml", b"no such chart\n");
+    std::fs::create_dir(folder.path().join("some")).unwrap();
+    write("some/empty.yaml", b"");
+    write("some/text.yaml", b"v1.36.3\n");
+    write("some/ingress.yaml", INGRESS.as_bytes());
     write("ingress.yaml", INGRESS.as_bytes());
     let event = "{\"stage\":\"ResponseComplete\",\"verb\":\"get\",\"user\":{\"username\":\"dev\"}}\n";
     write("audit.log.gz", &packed(event));
@@ -61,15 +67,45 @@ fn where_nothing_came_to_be_judged_the_check_is_undecided_and_never_ready() {
         (&["-f", "-", "ingress.yaml"], "", 4, [ingress(), none("(stdin)")].concat()),
         (&["-f", "none"], "", 4, none("none")),
         (&["-f", "empty.yaml"], "", 4, none("empty.yaml")),
-        (&["-f", "remark.yaml", "none"], "", 4, [none("none"), none("remark.yaml")].concat()),
-        (&["-f", "empty.yaml", "ingress.yaml"], "", 0, ingress()),
-        (&["-f", "values.yaml"], "", 0, Vec::new()),
+        (&["-f", "remark.yaml", "none"], "", 4, none("remark.yaml")),
+        // What was to be written to it may have failed.
+        (&["-f", "empty.yaml", "ingress.yaml"], "", 4, [ingress(), none("empty.yaml")].concat()),
+        (&["-f", "complaint.yaml"], "", 4, none("complaint.yaml")),
+        (&["-f", "values.yaml"], "", 4, none("values.yaml")),
+        (&["-f", "values.yaml", "ingress.yaml"], "", 0, ingress()),
+        (&["-f", "text.yaml", "ingress.yaml"], "", 4, [ingress(), none("text.yaml")].concat()),
+        // In a folder there are other files too.
+        (&["-f", "some"], "", 0, ingress()),
+        // Left out by name or not, of a file that cannot be read nothing is called well.
+        (&["-f", "text.yaml", "--only", "API-002", "--skip", "API-007"], "", 4, Vec::new()),
         (&["--audit-log", "empty.yaml"], "", 4, vec!["API-009 empty empty.yaml".to_owned()]),
         (&["--audit-log", "audit.log.gz"], "", 0, Vec::new()),
     ];
     for (words, stdin, code, found) in cases {
         assert_eq!(check(folder.path(), words, stdin.as_bytes()), (*code, found.clone()), "{words:?} {stdin:?}");
     }
+}
+
+#[test]
+fn what_no_api_server_takes_is_told_and_never_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    for (api_version, kind, sentence) in [
+        ("\"\"", "Ingress", "incomplete"),
+        ("extensions/v1beta1", "\"\"", "incomplete"),
+        ("extensions/v1beta1/", "Ingress", "shape"),
+        ("a/b/v1", "Ingress", "shape"),
+        ("/v1", "Pod", "shape"),
+        ("v1/", "Pod", "shape"),
+        ("extensions/v1beta1", "ingress", "shape"),
+        ("networking.k8s.io/v1", "ingress", "shape"),
+    ] {
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: a\n");
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let expected = (4, vec![format!("API-007 {sentence} a.yaml")]);
+        assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), expected, "{api_version} {kind}");
+    }
+    std::fs::write(folder.path().join("a.yaml"), "apiVersion: x.io/v1\nkind: thing\nmetadata:\n  name: a\n").unwrap();
+    assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), (0, Vec::new()));
 }
 
 #[test]

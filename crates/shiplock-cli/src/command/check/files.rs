@@ -67,7 +67,7 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
         }
     }
     let found = read_all(&candidates, question);
-    let is_nothing = |read: &FilesRead| read.objects + read.others == 0 && read.findings.is_empty();
+    let is_nothing = |read: &FilesRead| read.objects == 0 && read.findings.is_empty();
     if is_nothing(&found) && is_nothing(&read) {
         for path in &options.files {
             read.nothing(&path.to_string_lossy(), question);
@@ -118,7 +118,13 @@ fn read_one(candidate: &Candidate, buffer: &mut Vec<u8>, read: &mut FilesRead, q
                 || has_manifest_name(&candidate.path)
                 || (!has_extension(&candidate.path, &TEXTS) && looks_like_manifest(buffer)) =>
         {
+            let known = |read: &FilesRead| (read.objects, read.others, read.findings.len());
+            let before = known(read);
             read.read(&name, buffer, FILE_BYTES_MAX, question);
+            // What was to be written to it may have failed.
+            if candidate.is_named && known(read) == before {
+                read.nothing(&name, question);
+            }
         }
         Ok(_) => {}
     }
