@@ -165,8 +165,9 @@ async fn pleg<H: Host>(host: &H) -> Result<Option<String>, String> {
     Ok(line.and_then(|line| line.find(PLEG).map(|at| line[at..].chars().take(160).collect())))
 }
 
-/// How often the service manager started it in the last 20 minutes, by its own journal. Before the node joins it is
-/// started again and again, as kubeadm means it to be: counted is from then on.
+/// How often the service manager had to start it again in the last 20 minutes, by its own journal: what people and
+/// upgrades start is no loop. Before the node joins that happens again and again, as kubeadm means it to: counted is from
+/// then on.
 async fn starts<H: Host>(host: &H) -> Result<u32, String> {
     let joined = fs::metadata(host.at(kubeconfig::KUBELET)).and_then(|metadata| metadata.modified());
     let seconds =
@@ -174,7 +175,7 @@ async fn starts<H: Host>(host: &H) -> Result<u32, String> {
     let since = format!("--since=-{}s", seconds.min(STARTS_WITHIN_SECONDS));
     let arguments = ["_PID=1", "UNIT=kubelet.service", "--no-pager", "--quiet", &since, "--output=cat"];
     let output = host.output("journalctl", &arguments, READ_LIMIT).await.map_err(in_words)?;
-    Ok(u32::try_from(output.text.lines().filter(|line| line.starts_with("Started ")).count()).unwrap_or(u32::MAX))
+    Ok(u32::try_from(output.text.lines().filter(|line| line.contains("Scheduled restart job")).count()).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

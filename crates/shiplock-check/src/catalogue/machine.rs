@@ -295,7 +295,7 @@ pub(super) const CHECKS: &[Check] = &[
         why: ["A kubelet that ends again and again will do so with the new version too.", "反复退出的 kubelet 升级后仍会如此。"],
         fix: ["see journalctl -u kubelet on {node}", "请查看 {node} 上的 journalctl -u kubelet"],
         sentences: &[
-            says("loop", "its kubelet was started {starts} times in the last 20 minutes", "kubelet 在过去 20 分钟内启动了 {starts} 次"),
+            says("loop", "its kubelet ended and was started again {starts} times in the last 20 minutes", "kubelet 在过去 20 分钟内退出并被重新启动了 {starts} 次"),
             says("ill", "its kubelet is not well: {why}", "kubelet 异常：{why}"),
         ],
         source: "https://github.com/kubernetes/node-problem-detector/blob/master/config/systemd-monitor-counter.json",

@@ -15,7 +15,7 @@ const LIST_FAIL_MILLISECONDS: u64 = 10_000;
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kubelet.go> (`updateRuntimeUp`). What else a runtime
 /// tells, such as deprecation warnings of containerd 2, is no illness.
 const CONDITIONS_REQUIRED: [&str; 2] = ["RuntimeReady", "NetworkReady"];
-/// A kubelet that is started so often in 20 minutes is in a loop.
+/// A kubelet that ends and is started again so often in 20 minutes is in a loop.
 const STARTS_MAX: u32 = 5;
 /// Who may listen where; names of processes have at most 15 characters.
 const OWNERS: [(u16, &str); 5] =

@@ -235,7 +235,7 @@ pub struct KubeletHealth {
     pub ill: Option<String>,
     /// What it has said of PLEG in the last minutes, where it complained.
     pub pleg: Option<String>,
-    /// How often it was started in the last 20 minutes.
+    /// How often the service manager had to start it again, since it had ended, in the last 20 minutes.
     pub starts: u32,
     /// The `apiVersion` of its configuration.
     pub api_version: String,
