@@ -75,11 +75,24 @@ pub(crate) fn failure(server: &str, ask: Ask, error: Error) -> Failure {
         }
         Error::SerdeError(error) => Failure { problem: unreadable(ask).because(&error), status: None },
         Error::FromUtf8(error) => Failure { problem: unreadable(ask).because(&error), status: None },
-        Error::HyperError(error) => Failure { problem: unreachable_server(server).because(&error), status: None },
+        Error::HyperError(error) => not_reached(unreachable_server(server).because(&error)),
         // The inner error says it all; the wrapper repeats it.
-        Error::Service(error) => Failure { problem: unreachable_server(server).because(error.as_ref()), status: None },
-        other => Failure { problem: unreachable_server(server).because(&other), status: None },
+        Error::Service(error) => not_reached(unreachable_server(server).because(error.as_ref())),
+        other => not_reached(unreachable_server(server).because(&other)),
     }
+}
+
+/// What the TLS library says in its own words, in those of a kubeconfig.
+const IN_WORDS: &[(&str, &str)] = &[
+    ("UnknownIssuer", "the certificate authority of the kubeconfig did not sign the certificate that answers there"),
+    ("NotValidForName", "the certificate that answers there does not name this address"),
+    ("certificate expired", "the certificate that answers there has expired"),
+];
+
+fn not_reached(problem: Problem) -> Failure {
+    let meant = IN_WORDS.iter().find(|(said, _)| problem.causes.iter().any(|cause| cause.contains(said)));
+    let problem = meant.into_iter().fold(problem, |problem, (_, words)| problem.cause(words));
+    Failure { problem, status: None }
 }
 
 /// Says what a status that is no success means.
@@ -90,6 +103,8 @@ pub(crate) fn refused(server: &str, ask: Ask, status: &Status) -> Problem {
             .with("verb", ask.verb)
             .with("resource", ask.resource)
             .cause(&status.message),
+        400 if status.message.contains("HTTP request to an HTTPS server") => unreachable_server(server)
+            .cause("it answers under TLS only: the server of the kubeconfig must begin with https://"),
         code => unreadable(ask).cause(format!("{code} {}: {}", status.reason, status.message)),
     }
 }

@@ -48,6 +48,9 @@ const DIAL_WITHIN: Duration = Duration::from_secs(20);
 /// How long the first facts of a new cluster may take.
 const FIRST_FACTS_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long failures of a new cluster are tried again: a moment without an answer is no reason to refuse it.
+const FIRST_FAILURES_WITHIN: Duration = Duration::from_secs(3);
+
 /// The connections of a server.
 pub struct ClusterPool {
     store: Arc<dyn Store>,
@@ -101,7 +104,7 @@ impl ClusterPool {
             return Err(Problem::new(Code::ClusterNameTaken).with("cluster", name));
         }
         let Dialled { cluster, server } = self.dial(&asked.kubeconfig, &asked.allow).await?;
-        let uid = facts_within(&*cluster, FIRST_FACTS_WITHIN).await?.uid;
+        let uid = first_facts(&*cluster, &server).await?.uid;
         let others = self.store.clusters().await.map_err(StoreError::into_problem)?;
         if let Some(other) = others.iter().find(|other| other.uid == uid) {
             return Err(Problem::new(Code::ClusterRegisteredTwice).with("other", &other.name));
@@ -135,7 +138,7 @@ impl ClusterPool {
         let mut dialled = None;
         if let Some(kubeconfig) = &asked.kubeconfig {
             let Dialled { cluster, server } = self.dial(kubeconfig, &asked.allow).await?;
-            let found = facts_within(&*cluster, FIRST_FACTS_WITHIN).await?.uid;
+            let found = first_facts(&*cluster, &server).await?.uid;
             if found != record.uid {
                 return Err(changed(record, &found));
             }
@@ -230,11 +233,30 @@ pub(crate) fn changed(record: &ClusterRecord, found: &ClusterUid) -> Problem {
 
 /// The facts of a cluster for somebody who decides by them once; a new connection may need some seconds to have them.
 pub async fn facts_within(cluster: &dyn Cluster, limit: Duration) -> Result<ClusterFacts, Problem> {
+    facts_or_failure(cluster, limit, limit).await
+}
+
+/// The facts of a cluster that is told of for the first time, under a kubeconfig that may be wrong: it may answer slowly,
+/// but what fails, fails soon.
+async fn first_facts(cluster: &dyn Cluster, server: &str) -> Result<ClusterFacts, Problem> {
+    let found = facts_or_failure(cluster, FIRST_FACTS_WITHIN, FIRST_FAILURES_WITHIN).await;
+    found.map_err(|problem| match problem.code {
+        Code::ClusterUnreachable => problem.with("server", server),
+        _ => problem,
+    })
+}
+
+/// Facts, where no answer is waited for beyond the first limit and no failure tried again beyond the second.
+async fn facts_or_failure(
+    cluster: &dyn Cluster,
+    limit: Duration,
+    failures_within: Duration,
+) -> Result<ClusterFacts, Problem> {
     /// The least time between two looks.
     const PAUSE: Duration = Duration::from_millis(50);
-    let deadline = tokio::time::Instant::now() + limit;
+    let begun = tokio::time::Instant::now();
     loop {
-        let problem = match tokio::time::timeout_at(deadline, cluster.facts_anew()).await {
+        let problem = match tokio::time::timeout_at(begun + limit, cluster.facts_anew()).await {
             Ok(Ok(facts)) => return Ok(facts),
             Ok(Err(problem)) => problem,
             Err(elapsed) => {
@@ -248,7 +270,7 @@ pub async fn facts_within(cluster: &dyn Cluster, limit: Duration) -> Result<Clus
             // What changes may come late where the API server is away: look again all the same.
             let _ = tokio::time::timeout(Duration::from_secs(1), cluster.changed()).await;
         };
-        if lasting || tokio::time::timeout_at(deadline, news).await.is_err() {
+        if lasting || tokio::time::timeout_at(begun + failures_within, news).await.is_err() {
             return Err(problem);
         }
     }

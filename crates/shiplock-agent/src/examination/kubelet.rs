@@ -175,7 +175,8 @@ async fn starts<H: Host>(host: &H) -> Result<u32, String> {
     let since = format!("--since=-{}s", seconds.min(STARTS_WITHIN_SECONDS));
     let arguments = ["_PID=1", "UNIT=kubelet.service", "--no-pager", "--quiet", &since, "--output=cat"];
     let output = host.output("journalctl", &arguments, READ_LIMIT).await.map_err(in_words)?;
-    Ok(u32::try_from(output.text.lines().filter(|line| line.contains("Scheduled restart job")).count()).unwrap_or(u32::MAX))
+    Ok(u32::try_from(output.text.lines().filter(|line| line.contains("Scheduled restart job")).count())
+        .unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

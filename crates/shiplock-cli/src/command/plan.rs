@@ -120,10 +120,12 @@ async fn checked(client: &Client, mut found: UpgradeView) -> UpgradeView {
     found
 }
 
-/// What the newest checks before the start found.
+/// What the newest checks before the start found and nobody let pass.
 fn newest_report(events: &[EventRecord]) -> Vec<Finding> {
     let report = |record: &EventRecord| match &record.event {
-        Event::CheckFinished { report } => Some(report.findings.clone()),
+        Event::CheckFinished { report } => {
+            Some(report.findings.iter().filter(|finding| !finding.accepted).cloned().collect())
+        }
         _ => None,
     };
     events.iter().rev().find_map(report).unwrap_or_default()

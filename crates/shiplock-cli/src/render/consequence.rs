@@ -85,8 +85,8 @@ pub fn resume(upgrade: &UpgradeView, style: &Style) -> String {
     }
     let failed = ["failed and is tried again first, alone", "failed and are tried again first, one by one"];
     about(&mut text, &nodes(upgrade, NodeProgress::Failed), style, failed, "此前失败，将最先单独重试");
-    let unfinished = ["was cut and is finished first", "were cut and are finished first"];
-    about(&mut text, &nodes(upgrade, NodeProgress::InWork), style, unfinished, "此前中断，将先完成");
+    let unfinished = ["is in work and is finished first", "are in work and are finished first"];
+    about(&mut text, &nodes(upgrade, NodeProgress::InWork), style, unfinished, "正在进行，将先完成");
     let next = ["follows", "follow"];
     about(&mut text, &nodes(upgrade, NodeProgress::Waiting), style, next, "随后进行");
     text

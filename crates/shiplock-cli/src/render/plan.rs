@@ -74,7 +74,15 @@ pub fn plan(plan: &Plan, style: &Style) -> String {
             style.tone(Tone::Strong, style.pick("To know before you accept", "接受前须知"))
         ));
         for note in plan.notes.iter().take(NOTES_MAX) {
-            text.push_str(&format!("  - {}\n", table::one_line(&note_sentence(note, style))));
+            let way = asks_for(note).filter(|check| !plan.options.accepts(check)).map(|check| {
+                if style.zh() {
+                    format!("；用 --accept {check} 接受")
+                } else {
+                    format!("; accept that with --accept {check}")
+                }
+            });
+            let sentence = note_sentence(note, style) + &way.unwrap_or_default();
+            text.push_str(&format!("  - {}\n", table::one_line(&sentence)));
         }
         if let Some(more) = plan.notes.len().checked_sub(NOTES_MAX).filter(|more| *more > 0) {
             text.push_str(&if style.zh() {
@@ -297,6 +305,15 @@ fn options(plan: &Plan, style: &Style) -> String {
     text
 }
 
+/// The check whose finding must be let pass by name before what a note says is done.
+fn asks_for(note: &Note) -> Option<&'static str> {
+    match note {
+        Note::ApiAway { .. } => Some("CP-003"),
+        Note::NewApiObjects(_) | Note::NewApisUnknown { .. } => Some("CP-015"),
+        _ => None,
+    }
+}
+
 /// A note in one sentence.
 pub fn note_sentence(note: &Note, style: &Style) -> String {
     let zh = style.zh();
@@ -310,14 +327,10 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
             format!("node {node} is not Ready and its agent is silent: it is left out and stays at its version ({why})")
         }
         Note::ApiAway { node, seconds } if zh => {
-            format!(
-                "集群只有一个控制面节点 {node}：改动该节点期间 API 约有 {seconds} 秒无响应；用 --accept CP-003 接受"
-            )
+            format!("集群只有一个控制面节点 {node}：改动该节点期间 API 约有 {seconds} 秒无响应")
         }
         Note::ApiAway { node, seconds } => {
-            format!(
-                "{node} is the only master: the API does not answer for about {seconds} s while it is changed; accept that with --accept CP-003"
-            )
+            format!("{node} is the only master: the API does not answer for about {seconds} s while it is changed")
         }
         Note::Soak { emulates, seconds } => {
             let time = time::duration((*seconds).into(), style.language);
@@ -356,22 +369,22 @@ pub fn note_sentence(note: &Note, style: &Style) -> String {
             format!("etcd stays at {version}: the older minor version refuses the data of the newer one")
         }
         Note::NewApiObjects(NewApiObjects { api, count, names }) if zh => format!(
-            "{count} 个 {api} 对象仅新版本提供（{}{}）：旧版本不显示也不处理它们；用 --accept CP-015 接受",
+            "{count} 个 {api} 对象仅新版本提供（{}{}）：旧版本不显示也不处理它们",
             names.join("、"),
             if names.len() as u64 == *count { "" } else { " 等" }
         ),
         Note::NewApiObjects(NewApiObjects { api, count, names }) => format!(
-            "{count} {} of {api}, which only the newer version serves ({}{}): the older one does not show them and nothing acts on them; accept that with --accept CP-015",
+            "{count} {} of {api}, which only the newer version serves ({}{}): the older one does not show them and nothing acts on them",
             if *count == 1 { "object" } else { "objects" },
             names.join(", "),
             if names.len() as u64 == *count { "" } else { ", …" }
         ),
         Note::NewApisUnknown { problem } if zh => {
             let why = problem.sentence(style.language);
-            format!("未知是否存在仅新版本提供的对象（{why}）；用 --accept CP-015 接受")
+            format!("未知是否存在仅新版本提供的对象（{why}）")
         }
         Note::NewApisUnknown { problem } => format!(
-            "it is not known whether there are objects that only the newer version serves ({}); accept that with --accept CP-015",
+            "it is not known whether there are objects that only the newer version serves ({})",
             problem.sentence(style.language)
         ),
         Note::NodeCordonedByOthers { node } if zh => {

@@ -117,6 +117,10 @@ fn examine<'a>(
         EtcdFacts::Stacked { cluster: Observed::Known(etcd) } => etcd,
     };
     if let Some(Observed::Unknown { problem, .. }) = &facts.configured_version {
+        // A time without an API server says nothing of what it will answer.
+        if problem.code == Code::ClusterUnreachable {
+            return Err(problem.clone());
+        }
         let why = format!("master {name} cannot read ConfigMap kubeadm-config, from which kubeadm renders manifests");
         return Err(refused(input, why).because(problem));
     }

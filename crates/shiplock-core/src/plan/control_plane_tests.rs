@@ -116,7 +116,7 @@ fn what_cannot_be_upgraded_in_place_is_refused_by_name() {
         || Observed::Unknown { problem: Problem::new(Code::Internal).with("what", "no answer"), since: at(0) };
     let cases: [(&str, Change); 5] = [
         ("ConfigMap kubeadm-config", |facts| {
-            let problem = Problem::new(Code::ClusterUnreachable).cause("it answers 404");
+            let problem = Problem::new(Code::ClusterAnswer).cause("it answers 404");
             facts.configured_version = Some(Observed::Unknown { problem, since: at(0) });
         }),
         ("external", |facts| facts.etcd = EtcdFacts::External { endpoints: vec!["https://10.9.9.9:2379".to_owned()] }),
@@ -134,6 +134,11 @@ fn what_cannot_be_upgraded_in_place_is_refused_by_name() {
     let mut told = agents(&facts, at(0));
     edit(&mut told, "m2").etcd = EtcdFacts::Stacked { cluster: unknown() };
     assert_eq!(plan_with(&facts, &told, &asked()).unwrap_err().code, Code::ControlPlaneRefused, "unknown is not OK");
+    // A time without an API server passes.
+    let mut away = agents(&facts, at(0));
+    let problem = Problem::new(Code::ClusterUnreachable).cause("connection refused");
+    edit(&mut away, "m2").configured_version = Some(Observed::Unknown { problem, since: at(0) });
+    assert_eq!(plan_with(&facts, &away, &asked()).unwrap_err().code, Code::ClusterUnreachable);
     told.remove(&NodeName::from("m3"));
     edit(&mut told, "m2").etcd = edit(&mut agents(&facts, at(0)), "m2").etcd.clone();
     assert_eq!(plan_with(&facts, &told, &asked()).unwrap_err().code, Code::AgentMissing);

@@ -211,6 +211,9 @@ struct DrainWork {
     before: Duration,
     /// What is still to be sent in this round.
     to_send: Vec<Act>,
+    /// Whether the node itself said in this attempt that it takes no new pods. Before that nothing is sent: what an older
+    /// store calls cordoned may have been given back since.
+    is_cordoned: bool,
     /// Whether caches have shown the node cordoned: only what they show after that tells that it is not any more.
     seen_cordoned: bool,
 }
@@ -233,7 +236,7 @@ impl StepMachine {
                 // The time counts from the intent: one that goes on after a crash gets no new time.
                 let before = Duration::try_from(now.duration_since(since)).unwrap_or_default();
                 let machine = DrainMachine::new(node.clone(), since, limit, *on_timeout);
-                Work::Drain(Box::new(DrainWork { machine, before, to_send: Vec::new(), seen_cordoned: false }))
+                Work::Drain(Box::new(DrainWork { machine, before, to_send: Vec::new(), is_cordoned: false, seen_cordoned: false }))
             }
             _ => Work::Until { worse: None },
         };
@@ -283,6 +286,9 @@ impl StepMachine {
             (Action::VerifyNode { .. }, Some((node, _))) => Request::Node(node),
             (Action::Drain { .. }, Some((node, _))) => {
                 let Work::Drain(drain) = &self.work else { return };
+                if !drain.is_cordoned {
+                    return self.ask(Request::Node(node), outputs);
+                }
                 if !drain.machine.wants_look(drain.before + time.elapsed) {
                     return self.drain_on(time, outside, outputs);
                 }
@@ -322,7 +328,9 @@ impl StepMachine {
             },
             Answer::PodsOn(pods) => return self.pods_seen(pods, time, outside, outputs),
             Answer::Eviction(answer) => return self.eviction(pod, answer, time, outputs),
-            Answer::Node(node) if matches!(self.work, Work::Drain(_)) => return self.emptied(node, time, outputs),
+            Answer::Node(node) if matches!(self.work, Work::Drain(_)) => {
+                return self.drained_node_read(node, time, outside, outputs);
+            }
             Answer::Node(Ok(_)) if planted::is(Bug::NotReadBack) => Ok(self.verified()),
             Answer::Node(node) => return self.node_read(node, time, outside, outputs),
             Answer::Facts(facts) => {
@@ -409,8 +417,15 @@ impl StepMachine {
         self.send(time, outputs);
     }
 
-    /// No pod is left that is to go. It counts only where the node takes no new ones.
-    fn emptied(&mut self, node: Result<Option<NodeFacts>, Problem>, time: StepTime, outputs: &mut Vec<StepOutput>) {
+    /// The node itself, before the first pod is asked to go and after the last one went: both count only where it takes
+    /// no new ones.
+    fn drained_node_read(
+        &mut self,
+        node: Result<Option<NodeFacts>, Problem>,
+        time: StepTime,
+        outside: &Outside<'_>,
+        outputs: &mut Vec<StepOutput>,
+    ) {
         let (Some(planned), uncordoned) = (self.planned().cloned(), self.uncordoned()) else { return };
         let Work::Drain(drain) = &mut self.work else { return };
         let elapsed = drain.before + time.elapsed;
@@ -420,6 +435,10 @@ impl StepMachine {
                 Err((joined_again(&planned, &node.uid), false))
             }
             Ok(Some(node)) if !node.unschedulable && !planted::is(Bug::UncordonNotNoticed) => Err((uncordoned, true)),
+            Ok(Some(_)) if !drain.is_cordoned => {
+                drain.is_cordoned = true;
+                return self.look(time, outside, outputs);
+            }
             Ok(Some(_)) => match drain.machine.verdict(elapsed) {
                 Some(verdict) => verdict,
                 None => return self.rest(outputs),

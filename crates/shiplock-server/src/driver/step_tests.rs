@@ -213,6 +213,7 @@ async fn a_cache_that_never_showed_the_cordon_ends_no_drain_and_the_node_itself_
     cluster.node.lock().unwrap().unschedulable = false;
     let (problem, retryable) = run(&cluster, OnDrainTimeout::Pause, true).await.unwrap_err();
     assert_eq!((problem.code, retryable), (Code::Uncordoned, true), "a cache that is late hides nothing");
+    assert!(cluster.sent().is_empty(), "no pod is asked to go from a node that takes new ones");
 }
 
 #[tokio::test(start_paused = true)]
