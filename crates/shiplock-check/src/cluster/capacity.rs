@@ -115,11 +115,13 @@ fn batches(look: &mut Look<'_>) {
     }
     look.need(&objects.volumes, &["CAP-003"]);
     look.need(&objects.claims, &["CAP-003"]);
+    look.need(&objects.budgets, &["CAP-003"]);
+    let are_budgets_hidden = matches!(objects.budgets, Read::NotSeen(_));
     let bound = look.question.max_parallel;
     for misfit in packing::misfits(objects, bound).into_iter().flatten() {
         let Misfit { pool, batch, nodes, pods, example, fits, is_only_node, is_guarded } = misfit;
-        // Nodes come back empty: a budget makes the drain wait until one is.
-        let outcome = if is_guarded { Outcome::Warn } else { Outcome::Fail };
+        // Nodes come back empty: a budget makes the drain wait until one is. Where budgets are not seen there may be one.
+        let outcome = if is_guarded || are_budgets_hidden { Outcome::Warn } else { Outcome::Fail };
         let (sentence, outcome) = match (is_only_node, fits) {
             (true, _) => ("only-node", Outcome::Warn),
             (false, Some(_)) => ("no-room", outcome),

@@ -1,6 +1,7 @@
 //! JSON: one value after the other, lists at any depth, the same rules as for YAML.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use super::{
 
 /// Reads all values of a text that begins at this line. An error where it is not JSON at all and nothing was handed on.
 pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> Result<(), Trouble> {
-    let mut reader = Reader { text, first_line, sink, visited: 0, found: 0 };
+    let mut reader = Reader { text, newest_line: Cell::new((0, first_line)), sink, visited: 0, found: 0 };
     let (mut at, mut is_first) = (0, true);
     while at < text.len() {
         let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<&RawValue>();
@@ -120,7 +121,8 @@ struct Name<'a> {
 
 struct Reader<'t, 's, S> {
     text: &'t str,
-    first_line: u32,
+    /// The part that was asked for last, and its line: the next one is near, and lines are counted from there.
+    newest_line: Cell<(usize, u32)>,
     sink: &'s mut S,
     visited: usize,
     found: usize,
@@ -134,7 +136,12 @@ impl<S: Sink> Reader<'_, '_, S> {
     }
 
     fn line_at(&self, offset: usize) -> u32 {
-        self.first_line + self.text.get(..offset).map_or(0, lines_of)
+        let (known, line) = self.newest_line.get();
+        let between = |from: usize, to: usize| self.text.get(from..to).map_or(0, lines_of);
+        let line =
+            if offset < known { line.saturating_sub(between(offset, known)) } else { line + between(known, offset) };
+        self.newest_line.set((offset, line));
+        line
     }
 
     fn trouble(&mut self, part: &str, kind: TroubleKind) {

@@ -236,7 +236,13 @@ impl StepMachine {
                 // The time counts from the intent: one that goes on after a crash gets no new time.
                 let before = Duration::try_from(now.duration_since(since)).unwrap_or_default();
                 let machine = DrainMachine::new(node.clone(), since, limit, *on_timeout);
-                Work::Drain(Box::new(DrainWork { machine, before, to_send: Vec::new(), is_cordoned: false, seen_cordoned: false }))
+                Work::Drain(Box::new(DrainWork {
+                    machine,
+                    before,
+                    to_send: Vec::new(),
+                    is_cordoned: false,
+                    seen_cordoned: false,
+                }))
             }
             _ => Work::Until { worse: None },
         };

@@ -182,6 +182,11 @@ impl Checkers {
                 }
                 if let Some(node) = node {
                     found.extend(self.epoch(*node, *epoch, &name));
+                    let drain = simulation.log.plan.steps().find(|step| {
+                        matches!(step.action, Action::Drain { .. })
+                            && step.target.node().map(NodeName::as_str) == Some(name.as_str())
+                    });
+                    found.extend(drain.and_then(|drain| self.takes_new_pods(simulation, *node, &name, drain)));
                 }
                 let held_for = self.leased_at.map_or(Duration::ZERO, |at| simulation.now.since(at));
                 if *epoch < simulation.log.epoch.0 && held_for > REQUEST_LIMIT {
@@ -307,7 +312,7 @@ impl Checkers {
         found
     }
 
-    /// What pods stand on was just changed: where the plan cordons the node, it takes no new ones, as far as anybody who
+    /// What pods stand on was just changed, or one was evicted: where the plan cordons the node, it takes no new ones, as far as anybody who
     /// watches could know.
     fn takes_new_pods(&self, simulation: &Simulation, node: u32, name: &str, step: &Step) -> Found {
         let planned = simulation.log.plan.node_of_step(step.number)?;
@@ -319,7 +324,7 @@ impl Checkers {
         let taken_for = simulation.now.since(*since);
         let seconds = taken_for.as_secs();
         (taken_for > known_after)
-            .then(|| (19, format!("node {name} was changed though it had been taking new pods for {seconds} s")))
+            .then(|| (19, format!("node {name} was touched though it had been taking new pods for {seconds} s")))
     }
 
     /// The member on this node was just taken away: the others must carry the cluster.

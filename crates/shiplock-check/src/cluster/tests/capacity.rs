@@ -179,6 +179,12 @@ fn the_drain_of_pods_under_a_budget_waits_until_a_node_is_back() {
         let found = packed(&snapshot);
         assert!(found.iter().all(|text| text.starts_with(expected)) && !found.is_empty(), "{app}: {found:?}");
     }
+    // Fewer rights make nothing worse: there may be a budget that nobody may see here.
+    let mut snapshot = cluster(json!(nodes), json!(pods));
+    snapshot.objects.budgets = Read::NotSeen("poddisruptionbudgets is forbidden".to_owned());
+    let found = packed(&snapshot);
+    assert!(found.iter().any(|text| text.starts_with("Unknown CAP-003")), "{found:?}");
+    assert!(!found.iter().any(|text| text.starts_with("Fail")), "{found:?}");
 }
 
 #[test]
