@@ -30,8 +30,10 @@ Example:
 
 To restore it, stop the API servers and etcd on every master (move their manifests away), copy the file to each, and
 make a new data directory from it, with the etcdutl of the backup's version or newer:
-  etcdutl snapshot restore etcd.db --data-dir /var/lib/etcd-restored --bump-revision 1000000000 --mark-compacted \\
-    --name m1 --initial-cluster m1=https://10.0.0.1:2380 --initial-advertise-peer-urls https://10.0.0.1:2380
+  etcdutl snapshot restore etcd.db --data-dir /var/lib/etcd-restored \\
+    --bump-revision 1000000000 --mark-compacted --name m1 \\
+    --initial-cluster m1=https://10.0.0.1:2380 \\
+    --initial-advertise-peer-urls https://10.0.0.1:2380
 `--initial-cluster` names all members and is the same on each. Then put the directory in the place of /var/lib/etcd and
 the manifests back. What happened in the cluster after the backup is lost.")]
 pub struct BackupExportArguments {

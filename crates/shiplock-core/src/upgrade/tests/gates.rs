@@ -17,6 +17,13 @@ fn held_by_a_gate() -> World {
     world
 }
 
+/// The same, and the second at which that batch was finished.
+pub(super) fn held_after_a_batch() -> (World, i64) {
+    let world = held_by_a_gate();
+    let finished_at = world.upgrade.batch_finished_at.unwrap();
+    (world, finished_at.as_second() - at(0).as_second())
+}
+
 #[test]
 fn a_gate_that_has_only_older_facts_says_since_when_it_waits_for_newer_ones() {
     let mut world = held_by_a_gate();

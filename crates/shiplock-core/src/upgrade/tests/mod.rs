@@ -11,6 +11,7 @@ mod identity;
 mod masters;
 mod pools;
 mod property;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
