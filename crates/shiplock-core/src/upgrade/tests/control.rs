@@ -17,6 +17,9 @@ fn a_pause_lets_started_nodes_finish_and_starts_none_and_the_law_goes_on_after_i
     assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }));
     assert_eq!(world.started_nodes(), started);
     assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+    let nodes = world.upgrade.plan.nodes().filter(|node| started.contains(&node.node));
+    let unfinished: Vec<_> = nodes.filter(|node| world.upgrade.node_progress(node) != NodeProgress::Done).collect();
+    assert!(unfinished.is_empty(), "what has started is finished, not left half done: {unfinished:?}");
     world.append(Event::Continued { by: "tester".into() });
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
     assert_eq!(world.batches(1).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 1]);
@@ -76,6 +79,7 @@ fn cancel_gives_back_what_failed_and_leaves_alone_what_was_not_started() {
     world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
     assert_eq!(world.started_nodes().len(), 1);
+    assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)), "the failed node is given back");
     world.append(Event::Cancelled);
     assert_eq!(world.upgrade.state, State::Cancelled);
 }

@@ -8,6 +8,7 @@ mod cordons;
 mod failures;
 mod gates;
 mod identity;
+mod law;
 mod masters;
 mod pools;
 mod property;
