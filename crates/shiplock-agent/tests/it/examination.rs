@@ -51,7 +51,11 @@ fn well() -> Rc<FakeNode> {
     says(
         &node,
         "journalctl _PID=1",
-        "Started kubelet.service\nStopped kubelet.service\nStarted kubelet.service\n",
+        // Started twice by people or upgrades, and twice since it had ended.
+        "Started kubelet.service\nStopped kubelet.service\nStarted kubelet.service\n\
+         kubelet.service: Main process exited, code=exited, status=1/FAILURE\n\
+         kubelet.service: Scheduled restart job, restart counter is at 1.\nStarted kubelet.service\n\
+         kubelet.service: Scheduled restart job, restart counter is at 2.\nStarted kubelet.service\n",
         true,
     );
     says(&node, "timedatectl", "yes\n", true);
