@@ -176,3 +176,35 @@ fn a_give_back_that_fails_pauses_only_when_nothing_is_in_flight_and_continue_goe
     assert_eq!(world.upgrade.state, State::Cancelling, "a cancelled upgrade never goes on with its work");
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
 }
+
+#[test]
+fn a_node_whose_drain_ended_with_skip_and_return_is_left_out_by_name_and_keeps_no_cordon() {
+    let mut world = World::new(&[("blue", 4)], options());
+    let drain = loop {
+        let _ = world.settle();
+        let is_drain =
+            |number: &StepNumber| matches!(world.upgrade.plan.step(*number).unwrap().action, Action::Drain { .. });
+        if let Some(drain) = world.in_flight().into_iter().find(is_drain) {
+            break drain;
+        }
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+    };
+    let node = world.upgrade.plan.step(drain).unwrap().target.node().unwrap().clone();
+    let outcome = StepOutcome::DrainSkipped { blockers: vec!["pod default/web-0".to_owned()] };
+    world.append(Event::StepSucceeded { step: drain, attempt: 1, outcome });
+    let _ = world.settle();
+    let problem = world.upgrade.skipped[&node].clone();
+    assert_eq!((problem.code, problem.parameters["blockers"].as_str()), (Code::DrainTimedOut, "pod default/web-0"));
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+    let begun = world.log.iter().filter(|record| match &record.event {
+        Event::StepStarted { step, .. } => {
+            let step = world.upgrade.plan.step(*step).unwrap();
+            step.target.node() == Some(&node) && matches!(step.action, Action::UpgradeKubelet { .. })
+        }
+        _ => false,
+    });
+    assert_eq!(begun.count(), 0, "what was not emptied is not changed");
+}
