@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "drain-simulation",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes, pods, PersistentVolumes, PersistentVolumeClaims",
+        reads: "nodes, pods, PodDisruptionBudgets, PersistentVolumes, PersistentVolumeClaims",
         title: ["Room for each batch", "各批次的容量"],
         why: [
             "The pods of a batch must find a place on the nodes that stay: by requests, slots, taints, selectors, affinity and volumes. Batches are 1, 2, 4 … up to the bound, pool by pool. It only warns where these pods are under a budget: nodes come back in place, and the drain waits for that.",
