@@ -11,6 +11,7 @@ use shiplock_core::artefact::ArtefactFile;
 use shiplock_core::facts::InstallMethod;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::StepOutcome;
+use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
 use super::{Failure, READ_LIMIT, Step, same_version, with_role};
 use crate::backup::Backup;
@@ -21,6 +22,12 @@ use crate::host::Host;
 const SERVICE: &str = "kubelet";
 /// The kubelet's configuration on the node.
 pub(super) const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
+/// The flags that kubeadm gave the kubelet when the node joined.
+const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// Flags that kubeadm once wrote there and that kubelets from this minor on refuse to start with.
+/// Source: kubernetes#133779; kubeadm's own upgrade takes it out too (kubernetes#133778).
+const REFUSED_FLAGS: [(&str, MinorVersion); 1] =
+    [("--pod-infra-container-image", MinorVersion { major: 1, minor: 35 })];
 const LOOKS: u32 = 120;
 const LOOKS_AFTER_ROLL_BACK: u32 = 60;
 const HEALTH_PORT: u16 = 10248;
@@ -47,6 +54,9 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     }
     let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();
     kept.push(step.host.at(CONFIGURATION));
+    let minor = version.parse::<KubernetesVersion>().map(|version| version.release);
+    let flags = minor.ok().and_then(|minor| accepted_flags(step, minor));
+    kept.extend(flags.iter().map(|_| flags_file(step)));
     let folder = step.backup_folder();
     Backup::take(&folder, &kept).map_err(|error| step.unusable(&folder, "written", &error))?;
 
@@ -54,6 +64,9 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     step.progress("configuring");
     let kubeadm = step.host.node_path(&kubeadm);
     step.program("configure", &[&kubeadm, "upgrade", "node", "phase", "kubelet-config"]).await?;
+    if let Some(flags) = &flags {
+        write_flags(step, flags)?;
+    }
 
     step.permit("swap").await;
     step.progress("restarting");
@@ -114,6 +127,44 @@ pub(super) async fn targets<'a, H: Host>(
     Ok(targets)
 }
 
+/// The file of flags without those that a kubelet of this minor refuses; none where it has none of them. An older kubelet
+/// heeds none of them either, so that the file may change before it does.
+pub(super) fn accepted_flags<H: Host>(step: &Step<H>, minor: MinorVersion) -> Option<String> {
+    let text = fs::read_to_string(step.host.at(FLAGS)).ok()?;
+    let accepted = without_refused(&text, minor);
+    (accepted != text).then_some(accepted)
+}
+
+/// Where the flags are kept.
+pub(super) fn flags_file<H: Host>(step: &Step<H>) -> PathBuf {
+    step.host.at(FLAGS)
+}
+
+/// Writes the file of flags.
+pub(super) fn write_flags<H: Host>(step: &Step<H>, text: &str) -> Result<(), Problem> {
+    let file = flags_file(step);
+    files::replace(&file, text, 0o644).map_err(|error| step.unusable(&file, "written", &error))
+}
+
+fn without_refused(text: &str, minor: MinorVersion) -> String {
+    let mut text = text.to_owned();
+    for (flag, _) in REFUSED_FLAGS.iter().filter(|(_, since)| minor >= *since) {
+        while let Some(begin) = text.find(&format!("{flag}=")) {
+            let rest = &text[begin..];
+            let end = rest.find([' ', '"', '\n']).unwrap_or(rest.len());
+            // With the one blank that parts it from the next or the one before.
+            let (mut from, mut to) = (begin, begin + end);
+            if text[to..].starts_with(' ') {
+                to += 1;
+            } else if text[..from].ends_with(' ') {
+                from -= 1;
+            }
+            text.replace_range(from..to, "");
+        }
+    }
+    text
+}
+
 /// Nothing wrong: it is active, its process runs these bytes, and it says that it is well.
 pub(super) async fn is_up<H: Host>(step: &Step<H>, sha256: &str) -> Result<(), String> {
     let service = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?;
@@ -162,4 +213,23 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let path = step.host.at(&path.unwrap_or_default());
     let old = step.host.file_digest(&path).await.ok().flatten().unwrap_or_default();
     step.wait_until(SERVICE, LOOKS_AFTER_ROLL_BACK, || is_up(step, &old)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_the_new_kubelet_refuses_are_taken_out_and_all_others_stay() {
+        for (text, minor, expected) in [
+            ("A=\"--pod-infra-container-image=p:3\"\n", 35, "A=\"\"\n"),
+            ("A=\"--x=1 --pod-infra-container-image=p:3 --y=2\"\n", 36, "A=\"--x=1 --y=2\"\n"),
+            ("A=\"--x=1 --pod-infra-container-image=p:3\"\n", 35, "A=\"--x=1\"\n"),
+            ("A=--pod-infra-container-image=p:3", 35, "A="),
+            ("A=\"--pod-infra-container-image=p:3\"\n", 34, "A=\"--pod-infra-container-image=p:3\"\n"),
+            ("A=\"--node-ip=10.0.0.1\"\n", 37, "A=\"--node-ip=10.0.0.1\"\n"),
+        ] {
+            assert_eq!(without_refused(text, MinorVersion { major: 1, minor }), expected, "{text}");
+        }
+    }
 }

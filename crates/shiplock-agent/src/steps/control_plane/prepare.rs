@@ -55,6 +55,8 @@ impl<H: Host> Master<'_, H> {
         if self.has_kubelet() {
             kept.push(step.host.at(kubelet::CONFIGURATION));
         }
+        let flags = kubelet::accepted_flags(step, self.upgrade.version.release).filter(|_| self.has_kubelet());
+        kept.extend(flags.iter().map(|_| kubelet::flags_file(step)));
         kept.extend(differing.iter().map(|component| step.host.at(&manifest::path(*component))));
         Backup::take_beside(&old, &kept).map_err(|error| step.unusable(&old, "written", &error))?;
 
@@ -75,6 +77,9 @@ impl<H: Host> Master<'_, H> {
                 step.permit("configure").await;
                 step.progress("configuring");
                 self.configure(&texts).await?;
+            }
+            if let Some(flags) = &flags {
+                kubelet::write_flags(step, flags)?;
             }
             for component in &differing {
                 let (Some(text), target) = (texts.rendered.get(component), step.host.at(&manifest::path(*component)))
