@@ -230,6 +230,9 @@ impl Lab {
         say(format!("lab {}: all Ready after {:.1} s", self.id, since()));
         self.kubectl(&["--namespace=kube-system", "rollout", "status", "deployment/coredns", "--timeout=180s"])?;
         say(format!("lab {}: CoreDNS up after {:.1} s", self.id, since()));
+        // A static pod of a master may be reported Ready well after its node is: who upgrades at once would be told so.
+        self.kubectl(&["--namespace=kube-system", "wait", "pods", "--all", "--for=condition=Ready", "--timeout=180s"])?;
+        say(format!("lab {}: all of kube-system is Ready after {:.1} s", self.id, since()));
         Ok(())
     }
 
