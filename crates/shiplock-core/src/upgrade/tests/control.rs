@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// What has started is finished, not left half done.
+fn are_finished(world: &World, started: &BTreeSet<NodeName>) {
+    let nodes = world.upgrade.plan.nodes().filter(|node| started.contains(&node.node));
+    let unfinished: Vec<_> = nodes.filter(|node| world.upgrade.node_progress(node) != NodeProgress::Done).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
 #[test]
 fn a_pause_lets_started_nodes_finish_and_starts_none_and_the_law_goes_on_after_it() {
     let mut world = World::new(&[("blue", 8)], options());
@@ -17,9 +24,7 @@ fn a_pause_lets_started_nodes_finish_and_starts_none_and_the_law_goes_on_after_i
     assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }));
     assert_eq!(world.started_nodes(), started);
     assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
-    let nodes = world.upgrade.plan.nodes().filter(|node| started.contains(&node.node));
-    let unfinished: Vec<_> = nodes.filter(|node| world.upgrade.node_progress(node) != NodeProgress::Done).collect();
-    assert!(unfinished.is_empty(), "what has started is finished, not left half done: {unfinished:?}");
+    are_finished(&world, &started);
     world.append(Event::Continued { by: "tester".into() });
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
     assert_eq!(world.batches(1).iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 1]);
@@ -56,6 +61,7 @@ fn a_cancel_while_it_pauses_lets_started_nodes_finish_and_starts_none() {
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
     assert_eq!(world.started_nodes(), started);
     assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+    are_finished(&world, &started);
 }
 
 #[test]

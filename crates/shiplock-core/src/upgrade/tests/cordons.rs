@@ -16,7 +16,7 @@ fn began(world: &World, node: &NodeName, since: u64) -> Vec<String> {
 }
 
 /// Goes on until a step of this kind is in flight, on the first node.
-fn until(kind: &str) -> (World, StepNumber, NodeName) {
+pub(super) fn until(kind: &str) -> (World, StepNumber, NodeName) {
     let mut world = World::new(&[("blue", 2)], options());
     loop {
         let _ = world.settle();

@@ -179,19 +179,7 @@ fn a_give_back_that_fails_pauses_only_when_nothing_is_in_flight_and_continue_goe
 
 #[test]
 fn a_node_whose_drain_ended_with_skip_and_return_is_left_out_by_name_and_keeps_no_cordon() {
-    let mut world = World::new(&[("blue", 4)], options());
-    let drain = loop {
-        let _ = world.settle();
-        let is_drain =
-            |number: &StepNumber| matches!(world.upgrade.plan.step(*number).unwrap().action, Action::Drain { .. });
-        if let Some(drain) = world.in_flight().into_iter().find(is_drain) {
-            break drain;
-        }
-        for number in world.in_flight() {
-            world.succeed(number);
-        }
-    };
-    let node = world.upgrade.plan.step(drain).unwrap().target.node().unwrap().clone();
+    let (mut world, drain, node) = cordons::until("drain");
     let outcome = StepOutcome::DrainSkipped { blockers: vec!["pod default/web-0".to_owned()] };
     world.append(Event::StepSucceeded { step: drain, attempt: 1, outcome });
     let _ = world.settle();

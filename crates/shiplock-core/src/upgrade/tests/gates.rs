@@ -2,9 +2,14 @@
 
 use super::*;
 
-/// Right after the first batch, with a workload that is worse than before.
-fn held_by_a_gate() -> World {
-    let mut world = World::new(&[("blue", 4)], options());
+/// A pool of four right after its first batch, with a workload that is worse than before.
+pub(super) fn held_by_a_gate() -> World {
+    held_by_a_gate_in(&[("blue", 4)])
+}
+
+/// The same in the first of these pools.
+pub(super) fn held_by_a_gate_in(pools: &[(&str, usize)]) -> World {
+    let mut world = World::new(pools, options());
     while world.upgrade.batch_finished_at.is_none() {
         let _ = world.settle();
         for number in world.in_flight() {
@@ -15,13 +20,6 @@ fn held_by_a_gate() -> World {
         }
     }
     world
-}
-
-/// The same, and the second at which that batch was finished.
-pub(super) fn held_after_a_batch() -> (World, i64) {
-    let world = held_by_a_gate();
-    let finished_at = world.upgrade.batch_finished_at.unwrap();
-    (world, finished_at.as_second() - at(0).as_second())
 }
 
 #[test]

@@ -8,24 +8,9 @@ fn refusal(world: &World, event: Event) -> Option<String> {
     world.upgrade.clone().apply(&record).err().map(|error| error.to_string())
 }
 
-/// Its first batch of a pool of four is over, and the second could begin.
-fn before_the_second_batch() -> World {
-    let mut world = World::new(&[("blue", 4), ("green", 2)], options());
-    while world.upgrade.batch_finished_at.is_none() {
-        let _ = world.settle();
-        for number in world.in_flight() {
-            world.succeed(number);
-        }
-        if world.upgrade.batches.contains_key(&1) {
-            world.cluster.workloads[0].ready = 1;
-        }
-    }
-    world
-}
-
 #[test]
 fn a_batch_that_breaks_the_batch_law_is_no_part_of_a_log() {
-    let mut world = before_the_second_batch();
+    let mut world = gates::held_by_a_gate_in(&[("blue", 4), ("green", 2)]);
     let first = world.batches(1)[0][0].to_owned();
     let names: Vec<NodeName> = world.upgrade.plan.stages[1].nodes.iter().map(|node| node.node.clone()).collect();
     let left: Vec<NodeName> = names.iter().filter(|name| name.as_str() != first).cloned().collect();

@@ -42,7 +42,8 @@ fn what_changed_since_the_checks_and_would_block_is_checked_again_and_not_starte
 fn the_next_look_is_at_the_first_deadline_to_come_and_never_later_than_the_poll() {
     let poll = i64::from(Policy::default().poll_seconds);
     let gate = i64::from(PlanOptions::default().gate_timeout_seconds);
-    let (mut world, finished) = gates::held_after_a_batch();
+    let mut world = gates::held_by_a_gate();
+    let finished = world.upgrade.batch_finished_at.unwrap().as_second() - at(0).as_second();
     for (before_the_deadline, expected) in [(poll + 1, poll), (poll - 1, poll - 1), (1, 1)] {
         world.now = finished + gate - before_the_deadline;
         let Decision::Wait { wake_at, .. } = world.decide() else { panic!("the gate holds") };
@@ -59,7 +60,7 @@ fn the_next_look_is_at_the_first_deadline_to_come_and_never_later_than_the_poll(
 
 #[test]
 fn a_node_that_is_done_and_falls_ill_holds_the_next_batch_and_one_that_waits_does_not() {
-    let (mut world, _) = gates::held_after_a_batch();
+    let mut world = gates::held_by_a_gate();
     world.cluster.workloads[0].ready = 2;
     let batch: Vec<String> = world.batches(1)[0].iter().map(|&name| name.to_owned()).collect();
     let ill = |world: &mut World, name: &str| {
