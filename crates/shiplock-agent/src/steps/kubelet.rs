@@ -23,7 +23,7 @@ const SERVICE: &str = "kubelet";
 /// The kubelet's configuration on the node.
 pub(super) const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
 /// The flags that kubeadm gave the kubelet when the node joined.
-const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+pub(super) const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// Flags that kubeadm once wrote there and that kubelets from this minor on refuse to start with.
 /// Source: kubernetes#133779; kubeadm's own upgrade takes it out too (kubernetes#133778).
 const REFUSED_FLAGS: [(&str, MinorVersion); 1] =
@@ -56,7 +56,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     kept.push(step.host.at(CONFIGURATION));
     let minor = version.parse::<KubernetesVersion>().map(|version| version.release);
     let flags = minor.ok().and_then(|minor| accepted_flags(step, minor));
-    kept.extend(flags.iter().map(|_| flags_file(step)));
+    kept.extend(flags.iter().map(|_| step.host.at(FLAGS)));
     let folder = step.backup_folder();
     Backup::take(&folder, &kept).map_err(|error| step.unusable(&folder, "written", &error))?;
 
@@ -135,14 +135,9 @@ pub(super) fn accepted_flags<H: Host>(step: &Step<H>, minor: MinorVersion) -> Op
     (accepted != text).then_some(accepted)
 }
 
-/// Where the flags are kept.
-pub(super) fn flags_file<H: Host>(step: &Step<H>) -> PathBuf {
-    step.host.at(FLAGS)
-}
-
 /// Writes the file of flags.
 pub(super) fn write_flags<H: Host>(step: &Step<H>, text: &str) -> Result<(), Problem> {
-    let file = flags_file(step);
+    let file = step.host.at(FLAGS);
     files::replace(&file, text, 0o644).map_err(|error| step.unusable(&file, "written", &error))
 }
 

@@ -312,8 +312,8 @@ impl Checkers {
         found
     }
 
-    /// What pods stand on was just changed, or one was evicted: where the plan cordons the node, it takes no new ones, as far as anybody who
-    /// watches could know.
+    /// What pods stand on was just changed, or one was evicted: where the plan cordons the node, it takes no new ones, as
+    /// far as anybody who watches could know.
     fn takes_new_pods(&self, simulation: &Simulation, node: u32, name: &str, step: &Step) -> Found {
         let planned = simulation.log.plan.node_of_step(step.number)?;
         let is_cordoned = planned.steps.iter().any(|step| step.action == Action::Cordon);

@@ -52,11 +52,12 @@ impl<H: Host> Master<'_, H> {
         }
 
         let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();
+        let mut flags = None;
         if self.has_kubelet() {
             kept.push(step.host.at(kubelet::CONFIGURATION));
+            flags = kubelet::accepted_flags(step, self.upgrade.version.release);
+            kept.extend(flags.iter().map(|_| step.host.at(kubelet::FLAGS)));
         }
-        let flags = kubelet::accepted_flags(step, self.upgrade.version.release).filter(|_| self.has_kubelet());
-        kept.extend(flags.iter().map(|_| kubelet::flags_file(step)));
         kept.extend(differing.iter().map(|component| step.host.at(&manifest::path(*component))));
         Backup::take_beside(&old, &kept).map_err(|error| step.unusable(&old, "written", &error))?;
 
