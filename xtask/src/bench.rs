@@ -112,19 +112,34 @@ fn pools(lab: &Lab, runs: u32, workers: u8) -> Result<()> {
     let names: Vec<&str> = named.iter().map(String::as_str).collect();
     for run in 1..=runs {
         mixed_cluster(lab, workers, &[])?;
-        lab.deploy_web()?;
+        deploy_web_placed(lab, run, &names)?;
         let script = script::upgrade_workers(lab, &names)?;
         workers_are_upgraded(lab, &names)?;
         lab.down()?;
 
         mixed_cluster(lab, workers, &[])?;
-        lab.deploy_web()?;
+        deploy_web_placed(lab, run, &names)?;
         let installation = Installation::ready_with(lab, programs.clone())?;
         let (id, shiplock) = timed_upgrade(&installation, &["--node-pools-only"])?;
         workers_are_upgraded(lab, &names)?;
         show(run, &format!("{workers} workers"), Some(script), shiplock, &installation, &id)?;
         drop(installation);
         lab.down()?;
+    }
+    Ok(())
+}
+
+/// Deploys the application so that both rivals find its two pods on the same nodes: on the first workers in odd runs, on
+/// the last in even ones. Where they are decides how many drains wait for them.
+fn deploy_web_placed(lab: &Lab, run: u32, workers: &[&str]) -> Result<()> {
+    let others = if run % 2 == 1 { workers.get(2..) } else { workers.get(..workers.len().saturating_sub(2)) };
+    let others = others.unwrap_or_default();
+    for node in others {
+        lab.kubectl(&["cordon", node])?;
+    }
+    lab.deploy_web()?;
+    for node in others {
+        lab.kubectl(&["uncordon", node])?;
     }
     Ok(())
 }
@@ -143,7 +158,7 @@ fn whole(lab: &Lab, runs: u32, masters: u8, workers: u8, only: Option<Rival>) ->
         let mut script = None;
         if only != Some(Rival::Shiplock) {
             old_cluster(lab, masters, workers)?;
-            lab.deploy_web()?;
+            deploy_web_placed(lab, run, &worker_names)?;
             let took = script::upgrade_whole(lab, &master_names, &worker_names)?;
             println!("run {run}: script {:.1} s", took.as_secs_f64());
             script = Some(took);
@@ -154,7 +169,7 @@ fn whole(lab: &Lab, runs: u32, masters: u8, workers: u8, only: Option<Rival>) ->
         }
 
         old_cluster(lab, masters, workers)?;
-        lab.deploy_web()?;
+        deploy_web_placed(lab, run, &worker_names)?;
         let installation = Installation::ready_with(lab, programs.clone())?;
         let sampler = Sampler::start(lab, &master_names)?;
         let (id, shiplock) = timed_upgrade(&installation, &only_master())?;

@@ -68,7 +68,7 @@ pub async fn enrol(
     let request = EnrolRequest { protocol: PROTOCOL, token: token.to_owned(), node: node.clone(), csr_pem, machine };
     let response = gateway.enrol(&request).await.map_err(|error| match error {
         GatewayError::Refused(problem) => *problem,
-        GatewayError::Unreachable(why) => Problem::new(Code::ServerUnreachable).with("server", server).cause(why),
+        GatewayError::Unreachable(why) => Problem::new(Code::GatewayUnreachable).with("server", server).cause(why),
     })?;
     let identity = Identity {
         server: server.to_owned(),
@@ -80,6 +80,13 @@ pub async fn enrol(
     };
     // What cannot be used is not worth keeping.
     HttpsGateway::enrolled(&identity)?;
+    if response.cluster_has_node == Some(false) {
+        eprintln!(
+            "warning: cluster {} has no node {node} yet; until a node joins it under this name, this agent has nothing to do. \
+             If the name is wrong, run a new join command with --node NAME, and `shiplock agent remove` takes this one away",
+            identity.cluster
+        );
+    }
     Ok(identity)
 }
 

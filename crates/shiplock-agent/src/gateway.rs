@@ -131,7 +131,12 @@ impl HttpsGateway {
         }
         let not_pinned = Arc::new(OnceLock::new());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(GatewayVerifier { trust, provider: provider.clone(), not_pinned: not_pinned.clone() });
+        let verifier = Arc::new(GatewayVerifier {
+            server: server.to_owned(),
+            trust,
+            provider: provider.clone(),
+            not_pinned: not_pinned.clone(),
+        });
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable("tls", error))?
@@ -289,6 +294,7 @@ pub fn parse_pin(text: &str) -> Result<[u8; 32], String> {
 
 #[derive(Debug)]
 struct GatewayVerifier {
+    server: String,
     trust: Trust,
     provider: Arc<CryptoProvider>,
     not_pinned: Arc<OnceLock<Problem>>,
@@ -311,13 +317,10 @@ impl ServerCertVerifier for GatewayVerifier {
                     let seen: Vec<String> =
                         others.iter().filter_map(pin_of).map(|pin| format!("sha256:{}", hexadecimal(&pin))).collect();
                     let seen = if seen.is_empty() { "no authority".to_owned() } else { seen.join(", ") };
-                    let problem = Problem::new(Code::BadOption)
-                        .with("option", "--ca-pin")
-                        .with("value", format!("sha256:{}", hexadecimal(pin)))
-                        .with(
-                            "why",
-                            format!("the server presents {seen}; take the join command anew, from the right server"),
-                        );
+                    let problem = Problem::new(Code::ServerNotPinned)
+                        .with("server", &self.server)
+                        .with("found", seen)
+                        .with("pin", format!("sha256:{}", hexadecimal(pin)));
                     // The first handshake says it; a second would say the same.
                     let _ = self.not_pinned.set(problem);
                     rustls::Error::from(CertificateError::UnknownIssuer)
@@ -404,7 +407,8 @@ mod tests {
             let trust = Trust::Pin(pin_of(&ours.certificate).unwrap());
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let name = ServerName::try_from("anything").unwrap();
-            let found = GatewayVerifier { trust, provider, not_pinned: Arc::default() }.verify_server_cert(
+            let (server, not_pinned) = (String::new(), Arc::default());
+            let found = GatewayVerifier { server, trust, provider, not_pinned }.verify_server_cert(
                 &leaf,
                 &others,
                 &name,

@@ -327,6 +327,8 @@ impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, 
                     self.poll_at = now + ASK_AGAIN;
                 }
                 if let Some(request) = answer.examine {
+                    // What is judged beside the answer must not be older than it.
+                    self.facts_read_at = None;
                     self.begin_examination(request);
                 }
                 if let Some(assignment) = answer.assignment {

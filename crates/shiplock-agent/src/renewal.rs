@@ -60,7 +60,7 @@ async fn renew(identity: &Identity, gateway: &HttpsGateway, data_folder: &Path) 
     let response = gateway.renew(&request).await.map_err(|error| match error {
         GatewayError::Refused(problem) => *problem,
         GatewayError::Unreachable(why) => {
-            Problem::new(Code::ServerUnreachable).with("server", &identity.server).cause(why)
+            Problem::new(Code::GatewayUnreachable).with("server", &identity.server).cause(why)
         }
     })?;
     let renewed = Identity { key_pem, certificate_pem: response.certificate_pem, ..identity.clone() };

@@ -62,6 +62,9 @@ pub struct EnrolResponse {
     pub certificate_pem: String,
     /// The certificate authority of the installation, PEM.
     pub ca_pem: String,
+    /// Whether the cluster has a node of that name; none where it could not be asked, or by an older server.
+    #[serde(default)]
+    pub cluster_has_node: Option<bool>,
 }
 
 /// Asks for a new certificate for the same node.

@@ -70,11 +70,7 @@ impl Exit {
                 if failed || upgrade.findings.is_empty() { Self::Blocked } else { Self::Undecided }
             }
             // It does not come to rest before a person has settled which store is the newest.
-            State::Pausing { because, .. }
-                if because.problem().is_some_and(|problem| problem.code == Code::StoreOlderThanCluster) =>
-            {
-                Self::Paused
-            }
+            State::Pausing { because, .. } if because.is_older_store() => Self::Paused,
             State::Planned
             | State::Checking
             | State::Ready { .. }

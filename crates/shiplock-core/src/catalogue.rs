@@ -161,6 +161,13 @@ impl Catalogue {
         patches.map(|patch| KubernetesVersion { release: minor, patch: *patch }).find(|version| held.holds(*version))
     }
 
+    /// The newest patch of a minor that can be installed: the catalogue may know newer ones than the mirror holds. Where the
+    /// mirror holds none, the newest that is known, so that what is missing can be named.
+    pub fn newest_installable(&self, minor: MinorVersion, held: &ArtefactIndex) -> Result<KubernetesVersion, Problem> {
+        let newest = self.resolve(VersionRequest::Newest(minor))?;
+        Ok(self.newest_held(minor, held).unwrap_or(newest))
+    }
+
     /// The versions held, for messages: `1.34 (.0–.8), 1.35 (…)`.
     fn known(&self) -> String {
         let one = |release: &Release| match (release.patches.first(), release.patches.last()) {
@@ -172,8 +179,13 @@ impl Catalogue {
 
     /// The hops from one version to another, along declared edges only.
     ///
-    /// Intermediate stops are the newest patch of their minor. An empty list means that both are equal.
-    pub fn hops(&self, from: KubernetesVersion, to: KubernetesVersion) -> Result<Vec<Hop>, Problem> {
+    /// Intermediate stops are the newest patch of their minor that can be installed. An empty list means that both are equal.
+    pub fn hops(
+        &self,
+        from: KubernetesVersion,
+        to: KubernetesVersion,
+        held: &ArtefactIndex,
+    ) -> Result<Vec<Hop>, Problem> {
         if to < from {
             return Err(Problem::new(Code::Downgrade).with("subject", "the cluster").with("from", from).with("to", to));
         }
@@ -208,7 +220,7 @@ impl Catalogue {
         let mut hops = Vec::new();
         let mut here = from;
         for minor in minors.into_iter().skip(1) {
-            let there = if minor == to.release { to } else { self.resolve(VersionRequest::Newest(minor))? };
+            let there = if minor == to.release { to } else { self.newest_installable(minor, held)? };
             hops.push(Hop { from: here, to: there });
             here = there;
         }
@@ -245,6 +257,15 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn mirror(held: &[&str]) -> ArtefactIndex {
+        let release = |version: &&str| crate::artefact::ReleaseArtefacts {
+            kubernetes: v(version),
+            files: Vec::new(),
+            images: Vec::new(),
+        };
+        ArtefactIndex { schema: crate::artefact::SCHEMA.to_owned(), releases: held.iter().map(release).collect() }
+    }
+
     #[test]
     fn the_shipped_catalogue_reads_and_is_in_order() {
         let catalogue = Catalogue::shipped();
@@ -255,24 +276,30 @@ mod tests {
 
     #[test]
     fn two_minors_are_two_hops_along_the_newest_patch() {
-        let hops = Catalogue::shipped().hops(v("v1.35.4"), v("v1.37.2")).unwrap();
+        let hops = Catalogue::shipped().hops(v("v1.35.4"), v("v1.37.2"), &mirror(&[])).unwrap();
         assert_eq!(hops.len(), 2);
         assert_eq!((hops[0].from, hops[0].to.release.minor, hops[1].to), (v("v1.35.4"), 36, v("v1.37.2")));
+    }
+
+    #[test]
+    fn a_stop_on_the_way_is_a_patch_that_the_mirror_holds() {
+        let hops = Catalogue::shipped().hops(v("v1.35.4"), v("v1.37.2"), &mirror(&["v1.36.3"])).unwrap();
+        assert_eq!(hops[0].to, v("v1.36.3"));
     }
 
     #[test]
     fn a_vendor_may_declare_a_hop_across_a_minor_and_it_is_taken() {
         let mut catalogue = Catalogue::shipped();
         catalogue.releases[0].upgrades_to = vec![MinorVersion { major: 1, minor: 36 }];
-        let hops = catalogue.hops(v("v1.34.4"), v("v1.36.3")).unwrap();
+        let hops = catalogue.hops(v("v1.34.4"), v("v1.36.3"), &mirror(&[])).unwrap();
         assert_eq!(hops, vec![Hop { from: v("v1.34.4"), to: v("v1.36.3") }]);
-        assert_eq!(catalogue.hops(v("v1.34.4"), v("v1.35.4")).unwrap_err().code, Code::NoEdge);
+        assert_eq!(catalogue.hops(v("v1.34.4"), v("v1.35.4"), &mirror(&[])).unwrap_err().code, Code::NoEdge);
     }
 
     #[test]
     fn no_hop_leads_back_or_out_of_the_catalogue() {
         let catalogue = Catalogue::shipped();
-        assert_eq!(catalogue.hops(v("v1.36.3"), v("v1.35.4")).unwrap_err().code, Code::Downgrade);
+        assert_eq!(catalogue.hops(v("v1.36.3"), v("v1.35.4"), &mirror(&[])).unwrap_err().code, Code::Downgrade);
         assert_eq!(
             catalogue.resolve(VersionRequest::parse("1.99").unwrap()).unwrap_err().code,
             Code::VersionNotInCatalogue
@@ -314,7 +341,7 @@ mod tests {
         fn hops_form_an_unbroken_rising_way_of_declared_edges(from in 34u32..38, to in 34u32..38, a in 0u32..5, b in 0u32..5) {
             let catalogue = Catalogue::shipped();
             let (from, to) = (KubernetesVersion::new(1, from, a), KubernetesVersion::new(1, to, b));
-            if let Ok(hops) = catalogue.hops(from, to) {
+            if let Ok(hops) = catalogue.hops(from, to, &mirror(&[])) {
                 let mut here = from;
                 for hop in &hops {
                     prop_assert_eq!(hop.from, here);

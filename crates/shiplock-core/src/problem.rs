@@ -191,7 +191,7 @@ codes! {
         fix "let it end; if it is gone for good, delete the Lease kube-upgrade/shiplock" "请等待其结束；若它已不复存在，删除 Lease kube-upgrade/shiplock" }
     UPG0312 StoreOlderThanCluster 409 {
         "the cluster has seen another event {cluster_event} of upgrade {upgrade} than this store, which ends at {store_event}: the store was restored from an older copy" "集群已记录的升级 {upgrade} 事件 {cluster_event} 与本存储（止于 {store_event}）不符：存储由较旧的副本恢复"
-        fix "restore the newest store; only if it is lost and no other server runs on it: `kubectl -n kube-upgrade delete lease shiplock`, then it goes on from what this store knows, and each node is examined before it is touched" "请恢复最新的存储；仅当其已丢失且没有其他服务端在使用它时：执行 `kubectl -n kube-upgrade delete lease shiplock`，升级将从本存储所知处继续，每个节点都会先检查再处理" }
+        fix "restore the newest store; only if it is lost and no other server runs on it: `kubectl -n kube-upgrade delete lease shiplock`, then what has begun is finished from what this store knows, each node is examined before it is touched, and it waits for `shiplock continue {upgrade}`" "请恢复最新的存储；仅当其已丢失且没有其他服务端在使用它时：执行 `kubectl -n kube-upgrade delete lease shiplock`，已开始的操作将从本存储所知处完成，每个节点都会先检查再处理，随后等待 `shiplock continue {upgrade}`" }
     UPG0313 LeaseLost 409 {
         "another server drives upgrade {upgrade} now (epoch {epoch})" "升级 {upgrade} 现由另一服务端驱动（epoch {epoch}）"
         fix "nothing to do: this server stopped acting" "无需处理：本服务端已停止操作" }
@@ -207,6 +207,9 @@ codes! {
     UPG0317 LeaseEnding 409 {
         "the lease of upgrade {upgrade} (epoch {epoch}) may end before an act is done, so nothing more was sent" "升级 {upgrade} 的租约（epoch {epoch}）可能在操作完成前到期，因此未再发送任何请求"
         fix "nothing to do: whoever holds the lease goes on" "无需处理：持有租约的服务端会继续" }
+    UPG0318 StoreSettled 409 {
+        "the cluster forgot what a newer store had done: this store, restored from an older copy, goes on from its event {store_event} of upgrade {upgrade}" "集群已忘记较新存储所做的操作：由较旧副本恢复的本存储从升级 {upgrade} 的事件 {store_event} 继续"
+        fix "look for nodes that are cordoned and marked and that this store counts as waiting (`shiplock explain UPG0318` shows how), then: shiplock continue {upgrade}" "请查找已被设为不可调度、带有标记而本存储计为等待的节点（方法见 `shiplock explain UPG0318`），然后：shiplock continue {upgrade}" }
     UPG0401 TokenRefused 401 {
         "the join token is unknown, used or expired" "加入令牌不存在、已使用或已过期"
         fix "make a new one: shiplock agent join-command CLUSTER" "请生成新的：shiplock agent join-command CLUSTER" }
@@ -243,6 +246,12 @@ codes! {
     UPG0412 MachineDiffers 403 {
         "this is not the machine of node {node}: its machine id is {claimed}, the one that is known is {known}" "这不是节点 {node} 的机器：其 machine id 为 {claimed}，已知的为 {known}"
         fix "run the join command on node {node} itself, or name the right node with --node; each machine needs a token of its own" "请在节点 {node} 上运行 join 命令，或用 --node 指定正确的节点；每台机器使用各自的令牌" }
+    UPG0413 GatewayUnreachable 503 {
+        "no Shiplock server answers this node at {server}" "本节点在 {server} 处得不到 Shiplock 服务端应答"
+        fix "see that `shiplock serve` runs there and that this node reaches the address (firewall, routing, --agent-url of `shiplock serve`); then do the same again" "请确认 `shiplock serve` 正在运行，且本节点可以访问该地址（防火墙、路由、`shiplock serve` 的 --agent-url），然后重试" }
+    UPG0414 ServerNotPinned 403 {
+        "the server at {server} is not the one that the join command names: it presents {found}, not {pin}" "{server} 处的服务端不是 join 命令所指的服务端：它出示的是 {found}，而非 {pin}"
+        fix "nothing was sent to it; make a new command on the right server: shiplock agent join-command CLUSTER" "未向其发送任何内容；请在正确的服务端上生成新命令：shiplock agent join-command CLUSTER" }
     UPG0501 ArtefactIndexUnreadable 502 {
         "the artefact index {location} cannot be read" "无法读取制品索引 {location}"
         fix "check the mirror, whose index is a file artefacts.json at its root, or name another: `shiplock cluster update NAME --mirror URL`" "请检查镜像站（索引为其根目录下的 artefacts.json），或改用其他镜像站：`shiplock cluster update NAME --mirror URL`" }

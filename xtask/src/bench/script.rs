@@ -66,13 +66,14 @@ fn run_kubeadm(lab: &Lab, node: &str, words: &str) -> Result<()> {
 
 /// Drain, containerd with its configuration, kubelet, until the node is Ready at the new versions.
 fn replace(lab: &Lab, node: &str) -> Result<()> {
-    lab.kubectl(&["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s"])?;
+    let deadline = Instant::now() + BOUND;
+    // The new kubelet of the only master restarts its API server when the node is Ready again already: a drain breaks off.
+    persistently(lab, &["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s"], deadline)?;
     let replace = "set -e; cd /tmp/new
          ./containerd config migrate > /tmp/config.toml; mv /tmp/config.toml /etc/containerd/config.toml
          for f in containerd containerd-shim-runc-v2 ctr; do mv $f /usr/bin/$f; done; systemctl restart containerd
          systemctl stop kubelet; mv kubelet kubectl /usr/bin/; systemctl start kubelet";
     lab.exec_text(node, &["sh", "-c", replace])?;
-    let deadline = Instant::now() + BOUND;
     loop {
         let path = "jsonpath={.status.nodeInfo.kubeletVersion} {.status.nodeInfo.containerRuntimeVersion} {.status.conditions[?(@.type==\"Ready\")].status}";
         let state = lab.kubectl(&["get", "node", node, "-o", path]).unwrap_or_default();
@@ -82,9 +83,13 @@ fn replace(lab: &Lab, node: &str) -> Result<()> {
         ensure!(Instant::now() < deadline, "{node} stays at {state}");
         std::thread::sleep(Duration::from_millis(200));
     }
-    // The new kubelet of a master restarts its API server late.
-    while let Err(error) = lab.kubectl(&["uncordon", node]) {
-        ensure!(Instant::now() < deadline, "{node} cannot be uncordoned: {error:#}");
+    persistently(lab, &["uncordon", node], deadline)
+}
+
+/// Repeats a command as a person would, until it succeeds.
+fn persistently(lab: &Lab, words: &[&str], deadline: Instant) -> Result<()> {
+    while let Err(error) = lab.kubectl(words) {
+        ensure!(Instant::now() < deadline, "{} fails: {error:#}", words.join(" "));
         std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())

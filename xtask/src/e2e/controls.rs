@@ -56,7 +56,10 @@ pub(crate) fn until_step_begins(installation: &mut Installation<'_>, id: &str, k
             event["kind"] == "step_started"
                 && step_of(&events, event).is_some_and(|step| step == (kind.to_owned(), node.to_owned()))
         };
-        Ok(events.iter().any(begun))
+        if events.iter().any(begun) {
+            return Ok(true);
+        }
+        installation.events_going_on(id).map(|_| false)
     })
 }
 

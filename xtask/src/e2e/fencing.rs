@@ -1,12 +1,14 @@
 //! Scenario `fencing`: a server that was frozen while another one took over changes nothing once it thaws; a store that
 //! was restored from an older copy is refused.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::controls::until_step_begins;
 use super::installation::Installation;
@@ -61,10 +63,9 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     lab.deploy_web()?;
     let mut first = Installation::ready(lab)?;
     let id = first.begin_pools(&["--max-parallel", "1"])?;
-    until_step_begins(&mut first, &id, "cordon", "w1")?;
+    until_step_begins(&mut first, &id, "drain", "w1")?;
     let older = lab.folder().join("older-copy");
     copy(first.data_directory(), &older)?;
-    until_step_begins(&mut first, &id, "drain", "w1")?;
     first.freeze_server()?;
 
     // Another server goes on from a copy of the store, as after a failover; agents reach it under the same address.
@@ -120,5 +121,51 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     eprintln!("  refused with {grown:?} events where the cluster knows of {len}");
     ensure!(world(lab)? == before, "the server with the older store changed something");
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
+    an_older_store_is_let_go_on(lab, &mut first, &id)
+}
+
+/// The newest store is lost, and a person lets the older one go on: it has the drain of a node in flight that was finished
+/// and takes pods since.
+fn an_older_store_is_let_go_on(lab: &Lab, first: &mut Installation<'_>, id: &str) -> Result<()> {
+    let kubelets =
+        || ["w1", "w2"].map(|node| lab.exec_text(node, &["systemctl", "show", "kubelet", "-p", "MainPID"]).ok());
+    let before = kubelets();
+    lab.kubectl(&["--namespace=kube-upgrade", "delete", "lease", "shiplock"])?;
+    first.until("what had begun is finished, and the upgrade waits for a person", BOUND, |first| {
+        nothing_ends_on_a_node_that_takes_pods(lab)?;
+        let upgrade = first.upgrade(id)?;
+        Ok(upgrade["state"] == "paused" && upgrade["waiting_on"].to_string().contains("UPG0318"))
+    })?;
+    eprintln!("{}", first.ok(&["upgrades", "show", id, "--events"])?);
+    first.ok(&["continue", id])?;
+    first.until("the older store has ended its upgrade", BOUND, |first| {
+        nothing_ends_on_a_node_that_takes_pods(lab)?;
+        Ok(first.upgrade(id)?["state"] == "succeeded")
+    })?;
+    eprintln!("{}", first.ok(&["upgrades", "show", id, "--events"])?);
+    workers_are_upgraded(lab, &["w1", "w2"])?;
+    ensure!(kubelets() == before, "a kubelet was started again: {before:?} became {:?}", kubelets());
+    ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
+    Ok(())
+}
+
+/// No pod of the application is told to end on a node on which it could be started anew.
+fn nothing_ends_on_a_node_that_takes_pods(lab: &Lab) -> Result<()> {
+    let list = |kind: &str| -> Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&lab.kubectl(&["get", kind, "-o", "json"])?)?;
+        list["items"].as_array().cloned().context("a list")
+    };
+    let taking_pods = || -> Result<BTreeSet<String>> {
+        let nodes = list("nodes")?.into_iter().filter(|node| node["spec"]["unschedulable"] != true);
+        Ok(nodes.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect())
+    };
+    // A node may be cordoned or uncordoned between two lists: only what holds before and after is held against it.
+    let before = taking_pods()?;
+    let pods = list("pods")?;
+    let after = taking_pods()?;
+    let ending = pods.iter().filter(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+    for node in ending.filter_map(|pod| pod["spec"]["nodeName"].as_str()) {
+        ensure!(!before.contains(node) || !after.contains(node), "a pod was evicted from {node}, which takes pods");
+    }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod credentials;
 pub(crate) mod custody;
 mod demo;
 mod fencing;
+mod from_1_34;
 pub(crate) mod installation;
 mod new_node;
 pub(crate) mod pools;
@@ -99,7 +100,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "fencing",
-        promise: "a thawed server and an older store change nothing",
+        promise: "a thawed server and an older store change nothing; let go on, the older store evicts from no node that takes pods",
         in_gate: false,
         run: fencing::run,
     },
@@ -186,6 +187,12 @@ const SCENARIOS: &[Scenario] = &[
         promise: "three masters go back from their soak while server and agent are killed, and step up the next time",
         in_gate: false,
         run: soak::three_masters,
+    },
+    Scenario {
+        name: "from-1.34",
+        promise: "a cluster of 1.34, whose kubelets have a flag that 1.35 refuses, goes to 1.35, back, and to 1.35 again",
+        in_gate: false,
+        run: from_1_34::run,
     },
     Scenario {
         name: "two-hops",

@@ -27,14 +27,37 @@ pub(super) async fn pause(options: ControlArguments, context: &Context<'_>) -> R
     let after = context.client.pause(&id, None).await?;
     tell(context, &after, |style| {
         let mut text = consequence::pause(&after, style);
-        text.push_str(&if style.zh() {
-            format!("观看：shiplock watch {id}；继续：shiplock continue {id}；取消：shiplock cancel {id}\n")
-        } else {
-            format!("watch: shiplock watch {id}; go on: shiplock continue {id}; end it: shiplock cancel {id}\n")
-        });
+        text.push_str(&next_after_pause(&after, style));
         text
     });
     Ok(Exit::Done)
+}
+
+/// What can be done next. What pauses because something went wrong comes to rest before it can be continued.
+fn next_after_pause(after: &UpgradeView, style: &Style) -> String {
+    let id = &after.id;
+    match &after.state {
+        State::Pausing { because, .. } if because.is_older_store() => style
+            .pick(
+                "settle first which store is the newest: shiplock explain UPG0312\n",
+                "请先确定哪个存储最新：shiplock explain UPG0312\n",
+            )
+            .to_owned(),
+        State::Pausing { because, .. } if !because.is_a_wish() => match style.zh() {
+            true => {
+                format!("观看：shiplock watch {id}；暂停后可执行：shiplock continue {id}，或 shiplock cancel {id}\n")
+            }
+            false => {
+                format!(
+                    "watch: shiplock watch {id}; once it is paused: shiplock continue {id}, or shiplock cancel {id}\n"
+                )
+            }
+        },
+        _ if style.zh() => {
+            format!("观看：shiplock watch {id}；继续：shiplock continue {id}；取消：shiplock cancel {id}\n")
+        }
+        _ => format!("watch: shiplock watch {id}; go on: shiplock continue {id}; end it: shiplock cancel {id}\n"),
+    }
 }
 
 /// Continues.

@@ -254,7 +254,8 @@ impl Teller<'_> {
         let text = match outcome {
             StepOutcome::Done => {
                 let step = self.step(number);
-                return if zh { format!("{step}完成") } else { format!("{step} done") };
+                let gap = if step.ends_with(|last: char| last.is_ascii()) { " " } else { "" };
+                return if zh { format!("{step}{gap}完成") } else { format!("{step} done") };
             }
             StepOutcome::AlreadyDone => {
                 let step = self.step(number);

@@ -63,8 +63,12 @@ fn head(report: &Report, style: &Style) -> String {
         )
     } else {
         format!(
-            "Rehearsal of {}{to}: {} nodes, {} pods as of {taken}, at most {} nodes in a batch\n",
-            report.version, report.nodes, report.pods, report.max_parallel
+            "Rehearsal of {}{to}: {}, {} {} as of {taken}, at most {} in a batch\n",
+            report.version,
+            words::nodes(report.nodes, style.language),
+            report.pods,
+            if report.pods == 1 { "pod" } else { "pods" },
+            words::nodes(report.max_parallel as usize, style.language)
         )
     };
     if let Some(problem) = &report.drains_only {

@@ -142,19 +142,15 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
     let to = match input.request.to {
         VersionRequest::Newest(minor) if minor == control_plane.release => control_plane,
         VersionRequest::Exact(version) if version == control_plane => control_plane,
-        // The newest patch that can be installed: the catalogue may know newer ones than the mirror holds.
-        VersionRequest::Newest(minor) if input.request.mode != Mode::NodePools => {
-            let newest = catalogue.resolve(input.request.to)?;
-            catalogue.newest_held(minor, input.artefacts).unwrap_or(newest)
-        }
-        other => catalogue.resolve(other)?,
+        VersionRequest::Newest(minor) => catalogue.newest_installable(minor, input.artefacts)?,
+        exact @ VersionRequest::Exact(_) => catalogue.resolve(exact)?,
     };
     if input.request.mode != Mode::NodePools && to < control_plane {
         let subject = "the control plane";
         return Err(Problem::new(Code::Downgrade).with("subject", subject).with("from", control_plane).with("to", to));
     }
     if to > control_plane {
-        let hops = catalogue.hops(control_plane, to)?;
+        let hops = catalogue.hops(control_plane, to, input.artefacts)?;
         if to.release != control_plane.release && hops.len() > 1 {
             let path = std::iter::once(control_plane.to_string()).chain(hops.iter().map(|hop| hop.to.to_string()));
             return Err(Problem::new(Code::NoEdge)

@@ -9,7 +9,7 @@ use crate::check::CheckReport;
 use crate::facts::WorkloadFacts;
 use crate::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
 use crate::plan::Plan;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
 use super::waiting::WaitingOn;
 
@@ -326,6 +326,16 @@ impl PauseReason {
     /// Whether it is a wish, of a person or of the plan, and nothing that went wrong.
     pub fn is_a_wish(&self) -> bool {
         matches!(self, Self::Operator | Self::PausePolicy)
+    }
+
+    /// Whether the store is older than the cluster, which only a person can settle: until then nothing is done.
+    pub fn is_older_store(&self) -> bool {
+        self.problem().is_some_and(|problem| problem.code == Code::StoreOlderThanCluster)
+    }
+
+    /// Whether it tells that the other reason holds no longer.
+    pub fn settles(&self, other: &Self) -> bool {
+        other.is_older_store() && self.problem().is_some_and(|problem| problem.code == Code::StoreSettled)
     }
 
     /// The problem behind it, where there is one.

@@ -453,8 +453,8 @@ impl Upgrade {
                 self.state = State::Pausing { because: reason.clone(), since: at };
             }
             (State::Pausing { because, .. }, Event::PauseRequested { reason, .. }) => {
-                // A person's wish to pause does not hide that something failed.
-                if because.is_a_wish() {
+                // A person's wish to pause does not hide that something failed; what was settled is not waited for any more.
+                if because.is_a_wish() || reason.settles(because) {
                     self.state = State::Pausing { because: reason.clone(), since: at };
                 }
             }

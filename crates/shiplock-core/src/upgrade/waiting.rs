@@ -211,7 +211,7 @@ impl WaitingOn {
                 let owner = owner_text(owner.as_deref(), language);
                 let budgets = budgets.join(", ");
                 if zh {
-                    format!("{node}：Pod {pod}{owner} 不能被驱逐：PodDisruptionBudget {budgets} 当前不允许中断")
+                    format!("{node}：Pod {pod}{owner}不能被驱逐：PodDisruptionBudget {budgets} 当前不允许中断")
                 } else {
                     format!(
                         "{node}: pod {pod}{owner} cannot be evicted: PodDisruptionBudget {budgets} allows no disruption now"
@@ -221,7 +221,7 @@ impl WaitingOn {
             Waiting::PodTermination { node, pod, owner, grace_seconds } => {
                 let owner = owner_text(owner.as_deref(), language);
                 if zh {
-                    format!("{node}：Pod {pod}{owner} 已被要求结束，尚未退出（宽限期 {grace_seconds} 秒）")
+                    format!("{node}：Pod {pod}{owner}已被要求结束，尚未退出（宽限期 {grace_seconds} 秒）")
                 } else {
                     format!("{node}: pod {pod}{owner} was told to end and has not yet (grace period {grace_seconds} s)")
                 }
@@ -336,7 +336,7 @@ impl WaitingOn {
                 let (namespace, name) = pod.split_once('/').unwrap_or(("NAMESPACE", pod));
                 if zh {
                     format!(
-                        "宽限期后 kubelet 会终止它；若卡住：kubectl -n {namespace} delete pod {name} --grace-period=1"
+                        "宽限期后 kubelet 会终止它；如需立即终止：kubectl -n {namespace} delete pod {name} --grace-period=1"
                     )
                 } else {
                     format!(
@@ -387,11 +387,13 @@ impl WaitingOn {
     }
 }
 
+/// Who owns a pod, behind its name. In Chinese with the space that follows a name, but not a full-width bracket.
 fn owner_text(owner: Option<&str>, language: Language) -> String {
-    match owner {
-        Some(owner) if language == Language::Zh => format!("（{owner}）"),
-        Some(owner) => format!(" ({owner})"),
-        None => String::new(),
+    match (owner, language) {
+        (Some(owner), Language::Zh) => format!("（{owner}）"),
+        (None, Language::Zh) => " ".to_owned(),
+        (Some(owner), Language::En) => format!(" ({owner})"),
+        (None, Language::En) => String::new(),
     }
 }
 

@@ -408,6 +408,15 @@ impl Machine {
                 outputs.push(Output::Waits(vec![wait]));
                 return;
             }
+            // The person has settled which store is the newest: what is asked of them now is another thing.
+            Some(None) if matches!(&self.upgrade.state, State::Pausing { because, .. } if because.is_older_store()) => {
+                let problem = Problem::new(Code::StoreSettled)
+                    .with("upgrade", &self.upgrade.id)
+                    .with("store_event", self.upgrade.len);
+                let reason = PauseReason::InvariantBroken { problem };
+                let pause = Event::PauseRequested { reason, by: Actor::from("shiplock") };
+                return self.append(vec![pause], None, outputs);
+            }
             Some(None) => {}
         }
         let Some(facts) = &mut self.facts else { return };

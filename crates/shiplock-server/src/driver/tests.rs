@@ -359,6 +359,20 @@ fn a_store_that_is_older_than_the_cluster_pauses_what_runs_and_touches_nothing()
     let outputs = machine.on(Input::Appended(records), at(2));
     assert!(matches!(&outputs[..], [Output::Waits(waits)] if waits.len() == 1), "{outputs:?}");
     assert!(matches!(machine.upgrade().state, State::Pausing { .. }));
+
+    // Once a person has settled it, the reason to wait is another one, and it is told once.
+    let outputs = machine.on(Input::Claim(None), at(3));
+    let told = outputs.into_iter().find_map(|output| match output {
+        Output::Append { events, .. } => Some(events),
+        _ => None,
+    });
+    let records = world.append(Some(Epoch(2)), told.expect("the new reason is told"));
+    for output in machine.on(Input::Appended(records), at(3)) {
+        let Output::Append { events, .. } = output else { continue };
+        assert!(!events.iter().any(|event| matches!(event, Event::PauseRequested { .. })), "{events:?}");
+    }
+    let State::Pausing { because, .. } = &machine.upgrade().state else { panic!("{:?}", machine.upgrade().state) };
+    assert_eq!(because.problem().map(|problem| problem.code), Some(Code::StoreSettled));
 }
 
 #[test]

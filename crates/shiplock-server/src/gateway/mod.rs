@@ -160,8 +160,9 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     let now = Timestamp::now();
     let (hash, refused) = (token_hash(&asked.token), || Problem::new(Code::TokenRefused));
     let cluster = gateway.store.join_token(&hash, now).await?.ok_or_else(refused)?;
-    if !check_machine(&gateway, &cluster, &asked.node, &asked.machine).await? {
-        // The cluster has no such node: then a machine that is known under another name has mistaken its own.
+    let cluster_has_node = check_machine(&gateway, &cluster, &asked.node, &asked.machine).await?;
+    if cluster_has_node != Some(true) {
+        // The cluster has no such node, or cannot be asked: then a machine that is known under another name has mistaken its own.
         let agents = gateway.store.agents(&cluster).await?;
         let mut others = agents.iter().filter(|agent| agent.node != asked.node);
         if let Some(known) = others.find(|agent| agent.machine.machine_id == asked.machine.machine_id) {
@@ -183,34 +184,34 @@ async fn enrol(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     gateway.enrolled.enrol(&*gateway.store, &record).await?;
     tracing::info!(%cluster, node = %record.node, serial = record.serial, "an agent was enrolled");
     let ca_pem = gateway.authority.certificate_pem().to_owned();
-    Ok(Json(EnrolResponse { cluster, certificate_pem: certificate.pem, ca_pem }))
+    Ok(Json(EnrolResponse { cluster, certificate_pem: certificate.pem, ca_pem, cluster_has_node }))
 }
 
-/// Compares the machine with what the kubelet of the node has told its cluster. Where the cluster cannot be read, or the
-/// node has not joined yet, there is nothing to compare with (false): the check before each upgrade asks again.
+/// Compares the machine with what the kubelet of the node has told its cluster, and says whether the cluster has that node;
+/// none where it cannot be read. Where there is nothing to compare with, the check before each upgrade asks again.
 async fn check_machine(
     gateway: &Gateway,
     cluster: &ClusterName,
     node: &NodeName,
     machine: &MachineFacts,
-) -> Result<bool, Problem> {
+) -> Result<Option<bool>, Problem> {
     let asked = async { gateway.clusters.connect(cluster).await?.node(node).await };
     match tokio::time::timeout(NODE_WITHIN, asked).await {
         Ok(Ok(Some(known))) if known.machine_id != machine.machine_id => {
             Err(machine_differs(node, &machine.machine_id, &known.machine_id))
         }
-        Ok(Ok(Some(_))) => Ok(true),
+        Ok(Ok(Some(_))) => Ok(Some(true)),
         Ok(Ok(None)) => {
             tracing::warn!(%cluster, %node, "an agent enrols for a node that the cluster does not have");
-            Ok(false)
+            Ok(Some(false))
         }
         Ok(Err(problem)) => {
             tracing::warn!(%cluster, %node, %problem, "the machine of an enrolling agent was not compared");
-            Ok(false)
+            Ok(None)
         }
         Err(_) => {
             tracing::warn!(%cluster, %node, "the machine of an enrolling agent was not compared: no answer");
-            Ok(false)
+            Ok(None)
         }
     }
 }

@@ -551,8 +551,8 @@ async fn an_agent_on_another_machine_than_its_nodes_is_refused() {
     assert!(bench.store.agents(&"lab".into()).await.unwrap().is_empty());
     // Where there is nothing to compare with, it is enrolled: a cluster that is away, a node that is to join. What was
     // refused has not used the token up.
-    enrol(&other, "known").await.unwrap();
-    enrol(&lab, "to-join").await.unwrap();
+    assert_eq!(enrol(&other, "known").await.unwrap().cluster_has_node, None);
+    assert_eq!(enrol(&lab, "to-join").await.unwrap().cluster_has_node, Some(false));
     assert_eq!(enrol(&lab, "to-join").await.unwrap_err(), (401, Code::TokenRefused));
 
     // A machine that is known takes no other name that the cluster does not have.

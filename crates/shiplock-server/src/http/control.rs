@@ -85,6 +85,9 @@ fn refused(upgrade: &Upgrade, control: &str) -> Problem {
     let next = match (&upgrade.state, control) {
         (State::Running, "cancelled") => format!("shiplock pause {id}, then shiplock cancel {id}"),
         (State::Running, _) => format!("to stop it: shiplock pause {id}"),
+        (State::Pausing { because, .. }, _) if because.is_older_store() => {
+            "settle first which store is the newest: shiplock explain UPG0312".to_owned()
+        }
         (State::Pausing { .. }, _) => format!("wait until it is paused: shiplock watch {id}"),
         (State::Paused { .. }, _) => format!("shiplock continue {id}, or shiplock cancel {id}"),
         (State::Blocked, _) => format!("handle its findings, then shiplock continue {id}, or shiplock cancel {id}"),
