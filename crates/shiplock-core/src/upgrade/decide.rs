@@ -4,20 +4,23 @@
 //! [`WaitingOn`] that says why. What could not be read lets nothing through.
 
 mod cordon;
+mod gate;
 mod identity;
+mod rest;
 mod soak;
 mod start;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::check::check_plan;
-use crate::facts::{ClusterFacts, Facts, Observed, Readiness, not_ready};
+use crate::facts::{ClusterFacts, Facts, Observed};
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor, Step};
 
+use self::gate::Hold;
 use super::batch;
 use super::event::{Event, PauseReason, StepOutcome};
 use super::state::{NodeProgress, State, StepStatus, Upgrade};
@@ -530,274 +533,6 @@ impl View<'_> {
         work.commands.push(Command::Record(Event::BatchStarted { stage: index, batch: ordinal, size_limit, nodes }));
         false
     }
-
-    fn gate_before_batch(&self) -> Result<(), Hold> {
-        if let Some(finished_at) = self.upgrade.batch_finished_at {
-            let next_at = later(finished_at, self.upgrade.plan.options.batch_interval_seconds);
-            if self.now < next_at {
-                let wait = WaitingOn::new(Waiting::BatchInterval, finished_at).until(next_at);
-                return Err(Hold::Wait(Box::new(wait)));
-            }
-        }
-        self.gate_before_stage()
-    }
-
-    /// The cluster must be as well as it was before: the nodes that we finished are Ready, and no workload has
-    /// fewer ready pods than in the baseline. What cannot be read holds.
-    fn gate_before_stage(&self) -> Result<(), Hold> {
-        if planted::is(Bug::UnknownPasses) {
-            return Ok(());
-        }
-        let cluster = self.cluster().map_err(Hold::Wait)?;
-        let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
-        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
-        let problem = if cluster.observed_at < since {
-            // Older than the batch: it cannot tell how the batch left the cluster.
-            None
-        } else {
-            match self.unwell(cluster) {
-                None => return Ok(()),
-                problem => problem,
-            }
-        };
-        let unseen =
-            || Problem::new(Code::ClusterNotRead).with("cluster", &self.upgrade.plan.cluster).with("since", since);
-        let problem = problem.unwrap_or_else(unseen);
-        if self.now >= deadline && !self.continued_since(deadline) {
-            return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));
-        }
-        let wait = WaitingOn::new(Waiting::Gate { problem }, since);
-        Err(Hold::Wait(Box::new(if self.now < deadline { wait.until(deadline) } else { wait })))
-    }
-
-    /// A person who continued after the deadline wants it to go on waiting.
-    fn continued_since(&self, deadline: Timestamp) -> bool {
-        self.upgrade.updated_at >= deadline
-    }
-
-    fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        for node in self.upgrade.plan.nodes() {
-            match cluster.nodes.get(&node.node).map(|seen| &seen.ready) {
-                Some(Readiness::Ready) => {}
-                // Asked of few: most nodes are Ready.
-                _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
-                Some(Readiness::NotReady { why }) => {
-                    return Some(not_ready(&node.node, why));
-                }
-                None => {
-                    return Some(
-                        Problem::new(Code::NodeNotReady).with("node", &node.node).with("why", "the node is gone"),
-                    );
-                }
-            }
-        }
-        let baseline = self.upgrade.baseline.as_deref().map_or(&[][..], Vec::as_slice);
-        let worse = super::worse_than_baseline(baseline, &cluster.workloads);
-        if !worse.is_empty()
-            && let Some(node) = self.upgrade.plan.nodes().find(|node| self.carries_forgotten_cordon(node))
-        {
-            let problem = Problem::new(Code::CordonForgotten).with("node", &node.node);
-            return Some(problem.with("upgrade", &self.upgrade.id).cause(worse.join(", ")));
-        }
-        worse.first().map(|first| {
-            Problem::new(Code::ReadBackMismatch)
-                .with("component", first)
-                .with("subject", format!("cluster {}", self.upgrade.plan.cluster))
-                .with("found", cluster.with_pressure("fewer ready pods than before the upgrade"))
-                .with("expected", "as many as before")
-        })
-    }
-
-    fn held(&self, hold: Hold) -> Decision {
-        match hold {
-            Hold::Wait(wait) => self.wait(vec![*wait]),
-            Hold::Pause(reason) => pause_for(*reason),
-            Hold::Skip(problem) => pause_for(PauseReason::Gate { problem: *problem }),
-        }
-    }
-
-    /// What has started finishes; nothing new starts; then it is paused.
-    fn pause(&self) -> Decision {
-        let mut work = Work::default();
-        let mut lost = Vec::new();
-        for (step, _, since) in self.upgrade.in_flight() {
-            let silent = step.action.executor() == Executor::Agent
-                && step.target.node().is_some_and(|node| self.silent(node, since).is_some());
-            if silent {
-                lost.push(step.number);
-            }
-        }
-        for (step, _, since) in self.upgrade.in_flight().filter(|(step, ..)| !lost.contains(&step.number)) {
-            work.waits.extend(self.in_flight_waits(step, since));
-        }
-        for node in self.upgrade.plan.nodes() {
-            let in_flight = node.steps.iter().any(|step| self.is_in_flight(step));
-            let progress = self.upgrade.node_progress(node);
-            let gives_back = progress == NodeProgress::Skipped && self.upgrade.holds_cordon(node);
-            let starts = planted::is(Bug::PauseStartsNodes)
-                && progress == NodeProgress::Waiting
-                && self
-                    .upgrade
-                    .batches
-                    .values()
-                    .flatten()
-                    .any(|batch| !batch.finished && batch.nodes.contains(&node.node));
-            if !in_flight && (progress == NodeProgress::InWork || gives_back || self.may_retry(node) || starts) {
-                self.node(node, &mut work);
-            } else if let Some(step) = self.evidence_wanted(node) {
-                let attempts = self.upgrade.steps.get(&step.number).map_or(0, |progress| progress.attempts);
-                work.commands.push(Command::Run { step: step.number, attempt: attempts + 1 });
-            }
-        }
-        if let Some((index, stage)) = self.upgrade.current_stage()
-            && let Some(open) = self.upgrade.open_batch(index)
-            && open
-                .nodes
-                .iter()
-                .filter_map(|node| stage.node(node))
-                .all(|node| matches!(self.upgrade.node_progress(node), NodeProgress::Done | NodeProgress::Abandoned))
-            && work.commands.is_empty()
-        {
-            return record(Event::BatchFinished { stage: index, batch: open.ordinal });
-        }
-        // Of several failures the first stays the reason, but a wish to pause hides none.
-        if let State::Pausing { because: PauseReason::Operator | PauseReason::PausePolicy, .. } = &self.upgrade.state
-            && let Some(reason) = work.failed.take().or_else(|| self.failed_for_good())
-        {
-            work.commands.push(Command::Record(Event::PauseRequested { reason, by: Actor::from("shiplock") }));
-        }
-        if !work.commands.is_empty() {
-            return Decision::Issue(work.commands);
-        }
-        if work.waits.is_empty() { record(Event::Paused) } else { self.wait(work.waits) }
-    }
-
-    /// The first step that failed and is not tried again.
-    fn failed_for_good(&self) -> Option<PauseReason> {
-        let failed =
-            |node: &&NodePlan| self.upgrade.node_progress(node) == NodeProgress::Failed && !self.may_retry(node);
-        let mut steps = self.upgrade.plan.nodes().filter(failed).flat_map(|node| &node.steps);
-        steps.find_map(|step| match self.upgrade.steps.get(&step.number) {
-            // What a person continued after is known to them.
-            Some(progress) if progress.attempts_since_continue > 0 => match &progress.status {
-                StepStatus::Failed { problem, .. } => {
-                    Some(PauseReason::StepFailed { step: step.number, problem: problem.clone() })
-                }
-                _ => None,
-            },
-            _ => None,
-        })
-    }
-
-    /// The step that collects the logs of a node, where a step on it failed for good after they were last collected.
-    /// It is tried once: an upgrade never waits long for evidence, and never for an agent that is silent.
-    fn evidence_wanted<'node>(&self, node: &'node NodePlan) -> Option<&'node Step> {
-        let evidence = node.evidence.as_ref()?;
-        if self.upgrade.node_progress(node) != NodeProgress::Failed || self.may_retry(node) {
-            return None;
-        }
-        let on_the_node = |step: &&Step| {
-            step.action.executor() == Executor::Agent || matches!(step.action, Action::VerifyNode { .. })
-        };
-        let failed_at =
-            node.steps.iter().filter(on_the_node).find_map(|step| match self.upgrade.step_status(step) {
-                Some(StepStatus::Failed { at, .. }) => Some(*at),
-                _ => None,
-            })?;
-        let is_due = match self.upgrade.step_status(evidence) {
-            None => true,
-            Some(StepStatus::InFlight { .. }) => false,
-            Some(StepStatus::Succeeded { at, .. } | StepStatus::Failed { at, .. } | StepStatus::Undone { at }) => {
-                *at < failed_at
-            }
-        };
-        let agent = self.facts.agents.get(&node.node)?;
-        (is_due && !self.older_than(agent.last_heard_at, AGENT_LIVE_SECONDS)).then_some(evidence)
-    }
-
-    /// Whether the failed step of a started node has attempts left.
-    fn may_retry(&self, node: &NodePlan) -> bool {
-        self.upgrade.is_started(node)
-            && node.steps.iter().any(|step| {
-                let attempts =
-                    self.upgrade.steps.get(&step.number).map_or(0, |progress| progress.attempts_since_continue);
-                let Some(StepStatus::Failed { retryable: true, problem, .. }) = self.upgrade.step_status(step) else {
-                    return false;
-                };
-                attempts > 0 && attempts < self.policy.attempts_max(problem)
-            })
-    }
-
-    fn paused(&self, because: &PauseReason, since: Timestamp, expires_at: Timestamp) -> Decision {
-        if self.now >= expires_at {
-            let confirm = self.policy.expiry_confirm_seconds;
-            match self.upgrade.expiry_noticed_at {
-                None => return record(Event::ExpiryNoticed),
-                Some(noticed)
-                    if self.older_than(noticed, confirm) && self.facts.uptime_seconds >= u64::from(confirm) =>
-                {
-                    return record(Event::ExpiryBegan);
-                }
-                Some(_) => {}
-            }
-        }
-        let what = Waiting::Continue { reason: because.clone() };
-        self.wait(vec![WaitingOn::new(what, since).until(expires_at)])
-    }
-
-    /// Cancel and expiry: started nodes that did not fail finish, failed ones are given back, the others stay.
-    fn give_back(&self, outcome: Outcome) -> Decision {
-        let mut work = Work::default();
-        for node in self.upgrade.plan.nodes() {
-            match self.upgrade.node_progress(node) {
-                NodeProgress::Waiting | NodeProgress::Done => {}
-                NodeProgress::InWork => match node.steps.iter().find(|step| self.is_in_flight(step)) {
-                    Some(step) => _ = self.advance(step, &mut work),
-                    None if !self.is_another_machine(node) && !self.is_taken_from_us(node) => {
-                        self.node(node, &mut work);
-                    }
-                    // Another machine is not finished, and neither is one that somebody uncordons time and again: what
-                    // is ours on the planned one is given back.
-                    None if self.upgrade.holds_cordon(node) => self.advance_give_back(node, &mut work),
-                    None => {}
-                },
-                NodeProgress::Failed | NodeProgress::Skipped | NodeProgress::Abandoned => {
-                    if self.upgrade.holds_cordon(node) && !planted::is(Bug::CancelKeepsCordons) {
-                        self.advance_give_back(node, &mut work);
-                    }
-                }
-            }
-        }
-        for stage in &self.upgrade.plan.stages {
-            for step in stage.steps.iter().filter(|step| self.is_in_flight(step) && !self.is_left_out(step)) {
-                self.advance(step, &mut work);
-            }
-        }
-        if !work.commands.is_empty() {
-            return Decision::Issue(work.commands);
-        }
-        if let Some(reason) = work.failed.filter(|_| outcome == Outcome::Cancelled) {
-            return pause_for(reason);
-        }
-        if let Some(reason) = self.lost_contact().filter(|_| outcome == Outcome::Cancelled) {
-            return pause_for(reason);
-        }
-        if work.waits.is_empty() { Decision::Finish(outcome) } else { self.wait(work.waits) }
-    }
-
-    /// The last step of a node, which takes our cordon off, out of turn.
-    fn advance_give_back(&self, node: &NodePlan, work: &mut Work) {
-        if let Some(step) = node.steps.iter().rfind(|step| step.action == Action::Uncordon) {
-            self.advance(step, work);
-        }
-    }
-}
-
-/// Why a node or a batch does not begin.
-enum Hold {
-    Wait(Box<WaitingOn>),
-    Pause(Box<PauseReason>),
-    Skip(Box<Problem>),
 }
 
 /// An agent polls every few seconds; one that was silent for longer is not begun with.

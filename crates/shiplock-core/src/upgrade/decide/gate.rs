@@ -1,0 +1,108 @@
+//! What must hold before the next batch or stage begins: the cluster is as well as it was, the batch before has had its time.
+//! What cannot be read holds.
+
+use jiff::Timestamp;
+
+use super::{Decision, View, later, pause_for};
+use crate::facts::{ClusterFacts, Readiness, not_ready};
+use crate::planted::{self, Bug};
+use crate::problem::{Code, Problem};
+
+use super::super::event::PauseReason;
+use super::super::state::NodeProgress;
+use super::super::waiting::{Waiting, WaitingOn};
+use super::super::worse_than_baseline;
+
+/// Why a node or a batch does not begin.
+pub(super) enum Hold {
+    Wait(Box<WaitingOn>),
+    Pause(Box<PauseReason>),
+    Skip(Box<Problem>),
+}
+
+impl View<'_> {
+    pub(super) fn gate_before_batch(&self) -> Result<(), Hold> {
+        if let Some(finished_at) = self.upgrade.batch_finished_at {
+            let next_at = later(finished_at, self.upgrade.plan.options.batch_interval_seconds);
+            if self.now < next_at {
+                let wait = WaitingOn::new(Waiting::BatchInterval, finished_at).until(next_at);
+                return Err(Hold::Wait(Box::new(wait)));
+            }
+        }
+        self.gate_before_stage()
+    }
+
+    /// The cluster must be as well as it was before: the nodes that we finished are Ready, and no workload has
+    /// fewer ready pods than in the baseline. What cannot be read holds.
+    pub(super) fn gate_before_stage(&self) -> Result<(), Hold> {
+        if planted::is(Bug::UnknownPasses) {
+            return Ok(());
+        }
+        let cluster = self.cluster().map_err(Hold::Wait)?;
+        let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
+        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
+        let problem = if cluster.observed_at < since {
+            // Older than the batch: it cannot tell how the batch left the cluster.
+            None
+        } else {
+            match self.unwell(cluster) {
+                None => return Ok(()),
+                problem => problem,
+            }
+        };
+        let unseen =
+            || Problem::new(Code::ClusterNotRead).with("cluster", &self.upgrade.plan.cluster).with("since", since);
+        let problem = problem.unwrap_or_else(unseen);
+        if self.now >= deadline && !self.continued_since(deadline) {
+            return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));
+        }
+        let wait = WaitingOn::new(Waiting::Gate { problem }, since);
+        Err(Hold::Wait(Box::new(if self.now < deadline { wait.until(deadline) } else { wait })))
+    }
+
+    /// A person who continued after the deadline wants it to go on waiting.
+    fn continued_since(&self, deadline: Timestamp) -> bool {
+        self.upgrade.updated_at >= deadline
+    }
+
+    pub(super) fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
+        for node in self.upgrade.plan.nodes() {
+            match cluster.nodes.get(&node.node).map(|seen| &seen.ready) {
+                Some(Readiness::Ready) => {}
+                // Asked of few: most nodes are Ready.
+                _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
+                Some(Readiness::NotReady { why }) => {
+                    return Some(not_ready(&node.node, why));
+                }
+                None => {
+                    return Some(
+                        Problem::new(Code::NodeNotReady).with("node", &node.node).with("why", "the node is gone"),
+                    );
+                }
+            }
+        }
+        let baseline = self.upgrade.baseline.as_deref().map_or(&[][..], Vec::as_slice);
+        let worse = worse_than_baseline(baseline, &cluster.workloads);
+        if !worse.is_empty()
+            && let Some(node) = self.upgrade.plan.nodes().find(|node| self.carries_forgotten_cordon(node))
+        {
+            let problem = Problem::new(Code::CordonForgotten).with("node", &node.node);
+            return Some(problem.with("upgrade", &self.upgrade.id).cause(worse.join(", ")));
+        }
+        worse.first().map(|first| {
+            Problem::new(Code::ReadBackMismatch)
+                .with("component", first)
+                .with("subject", format!("cluster {}", self.upgrade.plan.cluster))
+                .with("found", cluster.with_pressure("fewer ready pods than before the upgrade"))
+                .with("expected", "as many as before")
+        })
+    }
+
+    pub(super) fn held(&self, hold: Hold) -> Decision {
+        match hold {
+            Hold::Wait(wait) => self.wait(vec![*wait]),
+            Hold::Pause(reason) => pause_for(*reason),
+            Hold::Skip(problem) => pause_for(PauseReason::Gate { problem: *problem }),
+        }
+    }
+}
