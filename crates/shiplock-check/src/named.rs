@@ -3,6 +3,7 @@
 use shiplock_core::check::{ACCEPTABLE, CHECKS};
 
 use crate::catalogue::{self, Category};
+use crate::report::HORIZON;
 
 /// So many names are offered for a word that names nothing.
 const NEAR_MAX: usize = 3;
@@ -16,6 +17,9 @@ pub fn acceptable(word: &str) -> Result<&'static str, String> {
     }
     match catalogue::find(word) {
         Some(check) if check.not_built.is_some() => Err("that check finds nothing: it is not built".to_owned()),
+        Some(check) if check.id == HORIZON => {
+            Err("nothing is known of such a target, so that it cannot be accepted; use a newer build".to_owned())
+        }
         Some(check) => Ok(check.id),
         None => Err(format!("there is no check with this id{}", near(word, ids()))),
     }
@@ -61,6 +65,7 @@ mod tests {
             ("cp-003", Ok("CP-003")),
             ("CP-004", Err("it guards what would break the cluster, so that it can be mended and not accepted")),
             ("AGT-001", Err("it guards what would break the cluster, so that it can be mended and not accepted")),
+            ("API-014", Err("nothing is known of such a target, so that it cannot be accepted; use a newer build")),
             ("NODE", Err("there is no check with this id")),
             ("WL001", Err("there is no check with this id: did you mean WL-001?")),
             ("NODE-0006", Err("there is no check with this id: did you mean NODE-006?")),

@@ -101,6 +101,9 @@ impl Subject {
     }
 }
 
+/// The check of the target itself: beyond what is known of Kubernetes nothing else is known either.
+pub const HORIZON: &str = "API-014";
+
 /// The sentence of what a check of a plan found: it brings its texts in both languages as parameters.
 pub const OF_THE_PLAN: &str = "of-the-plan";
 
@@ -194,6 +197,12 @@ impl Finding {
             return self.sentence.clone();
         };
         fill(language.pick(english, chinese), &self.parameters)
+    }
+
+    /// Whether somebody may let it pass. What a person can look at may be accepted, also where it could not be seen from
+    /// here; of a target that is not known nobody can look at anything.
+    pub fn may_pass(&self) -> bool {
+        self.check != HORIZON
     }
 
     /// Whether it changes the verdict.

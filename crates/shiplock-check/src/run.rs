@@ -10,7 +10,7 @@ use shiplock_core::version::MinorVersion;
 
 use crate::catalogue::{self, Category, Check, Scope};
 use crate::question::Question;
-use crate::report::{Finding, OF_THE_PLAN, Outcome, REPORT_SCHEMA, Report};
+use crate::report::{Finding, HORIZON, OF_THE_PLAN, Outcome, REPORT_SCHEMA, Report};
 use crate::snapshot::Snapshot;
 use crate::{api, cluster, node, tls};
 
@@ -72,9 +72,6 @@ fn sources(id: &str) -> &'static [&'static str] {
     }
 }
 
-/// The check of the target itself: beyond what is known of Kubernetes nothing else is known either.
-const HORIZON: &str = "API-014";
-
 fn is_named(check: &Check, word: &str) -> bool {
     check.id.eq_ignore_ascii_case(word)
         || check.category().prefix().eq_ignore_ascii_case(word)
@@ -100,7 +97,8 @@ pub struct Acceptance {
 
 impl Acceptance {
     fn covers(&self, finding: &Finding, today: Date) -> bool {
-        self.check.eq_ignore_ascii_case(&finding.check)
+        finding.may_pass()
+            && self.check.eq_ignore_ascii_case(&finding.check)
             && self.until.is_none_or(|until| today <= until)
             && self.subject.as_ref().is_none_or(|pattern| matches(pattern, &finding.subject.to_string()))
     }
@@ -132,7 +130,7 @@ pub struct Baseline {
 impl Baseline {
     /// What a report finds now.
     pub fn of(report: &Report) -> Self {
-        Self { findings: report.findings.iter().map(Finding::key).collect() }
+        Self { findings: report.findings.iter().filter(|finding| finding.may_pass()).map(Finding::key).collect() }
     }
 }
 
@@ -240,7 +238,9 @@ impl Assembly<'_> {
             finding.accepted = match acceptance {
                 Some(Acceptance { author, reason, .. }) if author.is_empty() => Some(reason.clone()),
                 Some(Acceptance { author, reason, .. }) => Some(format!("{author}: {reason}")),
-                None if self.baseline.is_some_and(|known| known.findings.contains(&finding.key())) => {
+                None if finding.may_pass()
+                    && self.baseline.is_some_and(|known| known.findings.contains(&finding.key())) =>
+                {
                     Some("baseline".to_owned())
                 }
                 None => None,
@@ -338,6 +338,27 @@ mod tests {
         assert_eq!(verdict(&[acceptance("2026-11-24")], None), Verdict::Ready);
         assert_eq!(verdict(&[acceptance("2026-11-23")], None), Verdict::Blocked);
         assert_eq!(verdict(&[], Some(&known)), Verdict::Ready);
+    }
+
+    #[test]
+    fn of_a_target_that_is_not_known_nothing_can_be_accepted() {
+        let beyond = || Finding::new(HORIZON, "beyond", Outcome::Unknown, Subject::cluster());
+        let acceptance = |check: &str| Acceptance {
+            check: check.into(),
+            subject: None,
+            reason: "known".into(),
+            author: "li".into(),
+            until: None,
+        };
+        let (selection, scopes) = (Selection::default(), BTreeSet::from(["cluster"]));
+        let acceptances = [acceptance(HORIZON), acceptance("API-005")];
+        let known = Baseline { findings: [beyond().key()].into() };
+        let assembly = || Assembly { acceptances: &acceptances, baseline: Some(&known), ..bare(&selection, &scopes) };
+        let report = assembly().report(vec![beyond()]);
+        assert_eq!(report.verdict, Verdict::Undecided);
+        assert_eq!(Baseline::of(&report), Baseline::default());
+        // What could not be seen from here a person can look at.
+        assert_eq!(assembly().report(vec![Finding::unknown("API-005", "forbidden")]).verdict, Verdict::Ready);
     }
 
     #[test]

@@ -163,3 +163,30 @@ fn a_snapshot_of_which_secrets_were_refused_is_undecided_whichever_check_is_aske
         assert_eq!(check(folder.path(), &words, b"").0, exit, "{read_for} {asked:?}");
     }
 }
+
+#[test]
+fn a_target_that_this_build_does_not_know_stays_undecided_whatever_is_accepted_ignored_or_known_from_before() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n").unwrap();
+    let accept = "[[accept]]\ncheck = \"API-014\"\nreason = \"we looked\"\nauthor = \"li\"\n";
+    std::fs::write(folder.path().join("accept.toml"), accept).unwrap();
+    for words in [
+        &["--write-baseline", "baseline.json"][..],
+        &["--baseline", "baseline.json"],
+        &["--accept", "API-014"],
+        &["--accept-file", "accept.toml"],
+        &["--skip", "API-014"],
+    ] {
+        for target in ["1.99", "1.2"] {
+            let output = Command::new(env!("CARGO_BIN_EXE_shiplock"))
+                .args(["check", "-f", "a.yaml", "--to", target])
+                .args(words)
+                .current_dir(folder.path())
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(4), "{words:?} {target}: {output:?}");
+            let said = String::from_utf8_lossy(&output.stderr).contains("API-014 is not accepted");
+            assert_eq!(said, words[0].starts_with("--accept"), "{words:?}: {output:?}");
+        }
+    }
+}

@@ -121,7 +121,7 @@ fn finding(found: &Finding, plan: &Plan) -> Option<PlanFinding> {
         Outcome::Unknown if check.severity == Severity::Blocking && concerns(found, plan) => CheckResult::Unknown,
         Outcome::Unknown => CheckResult::Warn,
     };
-    let in_plan = plan.options.accepts(&found.check);
+    let in_plan = found.may_pass() && plan.options.accepts(&found.check);
     Some(PlanFinding {
         check: found.check.clone(),
         result,

@@ -12,13 +12,13 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Deserialize;
 use shiplock_api::check::CheckReportView;
-use shiplock_check::api;
 use shiplock_check::named;
 use shiplock_check::question::{Profile, Question};
 use shiplock_check::render as forms;
-use shiplock_check::report::{Finding, Outcome, Report, Verdict};
+use shiplock_check::report::{Finding, HORIZON, Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
 use shiplock_check::snapshot::Snapshot;
+use shiplock_check::{api, catalogue};
 use shiplock_cluster::collect::{Collection, collect_again};
 use shiplock_core::plan::PlanOptions;
 use shiplock_core::problem::{Code, Problem};
@@ -53,7 +53,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
             "a plan is one of a registered cluster: shiplock check CLUSTER --plan PLAN",
         ));
     }
-    let acceptances = acceptances(&options)?;
+    let acceptances = acceptances(&options, output)?;
     let baseline = options.baseline.as_deref().map(|path| read_json::<Baseline>("--baseline", path)).transpose()?;
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
     let asks_cluster =
@@ -204,10 +204,19 @@ struct AcceptFile {
     accept: Vec<Acceptance>,
 }
 
-fn acceptances(options: &CheckArguments) -> Result<Vec<Acceptance>, Problem> {
+fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptance>, Problem> {
     let mut all = Vec::new();
-    for id in &options.accept {
-        // By name, never all at once.
+    let is_horizon = |word: &str| {
+        let is_horizon = catalogue::find(word).is_some_and(|check| check.id == HORIZON);
+        if is_horizon {
+            let english = "is not accepted: nothing is known of such a target; use a newer build of shiplock";
+            let chinese = "不能接受：对此目标版本一无所知；请使用更新的 shiplock";
+            output.remark(&format!("{HORIZON} {}", output.pick(english, chinese)));
+        }
+        is_horizon
+    };
+    // By name, never all at once.
+    for id in options.accept.iter().filter(|id| !is_horizon(id)) {
         let check = named::acceptable(id).map_err(|why| bad_option("--accept", id, &why))?.to_owned();
         let reason = "--accept".to_owned();
         let (author, until) = (String::new(), None);
@@ -215,10 +224,11 @@ fn acceptances(options: &CheckArguments) -> Result<Vec<Acceptance>, Problem> {
     }
     if let Some(path) = &options.accept_file {
         let text = read_bounded(path).map_err(|error| unusable(path, "read").cause(error))?;
-        let file: AcceptFile = toml::from_str(&text).map_err(|error| {
+        let mut file: AcceptFile = toml::from_str(&text).map_err(|error| {
             let why = format!("it is no TOML file of acceptances: {}", error.message());
             bad_option("--accept-file", &path.to_string_lossy(), &why)
         })?;
+        file.accept.retain(|acceptance| !is_horizon(&acceptance.check));
         for acceptance in &file.accept {
             let in_file = || format!("--accept-file {}", path.display());
             named::acceptable(&acceptance.check).map_err(|why| bad_option(&in_file(), &acceptance.check, &why))?;
