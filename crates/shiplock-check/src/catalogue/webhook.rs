@@ -215,8 +215,8 @@ pub(super) const CHECKS: &[Check] = &[
         reads: "webhook configurations, EndpointSlices",
         title: ["Webhooks that nobody answers", "无人响应的 webhook"],
         why: [
-            "A webhook with failurePolicy Fail and without a ready endpoint refuses everything that it is asked about, also the pods of the control plane.",
-            "failurePolicy 为 Fail 且没有就绪端点的 webhook 会拒绝所有相关请求，包括控制面的 pod。",
+            "A webhook with failurePolicy Fail and without a ready endpoint refuses everything that it is asked about, also the pods of the control plane. With failurePolicy Ignore nothing is refused, and what it would have refused or filled in goes in as it is.",
+            "failurePolicy 为 Fail 且没有就绪端点的 webhook 会拒绝所有相关请求，包括控制面的 pod。failurePolicy 为 Ignore 时不拒绝任何请求，但本应由它拒绝或补全的对象会原样写入。",
         ],
         fix: [
             "bring {service} back, or set failurePolicy of {webhook} to Ignore for the upgrade",
@@ -228,11 +228,17 @@ pub(super) const CHECKS: &[Check] = &[
                 "webhook {webhook} must answer, and its Service {service} has no ready endpoint",
                 "webhook {webhook} 必须响应，但其 Service {service} 没有就绪端点",
             ),
-            says(
-                "none-ignored",
-                "webhook {webhook} is passed over: its Service {service} has no ready endpoint",
-                "webhook {webhook} 被跳过：其 Service {service} 没有就绪端点",
-            ),
+            Sentence {
+                name: "none-ignored",
+                text: [
+                    "webhook {webhook} is passed over (failurePolicy Ignore): its Service {service} has no ready endpoint",
+                    "webhook {webhook} 被跳过（failurePolicy 为 Ignore）：其 Service {service} 没有就绪端点",
+                ],
+                fix: Some([
+                    "bring {service} back, so that what is written during the upgrade is checked and filled in, or delete {webhook} if nothing needs it",
+                    "请恢复 {service}，使升级期间写入的对象得到检查和补全；若已无用处，请删除 {webhook}",
+                ]),
+            },
         ],
         source: "https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#failure-policy",
         not_built: None,

@@ -85,6 +85,8 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
         Finding::new(check, sentence, outcome, subject.clone()).with("webhook", &webhook.name)
     };
     let is_strict = webhook.failure_policy != "Ignore";
+    // A call that fails is passed over where the webhook may fail.
+    let outcome = if is_strict { Outcome::Fail } else { Outcome::Warn };
     if let (Some(service), Some(endpoints)) = (&webhook.client_config.service, endpoints) {
         let nodes: BTreeSet<&str> = endpoints
             .get(&(service.namespace.as_str(), service.name.as_str()))
@@ -94,7 +96,6 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
             .collect();
         match count(endpoints, service) {
             0 => {
-                let outcome = if is_strict { Outcome::Fail } else { Outcome::Warn };
                 let sentence = if is_strict { "none" } else { "none-ignored" };
                 look.say(with_service(new("WHK-006", sentence, outcome), service));
             }
@@ -115,7 +116,7 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
     if !webhook.admission_review_versions.iter().any(|version| version == "v1") {
         look.say(new("WHK-010", "no-v1", Outcome::Warn));
     }
-    authority(look, &webhook.client_config, &new("WHK-003", "bundle", Outcome::Fail));
+    authority(look, &webhook.client_config, &new("WHK-003", "bundle", outcome));
 }
 
 /// Whether a webhook is asked about what an upgrade itself needs: pods of kube-system, leases, nodes, evictions.

@@ -1,6 +1,7 @@
 //! Each rule passes, warns or fails, and is unknown, over snapshots that are written as Kubernetes writes objects.
 
 use serde_json::{Value, json};
+use shiplock_core::language::Language;
 
 use super::*;
 use crate::question::Profile;
@@ -40,20 +41,23 @@ fn found(snapshot: &Snapshot) -> Vec<String> {
     found_at(snapshot, "1.36", "1.37")
 }
 
-/// What is found on the way from one minor to another, without what has nothing to look at.
-fn found_at(snapshot: &Snapshot, current: &str, target: &str) -> Vec<String> {
-    let question = Question {
+fn question(snapshot: &Snapshot, current: &str, target: &str) -> Question {
+    Question {
         target: target.parse().unwrap(),
         current: current.parse().ok(),
         profile: Profile::Default,
         now: snapshot.taken_at,
         max_parallel: 10,
-    };
-    let mut findings = judge(snapshot, &question);
+    }
+}
+
+/// What is found on the way from one minor to another, without what has nothing to look at.
+fn found_at(snapshot: &Snapshot, current: &str, target: &str) -> Vec<String> {
+    let mut findings = judge(snapshot, &question(snapshot, current, target));
     findings.retain(|finding| finding.outcome != Outcome::Skipped);
     for finding in &findings {
         // Every sentence is filled.
-        for language in [shiplock_core::language::Language::En, shiplock_core::language::Language::Zh] {
+        for language in [Language::En, Language::Zh] {
             assert!(!finding.text(language).contains('{') && !finding.fix(language).contains('{'), "{finding:?}");
         }
     }
@@ -429,6 +433,7 @@ fn webhooks_that_stop_the_cluster_are_found() {
         ("Fail", json!({ "admissionReviewVersions": ["v1beta1"] }), 2, vec!["Warn WHK-010 no-v1"]),
         ("Fail", json!({ "clientConfig": { "caBundle": "AAAA" } }), 2, vec!["Fail WHK-003 bundle"]),
         ("Fail", json!({ "clientConfig": { "caBundle": "?" } }), 2, vec!["Fail WHK-003 bundle"]),
+        ("Ignore", json!({ "clientConfig": { "caBundle": "?" } }), 2, vec!["Warn WHK-003 bundle"]),
     ] {
         let mut snapshot = snapshot();
         snapshot.objects.validating = seen(configuration(policy, more.clone()));
@@ -436,6 +441,22 @@ fn webhooks_that_stop_the_cluster_are_found() {
         let expected: Vec<String> =
             expected.iter().map(|text| format!("{text} ValidatingWebhookConfiguration c")).collect();
         assert_eq!(found(&snapshot), expected, "{policy} {more} {endpoints}");
+    }
+}
+
+#[test]
+fn nobody_is_told_to_set_a_failure_policy_that_is_set_already() {
+    for (policy, is_told) in [("Fail", true), ("Ignore", false)] {
+        let mut snapshot = snapshot();
+        let client = json!({ "service": { "namespace": "n", "name": "s" } });
+        let webhook = json!({ "name": "w.x", "failurePolicy": policy, "admissionReviewVersions": ["v1"], "clientConfig": client });
+        snapshot.objects.mutating = seen(json!([{ "metadata": { "name": "c" }, "webhooks": [webhook] }]));
+        snapshot.objects.slices = seen(json!([]));
+        let found = judge(&snapshot, &question(&snapshot, "1.36", "1.37"));
+        let finding = found.iter().find(|finding| finding.check == "WHK-006").unwrap();
+        for (language, word) in [(Language::En, "to Ignore"), (Language::Zh, "设为 Ignore")] {
+            assert_eq!(finding.fix(language).contains(word), is_told, "{policy} {}", finding.fix(language));
+        }
     }
 }
 
