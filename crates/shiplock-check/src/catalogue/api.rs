@@ -357,8 +357,8 @@ pub(super) const CHECKS: &[Check] = &[
         reads: "the table of API lifecycles that is compiled in",
         title: ["Whether the target is known", "目标版本是否已知"],
         why: [
-            "Of a release that came after this build nothing is known. Then nothing can be called ready.",
-            "对晚于本程序的版本一无所知，因此不能判定为就绪。",
+            "Of a release that came after this build nothing is known. Then nothing can be called ready, and nobody can accept it.",
+            "对晚于本程序的版本一无所知，因此不能判定为就绪，也不能接受。",
         ],
         fix: ["use a newer build of shiplock", "请使用更新的 shiplock"],
         sentences: &[
