@@ -101,6 +101,22 @@ pub struct CheckFinding {
     pub known: Option<bool>,
 }
 
+/// An acceptance that lets nothing pass any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ExpiredAcceptance {
+    /// The id of the check.
+    pub check: String,
+    /// What it was about; none for all of the check's findings.
+    pub subject: Option<String>,
+    /// Why it was given.
+    pub reason: String,
+    /// Who gave it.
+    pub author: String,
+    /// The last day on which it held.
+    pub until: Option<Date>,
+}
+
 /// A report: `GET /api/v1/checks/{id}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -136,6 +152,9 @@ pub struct CheckReportView {
     pub skipped: BTreeMap<String, String>,
     /// Everything but passes.
     pub findings: Vec<CheckFinding>,
+    /// Acceptances that had ended and would otherwise have let a finding pass.
+    #[serde(default)]
+    pub expired: Vec<ExpiredAcceptance>,
     /// What was read: names and numbers.
     pub read: BTreeMap<String, u64>,
     /// The report before, if there is one.

@@ -8,6 +8,7 @@ use shiplock_core::language::Language;
 use shiplock_core::version::MinorVersion;
 
 use crate::catalogue::{self, Check};
+use crate::run::Acceptance;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -261,6 +262,9 @@ pub struct Report {
     pub skipped: BTreeMap<String, String>,
     /// Everything but passes.
     pub findings: Vec<Finding>,
+    /// Acceptances that have ended and would otherwise let a finding pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<Acceptance>,
     /// What was read: names and numbers.
     pub read: BTreeMap<String, u64>,
 }

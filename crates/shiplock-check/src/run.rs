@@ -96,10 +96,13 @@ pub struct Acceptance {
 }
 
 impl Acceptance {
-    fn covers(&self, finding: &Finding, today: Date) -> bool {
+    fn is_over(&self, today: Date) -> bool {
+        self.until.is_some_and(|until| until < today)
+    }
+
+    fn covers(&self, finding: &Finding) -> bool {
         finding.may_pass()
             && self.check.eq_ignore_ascii_case(&finding.check)
-            && self.until.is_none_or(|until| today <= until)
             && self.subject.as_ref().is_none_or(|pattern| matches(pattern, &finding.subject.to_string()))
     }
 }
@@ -123,14 +126,36 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 /// The keys of findings that were there before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
-    /// See [`Finding::key`].
+    /// See [`Finding::key`]; with each file by one name, however it was given.
     pub findings: BTreeSet<String>,
+    /// That one name of each file, by how it was given; others are taken as they were given.
+    #[serde(skip)]
+    pub names: BTreeMap<String, String>,
 }
 
 impl Baseline {
     /// What a report finds now.
-    pub fn of(report: &Report) -> Self {
-        Self { findings: report.findings.iter().filter(|finding| finding.may_pass()).map(Finding::key).collect() }
+    pub fn of(report: &Report, names: BTreeMap<String, String>) -> Self {
+        let empty = Self { findings: BTreeSet::new(), names };
+        let findings = report.findings.iter().filter(|finding| finding.may_pass()).map(|one| empty.key(one)).collect();
+        Self { findings, ..empty }
+    }
+
+    fn knows(&self, finding: &Finding) -> bool {
+        finding.may_pass() && self.findings.contains(&self.key(finding))
+    }
+
+    fn key(&self, finding: &Finding) -> String {
+        let mut named = finding.clone();
+        let file = named.place.as_mut().map(|place| &mut place.file);
+        let subject =
+            Some(&mut named.subject).filter(|subject| subject.kind == "File").map(|subject| &mut subject.name);
+        for given in file.into_iter().chain(subject) {
+            if let Some(name) = self.names.get(given) {
+                name.clone_into(given);
+            }
+        }
+        named.key()
     }
 }
 
@@ -229,22 +254,28 @@ impl Assembly<'_> {
             let source = sources(id).iter().find(|source| unseen.contains(**source));
             source.inspect(|source| drop(skipped.insert(id.clone(), format!("unseen:{source}")))).is_none()
         });
+        let (over, holding): (Vec<&Acceptance>, Vec<&Acceptance>) =
+            self.acceptances.iter().partition(|acceptance| acceptance.is_over(today));
+        let mut expired: Vec<Acceptance> = Vec::new();
         for finding in &mut findings {
             // A check of the plan says itself what nobody may let pass, and what the plan lets pass.
             if finding.sentence == OF_THE_PLAN && (finding.accepted.is_some() || finding.outcome != Outcome::Fail) {
                 continue;
             }
-            let acceptance = self.acceptances.iter().find(|acceptance| acceptance.covers(finding, today));
+            let acceptance = holding.iter().find(|acceptance| acceptance.covers(finding));
             finding.accepted = match acceptance {
                 Some(Acceptance { author, reason, .. }) if author.is_empty() => Some(reason.clone()),
                 Some(Acceptance { author, reason, .. }) => Some(format!("{author}: {reason}")),
-                None if finding.may_pass()
-                    && self.baseline.is_some_and(|known| known.findings.contains(&finding.key())) =>
-                {
-                    Some("baseline".to_owned())
-                }
+                None if self.baseline.is_some_and(|known| known.knows(finding)) => Some("baseline".to_owned()),
                 None => None,
             };
+            if finding.counts() {
+                for acceptance in over.iter().filter(|acceptance| acceptance.covers(finding)) {
+                    if !expired.contains(acceptance) {
+                        expired.push((*acceptance).clone());
+                    }
+                }
+            }
         }
         let place = |finding: &Finding| {
             catalogue::all().iter().position(|check| check.id == finding.check).unwrap_or(usize::MAX)
@@ -266,6 +297,7 @@ impl Assembly<'_> {
             ran,
             skipped,
             findings,
+            expired,
             read: self.read,
         }
     }
@@ -327,7 +359,7 @@ mod tests {
             author: "li".into(),
             until: Some(until.parse().unwrap()),
         };
-        let known = Baseline { findings: [finding().key()].into() };
+        let known = Baseline { findings: [finding().key()].into(), ..Baseline::default() };
         let verdict = |acceptances: &[Acceptance], baseline: Option<&Baseline>| {
             let (selection, scopes) = (Selection::default(), BTreeSet::from(["cluster"]));
             let now = "2026-11-24T00:00:00Z".parse().unwrap();
@@ -338,6 +370,16 @@ mod tests {
         assert_eq!(verdict(&[acceptance("2026-11-24")], None), Verdict::Ready);
         assert_eq!(verdict(&[acceptance("2026-11-23")], None), Verdict::Blocked);
         assert_eq!(verdict(&[], Some(&known)), Verdict::Ready);
+        let expired = |acceptances: &[Acceptance]| {
+            let (selection, scopes) = (Selection::default(), BTreeSet::from(["cluster"]));
+            let now = "2026-11-24T00:00:00Z".parse().unwrap();
+            Assembly { acceptances, now, ..bare(&selection, &scopes) }.report(vec![finding()]).expired
+        };
+        let (ended, holding) = (acceptance("2026-11-23"), acceptance("2026-11-24"));
+        let of_nothing = Acceptance { subject: Some("Pod *".into()), ..ended.clone() };
+        // Each is told once, and only where it would still let something pass.
+        assert_eq!(expired(&[ended.clone(), of_nothing, ended.clone()]), std::slice::from_ref(&ended));
+        assert_eq!(expired(&[ended, holding]), []);
     }
 
     #[test]
@@ -352,11 +394,11 @@ mod tests {
         };
         let (selection, scopes) = (Selection::default(), BTreeSet::from(["cluster"]));
         let acceptances = [acceptance(HORIZON), acceptance("API-005")];
-        let known = Baseline { findings: [beyond().key()].into() };
+        let known = Baseline { findings: [beyond().key()].into(), ..Baseline::default() };
         let assembly = || Assembly { acceptances: &acceptances, baseline: Some(&known), ..bare(&selection, &scopes) };
         let report = assembly().report(vec![beyond()]);
         assert_eq!(report.verdict, Verdict::Undecided);
-        assert_eq!(Baseline::of(&report), Baseline::default());
+        assert_eq!(Baseline::of(&report, BTreeMap::new()), Baseline::default());
         // What could not be seen from here a person can look at.
         assert_eq!(assembly().report(vec![Finding::unknown("API-005", "forbidden")]).verdict, Verdict::Ready);
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::{Language, misleads};
 
-use super::{groups, outcome_word, summary, verdict_word, whereabouts};
+use super::{expired, groups, outcome_word, summary, verdict_word, whereabouts};
 use crate::report::Report;
 
 /// Groups show so many objects each; the rest is counted.
@@ -19,6 +19,9 @@ pub fn markdown(report: &Report, language: Language) -> String {
         verdict_word(report.verdict, language),
         summary(report, language)
     );
+    for line in expired(report, language) {
+        let _ = write!(text, "\n{}\n", inert(&line));
+    }
     for (category, groups) in groups(report, language) {
         let [english, chinese] = category.title();
         let _ = write!(text, "\n## {}\n", language.pick(english, chinese));

@@ -20,6 +20,7 @@ pub use self::sarif::sarif;
 
 use crate::catalogue::Category;
 use crate::report::{Finding, Outcome, Report, Verdict};
+use crate::run::Acceptance;
 
 /// Findings that say the same of several objects.
 #[derive(Debug)]
@@ -81,8 +82,37 @@ pub fn verdict_word(verdict: Verdict, language: Language) -> &'static str {
     }
 }
 
-/// How many there are of each outcome, in words.
+/// Why a verdict is what the numbers of findings alone do not say.
+fn because(report: &Report, language: Language) -> &'static str {
+    let none = |outcome| report.count(outcome) == 0;
+    match report.verdict {
+        Verdict::Blocked if none(Outcome::Fail) => {
+            language.pick("warnings block: --fail-on warn", "警告也阻止：--fail-on warn")
+        }
+        Verdict::Undecided if none(Outcome::Unknown) && report.ran.is_empty() => {
+            language.pick("no check ran", "没有运行任何检查")
+        }
+        Verdict::Undecided if none(Outcome::Unknown) => {
+            language.pick("what --require asks for was not reached", "未能检查 --require 要求的范围")
+        }
+        Verdict::Ready if !none(Outcome::Fail) || !none(Outcome::Unknown) => {
+            language.pick("none of it stops this plan", "均不影响此计划")
+        }
+        _ => "",
+    }
+}
+
+/// How many there are of each outcome, in words, and why the verdict follows where they do not say.
 pub fn summary(report: &Report, language: Language) -> String {
+    let because = because(report, language);
+    match (because.is_empty(), language) {
+        (true, _) => numbers(report, language),
+        (false, Language::En) => format!("{} ({because})", numbers(report, language)),
+        (false, Language::Zh) => format!("{}（{because}）", numbers(report, language)),
+    }
+}
+
+fn numbers(report: &Report, language: Language) -> String {
     let count = |outcome| report.count(outcome);
     let accepted = report.findings.iter().filter(|finding| !finding.counts()).count();
     let (blocked, warned, unknown) = (count(Outcome::Fail), count(Outcome::Warn), count(Outcome::Unknown));
@@ -98,6 +128,24 @@ pub fn summary(report: &Report, language: Language) -> String {
             format!("{blocked} 项阻止，{warned} 项警告，{unknown} 项未知{accepted}，{passed} 项检查通过")
         }
     }
+}
+
+/// A line for each acceptance that has ended and lets nothing pass any more. What people wrote in them is in it as it is.
+pub fn expired(report: &Report, language: Language) -> Vec<String> {
+    let line = |acceptance: &Acceptance| {
+        let subject = acceptance.subject.as_ref().map_or(String::new(), |subject| format!(" ({subject})"));
+        let until = acceptance.until.map_or(String::new(), |until| until.to_string());
+        let (check, author) = (&acceptance.check, &acceptance.author);
+        match (language, author.is_empty()) {
+            (Language::En, true) => format!("the acceptance of {check}{subject} expired: it held until {until}"),
+            (Language::En, false) => {
+                format!("the acceptance of {check}{subject} by {author} expired: it held until {until}")
+            }
+            (Language::Zh, true) => format!("对 {check}{subject} 的接受已过期：有效期至 {until}"),
+            (Language::Zh, false) => format!("{author} 对 {check}{subject} 的接受已过期：有效期至 {until}"),
+        }
+    };
+    report.expired.iter().map(line).collect()
 }
 
 /// Text that is safe within HTML and XML.

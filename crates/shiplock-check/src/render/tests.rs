@@ -22,6 +22,7 @@ fn report() -> Report {
         ran: vec!["API-002".into(), "API-003".into(), "API-007".into()],
         skipped: BTreeMap::from([("API-008".into(), "scope:control-plane".into())]),
         findings,
+        expired: Vec::new(),
         read: BTreeMap::new(),
     }
 }

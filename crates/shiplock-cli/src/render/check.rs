@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use shiplock_api::check::{CheckFinding, CheckReportView};
 use shiplock_check::catalogue::Category;
-use shiplock_check::render::{Group, groups, outcome_word, summary, verdict_word};
+use shiplock_check::render::{Group, expired, groups, outcome_word, summary, verdict_word};
 use shiplock_check::report::{Finding, Outcome, Report, Verdict};
 
 use shiplock_core::id::{Actor, ClusterName, PlanId, UpgradeId};
@@ -110,6 +110,11 @@ pub fn report(report: &Report, style: &Style) -> String {
     }
     if !report.skipped.is_empty() {
         text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &skipped(report, style))));
+    }
+    let expired: String =
+        expired(report, style.language).iter().map(|line| style.tone(Tone::Notice, &one_line(line)) + "\n").collect();
+    if !expired.is_empty() {
+        text.push_str(&format!("\n{expired}"));
     }
     let verdict = verdict_word(report.verdict, style.language);
     let tone = match report.verdict {

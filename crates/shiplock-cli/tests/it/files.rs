@@ -190,3 +190,94 @@ fn a_target_that_this_build_does_not_know_stays_undecided_whatever_is_accepted_i
         }
     }
 }
+
+/// The exit code, standard output and standard error of a check of files.
+fn said(folder: &Path, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shiplock"));
+    command.args(["check", "--to", "1.37", "--progress", "none"]).args(words).current_dir(folder);
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_baseline_knows_a_file_however_it_is_given_and_wherever_the_command_is_run() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("repository");
+    let path = |name: &str| folder.join(name);
+    std::fs::create_dir_all(path("deploy/more")).unwrap();
+    std::fs::write(path("deploy/a.yaml"), format!("{INGRESS}---\na: [\n")).unwrap();
+    std::os::unix::fs::symlink(&folder, root.path().join("link")).unwrap();
+    let absolute = path("deploy/a.yaml").to_string_lossy().into_owned();
+    let by_link = root.path().join("link/deploy/a.yaml").to_string_lossy().into_owned();
+    let outside = root.path().join("kept.json").to_string_lossy().into_owned();
+    let strict = ["--policy", "strict"];
+    let within = [(".", "known.json"), ("deploy", "../known.json"), ("deploy/more", "../../known.json")];
+    for (place, kept) in within.into_iter().chain([(".", outside.as_str()), ("deploy", outside.as_str())]) {
+        let from = path(place);
+        let relative = match place {
+            "." => ["deploy/a.yaml", "./deploy/a.yaml", "deploy", "deploy/more/../a.yaml"],
+            "deploy" => ["a.yaml", "./a.yaml", ".", "../deploy"],
+            _ => ["../a.yaml", "./../a.yaml", "..", "../../deploy/a.yaml"],
+        };
+        let given = relative.into_iter().chain([absolute.as_str(), by_link.as_str()]);
+        for written in given.clone() {
+            let words = [&["-f", written, "--write-baseline", kept][..], &strict].concat();
+            assert_eq!(said(&from, &words).0, 3, "{place} {written}");
+            for read in given.clone() {
+                let words = [&["-f", read, "--baseline", kept][..], &strict].concat();
+                assert_eq!(said(&from, &words).0, 0, "{place} {written} {read}");
+            }
+        }
+    }
+    // The baseline lies beside the files: both may be read from anywhere, and elsewhere.
+    std::fs::rename(&folder, root.path().join("moved")).unwrap();
+    let words = [&["-f", "moved/deploy", "--baseline", "moved/known.json"][..], &strict].concat();
+    assert_eq!(said(root.path(), &words).0, 0);
+    // Another file with the same object is not that one.
+    std::fs::write(root.path().join("moved/deploy/more/a.yaml"), INGRESS).unwrap();
+    assert_eq!(said(root.path(), &words).0, 3);
+    std::fs::create_dir(root.path().join("deploy")).unwrap();
+    std::fs::write(root.path().join("deploy/a.yaml"), INGRESS).unwrap();
+    let words = [&["-f", "deploy/a.yaml", "--baseline", "moved/known.json"][..], &strict].concat();
+    assert_eq!(said(root.path(), &words).0, 3);
+}
+
+#[test]
+fn an_acceptance_that_ended_is_told_and_one_without_a_reason_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), INGRESS).unwrap();
+    let strict = |until: &str, reason: &str| {
+        let text = format!(
+            "[[accept]]\ncheck = \"API-002\"\nsubject = \"Ingress *\"\nreason = \"{reason}\"\nauthor = \"li\"\n{until}"
+        );
+        std::fs::write(folder.path().join("accept.toml"), text).unwrap();
+        said(folder.path(), &["-f", "a.yaml", "--policy", "strict", "--accept-file", "accept.toml"])
+    };
+    let (code, text, _) = strict("until = \"2999-01-01\"\n", "known");
+    assert!(code == 0 && !text.contains("expired"), "{text}");
+    let (code, text, _) = strict("until = \"2020-01-31\"\n", "known");
+    let line = "\nthe acceptance of API-002 (Ingress *) by li expired: it held until 2020-01-31\n";
+    assert!(code == 3 && text.matches(line).count() == 1, "{text}");
+    for reason in ["", " ", "\\t"] {
+        let (code, text, error) = strict("", reason);
+        assert!(code == 2 && text.is_empty() && error.contains("its reason is empty"), "{reason:?} {error}");
+        assert!(error.contains("accept.toml") && error.contains("API-002") && error.contains("UPG"), "{error}");
+    }
+}
+
+#[test]
+fn the_last_line_says_why_the_exit_code_is_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), INGRESS).unwrap();
+    for (words, code, line) in [
+        (&["-f", "a.yaml"][..], 0, "ready: 0 blocking, 1 warning, 0 unknown, "),
+        (&["-f", "a.yaml", "--fail-on", "warn"], 3, "(warnings block: --fail-on warn)"),
+        (&["-f", "a.yaml", "--require", "cluster"], 4, "(what --require asks for was not reached)"),
+        (&["-f", "a.yaml", "--only", "NODE-001"], 4, "(no check ran)"),
+    ] {
+        let (exit, text, _) = said(folder.path(), words);
+        let last = text.lines().rfind(|line| line.contains(" blocking, ")).unwrap_or_else(|| panic!("{text}"));
+        assert!(exit == code && last.contains(line), "{words:?} {exit}: {last}");
+    }
+}

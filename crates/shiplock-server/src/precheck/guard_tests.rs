@@ -22,6 +22,7 @@ fn report(findings: Vec<Finding>) -> Report {
         ran: Vec::new(),
         skipped: BTreeMap::new(),
         findings,
+        expired: Vec::new(),
         read: BTreeMap::new(),
     }
 }

@@ -1,8 +1,11 @@
 //! Reports as they go over the wire and into the store, with their texts in both languages.
 
 use jiff::Timestamp;
-use shiplock_api::check::{BothLanguages, CheckEvidence, CheckFinding, CheckReportView, CheckSubject};
+use shiplock_api::check::{
+    BothLanguages, CheckEvidence, CheckFinding, CheckReportView, CheckSubject, ExpiredAcceptance,
+};
 use shiplock_check::report::{Finding, Outcome, Report, Verdict};
+use shiplock_check::run::Acceptance;
 use shiplock_core::language::Language;
 
 use super::Asked;
@@ -28,9 +31,20 @@ pub(super) fn report(id: String, asked: &Asked<'_>, report: &Report, made_at: Ti
         ran: report.ran.clone(),
         skipped: report.skipped.clone(),
         findings: report.findings.iter().map(finding).collect(),
+        expired: report.expired.iter().map(expired).collect(),
         read: report.read.clone(),
         compared_with: None,
         gone: Vec::new(),
+    }
+}
+
+fn expired(acceptance: &Acceptance) -> ExpiredAcceptance {
+    ExpiredAcceptance {
+        check: acceptance.check.clone(),
+        subject: acceptance.subject.clone(),
+        reason: acceptance.reason.clone(),
+        author: acceptance.author.clone(),
+        until: acceptance.until,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `check`: what will break, asked of files, of a cluster or of a snapshot. It changes nothing.
 
+mod baseline;
 mod client;
 mod files;
 mod known;
@@ -54,7 +55,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         ));
     }
     let acceptances = acceptances(&options, output)?;
-    let baseline = options.baseline.as_deref().map(|path| read_json::<Baseline>("--baseline", path)).transpose()?;
+    let mut baseline = options.baseline.as_deref().map(|path| read_json::<Baseline>("--baseline", path)).transpose()?;
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
     let asks_cluster =
         !asks_files || options.access.kubeconfig.is_some() || options.access.context.is_some() || options.probe;
@@ -125,6 +126,10 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         findings.extend(shiplock_check::cluster::client(&reported, &question));
     }
     findings.extend(api::judge(usages, &question));
+    if let (Some(path), Some(baseline)) = (&options.baseline, &mut baseline) {
+        baseline.names = baseline::names(&findings, path);
+    }
+    let names = options.write_baseline.as_ref().map(|path| (path, baseline::names(&findings, path)));
     let assembly = Assembly {
         target,
         current,
@@ -141,8 +146,8 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     };
     let blocks_on = assembly.blocks_on;
     let report = assembly.report(findings);
-    if let Some(path) = &options.write_baseline {
-        write_json(path, &Baseline::of(&report))?;
+    if let Some((path, names)) = names {
+        write_json(path, &Baseline::of(&report, names))?;
     }
     show(&report, None, blocks_on, output)?;
     Ok(match report.verdict {
@@ -231,6 +236,10 @@ fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptan
         file.accept.retain(|acceptance| !is_horizon(&acceptance.check));
         for acceptance in &file.accept {
             let in_file = || format!("--accept-file {}", path.display());
+            if acceptance.reason.trim().is_empty() {
+                let why = "its reason is empty; write down why this finding may pass";
+                return Err(bad_option(&in_file(), &acceptance.check, why));
+            }
             named::acceptable(&acceptance.check).map_err(|why| bad_option(&in_file(), &acceptance.check, &why))?;
         }
         all.extend(file.accept);

@@ -1,7 +1,7 @@
 //! `check CLUSTER`, `reports` and `acceptances`: pre-checks that the server runs and keeps.
 
 use shiplock_api::check::{AcceptanceCreate, CheckCreate, CheckPolicy, CheckReportView};
-use shiplock_check::report::{Outcome, Report, Verdict};
+use shiplock_check::report::{Finding, Outcome, Report, Verdict};
 use shiplock_core::problem::Problem;
 
 use super::Context;
@@ -24,18 +24,21 @@ pub(super) async fn check(cluster: &str, options: &CheckArguments, context: &Con
     let asking = output.pick("checking cluster", "正在检查集群");
     output.remark(&format!("{asking} {cluster} ({})", client.endpoint()));
     let view = client.run_checks(&cluster.into(), &asked).await?;
-    let blocks_on = super::blocks_on(options);
-    let report = show(&view, options.todo, blocks_on, output)?;
+    Ok(exit(show(&view, Some(options), options.todo, output)?))
+}
+
+/// What follows for who asked: the server does not know how strict that one is.
+fn verdict(report: &Report, options: &CheckArguments) -> Verdict {
     // Against a plan the server says what stops its start.
-    let mut verdict = match options.plan {
+    let verdict = match options.plan {
         Some(_) => report.verdict,
-        None => Report::verdict_of(report.findings.iter(), blocks_on),
+        None => Report::verdict_of(report.findings.iter(), super::blocks_on(options)),
     };
     let reached = |scope: &String| !report.skipped.values().any(|why| *why == format!("scope:{scope}"));
-    if verdict == Verdict::Ready && !options.require.iter().all(reached) {
-        verdict = Verdict::Undecided;
+    match verdict {
+        Verdict::Ready if !options.require.iter().all(reached) => Verdict::Undecided,
+        verdict => verdict,
     }
-    Ok(exit(verdict))
 }
 
 fn exit(verdict: Verdict) -> Exit {
@@ -46,18 +49,32 @@ fn exit(verdict: Verdict) -> Exit {
     }
 }
 
-/// Shows a report, or what of it must be handled.
-fn show(view: &CheckReportView, only_todo: bool, blocks_on: Outcome, output: &Output) -> Result<Report, Problem> {
+/// Shows a report with the verdict for who asked, or what of it must be handled. A report that was kept is shown as it is.
+fn show(
+    view: &CheckReportView,
+    asked: Option<&CheckArguments>,
+    only_todo: bool,
+    output: &Output,
+) -> Result<Verdict, Problem> {
     let unreadable = |error: serde_json::Error| super::internal("the server's report").cause(error);
-    let report = rendered::of(view).map_err(unreadable)?;
+    let mut report = rendered::of(view).map_err(unreadable)?;
+    let blocks_on = asked.map_or(Outcome::Fail, super::blocks_on);
+    if let Some(options) = asked {
+        report.verdict = verdict(&report, options);
+    }
     let mut shown = view.clone();
     if only_todo {
-        shown.findings.retain(|found| matches!(found.outcome.as_str(), "fail" | "unknown") && found.accepted.is_none());
-        shown.skipped.clear();
+        let is_todo = |found: &Finding| {
+            found.counts() && (matches!(found.outcome, Outcome::Fail | Outcome::Unknown) || found.outcome == blocks_on)
+        };
+        let mut todo = report.findings.iter().map(is_todo);
+        shown.findings.retain(|_| todo.next() == Some(true));
+        report.findings.retain(is_todo);
+        report.skipped.clear();
     }
-    super::show(&rendered::of(&shown).map_err(unreadable)?, Some(&shown), blocks_on, output)?;
+    super::show(&report, Some(&shown), blocks_on, output)?;
     output.remark(&rendered::compared(view, &output.style()));
-    Ok(report)
+    Ok(report.verdict)
 }
 
 pub(crate) async fn reports(command: ReportsCommand, context: &Context<'_>) -> Result<Exit, Problem> {
@@ -69,7 +86,7 @@ pub(crate) async fn reports(command: ReportsCommand, context: &Context<'_>) -> R
         }
         ReportsCommand::Show(options) => {
             let view = client.report(&options.report, options.with.as_deref()).await?;
-            show(&view, options.todo, Outcome::Fail, output)?;
+            show(&view, None, options.todo, output)?;
         }
     }
     Ok(Exit::Done)
