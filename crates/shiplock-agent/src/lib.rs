@@ -19,7 +19,6 @@ pub mod examination;
 pub mod facts;
 pub mod files;
 pub mod gateway;
-pub mod handshake;
 pub mod host;
 pub mod identity;
 pub mod journal;

@@ -23,7 +23,6 @@ use crate::cri::{self, Container, ContainerDetails};
 use crate::endpoint::{Answer, Clients, Question};
 use crate::facts::FileKey;
 use crate::files;
-use crate::handshake;
 use crate::host::{Host, PROGRAM_FOLDERS, ProgramOutput, Service, UnitState};
 use crate::steps::READ_LIMIT;
 use crate::steps::logs::end_of;
@@ -267,9 +266,12 @@ impl Host for System {
     }
 
     async fn dial(&self, target: &TlsTarget) -> TlsOutcome {
-        let target = target.clone();
-        let dialled = tokio::task::spawn_blocking(move || handshake::dial(&target)).await;
-        dialled.unwrap_or_else(|error| TlsOutcome::NotSeen { why: error.to_string() })
+        let connected = TcpStream::connect((target.host.as_str(), target.port));
+        match tokio::time::timeout(REACH_LIMIT, connected).await {
+            Ok(Ok(stream)) => shiplock_handshake::handshake(stream, &target.server_name).await,
+            Ok(Err(error)) => TlsOutcome::Failed { why: error.to_string() },
+            Err(_) => TlsOutcome::Failed { why: format!("no connection within {} s", REACH_LIMIT.as_secs()) },
+        }
     }
 
     fn is_read_only(&self, path: &Path) -> bool {
@@ -350,5 +352,23 @@ mod tests {
         assert_eq!((service.state.as_str(), service.main_pid, service.restarts), ("active", 245, 3));
         assert_eq!(service.command, ["/usr/bin/kubelet", "$A", "--x=y"]);
         assert_eq!(parse_service("MainPID=0\nActiveState=inactive\n").command, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_no_tls_or_is_not_there_fails_with_the_reason() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = TlsTarget { host: "127.0.0.1".to_owned(), port, server_name: "hook.shop.svc".to_owned() };
+        let system = System::default();
+        let (outcome, ()) = tokio::join!(system.dial(&target), async {
+            use tokio::io::AsyncWriteExt as _;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        });
+        let TlsOutcome::Failed { why } = outcome else { panic!("plain text is no handshake: {outcome:?}") };
+        assert!(why.starts_with("no TLS handshake"), "{why}");
+        drop(listener);
+        let TlsOutcome::Failed { why } = system.dial(&target).await else { panic!("nobody listens") };
+        assert!(why.contains("refused"), "{why}");
     }
 }

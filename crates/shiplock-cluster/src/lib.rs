@@ -11,7 +11,6 @@ pub mod collect;
 mod connection;
 pub mod drain;
 pub mod fence;
-pub mod handshake;
 pub mod kubeconfig;
 pub mod kubernetes;
 mod lease;

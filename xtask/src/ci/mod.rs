@@ -94,8 +94,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shiplock-core", &[]),
     ("shiplock-api", &["shiplock-core"]),
     ("shiplock-check", &["shiplock-core"]),
-    ("shiplock-cluster", &["shiplock-check", "shiplock-core"]),
-    ("shiplock-agent", &["shiplock-api", "shiplock-core"]),
+    ("shiplock-handshake", &["shiplock-core"]),
+    ("shiplock-cluster", &["shiplock-check", "shiplock-core", "shiplock-handshake"]),
+    ("shiplock-agent", &["shiplock-api", "shiplock-core", "shiplock-handshake"]),
     ("shiplock-server", &["shiplock-api", "shiplock-check", "shiplock-cluster", "shiplock-core"]),
     (
         "shiplock-cli",

@@ -11,10 +11,10 @@ use kube::api::ListParams;
 use shiplock_check::snapshot::Snapshot;
 use shiplock_check::tls::{Dialled, backends};
 use shiplock_core::facts::examination::{TlsOutcome, TlsTarget};
+use shiplock_handshake::handshake;
 use tokio::net::TcpStream;
 
 use crate::connection::Connection;
-use crate::handshake::handshake;
 
 /// The checks that need it.
 pub(super) const CHECKS: &[&str] = &["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-012", "WHK-013"];

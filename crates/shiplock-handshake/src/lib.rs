@@ -1,5 +1,8 @@
 //! A TLS handshake that verifies nothing and keeps what the other side showed: what is wrong with a certificate is judged
-//! elsewhere, all at once.
+//! elsewhere, all at once, by whoever knows under which authority it should be.
+//!
+//! It is used over a port-forward through an API server and from the agent of a node. It must never send anything but the
+//! handshake, and nothing may be trusted for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
