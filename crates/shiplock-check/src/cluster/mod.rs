@@ -53,11 +53,11 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/api/v1/namespaces", &["WL-013", "WHK-007"]),
     (
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-        &["WHK-001", "WHK-002", "WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
+        &["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
     ),
     (
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-        &["WHK-001", "WHK-002", "WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
+        &["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010", "NET-008"],
     ),
     ("/apis/apiregistration.k8s.io/v1/apiservices", &["WHK-011", "WHK-012"]),
     (

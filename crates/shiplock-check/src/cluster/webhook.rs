@@ -24,7 +24,7 @@ pub(super) fn judge(look: &mut Look<'_>) {
     let endpoints = look.need(&objects.slices, &["WHK-006", "WHK-008", "WHK-013"]).map(|slices| ready_nodes(slices));
     // Which webhooks are asked about kube-system depends on its labels.
     look.need(&objects.namespaces, &["WHK-007"]);
-    let checks = ["WHK-001", "WHK-002", "WHK-003", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"];
+    let checks = ["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"];
     let kinds =
         [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
     for (kind, list) in kinds {

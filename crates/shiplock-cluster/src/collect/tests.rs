@@ -93,6 +93,23 @@ async fn every_resource_is_listed_once_and_nothing_that_is_deprecated_is_asked_f
     assert!(snapshot.effort.in_flight_max <= 6 && snapshot.effort.requests as usize >= asked.len() - 5);
 }
 
+#[test]
+fn whatever_is_dialled_for_a_check_is_listed_where_that_check_alone_is_asked_for() {
+    let lists_of = |check: &str| -> Vec<&str> {
+        let readers = READS.iter().filter(|(_, checks)| checks.contains(&check));
+        readers.map(|(path, _)| path.rsplit('/').next().unwrap_or_default()).collect()
+    };
+    for check in dial::CHECKS {
+        let wanted: &[&str] = match *check {
+            "WHK-012" => &["apiservices"],
+            "WHK-013" => &["customresourcedefinitions"],
+            _ => &["validatingwebhookconfigurations", "mutatingwebhookconfigurations"],
+        };
+        let lists = lists_of(check);
+        assert!(wanted.iter().all(|list| lists.contains(list)), "{check}: {lists:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_list_that_is_refused_cut_off_endless_wrong_or_never_comes_makes_only_its_own_checks_unknown() {
     type Fault = fn(&Asked) -> Answer;
