@@ -221,7 +221,7 @@ fn manifest(index: usize, old: bool) -> String {
 }
 
 /// A revision as Helm stores it: JSON, gzip, base64.
-fn release(namespace: &str, name: &str, revision: u32, status: &str, manifest: &str) -> Result<Value> {
+pub(super) fn release(namespace: &str, name: &str, revision: u32, status: &str, manifest: &str) -> Result<Value> {
     let template = STANDARD.encode(noise(revision as usize + name.len() * 31, 30_000));
     let stored = json!({ "name": name, "namespace": namespace, "version": revision, "info": { "status": status, "notes": "done" },
         "chart": { "metadata": { "name": "chart", "version": "1.2.3", "apiVersion": "v2" }, "templates": [{ "name": "templates/a.yaml", "data": template }], "values": { "password": "never shown" } },

@@ -8,6 +8,7 @@ mod helm;
 mod live;
 mod server;
 mod speed;
+mod vectors;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -45,6 +46,8 @@ enum What {
     Live,
     /// Releases that real Helm 3 and 4 made
     Helm,
+    /// Vectors of authorship and of certificates, planted on a real API server
+    Vectors,
 }
 
 /// Measures.
@@ -74,6 +77,9 @@ fn measure(arguments: &PrecheckArguments, runs: u32, shiplock: &Path, folder: &P
     }
     if wants(What::Helm) {
         helm::measure(shiplock, folder)?;
+    }
+    if wants(What::Vectors) {
+        vectors::measure(shiplock, folder)?;
     }
     if wants(What::Live) {
         live::measure(shiplock, folder, runs, arguments.scale)?;

@@ -245,11 +245,11 @@ impl Plain {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(super) fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
     while !holds()? {
         ensure!(begun.elapsed() < BOUND, "{what} does not come up");
