@@ -40,7 +40,6 @@ pub(crate) struct Output {
     format: Format,
     progress: Progress,
     language: Language,
-    zone: TimeZone,
     colour_out: bool,
     colour_error: bool,
 }
@@ -52,7 +51,6 @@ impl Output {
             format: arguments.output,
             progress: progress(arguments.progress, on_terminal && !is_dumb()),
             language: arguments.lang.unwrap_or_else(|| language_of(|name| std::env::var(name).ok())),
-            zone: TimeZone::system(),
             colour_out: may_be_coloured(&std::io::stdout()),
             colour_error: may_be_coloured(&std::io::stderr()),
         }
@@ -70,9 +68,11 @@ impl Output {
         self.language
     }
 
-    /// The style of results.
+    /// The style of results. To find the zone of this machine every folder of its zones is opened, the first time: a result
+    /// for a program needs none.
     pub(crate) fn style(&self) -> Style {
-        Style { language: self.language, zone: self.zone.clone(), now: Timestamp::now(), colour: self.colour_out }
+        let zone = TimeZone::system();
+        Style { language: self.language, zone, now: Timestamp::now(), colour: self.colour_out }
     }
 
     /// The style of what goes to stderr.

@@ -14,7 +14,7 @@ use shiplock_core::upgrade::State;
 
 use super::super::sample::{self, Bench};
 use crate::driver::StartCheck;
-use crate::store::{AgentRecord, Store};
+use crate::store::{AcceptanceRecord, AgentRecord, Store};
 
 /// What an agent finds on a node that has swap on.
 fn examination(swap: bool) -> NodeExamination {
@@ -149,6 +149,27 @@ async fn a_finding_is_accepted_by_name_with_a_reason_and_an_end_and_taken_back()
     let again = bench.ask(Method::DELETE, &format!("{path}/{}", added.id), None).await;
     assert_eq!(again.code(), Code::AcceptanceUnknown);
     assert_eq!(bench.run_checks(json!({ "only": ["NODE-006"] })).await.verdict, "blocked");
+}
+
+#[tokio::test]
+async fn an_acceptance_that_ended_is_named_in_the_report_and_a_target_that_is_not_known_cannot_be_accepted() {
+    let bench = Bench::with_agent(true).await;
+    let ended = json!({ "id": "a-old", "check": "NODE-006", "subject": null, "reason": "known", "by": "li",
+        "given_at": "2020-01-01T00:00:00Z", "until": "2020-01-31" });
+    let record = AcceptanceRecord { id: "a-old".to_owned(), cluster: bench.cluster(), data: ended.to_string() };
+    bench.store.add_acceptance(&record).await.unwrap();
+    let report = bench.run_checks(json!({ "only": ["NODE-006"] })).await;
+    let told: Vec<(&str, &str, String)> = report
+        .expired
+        .iter()
+        .map(|one| (one.check.as_str(), one.author.as_str(), one.until.unwrap().to_string()))
+        .collect();
+    assert_eq!(told, [("NODE-006", "li", "2020-01-31".to_owned())]);
+    assert!(report.findings.iter().all(|found| found.accepted.is_none()), "{report:?}");
+
+    let body = json!({ "check": "API-014", "reason": "we looked" });
+    let answer = bench.ask(Method::POST, "/api/v1/clusters/lab/acceptances", Some(body)).await;
+    assert_eq!(answer.code(), Code::BadOption);
 }
 
 #[tokio::test]
