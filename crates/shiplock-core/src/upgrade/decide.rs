@@ -526,10 +526,11 @@ impl View<'_> {
             }
             return false;
         }
-        let mut left: Vec<&NodePlan> = self.upgrade.nodes_left(stage).filter(waits).collect();
         // Those that were begun with in a log that a restored store has lost keep nobody waiting.
-        left.sort_by_cached_key(|node| !self.carries_forgotten_cordon(node));
-        let nodes: Vec<NodeName> = left.iter().take(size_limit as usize).map(|node| node.node.clone()).collect();
+        let forgotten = self.forgotten_cordons();
+        let first = self.upgrade.nodes_left(stage).filter(|node| forgotten(node)).filter(waits);
+        let then = self.upgrade.nodes_left(stage).filter(waits).filter(|node| !forgotten(node));
+        let nodes = first.chain(then).take(size_limit as usize).map(|node| node.node.clone()).collect();
         work.commands.push(Command::Record(Event::BatchStarted { stage: index, batch: ordinal, size_limit, nodes }));
         false
     }

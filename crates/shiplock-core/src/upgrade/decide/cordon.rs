@@ -4,10 +4,13 @@
 //! is schedulable was uncordoned by somebody else: no cache can be too old to show that. Where there is no such mark
 //! (the cordon was somebody else's, or the mark was taken off too), only what is still seen well after the cordon counts.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{Command, View, Work, later};
 use crate::facts::{NodeFacts, NodeOwner};
+use crate::id::NodeName;
 use crate::plan::NodePlan;
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
@@ -59,14 +62,15 @@ impl View<'_> {
         }
     }
 
-    /// Whether a node that was not begun with carries our cordon: the log that told of it was lost with the store.
-    pub(super) fn carries_forgotten_cordon(&self, node: &NodePlan) -> bool {
-        let seen = self.cluster().ok().and_then(|cluster| cluster.nodes.get(&node.node));
-        seen.is_some_and(|seen| {
-            seen.unschedulable
-                && seen.owner.as_ref().is_some_and(|owner| owner.upgrade == self.upgrade.id)
-                && !self.upgrade.is_started(node)
-        })
+    /// Tells of nodes that were not begun with whether they carry our cordon: the log that told of it was lost with the
+    /// store. Of thousands of nodes few carry it, so those are looked for once.
+    pub(super) fn forgotten_cordons(&self) -> impl Fn(&NodePlan) -> bool {
+        let is_ours = |seen: &NodeFacts| {
+            seen.unschedulable && seen.owner.as_ref().is_some_and(|owner| owner.upgrade == self.upgrade.id)
+        };
+        let seen = self.cluster().into_iter().flat_map(|cluster| &cluster.nodes);
+        let ours: BTreeSet<&NodeName> = seen.filter(|(_, seen)| is_ours(seen)).map(|(name, _)| name).collect();
+        move |node| ours.contains(&node.node) && !self.upgrade.is_started(node)
     }
 
     /// Whether a node in work was uncordoned by somebody and is not cordoned again without a person.

@@ -66,25 +66,32 @@ impl View<'_> {
     }
 
     pub(super) fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        for node in self.upgrade.plan.nodes() {
-            match cluster.nodes.get(&node.node).map(|seen| &seen.ready) {
-                Some(Readiness::Ready) => {}
-                // Asked of few: most nodes are Ready.
-                _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
-                Some(Readiness::NotReady { why }) => {
-                    return Some(not_ready(&node.node, why));
-                }
-                None => {
-                    return Some(
-                        Problem::new(Code::NodeNotReady).with("node", &node.node).with("why", "the node is gone"),
-                    );
+        for stage in &self.upgrade.plan.stages {
+            // Pools are planned by name, as facts are kept: who walks along need not search for each of thousands.
+            let mut along = cluster.nodes.iter().peekable();
+            for node in &stage.nodes {
+                while along.next_if(|(name, _)| **name < node.node).is_some() {}
+                let seen = along.peek().filter(|(name, _)| **name == node.node).map(|(_, seen)| *seen);
+                match seen.or_else(|| cluster.nodes.get(&node.node)).map(|seen| &seen.ready) {
+                    Some(Readiness::Ready) => {}
+                    // Asked of few: most nodes are Ready.
+                    _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
+                    Some(Readiness::NotReady { why }) => return Some(not_ready(&node.node, why)),
+                    None => {
+                        let problem = Problem::new(Code::NodeNotReady).with("node", &node.node);
+                        return Some(problem.with("why", "the node is gone"));
+                    }
                 }
             }
         }
         let baseline = self.upgrade.baseline.as_deref().map_or(&[][..], Vec::as_slice);
         let worse = worse_than_baseline(baseline, &cluster.workloads);
+        let forgotten = || {
+            let forgotten = self.forgotten_cordons();
+            self.upgrade.plan.nodes().find(|node| forgotten(node))
+        };
         if !worse.is_empty()
-            && let Some(node) = self.upgrade.plan.nodes().find(|node| self.carries_forgotten_cordon(node))
+            && let Some(node) = forgotten()
         {
             let problem = Problem::new(Code::CordonForgotten).with("node", &node.node);
             return Some(problem.with("upgrade", &self.upgrade.id).cause(worse.join(", ")));
