@@ -1,6 +1,7 @@
 //! What a drain asks and what it waits for, without I/O and clock: time is what has passed since its begin.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -36,9 +37,9 @@ const BLOCKERS_NAMED_MAX: usize = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Ask for an eviction.
-    Evict(DrainPod),
+    Evict(Arc<DrainPod>),
     /// Delete, budgets notwithstanding.
-    Delete(DrainPod),
+    Delete(Arc<DrainPod>),
 }
 
 /// The drain of one node.
@@ -67,7 +68,9 @@ pub struct DrainMachine {
 
 #[derive(Clone, Debug)]
 struct Tracked {
-    pod: DrainPod,
+    pod: Arc<DrainPod>,
+    /// Whether the newest look showed it.
+    is_there: bool,
     /// Since when it is known to have been told to end, by anybody.
     ending_since: Option<Duration>,
     /// When it was first known to be gone.
@@ -86,9 +89,18 @@ struct Refusal {
 }
 
 impl Tracked {
-    fn new(pod: DrainPod, now: Duration) -> Self {
+    fn new(pod: Arc<DrainPod>, now: Duration) -> Self {
         let ending_since = pod.is_terminating.then_some(now);
-        Self { pod, ending_since, gone_at: None, attempts: 0, last_attempt: now, retry_after: RETRY.0, refusal: None }
+        Self {
+            pod,
+            is_there: true,
+            ending_since,
+            gone_at: None,
+            attempts: 0,
+            last_attempt: now,
+            retry_after: RETRY.0,
+            refusal: None,
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -100,12 +112,12 @@ impl Tracked {
     }
 
     fn is_due(&self, now: Duration, allows: &dyn Fn(&str) -> Option<bool>) -> bool {
-        let by_budget = self.refusal.as_ref().is_some_and(|refusal| refusal.problem.is_none());
-        let allowed = match self.pod.budgets.as_slice() {
-            [budget] if by_budget => allows(budget) == Some(true),
+        let by_budget = || self.refusal.as_ref().is_some_and(|refusal| refusal.problem.is_none());
+        let allowed = || match self.pod.budgets.as_slice() {
+            [budget] if by_budget() => allows(budget) == Some(true),
             _ => false,
         };
-        now >= self.next_attempt() || (allowed && now >= self.last_attempt + RETRY_WHEN_ALLOWED)
+        now >= self.next_attempt() || (now >= self.last_attempt + RETRY_WHEN_ALLOWED && allowed())
     }
 
     fn blocker(&self) -> String {
@@ -147,16 +159,27 @@ impl DrainMachine {
         ending || due || old || now >= self.timeout
     }
 
+    /// Whether a further look at the very pods that were seen at `seen_at` would have anything asked for, told or ended.
+    pub fn is_due(&self, seen_at: Duration, now: Duration, allows: &dyn Fn(&str) -> Option<bool>) -> bool {
+        let passed = |at: Duration| seen_at < at && at <= now;
+        passed(self.timeout)
+            || self.forced_until.is_some_and(passed)
+            || self.left().any(|tracked| match tracked.ending_since {
+                Some(since) => passed(since + ENDING_QUIET),
+                None => tracked.is_due(now, allows),
+            })
+    }
+
     /// Takes the pods that are on the node.
-    pub fn seen(&mut self, pods: Vec<DrainPod>, now: Duration) {
+    pub fn seen(&mut self, pods: Vec<Arc<DrainPod>>, now: Duration) {
         self.looked_at = Some(now);
         self.blind = None;
         let is_first = self.goal.is_none();
         let goal = self.goal.get_or_insert_with(BTreeMap::new);
-        let mut present = BTreeSet::new();
+        goal.values_mut().for_each(|tracked| tracked.is_there = false);
         for pod in pods.into_iter().filter(|pod| !pod.is_mirror && !pod.is_daemon) {
-            present.insert(pod.uid.clone());
             if let Some(tracked) = goal.get_mut(&pod.uid) {
+                tracked.is_there = true;
                 tracked.gone_at = None;
                 if pod.is_terminating {
                     tracked.ending_since.get_or_insert(now);
@@ -170,10 +193,8 @@ impl DrainMachine {
                 late.insert(pod.label() + &owner);
             }
         }
-        for (uid, tracked) in goal {
-            if !present.contains(uid) {
-                tracked.gone_at.get_or_insert(now);
-            }
+        for tracked in goal.values_mut().filter(|tracked| !tracked.is_there) {
+            tracked.gone_at.get_or_insert(now);
         }
     }
 

@@ -20,6 +20,17 @@ fn ending(name: &str) -> DrainPod {
     DrainPod { is_terminating: true, ..pod(name) }
 }
 
+/// A look at a node.
+trait Look {
+    fn look(&mut self, pods: Vec<DrainPod>, now: Duration);
+}
+
+impl Look for DrainMachine {
+    fn look(&mut self, pods: Vec<DrainPod>, now: Duration) {
+        self.seen(pods.into_iter().map(Arc::new).collect(), now);
+    }
+}
+
 fn machine(on_timeout: OnDrainTimeout) -> DrainMachine {
     DrainMachine::new(NodeName::from("w1"), "2026-01-01T00:00:00Z".parse().unwrap(), seconds(60.0), on_timeout)
 }
@@ -65,7 +76,7 @@ fn an_empty_node_is_drained_at_once_and_mirrors_and_daemons_stay() {
     assert!(machine.verdict(seconds(0.0)).is_none(), "nothing is known before the first look");
     let daemon = DrainPod { is_daemon: true, ..pod("daemon") };
     let mirror = DrainPod { is_mirror: true, ..pod("mirror") };
-    machine.seen(vec![daemon, mirror], seconds(0.0));
+    machine.look(vec![daemon, mirror], seconds(0.0));
     assert!(acts(&mut machine, 0.0).is_empty());
     assert_eq!(drained(&machine, 0.0), Some((0, vec![])));
 }
@@ -73,37 +84,37 @@ fn an_empty_node_is_drained_at_once_and_mirrors_and_daemons_stay() {
 #[test]
 fn all_pods_are_asked_at_once_and_each_only_once() {
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![pod("a"), pod("b")], seconds(0.0));
+    machine.look(vec![pod("a"), pod("b")], seconds(0.0));
     assert_eq!(acts(&mut machine, 0.0), ["evict a", "evict b"]);
     answer(&mut machine, "a", Ok(Eviction::Accepted), 0.1);
     answer(&mut machine, "b", Ok(Eviction::Accepted), 0.1);
     // The list may be a little behind: an accepted eviction is not asked for again whatever it shows.
     for at in [0.3, 5.0, 30.0] {
-        machine.seen(vec![pod("a"), ending("b")], seconds(at));
+        machine.look(vec![pod("a"), ending("b")], seconds(at));
         assert!(acts(&mut machine, at).is_empty(), "{at}");
     }
-    machine.seen(vec![ending("a")], seconds(31.0));
+    machine.look(vec![ending("a")], seconds(31.0));
     assert!(machine.verdict(seconds(31.0)).is_none());
-    machine.seen(vec![], seconds(32.0));
+    machine.look(vec![], seconds(32.0));
     assert_eq!(drained(&machine, 32.0), Some((2, vec![])));
 }
 
 #[test]
 fn a_pod_that_ends_already_is_only_waited_for() {
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![ending("a")], seconds(0.0));
+    machine.look(vec![ending("a")], seconds(0.0));
     assert!(acts(&mut machine, 0.0).is_empty());
     assert!(machine.waits(seconds(2.9)).is_empty(), "it is not worth a word yet");
     let waits = machine.waits(seconds(3.0));
     assert!(matches!(&waits[0].what, Waiting::PodTermination { pod, grace_seconds: 30, .. } if pod == "shop/a"));
-    machine.seen(vec![], seconds(4.0));
+    machine.look(vec![], seconds(4.0));
     assert_eq!(drained(&machine, 4.0), Some((0, vec![])));
 }
 
 #[test]
 fn a_refused_eviction_is_repeated_with_growing_waits_and_named() {
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![pod("a")], seconds(0.0));
+    machine.look(vec![pod("a")], seconds(0.0));
     let (mut at, mut gaps) = (0.0, Vec::new());
     for _ in 0..7 {
         assert_eq!(acts(&mut machine, at), ["evict a"]);
@@ -129,14 +140,14 @@ fn a_refused_eviction_is_repeated_with_growing_waits_and_named() {
 fn an_eviction_that_was_admitted_and_broke_off_is_told_with_the_time_at_which_its_budget_forgets_it() {
     let admitted_at = "2026-01-01T00:00:00Z".parse().unwrap();
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![DrainPod { admitted_at: Some(admitted_at), ..pod("a") }], seconds(0.0));
+    machine.look(vec![DrainPod { admitted_at: Some(admitted_at), ..pod("a") }], seconds(0.0));
     acts(&mut machine, 0.0);
     answer(&mut machine, "a", Ok(Eviction::RefusedByBudget), 0.0);
     let waits = machine.waits(seconds(0.0));
     let Waiting::EvictionRefused { problem, .. } = &waits[0].what else { panic!("{waits:?}") };
     assert_eq!((problem.code, problem.parameters["until"].as_str()), (Code::EvictionBrokenOff, "2026-01-01T00:02:00Z"));
     // Forgotten: the budget itself is what stands against it.
-    machine.seen(vec![pod("a")], seconds(1.0));
+    machine.look(vec![pod("a")], seconds(1.0));
     assert!(matches!(machine.waits(seconds(1.0))[0].what, Waiting::PodDisruptionBudget { .. }));
 }
 
@@ -145,7 +156,7 @@ fn when_caches_say_that_the_budget_allows_it_the_eviction_is_repeated_soon() {
     let cases = [(Some(true), true), (Some(false), false), (None, false)];
     for (allowed, expected) in cases {
         let mut machine = machine(OnDrainTimeout::Pause);
-        machine.seen(vec![pod("a")], seconds(0.0));
+        machine.look(vec![pod("a")], seconds(0.0));
         acts(&mut machine, 0.0);
         answer(&mut machine, "a", Ok(Eviction::RefusedByBudget), 0.0);
         assert!(acts_with(&mut machine, 0.1, &|_| allowed).is_empty(), "not at once");
@@ -159,7 +170,7 @@ fn other_refusals_and_errors_are_shown_with_their_answer() {
     let problem = Problem::new(Code::ClusterAnswer).with("verb", "create").with("resource", "pods/eviction");
     for told in [Ok(Eviction::Refused(problem.clone())), Err(problem.clone())] {
         let mut machine = machine(OnDrainTimeout::Pause);
-        machine.seen(vec![pod("a")], seconds(0.0));
+        machine.look(vec![pod("a")], seconds(0.0));
         acts(&mut machine, 0.0);
         answer(&mut machine, "a", told, 0.0);
         let waits = machine.waits(seconds(0.5));
@@ -171,7 +182,7 @@ fn other_refusals_and_errors_are_shown_with_their_answer() {
 #[test]
 fn a_pod_that_is_gone_counts_as_gone() {
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![pod("a")], seconds(0.0));
+    machine.look(vec![pod("a")], seconds(0.0));
     acts(&mut machine, 0.0);
     answer(&mut machine, "a", Ok(Eviction::Gone), 0.1);
     assert_eq!(drained(&machine, 0.1), Some((0, vec![])));
@@ -181,10 +192,10 @@ fn a_pod_that_is_gone_counts_as_gone() {
 fn a_pod_that_tolerates_the_cordon_and_comes_back_is_named_and_left() {
     let stubborn = |name: &str| DrainPod { tolerates_unschedulable: true, ..pod(name) };
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![stubborn("a")], seconds(0.0));
+    machine.look(vec![stubborn("a")], seconds(0.0));
     assert_eq!(acts(&mut machine, 0.0), ["evict a"]);
     answer(&mut machine, "a", Ok(Eviction::Accepted), 0.0);
-    machine.seen(vec![stubborn("a2")], seconds(1.0));
+    machine.look(vec![stubborn("a2")], seconds(1.0));
     assert!(acts(&mut machine, 1.0).is_empty());
     assert_eq!(drained(&machine, 1.0), Some((1, vec!["shop/a2 (Deployment web) tolerates".to_owned()])));
 }
@@ -192,14 +203,14 @@ fn a_pod_that_tolerates_the_cordon_and_comes_back_is_named_and_left() {
 #[test]
 fn a_pod_that_was_on_its_way_when_the_node_was_cordoned_belongs_to_the_goal() {
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen(vec![ending("a")], seconds(0.0));
-    machine.seen(vec![ending("a"), pod("late")], seconds(2.0));
+    machine.look(vec![ending("a")], seconds(0.0));
+    machine.look(vec![ending("a"), pod("late")], seconds(2.0));
     assert_eq!(acts(&mut machine, 2.0), ["evict late"]);
     answer(&mut machine, "late", Ok(Eviction::Gone), 2.0);
     // Much later it is somebody who puts pods there on purpose: no race without an end.
-    machine.seen(vec![ending("a"), pod("placed")], seconds(20.0));
+    machine.look(vec![ending("a"), pod("placed")], seconds(20.0));
     assert!(acts(&mut machine, 20.0).is_empty());
-    machine.seen(vec![pod("placed")], seconds(21.0));
+    machine.look(vec![pod("placed")], seconds(21.0));
     assert_eq!(drained(&machine, 21.0), Some((0, vec!["shop/placed (Deployment web) arrived".to_owned()])));
 }
 
@@ -207,10 +218,10 @@ fn a_pod_that_was_on_its_way_when_the_node_was_cordoned_belongs_to_the_goal() {
 fn after_the_time_is_over_it_pauses_skips_or_forces() {
     let blocked = |on_timeout| {
         let mut machine = machine(on_timeout);
-        machine.seen(vec![pod("a"), ending("b")], seconds(0.0));
+        machine.look(vec![pod("a"), ending("b")], seconds(0.0));
         acts(&mut machine, 0.0);
         answer(&mut machine, "a", Ok(Eviction::RefusedByBudget), 0.0);
-        machine.seen(vec![pod("a"), ending("b")], seconds(60.0));
+        machine.look(vec![pod("a"), ending("b")], seconds(60.0));
         machine
     };
     let blockers = "shop/a (PodDisruptionBudget shop/web), shop/b (terminating)";
@@ -234,14 +245,14 @@ fn after_the_time_is_over_it_pauses_skips_or_forces() {
     assert!(
         matches!(forcing.verdict(seconds(150.0)), Some(Err((problem, false))) if problem.code == Code::DrainTimedOut)
     );
-    forcing.seen(vec![], seconds(80.0));
+    forcing.look(vec![], seconds(80.0));
     assert_eq!(drained(&forcing, 80.0), Some((1, vec![])));
 }
 
 #[test]
 fn a_refused_force_is_repeated() {
     let mut machine = machine(OnDrainTimeout::Force);
-    machine.seen(vec![pod("a")], seconds(60.0));
+    machine.look(vec![pod("a")], seconds(60.0));
     assert_eq!(acts(&mut machine, 60.0), ["delete a"]);
     answer(&mut machine, "a", Err(Problem::new(Code::ClusterUnreachable)), 60.0);
     assert!(acts(&mut machine, 60.5).is_empty());
@@ -260,7 +271,7 @@ fn while_the_node_cannot_be_seen_nothing_is_sent_and_it_is_said() {
         matches!(machine.verdict(seconds(60.0)), Some(Err((problem, true))) if problem.code == Code::ClusterUnreachable)
     );
 
-    machine.seen(vec![pod("a")], seconds(2.0));
+    machine.look(vec![pod("a")], seconds(2.0));
     assert!(machine.waits(seconds(2.0)).is_empty());
     assert_eq!(acts(&mut machine, 2.0), ["evict a"]);
     answer(&mut machine, "a", Ok(Eviction::RefusedByBudget), 2.0);
@@ -274,19 +285,19 @@ fn while_the_node_cannot_be_seen_nothing_is_sent_and_it_is_said() {
 fn a_blocked_node_is_looked_at_less_often_than_one_that_empties() {
     let mut machine = machine(OnDrainTimeout::Pause);
     assert!(machine.wants_look(seconds(0.0)));
-    machine.seen(vec![pod("a")], seconds(0.0));
+    machine.look(vec![pod("a")], seconds(0.0));
     acts(&mut machine, 0.0);
     answer(&mut machine, "a", Ok(Eviction::RefusedByBudget), 0.0);
     assert!(!machine.wants_look(seconds(0.5)));
     assert!(machine.wants_look(seconds(1.0)));
-    machine.seen(vec![ending("a")], seconds(1.0));
+    machine.look(vec![ending("a")], seconds(1.0));
     assert!(machine.wants_look(seconds(1.1)));
 }
 
 #[test]
 fn many_blockers_are_counted() {
     let mut machine = machine(OnDrainTimeout::Pause);
-    machine.seen((0..15).map(|number| ending(&format!("p{number:02}"))).collect(), seconds(0.0));
+    machine.look((0..15).map(|number| ending(&format!("p{number:02}"))).collect(), seconds(0.0));
     let Some(Err((problem, _))) = machine.verdict(seconds(60.0)) else { panic!("a pause was expected") };
     assert!(problem.parameters["blockers"].ends_with("shop/p09 (terminating), +5"));
 }
@@ -295,15 +306,15 @@ fn many_blockers_are_counted() {
 fn a_drain_tells_how_long_the_pods_of_each_workload_took_to_end_and_for_how_long_evictions_were_refused() {
     let mut machine = machine(OnDrainTimeout::Pause);
     let other = DrainPod { owner: Some("StatefulSet db".to_owned()), budgets: Vec::new(), ..pod("db-0") };
-    machine.seen(vec![pod("a"), pod("b"), other.clone()], seconds(0.0));
+    machine.look(vec![pod("a"), pod("b"), other.clone()], seconds(0.0));
     assert_eq!(acts(&mut machine, 0.0).len(), 3);
     answer(&mut machine, "db-0", Ok(Eviction::Accepted), 0.0);
     answer(&mut machine, "a", Ok(Eviction::Accepted), 0.0);
     answer(&mut machine, "b", Ok(Eviction::RefusedByBudget), 0.5);
-    machine.seen(vec![pod("b"), DrainPod { is_terminating: true, ..other }], seconds(2.0));
+    machine.look(vec![pod("b"), DrainPod { is_terminating: true, ..other }], seconds(2.0));
     // Whoever has it end, it is not held from then on.
-    machine.seen(vec![ending("b")], seconds(9.0));
-    machine.seen(vec![], seconds(12.0));
+    machine.look(vec![ending("b")], seconds(9.0));
+    machine.look(vec![], seconds(12.0));
     let Some(Ok(StepOutcome::Drained { ended, held_milliseconds, .. })) = machine.verdict(seconds(12.0)) else {
         panic!("not drained")
     };

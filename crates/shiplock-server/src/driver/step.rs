@@ -51,9 +51,9 @@ pub enum Request {
         owner: NodeOwner,
     },
     /// Evict a pod.
-    Evict(DrainPod),
+    Evict(Arc<DrainPod>),
     /// Delete a pod, budgets notwithstanding.
-    Delete(DrainPod),
+    Delete(Arc<DrainPod>),
 }
 
 impl Request {
@@ -71,7 +71,7 @@ pub enum Answer {
     /// The node; none where it is not there.
     Node(Result<Option<NodeFacts>, Problem>),
     /// The pods.
-    PodsOn(Result<Vec<DrainPod>, Problem>),
+    PodsOn(Result<Vec<Arc<DrainPod>>, Problem>),
     /// How a cordon came out.
     Cordon(Result<Cordon, Problem>),
     /// How an uncordon came out.
@@ -267,6 +267,17 @@ impl StepMachine {
         outputs
     }
 
+    /// Whether a further look would have anything asked for, told or ended where nothing has changed on its node since the
+    /// one at `seen_at`. Of anything but a drain that is not known.
+    pub fn is_due(&self, seen_at: Duration, elapsed: Duration, allows: &dyn Fn(&str) -> Option<bool>) -> bool {
+        match &self.work {
+            Work::Drain(drain) if drain.is_cordoned => {
+                drain.machine.is_due(drain.before + seen_at, drain.before + elapsed, allows)
+            }
+            _ => true,
+        }
+    }
+
     fn ask(&mut self, request: Request, outputs: &mut Vec<StepOutput>) {
         self.asked += 1;
         let pod = match &request {
@@ -373,7 +384,7 @@ impl StepMachine {
 
     fn pods_seen(
         &mut self,
-        pods: Result<Vec<DrainPod>, Problem>,
+        pods: Result<Vec<Arc<DrainPod>>, Problem>,
         time: StepTime,
         outside: &Outside<'_>,
         outputs: &mut Vec<StepOutput>,

@@ -111,7 +111,10 @@ pub async fn carry_out(cluster: &dyn Cluster, request: Request) -> Answer {
     match request {
         Request::Facts => Answer::Facts(cluster.facts().await.map(Arc::new)),
         Request::Node(node) => Answer::Node(cluster.node(&node).await),
-        Request::PodsOn(node) => Answer::PodsOn(cluster.pods_on(&node).await),
+        Request::PodsOn(node) => {
+            let pods = cluster.pods_on(&node).await;
+            Answer::PodsOn(pods.map(|pods| pods.into_iter().map(Arc::new).collect()))
+        }
         Request::Cordon { node, uid, owner } => Answer::Cordon(cluster.cordon(&node, &uid, &owner).await),
         Request::Uncordon { node, uid, owner } => Answer::Uncordon(cluster.uncordon(&node, &uid, &owner).await),
         Request::Evict(pod) => Answer::Eviction(cluster.evict(&pod).await),

@@ -240,7 +240,7 @@ async fn drain(
     let limit = Duration::from_secs(3_600);
     let mut machine = DrainMachine::new(node.clone(), Timestamp::now(), limit, OnDrainTimeout::Pause);
     loop {
-        machine.seen(cluster.pods_on(node).await.unwrap(), begun.elapsed());
+        machine.seen(cluster.pods_on(node).await.unwrap().into_iter().map(Arc::new).collect(), begun.elapsed());
         if let Some(verdict) = machine.verdict(begun.elapsed()) {
             return verdict;
         }
@@ -264,7 +264,7 @@ async fn a_drain_waits_for_its_budget_names_it_and_goes_on_by_itself() {
         for id in &ids {
             world.change_node(*id, |node| node.unschedulable = true);
             let pods: Vec<String> =
-                world.drain_pods(*id).into_iter().filter(|pod| !pod.is_daemon).map(|pod| pod.name).collect();
+                world.drain_pods(*id).into_iter().filter(|pod| !pod.is_daemon).map(|pod| pod.name.clone()).collect();
             for pod in pods {
                 world.delete_pod("shop", &pod, None, Some(0));
             }

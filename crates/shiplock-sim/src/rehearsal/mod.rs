@@ -227,7 +227,8 @@ pub fn rehearse(prepared: &Prepared, options: &Options, progress: &(dyn Fn(usize
     if options.compare && prepared.drains_only.is_none() {
         jobs.extend(other_bounds(&prepared.plan).into_iter().map(|bound| (Luck::Nominal, bound)));
     }
-    let mut traces = run_all(prepared, &jobs, options.threads, progress);
+    // Where there are fewer cores than the three, they share them: else one would wait for the others to end.
+    let mut traces = run_all(prepared, &jobs, options.threads.max(3), progress);
     let nominal = traces.remove(0);
     let (best, worst) = (traces.remove(0), traces.remove(0));
     let drawn_runs = options.drawn_runs as usize;
@@ -276,7 +277,7 @@ fn run_all(
                     let mut plan = prepared.plan.clone();
                     plan.options.max_parallel = *max_parallel;
                     let world = prepared.world.clone();
-                    let trace = run::run(world, &plan, prepared.facts.clone(), prepared.agents.clone(), *luck);
+                    let trace = run::run(world, plan, prepared.facts.clone(), prepared.agents.clone(), *luck);
                     traces.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(job, trace);
                     progress(done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
                 }

@@ -19,14 +19,12 @@ use shiplock_server::driver::step::{
 
 use crate::demo::step as acts;
 use crate::machine::machine_facts;
-use crate::world::{Moment, OWNER_ANNOTATION, Text, Work as Program, World, uuid_number};
+use crate::world::{DrainPods, Moment, OWNER_ANNOTATION, Text, Work as Program, World, uuid_number};
 
 /// How often what an agent put in place is looked at.
 const LOOKS: Duration = Duration::from_millis(300);
 /// Where nothing happens in the world a look would show nothing new; so long may one be left out.
 const LOOKS_LEFT_OUT: Duration = Duration::from_secs(5);
-/// A drain looks at its pods this often though none has moved.
-const DRAIN_LOOKED_AT: Duration = Duration::from_secs(1);
 /// From the end of a program that replaced the kubelet to the kubelet's first words.
 const KUBELET_SPEAKS: Duration = Duration::from_millis(1_500);
 
@@ -52,6 +50,8 @@ enum By {
         machine: Box<StepMachine>,
         /// When its machine was last fed, and what had moved on its node until then; none before it was told to begin.
         fed: Option<Fed>,
+        /// What it saw of pods.
+        pods: DrainPods,
     },
     Agent {
         assignment: Box<Assignment>,
@@ -64,8 +64,15 @@ enum By {
 #[derive(Clone, Copy, Debug)]
 struct Fed {
     at: Moment,
-    moves: u64,
+    seen: Option<Seen>,
     rest: Duration,
+}
+
+/// What of a node a drain goes by: another one after each change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    moves: u64,
+    version: u64,
 }
 
 impl Work {
@@ -75,7 +82,7 @@ impl Work {
         // What a drain takes comes from its pods alone.
         let begins_at = if matches!(step.action, Action::Drain { .. }) { now } else { now + takes };
         let machine = StepMachine::new(step.clone(), context, begins_at.timestamp(), begins_at.timestamp());
-        let by = By::Server { machine: Box::new(machine), fed: None };
+        let by = By::Server { machine: Box::new(machine), fed: None, pods: DrainPods::new() };
         Self { step, attempt, began_at: begins_at, look_at: begins_at, by, waits: Vec::new() }
     }
 
@@ -144,25 +151,25 @@ impl Work {
         facts: &mut dyn FnMut(&World) -> Arc<ClusterFacts>,
     ) -> Option<Ended> {
         let ended = match &mut self.by {
-            By::Server { machine, fed } => {
-                let node = self.step.target.node().and_then(|node| world.nodes().id("", node.as_str()));
-                let moves = node.map_or(0, |node| world.moves_on(node));
+            By::Server { machine, fed, pods } => {
                 let now = world.now();
+                let seen = self.step.target.node().and_then(|node| {
+                    let id = world.nodes().id("", node.as_str())?;
+                    Some(Seen { moves: world.moves_on(id), version: world.nodes().get(id)?.meta.version })
+                });
                 match *fed {
-                    // A drain that waits for pods to end would see what it saw.
-                    Some(Fed { at, moves: seen, rest })
-                        if moves == seen
-                            && now < at + DRAIN_LOOKED_AT
-                            && matches!(self.step.action, Action::Drain { .. })
-                            && self.waits.iter().all(|wait| matches!(wait.what, Waiting::PodTermination { .. })) =>
+                    // It would see what it saw.
+                    Some(Fed { at, seen: before, rest })
+                        if seen == before
+                            && !machine.is_due(at.since(self.began_at), now.since(self.began_at), &allows(world)) =>
                     {
                         Looked::AgainAfter(rest)
                     }
                     _ => {
                         let input = if fed.is_some() { StepInput::Rested } else { StepInput::Begin };
-                        let looked = drive(machine, input, self.began_at, world, facts, &mut self.waits);
+                        let looked = drive(machine, input, self.began_at, world, facts, pods, &mut self.waits);
                         let rest = if let Looked::AgainAfter(rest) = looked { rest } else { LOOKS };
-                        *fed = Some(Fed { at: now, moves, rest });
+                        *fed = Some(Fed { at: now, seen, rest });
                         looked
                     }
                 }
@@ -204,6 +211,7 @@ fn drive(
     began_at: Moment,
     world: &mut World,
     facts: &mut dyn FnMut(&World) -> Arc<ClusterFacts>,
+    pods: &mut DrainPods,
     waits: &mut Vec<WaitingOn>,
 ) -> Looked {
     let mut inputs = vec![first];
@@ -214,17 +222,14 @@ fn drive(
         let outputs = {
             let world = &*world;
             let agent = |name: &NodeName| machine_facts(world, world.nodes().id("", name.as_str())?);
-            let budget_allows = |budget: &str| {
-                let (namespace, name) = budget.split_once('/')?;
-                world.budgets().find(namespace, name).map(|budget| budget.allowed > 0)
-            };
+            let budget_allows = allows(world);
             let node = |name: &NodeName| Some(world.node_facts(world.nodes().find("", name.as_str())?));
             machine.on(input, time, &Outside { agent: &agent, budget_allows: &budget_allows, node: &node })
         };
         for output in outputs {
             match output {
                 StepOutput::Ask(number, request) => {
-                    let answer = answer(world, facts, request);
+                    let answer = answer(world, facts, pods, request);
                     inputs.push(StepInput::Answered(number, Box::new(answer)));
                 }
                 StepOutput::Waits(what) => *waits = what,
@@ -236,8 +241,21 @@ fn drive(
     Looked::AgainAfter(rest)
 }
 
+/// Whether a budget allows a disruption.
+fn allows(world: &World) -> impl Fn(&str) -> Option<bool> {
+    |budget| {
+        let (namespace, name) = budget.split_once('/')?;
+        world.budgets().find(namespace, name).map(|budget| budget.allowed > 0)
+    }
+}
+
 /// What the API server of the world answers.
-fn answer(world: &mut World, facts: &mut dyn FnMut(&World) -> Arc<ClusterFacts>, request: Request) -> Answer {
+fn answer(
+    world: &mut World,
+    facts: &mut dyn FnMut(&World) -> Arc<ClusterFacts>,
+    pods: &mut DrainPods,
+    request: Request,
+) -> Answer {
     match request {
         Request::Facts => Answer::Facts(Ok(facts(world))),
         Request::Node(node) => {
@@ -245,7 +263,7 @@ fn answer(world: &mut World, facts: &mut dyn FnMut(&World) -> Arc<ClusterFacts>,
         }
         Request::PodsOn(node) => {
             let node = world.nodes().id("", node.as_str());
-            Answer::PodsOn(Ok(node.map(|node| world.drain_pods(node)).unwrap_or_default()))
+            Answer::PodsOn(Ok(node.map(|node| world.drain_pods_again(node, pods)).unwrap_or_default()))
         }
         Request::Cordon { node, uid, owner } => {
             Answer::Cordon(mark(world, &node, &uid, &owner, Cordon::NodeGone, |mark, unschedulable| {

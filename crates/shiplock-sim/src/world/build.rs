@@ -203,7 +203,7 @@ impl World {
             .selector
             .clone()
             .unwrap_or_else(|| Selector { labels: (*template.labels).clone(), expressions: Vec::new() });
-        let mut meta = self.new_meta(&spec.namespace, &spec.name, &template.labels.clone());
+        let mut meta = self.new_meta(spec.namespace.as_str(), &spec.name, &template.labels.clone());
         if let Some(uid) = spec.uid {
             meta.uid = uid;
         }

@@ -22,15 +22,23 @@ impl World {
         let version = self.next_version();
         let (owner, bound) = (pod.owner, pod.node.is_some());
         let id = self.pods.insert(pod, version)?;
+        let sibling = owner.and_then(|owner| self.pods_of.get(&owner)?.pods.last().copied());
         if let Some(owner) = owner {
-            Arc::make_mut(self.pods_of.entry(owner).or_default()).insert(id);
+            Arc::make_mut(&mut self.pods_of.entry(owner).or_default().pods).insert(id);
             self.due(owner);
         }
         if !bound {
             self.unbound.insert(id);
         }
         if let Some(pod) = self.pods.get(id).cloned() {
-            self.find_budgets_of(id, &pod);
+            self.note_live(&pod, 1);
+            // What selects a pod goes by its labels, and pods of one controller mostly have the same.
+            match sibling
+                .filter(|sibling| self.pods.get(*sibling).is_some_and(|held| held.meta.labels == pod.meta.labels))
+            {
+                Some(sibling) => self.select_pod(id, &pod, self.budgets_of(sibling).to_vec()),
+                None => self.find_budgets_of(id, &pod),
+            }
         }
         Some(id)
     }
@@ -50,13 +58,17 @@ impl World {
             self.note_repelling(&pod, -1);
         }
         if let Some(owner) = pod.owner {
-            if let Some(pods) = self.pods_of.get_mut(&owner) {
-                Arc::make_mut(pods).remove(&id);
+            if let Some(controlled) = self.pods_of.get_mut(&owner) {
+                Arc::make_mut(&mut controlled.pods).remove(&id);
+                if let Some(node) = pod.node {
+                    super::count_down(Arc::make_mut(&mut controlled.on), node);
+                }
             }
+            self.note_live(&pod, -1);
             self.count_ready(owner, counts_as_ready(&pod), false);
             self.due(owner);
         }
-        self.forget_budgets_of(id);
+        self.forget_budgets_of(id, &pod);
         if !self.unbound.is_empty() {
             self.wake_scheduler();
         }
@@ -74,7 +86,17 @@ impl World {
             self.count_ready(owner, counts_as_ready(&pod), after);
             self.due(owner);
         }
+        self.note_health(id, pod.is_healthy(), ready && pod.deletion.is_none());
         self.budgets_due_for(id);
+    }
+
+    /// Counts a live pod for its controller; `by` is 1 or -1.
+    pub(super) fn note_live(&mut self, pod: &Pod, by: i32) {
+        if pod.is_live()
+            && let Some(controlled) = pod.owner.and_then(|owner| self.pods_of.get_mut(&owner))
+        {
+            controlled.live = controlled.live.saturating_add_signed(by);
+        }
     }
 
     /// Counts at once, up to the Deployment, so that nobody has to look at all pods for it.
@@ -122,6 +144,8 @@ impl World {
             pod.deletion = Some(Deletion { asked_at: now, at });
             pod.life += 1;
         });
+        self.note_live(&pod, -1);
+        self.note_health(id, pod.is_healthy(), false);
         self.note_move(pod.node);
         self.queue_end(id);
         if let Some(owner) = pod.owner {
@@ -218,7 +242,7 @@ impl World {
                 labels.insert("pod-template-hash".into(), hash.as_str().into());
                 template.labels = Arc::new(labels);
                 let mut meta = self.new_meta(
-                    &deployment.meta.namespace.clone(),
+                    deployment.meta.namespace.clone(),
                     &format!("{}-{hash}", deployment.meta.name),
                     &template.labels.clone(),
                 );
@@ -290,7 +314,7 @@ impl World {
 
     fn pod_from(&mut self, workload: &Workload, id: WorkloadId, name: &str, template: &Arc<PodTemplate>) -> Pod {
         Pod {
-            meta: self.new_meta(&workload.meta.namespace, name, &template.labels),
+            meta: self.new_meta(workload.meta.namespace.clone(), name, &template.labels),
             template: template.clone(),
             owner: Some(id),
             mirror: None,
@@ -306,18 +330,17 @@ impl World {
         }
     }
 
-    /// The pods of a controller that are not at their end; in order, those that go first: without a node, then those that
-    /// are not ready, then the youngest.
+    /// The live pods of a controller; in order, those that go first: without a node, then those that are not ready, then
+    /// the youngest.
     fn live_pods_of(&self, id: WorkloadId) -> impl Iterator<Item = (bool, bool, Reverse<u32>)> + '_ {
         self.pods_of(id)
             .filter_map(|pod| Some((pod, self.pods.get(pod)?)))
-            .filter(|(_, pod)| pod.deletion.is_none() && !pod.is_finished())
+            .filter(|(_, pod)| pod.is_live())
             .map(|(pod, held)| (held.node.is_some(), held.ready, Reverse(pod)))
     }
 
     fn reconcile_replica_set(&mut self, id: WorkloadId, set: &Workload) {
-        // Counted without a list of them: most looks find as many as are wanted.
-        let found = self.live_pods_of(id).count();
+        let found = self.pods_of.get(&id).map_or(0, |controlled| controlled.live as usize);
         let wanted = set.replicas as usize;
         let mut made = 0;
         for _ in found..wanted {

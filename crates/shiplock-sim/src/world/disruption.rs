@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::moment::Moment;
 use super::object::{Keep, Phase, Pod, Selector, Share, WorkloadId};
 use super::table::Text;
-use super::{Event, World};
+use super::{Event, Selected, World};
 
 /// How an eviction is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,28 @@ pub enum DeleteAnswer {
 /// After this time an eviction whose end was not seen does not count any more.
 const DISRUPTED_SECONDS: i64 = 120;
 
+impl Selected {
+    fn add(&mut self, id: u32, pod: &Pod) {
+        if !Arc::make_mut(&mut self.pods).insert(id) {
+            return;
+        }
+        self.healthy += u32::from(pod.is_healthy());
+        if let Some(owner) = pod.owner {
+            *self.owners.entry(owner).or_default() += 1;
+        }
+    }
+
+    fn take(&mut self, id: u32, pod: &Pod) {
+        if !Arc::make_mut(&mut self.pods).remove(&id) {
+            return;
+        }
+        self.healthy = self.healthy.saturating_sub(u32::from(pod.is_healthy()));
+        if let Some(owner) = pod.owner {
+            super::count_down(&mut self.owners, owner);
+        }
+    }
+}
+
 impl World {
     /// The budgets that select a pod, by name.
     pub fn budgets_of(&self, pod: u32) -> &[u32] {
@@ -61,23 +83,38 @@ impl World {
             .filter(|(_, budget)| budget.selector.as_ref().is_some_and(selects))
             .map(|(budget, _)| budget)
             .collect();
-        if found.is_empty() {
+        self.select_pod(id, pod, found);
+    }
+
+    /// These budgets select the pod, in order of their names.
+    pub(super) fn select_pod(&mut self, id: u32, pod: &Pod, budgets: Vec<u32>) {
+        if budgets.is_empty() {
             return;
         }
-        for budget in &found {
-            Arc::make_mut(self.pods_in.entry(*budget).or_default()).insert(id);
+        for budget in &budgets {
+            self.pods_in.entry(*budget).or_default().add(id, pod);
         }
-        self.budgets_of.insert(id, found);
+        self.budgets_of.insert(id, budgets);
         self.budgets_due_for(id);
     }
 
-    /// No budget selects the pod any more.
-    pub(super) fn forget_budgets_of(&mut self, pod: u32) {
-        for budget in self.budgets_of.remove(&pod).unwrap_or_default() {
-            if let Some(pods) = self.pods_in.get_mut(&budget) {
-                Arc::make_mut(pods).remove(&pod);
+    /// No budget selects the pod any more, which is as it was last.
+    pub(super) fn forget_budgets_of(&mut self, id: u32, pod: &Pod) {
+        for budget in self.budgets_of.remove(&id).unwrap_or_default() {
+            if let Some(selected) = self.pods_in.get_mut(&budget) {
+                selected.take(id, pod);
             }
             self.budget_due(budget);
+        }
+    }
+
+    /// Counts a pod for its budgets that became healthy or ceased to be.
+    pub(super) fn note_health(&mut self, pod: u32, before: bool, after: bool) {
+        let by = i32::from(after) - i32::from(before);
+        for budget in self.budgets_of.get(&pod).into_iter().flatten() {
+            if let Some(selected) = self.pods_in.get_mut(budget) {
+                selected.healthy = selected.healthy.saturating_add_signed(by);
+            }
         }
     }
 
@@ -154,22 +191,18 @@ impl World {
     /// Which pods a budget selects, looked up anew.
     pub(super) fn gather_budget(&mut self, id: u32) {
         let Some(budget) = self.budgets.get(id) else { return };
-        let selected: BTreeSet<u32> = match &budget.selector {
-            None => BTreeSet::new(),
-            Some(selector) => self
-                .pods
-                .in_namespace(&budget.meta.namespace)
-                .filter(|(_, pod)| selector.matches(&pod.meta.labels))
-                .map(|(pod, _)| pod)
-                .collect(),
-        };
-        let before = self.pods_in.insert(id, Arc::new(selected)).unwrap_or_default();
-        for pod in before.iter() {
+        let mut selected = Selected::default();
+        if let Some(selector) = &budget.selector {
+            let pods = self.pods.in_namespace(&budget.meta.namespace);
+            pods.filter(|(_, pod)| selector.matches(&pod.meta.labels)).for_each(|(id, pod)| selected.add(id, pod));
+        }
+        let now = selected.pods.clone();
+        let before = self.pods_in.insert(id, selected).unwrap_or_default();
+        for pod in before.pods.iter() {
             if let Some(budgets) = self.budgets_of.get_mut(pod) {
                 budgets.retain(|budget| *budget != id);
             }
         }
-        let now = self.pods_in.get(&id).cloned().unwrap_or_default();
         for pod in now.iter() {
             let budgets = self.budgets_of.entry(*pod).or_default();
             budgets.push(id);
@@ -181,24 +214,23 @@ impl World {
     pub(super) fn reconcile_budget(&mut self, id: u32) {
         self.budgets_due.remove(&id);
         let Some(budget) = self.budgets.get(id).cloned() else { return };
-        let selected = self.pods_in.get(&id).cloned().unwrap_or_default();
-        let pods: Vec<&Arc<Pod>> = selected.iter().filter_map(|pod| self.pods.get(*pod)).collect();
+        let Some(selected) = self.pods_in.get(&id) else { return };
+        let of_name = |name: &Text| {
+            let pod = self.pods.id(&budget.meta.namespace, name).filter(|pod| selected.pods.contains(pod))?;
+            self.pods.get(pod)
+        };
         let fresh = |at: Moment| self.now.0 - at.0 < DISRUPTED_SECONDS * 1000;
         let disrupted: BTreeMap<Text, Moment> = budget
             .disrupted
             .iter()
-            .filter(|(name, at)| {
-                fresh(**at) && pods.iter().any(|pod| pod.meta.name == **name && pod.deletion.is_none())
-            })
+            .filter(|(name, at)| fresh(**at) && of_name(name).is_some_and(|pod| pod.deletion.is_none()))
             .map(|(name, at)| (name.clone(), *at))
             .collect();
-        let healthy = pods.iter().filter(|pod| pod.is_healthy() && !disrupted.contains_key(&pod.meta.name)).count();
-        let healthy = u32::try_from(healthy).unwrap_or(u32::MAX);
+        let healthy_no_more = disrupted.keys().filter(|name| of_name(name).is_some_and(|pod| pod.is_healthy())).count();
+        let healthy = selected.healthy.saturating_sub(u32::try_from(healthy_no_more).unwrap_or(u32::MAX));
         let by_controllers = || {
-            let mut owners: BTreeSet<WorkloadId> = BTreeSet::new();
-            for owner in pods.iter().filter_map(|pod| pod.owner) {
-                owners.insert(self.workload(owner).and_then(|set| set.owner).unwrap_or(owner));
-            }
+            let top = |owner: &WorkloadId| self.workload(*owner).and_then(|set| set.owner).unwrap_or(*owner);
+            let owners: BTreeSet<WorkloadId> = selected.owners.keys().map(top).collect();
             owners.iter().filter_map(|owner| self.workload(*owner)).map(|owner| owner.replicas).sum::<u32>()
         };
         let (expected, desired) = match budget.keep {
@@ -206,7 +238,7 @@ impl World {
                 let expected = by_controllers();
                 (expected, expected.saturating_sub(share.of(expected)))
             }
-            Keep::MinAvailable(Share::Count(count)) => (u32::try_from(pods.len()).unwrap_or(u32::MAX), count),
+            Keep::MinAvailable(Share::Count(count)) => (u32::try_from(selected.pods.len()).unwrap_or(u32::MAX), count),
             Keep::MinAvailable(share) => {
                 let expected = by_controllers();
                 (expected, share.of(expected))

@@ -1,6 +1,6 @@
 //! The world as Shiplock's server sees it through the API: the stand-in for translation and caches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use shiplock_cluster::fence::MarkWrite;
@@ -12,13 +12,14 @@ use shiplock_core::facts::{
 use shiplock_core::id::{ClusterUid, NodeName, ObjectUid};
 use shiplock_core::version::KubernetesVersion;
 
-use super::object::{
-    Effect, Node, Pod, PodTemplate, Taint, Workload, WorkloadId, WorkloadKind, uuid_number, uuid_text,
-};
+use super::object::{Effect, Node, Pod, Taint, Workload, WorkloadId, WorkloadKind, uuid_number, uuid_text};
 use super::{DeleteAnswer, EvictAnswer, World};
 
 /// The annotation that marks a node as ours.
 pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
+
+/// Pods as drains saw them, by id, with their versions.
+pub type DrainPods = HashMap<u32, (u64, Arc<DrainPod>)>;
 
 /// The UID of an object as the API tells it.
 pub fn object_uid(uid: u128) -> ObjectUid {
@@ -82,7 +83,7 @@ impl World {
                 node.map(|node| format!("Node/{}", node.meta.name))
             }),
             is_mirror: pod.mirror.is_some(),
-            tolerates_unschedulable: tolerates_cordon(&pod.template),
+            tolerates_unschedulable: pod.template.tolerates_cordon(),
         });
         ClusterFacts {
             uid: ClusterUid::new(uuid_text(self.cluster_uid())),
@@ -219,9 +220,24 @@ impl World {
     }
 
     /// The pods of a node as a drain sees them.
-    pub fn drain_pods(&self, node: u32) -> Vec<DrainPod> {
+    pub fn drain_pods(&self, node: u32) -> Vec<Arc<DrainPod>> {
+        self.drain_pods_again(node, &mut DrainPods::new())
+    }
+
+    /// As [`World::drain_pods`], where those that have not changed since they were last seen are known. Which budgets
+    /// select them must not change in between.
+    pub fn drain_pods_again(&self, node: u32, known: &mut DrainPods) -> Vec<Arc<DrainPod>> {
         let pods = self.pods_on(node).filter_map(|id| Some((id, self.pods().get(id)?)));
-        pods.filter(|(_, pod)| !pod.is_finished()).map(|(id, pod)| self.drain_pod(id, pod)).collect()
+        pods.filter(|(_, pod)| !pod.is_finished())
+            .map(|(id, pod)| match known.get(&id) {
+                Some((version, held)) if *version == pod.meta.version => held.clone(),
+                _ => {
+                    let held = Arc::new(self.drain_pod(id, pod));
+                    known.insert(id, (pod.meta.version, held.clone()));
+                    held
+                }
+            })
+            .collect()
     }
 
     /// A pod as a drain sees it.
@@ -239,7 +255,7 @@ impl World {
             owner,
             is_mirror: pod.mirror.is_some(),
             is_daemon: pod.owner.is_some_and(|owner| owner.kind == WorkloadKind::DaemonSet),
-            tolerates_unschedulable: tolerates_cordon(&pod.template),
+            tolerates_unschedulable: pod.template.tolerates_cordon(),
             is_terminating: pod.deletion.is_some(),
             grace_seconds: pod.template.grace_seconds,
             budgets: budgets.map(|budget| format!("{}/{}", budget.meta.namespace, budget.meta.name)).collect(),
@@ -247,11 +263,6 @@ impl World {
             admitted_at: None,
         }
     }
-}
-
-fn tolerates_cordon(template: &PodTemplate) -> bool {
-    let cordon = Taint { key: "node.kubernetes.io/unschedulable".into(), value: "".into(), effect: Effect::NoSchedule };
-    super::schedule::tolerates(template, &cordon)
 }
 
 /// Pods wanted and pods ready.

@@ -18,6 +18,7 @@ mod table;
 mod tests;
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use shiplock_core::version::KubernetesVersion;
 
 pub use self::build::{NodeSpec, WorkloadSpec};
 pub use self::disruption::{DeleteAnswer, EvictAnswer};
-pub use self::facts::{OWNER_ANNOTATION, object_uid};
+pub use self::facts::{DrainPods, OWNER_ANNOTATION, object_uid};
 pub use self::machine::{
     Etcd, EtcdMember, Executable, Installed, Machine, MachineFaults, StaticPod, Unit, UnitState, Work,
 };
@@ -127,7 +128,7 @@ pub struct World {
     /// How many of the pods bound to each node keep others away by anti-affinity.
     repelling: Vec<u32>,
     /// Pods of each workload.
-    pods_of: BTreeMap<WorkloadId, Arc<BTreeSet<u32>>>,
+    pods_of: BTreeMap<WorkloadId, Controlled>,
     /// ReplicaSets of each Deployment.
     sets_of: BTreeMap<WorkloadId, Vec<u32>>,
     /// How long pods take to end that do not do so as their templates say, by the controller that no other owns.
@@ -138,7 +139,7 @@ pub struct World {
     due: BTreeSet<WorkloadId>,
     budgets_due: BTreeSet<u32>,
     /// Pods that each budget selects.
-    pods_in: BTreeMap<u32, Arc<BTreeSet<u32>>>,
+    pods_in: BTreeMap<u32, Selected>,
     /// Budgets that select each pod, in order of their names; pods that none selects are not in it.
     budgets_of: BTreeMap<u32, Vec<u32>>,
     /// Where the scheduler goes on looking.
@@ -149,6 +150,35 @@ pub struct World {
     readiness: Option<Vec<ReadinessChange>>,
     /// Workloads whose wanted or ready pods may have changed since this was last asked, where readiness is recorded.
     changed: BTreeSet<WorkloadId>,
+}
+
+/// The pods of a workload.
+#[derive(Clone, Debug, Default)]
+struct Controlled {
+    pods: Arc<BTreeSet<u32>>,
+    /// How many of them are live: a ReplicaSet is looked at with each change of a pod.
+    live: u32,
+    /// How many of them are bound to each node: the scheduler spreads them.
+    on: Arc<BTreeMap<u32, u32>>,
+}
+
+/// The pods that a budget selects, with what its status is made of.
+#[derive(Clone, Debug, Default)]
+struct Selected {
+    pods: Arc<BTreeSet<u32>>,
+    healthy: u32,
+    /// How many of them each workload has.
+    owners: BTreeMap<WorkloadId, u32>,
+}
+
+/// Counts one less; what there is none of is not kept.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
 }
 
 /// The ready pods of a workload became more or fewer.
@@ -268,6 +298,11 @@ impl World {
     /// readiness is recorded.
     pub fn take_changed_workloads(&mut self) -> BTreeSet<WorkloadId> {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether there are any such workloads.
+    pub fn workloads_changed(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     fn note_changed(&mut self, workload: WorkloadId) {
@@ -399,7 +434,7 @@ impl World {
 
     /// The ids of the pods of a controller.
     pub fn pods_of(&self, workload: WorkloadId) -> impl Iterator<Item = u32> + '_ {
-        self.pods_of.get(&workload).into_iter().flat_map(|pods| pods.iter().copied())
+        self.pods_of.get(&workload).into_iter().flat_map(|controlled| controlled.pods.iter().copied())
     }
 
     /// The ids of pods that found no place yet.
@@ -481,9 +516,9 @@ impl World {
     }
 
     /// What a new object has.
-    pub fn new_meta(&mut self, namespace: &str, name: &str, labels: &Labels) -> Meta {
+    pub fn new_meta(&mut self, namespace: impl Into<Text>, name: &str, labels: &Labels) -> Meta {
         Meta {
-            namespace: Text::from(namespace),
+            namespace: namespace.into(),
             name: Text::from(name),
             uid: self.new_uid(),
             version: 0,
@@ -560,10 +595,13 @@ impl World {
         let Some(before) = self.pods.get(id).cloned() else { return false };
         self.pods.change(id, version, change);
         self.note_repelling(&before, -1);
+        self.note_live(&before, -1);
         if let Some(after) = self.pods.get(id).cloned() {
             self.note_repelling(&after, 1);
+            self.note_live(&after, 1);
+            self.note_health(id, before.is_healthy(), after.is_healthy());
             if before.meta.labels != after.meta.labels {
-                self.forget_budgets_of(id);
+                self.forget_budgets_of(id, &after);
                 self.find_budgets_of(id, &after);
             }
         }
@@ -618,7 +656,7 @@ impl World {
     /// Deletes a budget.
     pub fn delete_budget(&mut self, id: u32) -> bool {
         let version = self.next_version();
-        for pod in self.pods_in.remove(&id).iter().flat_map(|pods| pods.iter()) {
+        for pod in self.pods_in.remove(&id).iter().flat_map(|selected| selected.pods.iter()) {
             if let Some(budgets) = self.budgets_of.get_mut(pod) {
                 budgets.retain(|budget| *budget != id);
             }

@@ -142,9 +142,13 @@ pub struct Toleration {
 impl Toleration {
     /// Whether it tolerates a taint.
     pub fn tolerates(&self, taint: &Taint) -> bool {
-        (self.key.is_empty() || self.key == taint.key)
-            && self.value.as_ref().is_none_or(|value| *value == taint.value)
-            && self.effect.is_none_or(|effect| effect == taint.effect)
+        self.covers(&taint.key, &taint.value, taint.effect)
+    }
+
+    fn covers(&self, key: &str, value: &str, effect: Effect) -> bool {
+        (self.key.is_empty() || &*self.key == key)
+            && self.value.as_ref().is_none_or(|own| &**own == value)
+            && self.effect.is_none_or(|own| own == effect)
     }
 }
 
@@ -343,6 +347,15 @@ pub struct PodTemplate {
     pub behaviour: Behaviour,
 }
 
+impl PodTemplate {
+    /// Whether its pods tolerate a cordoned node.
+    pub fn tolerates_cordon(&self) -> bool {
+        let covers =
+            |toleration: &Toleration| toleration.covers("node.kubernetes.io/unschedulable", "", Effect::NoSchedule);
+        self.tolerations.iter().any(covers)
+    }
+}
+
 impl Default for PodTemplate {
     fn default() -> Self {
         Self {
@@ -471,6 +484,11 @@ impl Pod {
     /// Whether it has run to its end.
     pub fn is_finished(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Whether its controller counts it: it was not told to end and has not run to its end.
+    pub fn is_live(&self) -> bool {
+        self.deletion.is_none() && !self.is_finished()
     }
 
     /// Whether it counts as healthy for a budget.

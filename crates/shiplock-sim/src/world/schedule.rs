@@ -54,11 +54,8 @@ impl World {
             return Err("no nodes available".into());
         }
         let spread = SpreadCounts::of(self, pod);
-        let mut siblings: BTreeMap<u32, i64> = BTreeMap::new();
-        for node in pod.owner.into_iter().flat_map(|owner| self.pods_of(owner)).filter_map(|id| self.pods.get(id)?.node)
-        {
-            *siblings.entry(node).or_default() += 1;
-        }
+        let siblings = pod.owner.and_then(|owner| self.pods_of.get(&owner)).map(|controlled| &controlled.on);
+        let siblings = |node: u32| siblings.and_then(|on| on.get(&node)).copied().unwrap_or(0);
         let mut whys: BTreeMap<Why, usize> = BTreeMap::new();
         let mut best: Option<(i64, u32)> = None;
         let mut found = 0;
@@ -69,7 +66,7 @@ impl World {
             match self.takes(pod, at, node, &spread) {
                 Ok(()) => {
                     found += 1;
-                    let score = self.score(pod, at, node) - 150 * siblings.get(&at).copied().unwrap_or(0);
+                    let score = self.score(pod, at, node) - 150 * i64::from(siblings(at));
                     if best.is_none_or(|(best, _)| score > best) {
                         best = Some((score, at));
                     }
@@ -89,7 +86,7 @@ impl World {
 
     fn takes(&self, pod: &Pod, id: u32, node: &Node, spread: &SpreadCounts) -> Result<(), Why> {
         let template = &pod.template;
-        if node.unschedulable && !tolerates(template, &cordon_taint()) {
+        if node.unschedulable && !template.tolerates_cordon() {
             return Err("node(s) were unschedulable");
         }
         if !taints_allow(template, node) {
@@ -222,6 +219,9 @@ impl World {
         }
         self.note_move(Some(node));
         self.unbound.remove(&id);
+        if let Some(controlled) = pod.owner.and_then(|owner| self.pods_of.get_mut(&owner)) {
+            *Arc::make_mut(&mut controlled.on).entry(node).or_default() += 1;
+        }
         Arc::make_mut(&mut self.pods_on[node as usize]).insert(id);
         let used = &mut self.used[node as usize];
         *used = used.plus(super::control::requests(&pod.template), 1);
@@ -280,11 +280,7 @@ impl SpreadCounts {
     }
 }
 
-fn cordon_taint() -> Taint {
-    Taint { key: "node.kubernetes.io/unschedulable".into(), value: "".into(), effect: Effect::NoSchedule }
-}
-
-pub(super) fn tolerates(template: &PodTemplate, taint: &Taint) -> bool {
+fn tolerates(template: &PodTemplate, taint: &Taint) -> bool {
     template.tolerations.iter().any(|toleration| toleration.tolerates(taint))
 }
 

@@ -1,5 +1,6 @@
 //! Tables of objects: cheap to clone, ordered by namespace and name, with a bounded log of changes for watches.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -169,18 +170,17 @@ impl<T: Object> Table<T> {
 
     /// Adds an object; none where the name is taken.
     pub fn insert(&mut self, mut object: T, version: u64) -> Option<u32> {
-        if self.id(object.namespace(), object.name()).is_some() {
-            return None;
+        let id = u32::try_from(self.count).ok()?;
+        let names = Arc::make_mut(&mut self.names).entry(object.namespace().clone()).or_default();
+        match Arc::make_mut(names).entry(object.name().clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => _ = place.insert(id),
         }
         object.set_version(version);
-        let id = u32::try_from(self.count).ok()?;
         if self.count.is_multiple_of(CHUNK) {
             self.chunks.push(Arc::default());
         }
-        let (namespace, name) = (object.namespace().clone(), object.name().clone());
         let object = Arc::new(object);
-        let names = Arc::make_mut(&mut self.names).entry(namespace).or_default();
-        Arc::make_mut(names).insert(name, id);
         Arc::make_mut(self.chunks.last_mut()?).push(Some(object.clone()));
         self.count += 1;
         self.note(ChangeKind::Added, object);

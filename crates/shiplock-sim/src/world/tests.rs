@@ -127,3 +127,75 @@ fn a_world_of_5000_nodes_and_150000_pods_is_cheap_to_clone() {
     assert!(!world.nodes().get(0).unwrap().unschedulable);
     assert_eq!(other.pods().len(), 150_000);
 }
+
+/// Everything that is counted as it changes, counted anew.
+fn check_counts(world: &World) {
+    let pods = || world.pods().iter();
+    for (workload, controlled) in &world.pods_of {
+        let own: Vec<_> = pods().filter(|(_, pod)| pod.owner == Some(*workload)).collect();
+        let ids: BTreeSet<u32> = own.iter().map(|(id, _)| *id).collect();
+        let live = own.iter().filter(|(_, pod)| pod.is_live()).count();
+        let mut on: BTreeMap<u32, u32> = BTreeMap::new();
+        own.iter().filter_map(|(_, pod)| pod.node).for_each(|node| *on.entry(node).or_default() += 1);
+        assert_eq!((&*controlled.pods, controlled.live as usize, &*controlled.on), (&ids, live, &on), "{workload:?}");
+    }
+    for (id, budget) in world.budgets().iter() {
+        let selects = |pod: &Pod| {
+            pod.meta.namespace == budget.meta.namespace
+                && budget.selector.as_ref().is_some_and(|selector| selector.matches(&pod.meta.labels))
+        };
+        let own: Vec<_> = pods().filter(|(_, pod)| selects(pod)).collect();
+        let ids: BTreeSet<u32> = own.iter().map(|(id, _)| *id).collect();
+        let healthy = own.iter().filter(|(_, pod)| pod.is_healthy()).count();
+        let mut owners: BTreeMap<WorkloadId, u32> = BTreeMap::new();
+        own.iter().filter_map(|(_, pod)| pod.owner).for_each(|owner| *owners.entry(owner).or_default() += 1);
+        let selected = &world.pods_in[&id];
+        assert_eq!((&*selected.pods, selected.healthy as usize, &selected.owners), (&ids, healthy, &owners), "{id}");
+        assert!(ids.iter().all(|pod| world.budgets_of(*pod).contains(&id)));
+    }
+}
+
+#[test]
+fn what_is_counted_is_what_is_there_whatever_happens() {
+    for seed in 0..20 {
+        let mut world = world(seed, 6);
+        let kinds = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet];
+        let workloads = kinds.map(|kind| world.add_workload(&WorkloadSpec::new(kind, "shop", kind.word(), 5)).unwrap());
+        let keep = Keep::MaxUnavailable(Share::Count(2));
+        let of = |kind: WorkloadKind| Some(Selector::of([("app", kind.word())]));
+        let budget = world.add_budget("shop", "one", of(kinds[0]), keep).unwrap();
+        world.add_budget("shop", "all", Some(Selector::default()), keep).unwrap();
+        for _ in 0..60 {
+            let pods: Vec<u32> = world.pods().iter().map(|(id, _)| id).collect();
+            let pod = (!pods.is_empty()).then(|| pods[world.luck.random_range(0..pods.len())]);
+            let (namespace, name) = pod
+                .and_then(|pod| world.pods().get(pod))
+                .map(|pod| (pod.meta.namespace.clone(), pod.meta.name.clone()))
+                .unwrap_or_default();
+            let (node, workload) = (world.luck.random_range(0..6), workloads[world.luck.random_range(0..3)]);
+            match (world.luck.random_range(0..10), pod) {
+                (0..3, _) => _ = world.evict(&namespace, &name, None),
+                (3, _) => _ = world.delete_pod(&namespace, &name, None, Some(0)),
+                (4, Some(pod)) => {
+                    world.change_pod(pod, |pod| pod.meta.labels = labels([("app", "Deployment"), ("odd", "yes")]));
+                }
+                (5, _) => {
+                    let replicas = world.luck.random_range(0..8);
+                    world.change_workload(workload, |workload| workload.replicas = replicas);
+                }
+                (6, _) => {
+                    let kind = kinds[world.luck.random_range(0..3)];
+                    world.change_budget(budget, |budget| budget.selector = of(kind));
+                }
+                (7, _) => _ = world.change_node(node, |node| node.unschedulable = !node.unschedulable),
+                (8, _) => world.reboot(node),
+                _ => world.stop_kubelet(node),
+            }
+            check_counts(&world);
+            for _ in 0..world.luck.random_range(0..40) {
+                world.step();
+                check_counts(&world);
+            }
+        }
+    }
+}

@@ -286,7 +286,7 @@ pub(super) fn create(world: &mut World, resource: &'static Resource, object: Val
         Place::Slices | Place::Namespaces | Place::Kept => {
             let labels = read_strings(&object["metadata"]["labels"]);
             let annotations = read_strings(&object["metadata"]["annotations"]);
-            let meta = Meta { annotations, ..world.new_meta(&namespace, &name, &labels) };
+            let meta = Meta { annotations, ..world.new_meta(namespace.as_str(), &name, &labels) };
             world.create_other(&resource.qualified(), JsonObject { meta, value: content(object) })
         }
     };

@@ -42,7 +42,7 @@ const DECISIONS_PER_NODE_MAX: usize = 20_000;
 /// Runs a plan on a world.
 pub(super) fn run(
     world: World,
-    plan: &Plan,
+    plan: Plan,
     facts: ClusterFacts,
     agents: BTreeMap<NodeName, AgentFacts>,
     luck: Luck,
@@ -71,8 +71,8 @@ struct Run {
     blocked: Duration,
     jumps: Vec<(Moment, Moment)>,
     held_since: Option<Moment>,
-    /// Evictions that are held up now: since when, and how long after the begin that was.
-    holding: BTreeMap<(StepNumber, String), (Moment, Duration, WaitingOn)>,
+    /// Evictions that are held up now, by step and pod: since when, and how long after the begin that was.
+    holding: BTreeMap<StepNumber, BTreeMap<String, (Moment, Duration, WaitingOn)>>,
     unplaced: BTreeMap<u32, Unplaced>,
     masters: Vec<NodeName>,
     /// What was last read of each node.
@@ -85,7 +85,7 @@ struct Run {
 impl Run {
     fn new(
         mut world: World,
-        plan: &Plan,
+        mut plan: Plan,
         cluster: ClusterFacts,
         agents: BTreeMap<NodeName, AgentFacts>,
         luck: Luck,
@@ -93,7 +93,7 @@ impl Run {
         let mut times = Times::new(luck);
         let pace = times.pace(world.pace());
         world.set_pace(pace);
-        for (workload, takes) in times.pod_ends(plan) {
+        for (workload, takes) in times.pod_ends(&plan) {
             if let Some(id) = workload_of(&world, workload) {
                 world.set_end(id, takes);
             }
@@ -102,7 +102,6 @@ impl Run {
         let begin = world.now();
         let now = begin.timestamp();
         let mut trace = Trace::default();
-        let mut plan = plan.clone();
         // What stops the start is told, and the rehearsal goes on as if it had been seen to.
         for finding in check_plan(&plan, &cluster, &agents, now).blocking() {
             plan.options.accept.push(finding.check.clone());
@@ -345,8 +344,10 @@ impl Run {
             if let Some(result) = work.look(&mut self.world, &mut facts) {
                 ended.push((number, result));
             }
+            self.note_holding(number);
         }
-        self.note_held();
+        let all_held = !self.work.is_empty() && self.work.values().all(Work::is_held_by_pods);
+        self.held_since = if all_held { self.held_since.or(Some(now)) } else { None };
         let any = !ended.is_empty();
         for (step, result) in ended {
             let Some(work) = self.work.remove(&step) else { continue };
@@ -372,32 +373,26 @@ impl Run {
         any
     }
 
-    fn note_held(&mut self) {
+    /// Notes which pods hold up a step that was looked at.
+    fn note_holding(&mut self, number: StepNumber) {
         let (now, elapsed) = (self.world.now(), self.elapsed());
-        for (number, work) in &self.work {
-            for wait in work.waits() {
-                if let Waiting::PodDisruptionBudget { pod, .. } | Waiting::PodTermination { pod, .. } = &wait.what {
-                    self.holding.entry((*number, pod.clone())).or_insert((now, elapsed, wait.clone()));
+        let Some(work) = self.work.get(&number) else { return };
+        for wait in work.waits() {
+            if let Waiting::PodDisruptionBudget { pod, .. } | Waiting::PodTermination { pod, .. } = &wait.what {
+                let holding = self.holding.entry(number).or_default();
+                if !holding.contains_key(pod) {
+                    holding.insert(pod.clone(), (now, elapsed, wait.clone()));
                 }
             }
         }
-        let all_held = !self.work.is_empty() && self.work.values().all(Work::is_held_by_pods);
-        self.held_since = if all_held { self.held_since.or(Some(now)) } else { None };
     }
 
     fn end_holding(&mut self, step: StepNumber, work: &Work, result: &Ended) {
         let is_for_ever = matches!(result, Err(_) | Ok(StepOutcome::DrainSkipped { .. }));
         let left: BTreeSet<&str> = work.pods_that_hold().collect();
         let now = self.world.now();
-        let keys: Vec<_> = self
-            .holding
-            .range((step, String::new())..)
-            .take_while(|((of, _), _)| *of == step)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            let Some((since, began, wait)) = self.holding.remove(&key) else { continue };
-            let is_for_ever = is_for_ever && left.contains(key.1.as_str());
+        for (pod, (since, began, wait)) in self.holding.remove(&step).unwrap_or_default() {
+            let is_for_ever = is_for_ever && left.contains(pod.as_str());
             let lasted = now.since(since);
             let by_budget = matches!(wait.what, Waiting::PodDisruptionBudget { .. });
             if is_for_ever || (by_budget && lasted >= HELD_UP_TOLD) {
@@ -410,32 +405,41 @@ impl Run {
     /// Between batches and stages: the cluster must be as well as before.
     fn wait_at_gate(&mut self) {
         self.find_unplaced();
+        if !self.waits.iter().any(|wait| matches!(wait.what, Waiting::Gate { .. })) {
+            return self.world.advance(Moment::from(self.wake_at).max(self.world.now() + Duration::from_millis(1)));
+        }
         let deadline = self.waits.iter().filter_map(|wait| wait.deadline).min();
-        let is_gate = self.waits.iter().any(|wait| matches!(wait.what, Waiting::Gate { .. }));
-        match (deadline, self.world.next_at()) {
-            (Some(deadline), next) if is_gate && next.is_none_or(|next| next.timestamp() > deadline) => {
-                self.jump(self.world.now(), Moment::from(deadline));
+        let nodes = self.world.nodes().newest();
+        loop {
+            if let Some(deadline) = deadline
+                && self.world.next_at().is_none_or(|next| next.timestamp() > deadline)
+            {
+                return self.jump(self.world.now(), Moment::from(deadline));
             }
-            _ if is_gate => self.world.advance(self.world.now() + GATE_ASKED),
-            _ => self.world.advance(Moment::from(self.wake_at).max(self.world.now() + Duration::from_millis(1))),
+            self.world.advance(self.world.now() + GATE_ASKED);
+            // Where neither a workload nor a node has changed it would be answered as before.
+            let changed = self.world.workloads_changed() || self.world.nodes().newest() != nodes;
+            if changed || self.now() >= self.wake_at {
+                return;
+            }
+            self.find_unplaced();
         }
     }
 
     fn find_unplaced(&mut self) {
         let at = self.elapsed();
         let mut now: BTreeSet<u32> = BTreeSet::new();
-        let stuck: Vec<(u32, Arc<crate::world::Pod>)> = self
-            .world
+        let (world, unplaced) = (&self.world, &mut self.unplaced);
+        let stuck = world
             .unbound()
-            .filter_map(|id| Some((id, self.world.pods().get(id)?.clone())))
-            .filter(|(_, pod)| pod.unschedulable_why.is_some() && pod.meta.created_at >= self.begin)
-            .collect();
+            .filter_map(|id| Some((id, world.pods().get(id)?)))
+            .filter(|(_, pod)| pod.unschedulable_why.is_some() && pod.meta.created_at >= self.begin);
         for (id, pod) in stuck {
             now.insert(id);
             let why = pod.unschedulable_why.as_deref().unwrap_or_default();
-            let found = self.unplaced.entry(id).or_insert_with(|| Unplaced {
+            let found = unplaced.entry(id).or_insert_with(|| Unplaced {
                 pod: format!("{}/{}", pod.meta.namespace, pod.meta.name),
-                owner: self.world.drain_pod(id, &pod).owner,
+                owner: world.drain_pod(id, pod).owner,
                 why: String::new(),
                 since: at,
                 until: None,
