@@ -408,3 +408,13 @@ pub(crate) async fn interrupted() {
         }
     }
 }
+
+/// The same, or when its terminal is closed.
+pub(crate) async fn interrupted_or_left() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut left) = signal(SignalKind::hangup()) else { return interrupted().await };
+    tokio::select! {
+        () = interrupted() => {}
+        _ = left.recv() => {}
+    }
+}

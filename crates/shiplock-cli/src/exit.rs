@@ -55,6 +55,7 @@ impl Exit {
             | Code::NoActiveUpgrade
             | Code::NoLogs
             | Code::SeveralActiveUpgrades => Self::Usage,
+            Code::RollbackLeft => Self::Detached,
             _ => Self::Failed,
         }
     }

@@ -33,6 +33,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(refusal) => return refuse(&given, &refusal).into(),
     };
     let output = Output::new(&parsed.global);
+    // As a variable that is not set leaves it in a script. No argument means anything when it is empty.
+    if given.iter().skip(1).any(|argument| argument.is_empty()) {
+        let what =
+            output.pick("an argument is empty, as by a variable that is not set", "有一个参数为空，可能是变量未设置");
+        return output
+            .problem(&Problem::new(Code::BadCommandLine).with("what", what).with("command", "shiplock"))
+            .into();
+    }
     let ended = runtime(&parsed.command).and_then(|runtime| {
         let ended = runtime.block_on(command::run(parsed, &output));
         // A read of stdin may still wait for a person; it must not hold the process.

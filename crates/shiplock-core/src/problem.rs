@@ -98,7 +98,7 @@ codes! {
         fix "workloads go on running; accept it with --accept CP-003" "工作负载会继续运行；用 --accept CP-003 接受" }
     UPG0117 HandEdited 409 {
         "{path} on node {node} was edited by hand, and the upgrade would lose the edits" "节点 {node} 上的 {path} 被手工修改过，升级会丢失这些修改"
-        fix "give the edits as kubeadm patches (--kubeadm-patches FOLDER) or put them into ConfigMap kubeadm-config, or let them go with --accept CP-008 (--accept NODE-007 for the kubelet's configuration)" "请以 kubeadm patches（--kubeadm-patches FOLDER）提供这些修改，或写入 ConfigMap kubeadm-config，或用 --accept CP-008 放弃（kubelet 配置用 --accept NODE-007）" }
+        fix "give the edits as kubeadm patches (--kubeadm-patches FOLDER) or put them into ConfigMap kubeadm-config (kubelet-config for the kubelet's configuration), or let them go with --accept CP-008 (--accept NODE-007 for the kubelet's)" "请以 kubeadm patches（--kubeadm-patches FOLDER）提供这些修改，或写入 ConfigMap kubeadm-config（kubelet 配置写入 kubelet-config），或用 --accept CP-008 放弃（kubelet 配置用 --accept NODE-007）" }
     UPG0118 RollbackTooLate 409 {
         "upgrade {upgrade} cannot be taken back any more: its stage {stage} has begun" "升级 {upgrade} 已不能回退：其阶段 {stage} 已经开始"
         fix "go forward: mend what is wrong and continue, or upgrade to a newer patch; nothing was changed" "请继续向前：修复问题后继续，或升级到更新的补丁版本；未做任何更改" }
@@ -120,6 +120,9 @@ codes! {
     UPG0124 EditsUnknown 409 {
         "whether {path} on node {node} was edited by hand could not be seen" "无法确定节点 {node} 上的 {path} 是否被手工修改过"
         fix "mend the cause, then check again; until then it counts as edited" "请排除原因后重新检查；在此之前视为已修改" }
+    UPG0125 RollbackLeft 409 {
+        "nothing of upgrade {upgrade} was taken back: the command was left before the upgrade had come to rest" "升级 {upgrade} 未回退任何内容：命令在升级停下之前被中断"
+        fix "take it back when it is paused: shiplock rollback {upgrade}; or go on: shiplock continue {upgrade}" "待其暂停后回退：shiplock rollback {upgrade}；或继续升级：shiplock continue {upgrade}" }
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }
@@ -278,7 +281,7 @@ codes! {
         fix "look at {component} on {subject}; the step is not called done until the running process says {expected}" "请检查 {subject} 上的 {component}；在运行进程报告 {expected} 之前不会判定完成" }
     UPG0509 RuntimeConfigurationRefused 500 {
         "the containerd configuration of node {node} cannot be migrated: {why}" "无法迁移节点 {node} 的 containerd 配置：{why}"
-        fix "run `containerd config migrate` on {node} by hand, mend what it names, then continue; the old configuration is in place" "请在 {node} 上手动运行 `containerd config migrate` 并修正，然后继续；旧配置仍在使用" }
+        fix "mend what is named in /etc/containerd/config.toml on {node} (`containerd config dump` shows how the old version reads it), then continue; the old configuration is in place" "请在 {node} 上修正 /etc/containerd/config.toml 中所述之处（`containerd config dump` 显示旧版本的读取结果），然后继续；旧配置仍在使用" }
     UPG0510 DrainTimedOut 504 {
         "node {node} was not empty after {limit}: {blockers}" "节点 {node} 在 {limit} 内未能清空：{blockers}"
         fix "remove what blocks, then continue; or plan again with another --on-drain-timeout" "请排除阻塞后继续；或以另一 --on-drain-timeout 重新规划" }
@@ -333,6 +336,9 @@ codes! {
     UPG0527 EvictionBrokenOff 409 {
         "an eviction of pod {pod} was admitted at {at} and broke off before the pod was told to end; PodDisruptionBudget {budgets} counts it as gone until {until}" "对 Pod {pod} 的一次驱逐在 {at} 获准，但在要求 Pod 结束之前中断；PodDisruptionBudget {budgets} 在 {until} 之前视其为已中断"
         fix "nothing: Kubernetes forgets it then, and the drain goes on by itself" "无需处理：届时 Kubernetes 会清除该记录，排空会自动继续" }
+    UPG0528 FewerReadyPods 409 {
+        "{workload} pods are ready in cluster {cluster}, fewer than before the upgrade{pressure}" "集群 {cluster} 的 {workload} 个 Pod 就绪，少于升级前{pressure}"
+        fix "see why its pods are not ready (kubectl describe); it goes on by itself once they are" "请查看其 Pod 未就绪的原因（kubectl describe）；就绪后会自动继续" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }
@@ -356,7 +362,7 @@ codes! {
         fix "see openapi/v1.json for what there is" "可用路径见 openapi/v1.json" }
     UPG0703 ServerUnreachable 503 {
         "no Shiplock server answers at {server}" "{server} 处没有 Shiplock 服务端应答"
-        fix "start one with `shiplock serve`, or name another with --server" "请用 `shiplock serve` 启动，或用 --server 指定" }
+        fix "start one with `shiplock serve`, or name another with --server; where its certificate is of an authority of your own, name that with SHIPLOCK_CA_FILE" "请用 `shiplock serve` 启动，或用 --server 指定；其证书由自有机构签发时，请用 SHIPLOCK_CA_FILE 指定该机构的证书" }
     UPG0704 TooLarge 413 {
         "the request is larger than {limit}" "请求超过 {limit}"
         fix "send less" "请缩小请求" }

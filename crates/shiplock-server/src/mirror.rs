@@ -40,10 +40,8 @@ pub fn check_root(root: &str) -> Result<(), Problem> {
         .iter()
         .any(|scheme| root.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')));
     let path = root.starts_with('/') && !root.split('/').any(|part| part == "..");
-    if (url || path)
-        && root.len() <= 1_024
-        && !root.contains(|character: char| character.is_control() || character == ' ')
-    {
+    let is_one_line = !root.contains(char::is_control) && (path || !root.contains(' '));
+    if (url || path) && root.len() <= 1_024 && is_one_line {
         return Ok(());
     }
     Err(Problem::new(Code::BadOption)
@@ -103,6 +101,8 @@ mod tests {
             ("http://mirror:8080", true),
             ("https://mirror/kubernetes/", true),
             ("/srv/mirror", true),
+            ("/srv/my mirror", true),
+            ("/srv/two\nlines", false),
             ("srv/mirror", false),
             ("/srv/../etc", false),
             ("http://", false),

@@ -13,6 +13,7 @@ use super::confirm::confirm;
 use super::plan::{start, whereabouts};
 use super::upgrades::meant;
 use crate::arguments::RollbackArguments;
+use crate::attached::interrupted_or_left;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::{self, upgrade};
@@ -29,6 +30,10 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
     let preview = match client.make_rollback(&id, &asked(true)).await {
         Err(problem) if problem.code == Code::NothingToDo => {
             match client.upgrade(&id).await?.state {
+                State::Paused { .. } if options.dry_run => {
+                    output.remark(nothing_to_take_back(&id, output).as_str());
+                    return Ok(Exit::Done);
+                }
                 state if options.dry_run => return Err(if moves(&state) { not_yet(&id, &state) } else { problem }),
                 // A master in work counts as begun, and may still be as it was before: what goes back is known when it is
                 // done.
@@ -77,9 +82,12 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
 
 /// What would go back is not known while the first master may be in work.
 fn not_yet(id: &UpgradeId, state: &State) -> Problem {
-    let next = format!(
-        "pause it, and ask again when it is paused: shiplock pause {id}, then shiplock rollback {id} --dry-run"
-    );
+    let next = match state {
+        State::Running => format!(
+            "pause it, and ask again when it is paused: shiplock pause {id}, then shiplock rollback {id} --dry-run"
+        ),
+        _ => format!("ask again when it is paused: shiplock rollback {id} --dry-run"),
+    };
     let problem = Problem::new(Code::ControlNotAllowed).with("state", state.word()).with("control", "taken back yet");
     problem.with("next", next)
 }
@@ -104,11 +112,7 @@ async fn pause_first(id: &UpgradeId, yes: bool, context: &Context<'_>) -> Result
 async fn end_only(id: &UpgradeId, yes: bool, context: &Context<'_>) -> Result<Exit, Problem> {
     let Context { client, output } = context;
     let found = client.upgrade(id).await?;
-    output.remark(&if output.style().zh() {
-        format!("升级 {id} 没有可回退的内容：所有控制面节点已是原版本。将取消该升级。")
-    } else {
-        format!("Nothing of upgrade {id} is to be taken back: every master runs what it ran before. The upgrade is cancelled.")
-    });
+    output.remark(&nothing_to_take_back(id, output));
     confirm(output, "rollback", found.cluster.as_str(), yes).await?;
     let cancelled = client.cancel(id, &CancelRequest::default(), Some(found.len)).await?;
     let ended = rest(cancelled, context).await?;
@@ -118,10 +122,20 @@ async fn end_only(id: &UpgradeId, yes: bool, context: &Context<'_>) -> Result<Ex
     Ok(if ended.state == State::Cancelled { Exit::Done } else { Exit::of_upgrade(&ended).unwrap_or(Exit::Failed) })
 }
 
+fn nothing_to_take_back(id: &UpgradeId, output: &Output) -> String {
+    if output.style().zh() {
+        format!("升级 {id} 没有可回退的内容：所有控制面节点已是原版本。回退只会取消该升级。")
+    } else {
+        format!(
+            "Nothing of upgrade {id} is to be taken back: every master runs what it ran before. A rollback only cancels it."
+        )
+    }
+}
+
 fn waiting(output: &Output) -> &'static str {
     output.pick(
-        "Waiting until what has started is finished. Ctrl-C leaves; the upgrade stays paused then.",
-        "等待已开始的部分完成。按 Ctrl-C 可离开，升级将保持暂停。",
+        "Waiting until what has started is finished. Until then nothing is taken back: whoever leaves here leaves a paused upgrade, and runs the command again.",
+        "等待已开始的部分完成。在此之前不会回退任何内容：若现在离开，升级将保持暂停，需再次运行该命令。",
     )
 }
 
@@ -151,10 +165,18 @@ fn moves(state: &State) -> bool {
     matches!(state, State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring)
 }
 
-/// Looks until nothing of an upgrade moves by itself any more.
+/// Looks until nothing of an upgrade moves by itself any more. Who leaves before that is told what is not done.
 async fn rest(mut found: UpgradeView, context: &Context<'_>) -> Result<UpgradeView, Problem> {
+    let left = interrupted_or_left();
+    tokio::pin!(left);
     while moves(&found.state) {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::select! {
+            biased;
+            () = &mut left => {
+                return Err(Problem::new(Code::RollbackLeft).with("upgrade", &found.id));
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
         found = context.client.upgrade(&found.id).await?;
     }
     Ok(found)

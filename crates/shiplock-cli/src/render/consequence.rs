@@ -1,15 +1,30 @@
 //! What a control will do now, said before it is done: counts and names.
 
+use std::collections::BTreeMap;
+
 use shiplock_api::rest::{NodeProgressView, UpgradeView};
 use shiplock_core::id::NodeName;
 use shiplock_core::upgrade::{NodeProgress, State};
 
 use super::{Style, words};
 
+/// A master that soaks is in two stages: it counts once, as it is in the first of them that is not done.
 fn nodes(upgrade: &UpgradeView, wanted: NodeProgress) -> Vec<&NodeName> {
-    let all = upgrade.stages.iter().flat_map(|stage| &stage.nodes);
-    let picked = |node: &&NodeProgressView| node.progress == wanted && !upgrade.abandoned.contains(&node.node);
-    all.filter(picked).map(|node| &node.node).collect()
+    let all = || upgrade.stages.iter().flat_map(|stage| &stage.nodes);
+    let mut counted: BTreeMap<&NodeName, NodeProgress> = BTreeMap::new();
+    for node in all().filter(|node| !upgrade.abandoned.contains(&node.node)) {
+        let progress = counted.entry(&node.node).or_insert(node.progress);
+        if *progress == NodeProgress::Done {
+            *progress = node.progress;
+        }
+    }
+    let mut picked: Vec<&NodeName> = Vec::new();
+    for NodeProgressView { node, .. } in all() {
+        if counted.get(node) == Some(&wanted) && !picked.contains(&node) {
+            picked.push(node);
+        }
+    }
+    picked
 }
 
 fn point(text: &mut String, sentence: &str) {
@@ -105,6 +120,23 @@ mod tests {
             let text = [pause(&upgrade, &style), cancel(&upgrade, &["w-3".into()], &style), resume(&upgrade, &style)];
             insta::assert_snapshot!(format!("consequence_{name}"), text.join("=====\n"));
         }
+    }
+
+    #[test]
+    fn a_master_that_is_in_two_stages_counts_once() {
+        let mut upgrade = sample::upgrade_paused();
+        let count = |upgrade: &UpgradeView| {
+            [NodeProgress::Done, NodeProgress::InWork, NodeProgress::Waiting].map(|wanted| nodes(upgrade, wanted).len())
+        };
+        let before = count(&upgrade);
+        // What is in work here waits in a later stage.
+        let mut later = upgrade.stages.last().unwrap().clone();
+        let all = upgrade.stages.iter().flat_map(|stage| &stage.nodes);
+        later.nodes = all.filter(|node| node.progress == NodeProgress::InWork).cloned().collect();
+        assert!(!later.nodes.is_empty());
+        later.nodes.iter_mut().for_each(|node| node.progress = NodeProgress::Waiting);
+        upgrade.stages.push(later);
+        assert_eq!(count(&upgrade), before);
     }
 
     #[test]

@@ -80,9 +80,9 @@ pub struct ClusterFacts {
 }
 
 impl ClusterFacts {
-    /// What was found where pods are not ready, and with it the nodes that are short of something, which may be why:
-    /// `…; node w2 has DiskPressure`.
-    pub fn with_pressure(&self, found: &str) -> String {
+    /// The nodes that are short of something, which may be why pods are not ready: `; node w2 has DiskPressure`. Empty
+    /// where none is.
+    pub fn pressure(&self) -> String {
         let conditions = [
             ("node.kubernetes.io/disk-pressure", "DiskPressure"),
             ("node.kubernetes.io/memory-pressure", "MemoryPressure"),
@@ -92,7 +92,7 @@ impl ClusterFacts {
             let carried = conditions.iter().filter(|(taint, _)| node.taints.iter().any(|carried| carried == taint));
             carried.map(move |(_, condition)| format!("; node {name} has {condition}"))
         });
-        short.take(PRESSURE_NAMED_MAX).fold(found.to_owned(), |found, pressure| found + &pressure)
+        short.take(PRESSURE_NAMED_MAX).collect()
     }
 
     /// The version that counts for skew: the oldest API server's, since a kubelet may meet any of them.

@@ -15,12 +15,20 @@ pub(crate) mod tests;
 
 use std::collections::HashMap;
 
-use crate::facts::WorkloadFacts;
+use crate::facts::{ClusterFacts, WorkloadFacts};
+use crate::id::ClusterName;
+use crate::problem::{Code, Problem};
 
 pub use self::decide::{Command, Decision, Outcome, Policy, decide};
 pub use self::event::{Event, EventRecord, PauseReason, StepOutcome};
 pub use self::state::{Batch, IllegalEvent, NodeProgress, SoakProgress, State, StepProgress, StepStatus, Upgrade};
 pub use self::waiting::{Waiting, WaitingOn};
+
+/// What a workload that [`worse_than_baseline`] names is told as.
+pub fn fewer_ready_pods(workload: &str, cluster: &ClusterName, facts: &ClusterFacts) -> Problem {
+    let problem = Problem::new(Code::FewerReadyPods).with("workload", workload).with("cluster", cluster);
+    problem.with("pressure", facts.pressure())
+}
 
 /// Workloads that have fewer ready pods than before, as `Deployment shop/cart 1/2`. A workload that was scaled
 /// down or deleted by its owner is not worse; one that was ill before is measured by what it had.

@@ -17,7 +17,7 @@ use shiplock_core::plan::{NodePlan, Plan};
 use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Action, Step};
-use shiplock_core::upgrade::{StepOutcome, Upgrade, Waiting, WaitingOn, worse_than_baseline};
+use shiplock_core::upgrade::{StepOutcome, Upgrade, Waiting, WaitingOn, fewer_ready_pods, worse_than_baseline};
 use shiplock_core::version::KubernetesVersion;
 
 use super::machine::StepResult;
@@ -619,7 +619,7 @@ impl StepMachine {
                 None => return Err(differs("nothing")),
                 Some(addon) if addon.image != image.reference => return Err(differs(&addon.image)),
                 Some(addon) if !addon.rolled_out => {
-                    return Err(differs(&facts.with_pressure("pods of an older template, or not ready")));
+                    return Err(differs(&format!("pods of an older template, or not ready{}", facts.pressure())));
                 }
                 Some(_) => {}
             }
@@ -637,13 +637,11 @@ impl StepMachine {
         }
         let found = worse_than_baseline(&context.baseline, &facts.workloads);
         let Some(first) = found.first() else { return Ok(StepOutcome::Compared { worse: Vec::new() }) };
-        let problem = Problem::new(Code::ReadBackMismatch).with("component", first);
-        let problem = problem.with("subject", format!("cluster {}", context.cluster));
+        let problem = fewer_ready_pods(first, &context.cluster, facts);
         if let Work::Until { worse } = &mut self.work {
             *worse = Some(found);
         }
-        let found = facts.with_pressure("fewer ready pods than before");
-        Err(problem.with("found", found).with("expected", "as many as before"))
+        Err(problem)
     }
 
     /// It is as wanted, or the step's time is over, or what is not yet as wanted is shown and looked at again.
@@ -659,7 +657,7 @@ impl StepMachine {
         if time.elapsed >= limit || problem.code == Code::WrongMachine {
             // Nodes must hold; a workload that is still worse at the end is named in the outcome.
             let result = match &self.work {
-                Work::Until { worse: Some(worse) } if problem.code == Code::ReadBackMismatch => {
+                Work::Until { worse: Some(worse) } if problem.code == Code::FewerReadyPods => {
                     Ok(StepOutcome::Compared { worse: worse.clone() })
                 }
                 _ => Err((problem, false)),

@@ -8,12 +8,13 @@ use shiplock_api::agent::Assignment;
 use shiplock_core::artefact::ArtefactFile;
 use shiplock_core::facts::{ControlPlaneComponent, Observed};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::step::Action;
+use shiplock_core::step::{Action, ControlPlaneUpgrade, Emulation};
 use shiplock_core::upgrade::StepOutcome;
+use shiplock_core::version::MinorVersion;
 
 use crate::machine::etcd_facts;
 use crate::release::addon_images;
-use crate::world::{Executable, Text, UnitState, Work, WorkloadKind, World};
+use crate::world::{Executable, Machine, Text, UnitState, Work, WorkloadKind, World};
 
 /// How long fetching takes.
 pub(super) const FETCH: Duration = Duration::from_secs(8);
@@ -44,7 +45,8 @@ pub(crate) fn program(action: &Action) -> Option<(Work, Duration)> {
                 Some((*component, Text::from(found.reference.as_str())))
             };
             let images = upgrade.components.iter().filter_map(image).collect();
-            (Work::Swap { images, kubelet: executable(&upgrade.files, "kubelet") }, 3)
+            let kubelet = executable(&upgrade.files, "kubelet");
+            (Work::Swap { images, kubelet, emulates: emulated_after(upgrade) }, 3)
         }
         Action::UploadConfiguration { .. } => (Work::UploadConfiguration, 5),
         Action::UpgradeAddons { .. } => (Work::AddOns(addon_images()), 5),
@@ -53,20 +55,38 @@ pub(crate) fn program(action: &Action) -> Option<(Work, Duration)> {
     Some((work, Duration::from_secs(seconds)))
 }
 
+/// The minor version that a swap leaves the components emulating.
+pub(crate) fn emulated_after(upgrade: &ControlPlaneUpgrade) -> Option<MinorVersion> {
+    match upgrade.emulation {
+        Some(Emulation::Begins { of }) => Some(of),
+        Some(Emulation::Ends { .. }) | None => None,
+    }
+}
+
+/// Whether the goal of a swap is reached, read from what runs.
+pub(crate) fn is_swapped(
+    machine: &Machine,
+    images: &[(ControlPlaneComponent, Text)],
+    kubelet: Option<&Executable>,
+    emulates: Option<MinorVersion>,
+) -> bool {
+    let runs = |(component, image): &(ControlPlaneComponent, Text)| {
+        let pod = machine.static_pods.get(component);
+        pod.is_some_and(|pod| pod.running.as_ref() == Some(image) && pod.healthy && pod.image == *image)
+    };
+    let swaps_api_server = images.iter().any(|(component, _)| *component == ControlPlaneComponent::KubeApiserver);
+    images.iter().all(runs)
+        && kubelet.is_none_or(|kubelet| machine.kubelet.running.as_ref() == Some(kubelet))
+        && (!swaps_api_server || machine.emulates == emulates)
+}
+
 /// Whether the goal of a program is reached, read from what runs.
 pub(super) fn is_reached(world: &World, id: u32, program: &Work) -> bool {
     let Some(machine) = world.machine(id) else { return false };
     match program {
         Work::Runtime(executable) => machine.runtime.running.as_ref() == Some(executable),
         Work::Kubelet(executable) => machine.kubelet.running.as_ref() == Some(executable),
-        Work::Swap { images, kubelet } => {
-            let runs = |(component, image): &(ControlPlaneComponent, Text)| {
-                let pod = machine.static_pods.get(component);
-                pod.is_some_and(|pod| pod.running.as_ref() == Some(image) && pod.healthy && pod.image == *image)
-            };
-            images.iter().all(runs)
-                && kubelet.as_ref().is_none_or(|kubelet| machine.kubelet.running.as_ref() == Some(kubelet))
-        }
+        Work::Swap { images, kubelet, emulates } => is_swapped(machine, images, kubelet.as_ref(), *emulates),
         // kubeadm writes the same again without harm.
         Work::UploadConfiguration => false,
         Work::AddOns(images) => images.iter().all(|(name, image)| {
@@ -114,13 +134,14 @@ pub(super) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
     Some(match program {
         Work::Runtime(_) => Work::Runtime(machine.runtime.disk.clone()),
         Work::Kubelet(_) => Work::Kubelet(machine.kubelet.disk.clone()),
-        Work::Swap { images, kubelet } => {
+        Work::Swap { images, kubelet, .. } => {
             let old = |component: &ControlPlaneComponent| {
                 Some((*component, machine.static_pods.get(component)?.image.clone()))
             };
             Work::Swap {
                 images: images.iter().filter_map(|(component, _)| old(component)).collect(),
                 kubelet: kubelet.as_ref().map(|_| machine.kubelet.disk.clone()),
+                emulates: machine.emulates,
             }
         }
         Work::UploadConfiguration | Work::AddOns(_) => return None,

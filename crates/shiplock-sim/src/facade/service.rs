@@ -129,7 +129,7 @@ impl Facade {
                 return Ok(Given::Text(if is_verbose { whole } else { "ok".to_owned() }));
             }
             Route::Metrics => return Ok(Given::Text(metrics(&self.shared.settings().deprecated))),
-            Route::Version => version(&objects::git_version(world, self.instance.as_deref())),
+            Route::Version => version(&objects::api_server(world, self.instance.as_deref())),
             Route::CoreVersions => match discovery::aggregated(accept) {
                 Some(form) => return Ok(Given::Discovery(form, discovery::aggregate(true, form))),
                 None => discovery::core_versions("127.0.0.1:6443"),
@@ -276,9 +276,10 @@ fn document(code: u16, body: &Value) -> Response<ResponseBody> {
     response(code, "application/json", body.to_string().into_bytes())
 }
 
-fn version(git_version: &str) -> Value {
+fn version(server: &objects::ApiServer) -> Value {
+    let git_version = &server.git_version;
     let mut numbers = git_version.trim_start_matches('v').split('.');
-    json!({
+    let mut document = json!({
         "major": numbers.next().unwrap_or_default(),
         "minor": numbers.next().unwrap_or_default(),
         "gitVersion": git_version,
@@ -288,7 +289,12 @@ fn version(git_version: &str) -> Value {
         "goVersion": "simulated",
         "compiler": "gc",
         "platform": "linux/amd64",
-    })
+    });
+    if let Some(emulates) = server.emulates {
+        document["emulationMajor"] = emulates.major.to_string().into();
+        document["emulationMinor"] = emulates.minor.to_string().into();
+    }
+    document
 }
 
 /// The metrics that checks ask for.

@@ -375,6 +375,7 @@ async fn what_is_wrong_is_refused_with_the_codes_and_reasons_of_an_api_server() 
         (Method::POST, "/api/v1/namespaces/nowhere/configmaps", map("one"), 404, "NotFound"),
         (Method::POST, maps, json!({"kind": "Pod", "metadata": {"name": "x"}}), 400, "BadRequest"),
         (Method::POST, maps, json!({"metadata": {}}), 422, "Invalid"),
+        (Method::POST, maps, json!({"metadata": {"name": "odd", "labels": ["a"]}}), 422, "Invalid"),
         (Method::PUT, "/api/v1/namespaces/shop/configmaps/one", map("two"), 400, "BadRequest"),
         (Method::PATCH, "/api/v1/namespaces/shop/configmaps/one", json!({}), 415, "UnsupportedMediaType"),
         (Method::DELETE, maps, Value::Null, 405, "MethodNotAllowed"),
@@ -435,6 +436,12 @@ async fn a_workload_is_made_scaled_and_changed_through_the_api() {
     let merging = "application/merge-patch+json";
     let one = format!("{path}/web");
     assert_eq!(ask_as(&shared, Method::PATCH, &format!("{one}/scale"), "", merging, scale).await.0, 200);
+    // Nothing that could never be, or that would hold up everything else.
+    for odd in [json!(-1), json!(2_000_000), json!("3")] {
+        let scale = json!({"spec": {"replicas": odd}});
+        assert_eq!(ask_as(&shared, Method::PATCH, &format!("{one}/scale"), "", merging, scale.clone()).await.0, 422);
+        assert_eq!(ask_as(&shared, Method::PATCH, &one, "", merging, scale).await.0, 422);
+    }
     shared.with(|world| world.settle(Duration::from_secs(60)));
     let (_, found) = ask(&shared, Method::GET, &one, Value::Null).await;
     assert_eq!((&found["spec"]["replicas"], &found["status"]["readyReplicas"]), (&json!(3), &json!(3)));

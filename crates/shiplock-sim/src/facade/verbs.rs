@@ -324,7 +324,8 @@ impl Asked<'_> {
     fn set_scale(&self, world: &mut World, name: &str, wanted: &Value) -> Result<Answer, Refusal> {
         let mut object = self.existing(world, name)?;
         self.check_writer(&object, wanted)?;
-        object["spec"]["replicas"] = wanted["spec"]["replicas"].as_u64().unwrap_or(0).into();
+        let replicas = &wanted["spec"]["replicas"];
+        object["spec"]["replicas"] = if replicas.is_null() { 0.into() } else { replicas.clone() };
         let kept =
             if self.is_dry_run() { object } else { objects::replace(world, self.target.resource, object, false)? };
         Ok(Answer::Document(200, scale(&kept)))

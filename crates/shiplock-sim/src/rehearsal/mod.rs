@@ -103,7 +103,7 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
     }
     let facts = world.cluster_facts(false);
     let agents = plan::assumed_agents(&world);
-    let mut unknown = vec![Unknown::PodTimes, Unknown::Agents];
+    let mut unknown = vec![Unknown::Checks, Unknown::PodTimes, Unknown::Agents];
     let now = facts.observed_at;
     let made = match source {
         Source::Plan(plan) => Ok(plan.clone()),

@@ -356,6 +356,8 @@ pub enum Unknown {
         /// The kinds.
         kinds: Vec<String>,
     },
+    /// What the whole catalogue of checks would stop the start for.
+    Checks,
     /// How fast pods end when they are told to, and how fast they are ready.
     PodTimes,
     /// Agents are assumed on every node, alive and with room.
@@ -389,6 +391,12 @@ impl Unknown {
                     kinds.join(", ")
                 )
             }
+            Self::Checks if zh => {
+                "预检会因什么阻止开始：此处只评估计划自身的检查；请运行 shiplock check，或对同一快照运行 shiplock check --snapshot FILE".to_owned()
+            }
+            Self::Checks => "what the pre-check would stop the start for: only the plan's own checks are asked here; run \
+                shiplock check, or shiplock check --snapshot FILE on the same copy"
+                .to_owned(),
             Self::PodTimes if zh => "Pod 收到结束信号后多久退出、启动后多久就绪：快照中没有".to_owned(),
             Self::PodTimes => {
                 "how fast pods end once they are told to, and how fast new ones are ready: no snapshot tells".to_owned()

@@ -132,6 +132,30 @@ impl Cluster {
         self
     }
 
+    /// kube-proxy, on each worker.
+    fn kube_proxy(mut self) -> Self {
+        let own = labels(&[("k8s-app", "kube-proxy")]);
+        let template = self.template(CopyTemplate {
+            labels: own.clone(),
+            containers: vec![("kube-proxy".into(), "registry.k8s.io/kube-proxy:v1.35.4".into())],
+            ..CopyTemplate::default()
+        });
+        self.copy.workloads.push(CopyWorkload {
+            kind: "DaemonSet".into(),
+            namespace: "kube-system".into(),
+            name: "kube-proxy".into(),
+            uid: "uid-kube-proxy".into(),
+            template,
+            selector: CopySelector { labels: own, ..CopySelector::default() },
+            ..CopyWorkload::default()
+        });
+        let owner = self.copy.workloads.len() - 1;
+        for node in (0..self.copy.nodes.len()).filter(|node| !self.copy.nodes[*node].is_master()).collect::<Vec<_>>() {
+            self.pod("kube-system", &format!("kube-proxy-{node}"), Some(owner), Some(node), template);
+        }
+        self
+    }
+
     fn budget(mut self, name: &str, min_available: &str) -> Self {
         self.copy.budgets.push(CopyBudget {
             namespace: "shop".into(),
@@ -242,6 +266,25 @@ fn pods_for_which_there_is_no_room_are_told_and_a_smaller_bound_is_advised() {
     let report = cluster.rehearse(PlanOptions::default());
     assert!(!report.unplaced.is_empty());
     assert!(report.unplaced[0].why.contains("too few resources"), "{:?}", report.unplaced);
+}
+
+#[test]
+fn an_add_on_that_never_gets_ready_is_told_once_and_ends_the_rehearsal() {
+    // kube-proxy runs on a node whose kubelet does not speak.
+    let mut cluster = Cluster::new(1, 3).kube_proxy();
+    cluster.copy.nodes.last_mut().unwrap().not_ready = Some("its kubelet is silent".into());
+    let report = cluster.rehearse(PlanOptions::default());
+    assert!(report.ended_early.is_some(), "{:?}", report.pauses);
+    assert_eq!(report.pauses.len(), 1, "{:?}", report.pauses);
+    assert!(report.total.nominal_milliseconds < 6 * 3_600_000, "{:?}", report.total);
+}
+
+#[test]
+fn a_soak_is_rehearsed_with_its_time() {
+    let cluster = Cluster::new(3, 2).deployment("shop", 4, 100);
+    let report = cluster.rehearse(PlanOptions { soak_seconds: 7_200, ..PlanOptions::default() });
+    assert!(report.ended_early.is_none(), "{:?}", report.ended_early);
+    assert!(report.total.nominal_milliseconds > 7_200_000, "{:?}", report.total);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use shiplock_core::step::{Action, ControlPlaneUpgrade};
 use shiplock_core::upgrade::StepOutcome;
 
 use super::agent::Wish;
+use crate::demo::step::{emulated_after, is_swapped};
 use crate::machine::etcd_facts;
 use crate::release::addon_images;
 use crate::world::{Executable, Text, UnitState, Work, World};
@@ -79,7 +80,8 @@ impl Executing {
             Action::UpgradeContainerRuntime { files, .. } => Some(Work::Runtime(executable(files, "containerd")?)),
             Action::UpgradeKubelet { files, .. } => Some(Work::Kubelet(executable(files, "kubelet")?)),
             Action::UpgradeControlPlane(upgrade) => {
-                Some(Work::Swap { images: images_of(upgrade), kubelet: executable(&upgrade.files, "kubelet") })
+                let kubelet = executable(&upgrade.files, "kubelet");
+                Some(Work::Swap { images: images_of(upgrade), kubelet, emulates: emulated_after(upgrade) })
             }
             Action::UploadConfiguration { .. } => Some(Work::UploadConfiguration),
             Action::UpgradeAddons { .. } => Some(Work::AddOns(addon_images())),
@@ -93,14 +95,7 @@ impl Executing {
         match program {
             Work::Runtime(executable) => machine.runtime.running.as_ref() == Some(executable),
             Work::Kubelet(executable) => machine.kubelet.running.as_ref() == Some(executable),
-            Work::Swap { images, kubelet } => {
-                images.iter().all(|(component, image)| {
-                    machine
-                        .static_pods
-                        .get(component)
-                        .is_some_and(|pod| pod.running.as_ref() == Some(image) && pod.healthy && pod.image == *image)
-                }) && kubelet.as_ref().is_none_or(|kubelet| machine.kubelet.running.as_ref() == Some(kubelet))
-            }
+            Work::Swap { images, kubelet, emulates } => is_swapped(machine, images, kubelet.as_ref(), *emulates),
             // kubeadm writes the same again without harm.
             Work::UploadConfiguration => false,
             Work::AddOns(images) => images.iter().all(|(name, image)| {
@@ -317,12 +312,13 @@ fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
     Some(match program {
         Work::Runtime(_) => Work::Runtime(machine.runtime.disk.clone()),
         Work::Kubelet(_) => Work::Kubelet(machine.kubelet.disk.clone()),
-        Work::Swap { images, kubelet } => Work::Swap {
+        Work::Swap { images, kubelet, .. } => Work::Swap {
             images: images
                 .iter()
                 .filter_map(|(component, _)| Some((*component, machine.static_pods.get(component)?.image.clone())))
                 .collect(),
             kubelet: kubelet.as_ref().map(|_| machine.kubelet.disk.clone()),
+            emulates: machine.emulates,
         },
         Work::UploadConfiguration | Work::AddOns(_) => return None,
     })

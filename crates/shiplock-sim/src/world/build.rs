@@ -153,6 +153,7 @@ impl World {
             kubelet: installed(&spec.kubelet),
             runtime: installed(&spec.runtime),
             static_pods: static_pods.collect(),
+            emulates: None,
             images: Arc::new(spec.control_plane.values().map(|image| Text::from(image.as_str())).collect()),
             staged: Arc::default(),
             units: Vec::new(),

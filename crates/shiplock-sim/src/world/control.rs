@@ -224,10 +224,20 @@ impl World {
         sets
     }
 
-    /// The suffix of a ReplicaSet and of its pods: the same in every run.
-    fn suffix(&self, workload: &Workload) -> String {
-        let mut number = (workload.meta.uid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(workload.revision);
-        name_digits(&mut number, 9)
+    /// The suffix of a new ReplicaSet and of its pods: the same in every run, and of no ReplicaSet that is there. A copied
+    /// cluster may hold one that was named in an earlier life of the Deployment.
+    fn new_suffix(&self, deployment: &Workload) -> String {
+        let mut collisions = 0_u64;
+        loop {
+            let uid = (deployment.meta.uid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut number = uid ^ u64::from(deployment.revision) ^ (collisions << 32);
+            let suffix = name_digits(&mut number, 9);
+            let name = format!("{}-{suffix}", deployment.meta.name);
+            if self.replica_sets.id(&deployment.meta.namespace, &name).is_none() {
+                return suffix;
+            }
+            collisions += 1;
+        }
     }
 
     fn reconcile_deployment(&mut self, id: WorkloadId, deployment: &Workload) {
@@ -236,7 +246,7 @@ impl World {
         let (newest_id, newest) = match newest {
             Some(found) => found,
             None => {
-                let hash = self.suffix(deployment);
+                let hash = self.new_suffix(deployment);
                 let mut template = (*deployment.template).clone();
                 let mut labels = (*template.labels).clone();
                 labels.insert("pod-template-hash".into(), hash.as_str().into());

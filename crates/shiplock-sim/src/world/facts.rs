@@ -168,7 +168,11 @@ impl World {
             let Some(pod) = machine.static_pods.get(&ControlPlaneComponent::KubeApiserver) else { continue };
             let image = pod.running.as_ref().unwrap_or(&pod.image);
             if let Some(version) = image.rsplit_once(':').and_then(|(_, tag)| tag.parse::<KubernetesVersion>().ok()) {
-                found.push(ApiServerFacts { address: format!("{}:6443", node.meta.name), version, emulates: None });
+                found.push(ApiServerFacts {
+                    address: format!("{}:6443", node.meta.name),
+                    version,
+                    emulates: machine.emulates,
+                });
             }
         }
         if found.is_empty()

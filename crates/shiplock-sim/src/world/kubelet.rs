@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shiplock_core::facts::ControlPlaneComponent;
+use shiplock_core::version::MinorVersion;
 
 use super::build::runtime_version;
 use super::machine::{Installed, Machine, Unit, UnitState, Work};
@@ -435,8 +436,8 @@ impl World {
         if machine.units.iter().any(|unit| &*unit.name == name) {
             return false;
         }
-        if let Work::Swap { images, .. } = &work {
-            let changed: Vec<ControlPlaneComponent> = changed(&machine, images);
+        if let Work::Swap { images, emulates, .. } = &work {
+            let changed: Vec<ControlPlaneComponent> = changed(&machine, images, *emulates);
             self.stop_kubelet(node);
             self.stop_static_pods(node, &changed);
         }
@@ -493,9 +494,12 @@ impl World {
                     self.start_kubelet(node);
                 }
             }
-            Work::Swap { images, kubelet } => {
+            Work::Swap { images, kubelet, emulates } => {
                 if !fails {
                     self.change_machine(node, |machine| {
+                        if images.iter().any(|(component, _)| can_emulate(*component)) {
+                            machine.emulates = *emulates;
+                        }
                         for (component, image) in images {
                             if let Some(pod) = machine.static_pods.get_mut(component) {
                                 pod.image = image.clone();
@@ -595,9 +599,20 @@ impl World {
     }
 }
 
-fn changed(machine: &Machine, images: &[(ControlPlaneComponent, Text)]) -> Vec<ControlPlaneComponent> {
+/// Whether `--emulated-version` is a flag of it.
+fn can_emulate(component: ControlPlaneComponent) -> bool {
+    component != ControlPlaneComponent::Etcd
+}
+
+fn changed(
+    machine: &Machine,
+    images: &[(ControlPlaneComponent, Text)],
+    emulates: Option<MinorVersion>,
+) -> Vec<ControlPlaneComponent> {
     let differs = |(component, image): &&(ControlPlaneComponent, Text)| {
-        machine.static_pods.get(component).is_some_and(|pod| pod.image != *image || pod.running.as_ref() != Some(image))
+        let told_otherwise = can_emulate(*component) && machine.emulates != emulates;
+        let pod = machine.static_pods.get(component);
+        pod.is_some_and(|pod| told_otherwise || pod.image != *image || pod.running.as_ref() != Some(image))
     };
     images.iter().filter(differs).map(|(component, _)| *component).collect()
 }

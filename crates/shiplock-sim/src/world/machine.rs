@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shiplock_core::facts::ControlPlaneComponent;
+use shiplock_core::version::MinorVersion;
 
 use super::moment::Moment;
 use super::table::Text;
@@ -55,6 +56,8 @@ pub enum Work {
         images: Vec<(ControlPlaneComponent, Text)>,
         /// The kubelet.
         kubelet: Option<Executable>,
+        /// The minor version that API server, controller manager and scheduler emulate afterwards.
+        emulates: Option<MinorVersion>,
     },
     /// Writes kubeadm's configuration in the cluster.
     UploadConfiguration,
@@ -120,6 +123,8 @@ pub struct Machine {
     pub runtime: Installed,
     /// The control plane; empty on a worker.
     pub static_pods: BTreeMap<ControlPlaneComponent, StaticPod>,
+    /// The minor version that API server, controller manager and scheduler are told to emulate.
+    pub emulates: Option<MinorVersion>,
     /// Images that are there.
     pub images: Arc<BTreeSet<Text>>,
     /// Files that are staged, by SHA-256.

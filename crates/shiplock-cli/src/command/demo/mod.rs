@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::folder::Folder;
 use crate::arguments::DemoArguments;
-use crate::attached::interrupted;
+use crate::attached::interrupted_or_left;
 use crate::exit::Exit;
 use crate::output::{Output, Progress};
 use crate::render::demo as text;
@@ -39,10 +39,10 @@ const TARGET: &str = "1.36";
 /// given by itself, whoever comes a minute later still finds it in the middle.
 const UNDERWAY_INTERVAL_SECONDS: u32 = 600;
 
-/// Shows the demo until SIGINT or SIGTERM.
+/// Shows the demo until SIGINT or SIGTERM, or until its terminal is closed: nothing is left behind then either.
 pub(super) async fn demo(options: DemoArguments, output: &Output) -> Result<Exit, Problem> {
     log(output);
-    let mut stop = pin!(interrupted());
+    let mut stop = pin!(interrupted_or_left());
     let folder = Folder::open(options.data_dir)?;
     let started = tokio::select! {
         started = Demo::start(folder, options.speed, options.seed) => started?,

@@ -11,7 +11,7 @@ use crate::problem::{Code, Problem};
 use super::super::event::PauseReason;
 use super::super::state::NodeProgress;
 use super::super::waiting::{Waiting, WaitingOn};
-use super::super::worse_than_baseline;
+use super::super::{fewer_ready_pods, worse_than_baseline};
 
 /// Why a node or a batch does not begin.
 pub(super) enum Hold {
@@ -96,13 +96,7 @@ impl View<'_> {
             let problem = Problem::new(Code::CordonForgotten).with("node", &node.node);
             return Some(problem.with("upgrade", &self.upgrade.id).cause(worse.join(", ")));
         }
-        worse.first().map(|first| {
-            Problem::new(Code::ReadBackMismatch)
-                .with("component", first)
-                .with("subject", format!("cluster {}", self.upgrade.plan.cluster))
-                .with("found", cluster.with_pressure("fewer ready pods than before the upgrade"))
-                .with("expected", "as many as before")
-        })
+        worse.first().map(|first| fewer_ready_pods(first, &self.upgrade.plan.cluster, cluster))
     }
 
     pub(super) fn held(&self, hold: Hold) -> Decision {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shiplock_core::facts::ControlPlaneComponent;
+use shiplock_core::version::MinorVersion;
 
 use self::metadata::{envelope, read_strings};
 use super::resource::Resource;
@@ -263,9 +264,31 @@ fn content(object: Value) -> Arc<Value> {
     Arc::new(value)
 }
 
+/// A workload of more pods holds up everything else in the simulated cluster.
+const REPLICAS_MAX: i64 = 10_000;
+
+/// What an API server validates and the world could not hold.
+fn check(resource: &Resource, name: &str, object: &Value) -> Result<(), Refusal> {
+    for field in ["labels", "annotations"] {
+        let kept = &object["metadata"][field];
+        let are_texts = kept.as_object().is_some_and(|all| all.values().all(Value::is_string));
+        if !kept.is_null() && !are_texts {
+            let why = "Invalid value: it must map strings to strings";
+            return Err(Refusal::invalid(resource, name, &format!("metadata.{field}"), why));
+        }
+    }
+    let replicas = &object["spec"]["replicas"];
+    if replicas.is_null() || replicas.as_i64().is_some_and(|count| (0..=REPLICAS_MAX).contains(&count)) {
+        return Ok(());
+    }
+    let why = format!("Invalid value: {replicas}: a simulated cluster takes 0 to {REPLICAS_MAX}");
+    Err(Refusal::invalid(resource, name, "spec.replicas", &why))
+}
+
 /// Makes an object; its metadata is whole but for UID, version and time.
 pub(super) fn create(world: &mut World, resource: &'static Resource, object: Value) -> Result<Value, Refusal> {
     let (namespace, name) = (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
+    check(resource, &name, &object)?;
     let made = match place(resource) {
         Place::Workloads(kind) => workload::create(world, kind, &object),
         Place::Budgets => budget::create(world, resource, &object)?,
@@ -301,6 +324,7 @@ pub(super) fn replace(
     is_status: bool,
 ) -> Result<Value, Refusal> {
     let (namespace, name) = (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
+    check(resource, &name, &object)?;
     let gone = || Refusal::not_found(resource, &name);
     let place = place(resource);
     match place {
@@ -422,13 +446,22 @@ pub(super) fn evict(
     }
 }
 
-/// The version of an instance of the API server, or of any where none is named.
-pub(super) fn git_version(world: &World, instance: Option<&str>) -> String {
+/// What an API server says of itself.
+pub(super) struct ApiServer {
+    /// Its version.
+    pub(super) git_version: String,
+    /// The older minor version that it emulates.
+    pub(super) emulates: Option<MinorVersion>,
+}
+
+/// An instance of the API server, or any where none is named.
+pub(super) fn api_server(world: &World, instance: Option<&str>) -> ApiServer {
     let version = |id: u32| {
         let machine = world.machine(id)?;
         let pod = machine.static_pods.get(&ControlPlaneComponent::KubeApiserver)?;
         let (_, tag) = pod.running.as_ref()?.rsplit_once(':')?;
-        world.api_server_answers(id).then(|| tag.to_owned())
+        let server = || ApiServer { git_version: tag.to_owned(), emulates: machine.emulates };
+        world.api_server_answers(id).then(server)
     };
     let found = match instance {
         Some(name) => world.nodes().id("", name).and_then(version),
@@ -437,7 +470,7 @@ pub(super) fn git_version(world: &World, instance: Option<&str>) -> String {
     // Without masters among its nodes a cluster has its API elsewhere, not older than its kubelets.
     found.unwrap_or_else(|| {
         let kubelets = world.nodes().iter().map(|(_, node)| node.info.kubelet_version.to_string());
-        kubelets.max().unwrap_or_else(|| "v1.35.4".to_owned())
+        ApiServer { git_version: kubelets.max().unwrap_or_else(|| "v1.35.4".to_owned()), emulates: None }
     })
 }
 

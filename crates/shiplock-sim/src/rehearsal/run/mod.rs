@@ -80,6 +80,8 @@ struct Run {
     /// Where each workload is among the facts.
     places: BTreeMap<WorkloadId, usize>,
     pauses: usize,
+    /// How often the read-back of add-ons failed.
+    add_ons_failed: usize,
 }
 
 impl Run {
@@ -148,6 +150,7 @@ impl Run {
             read: BTreeMap::new(),
             places: world.workload_places(),
             pauses: 0,
+            add_ons_failed: 0,
             world,
         }
     }

@@ -14,6 +14,8 @@ use crate::world::{Moment, WorkloadId};
 pub(super) const PERSON: &str = "rehearsal";
 /// Nothing is continued more often than this.
 const PAUSES_MAX: usize = 10_000;
+/// Nor is the read-back of add-ons, which then does not come true by waiting.
+const ADD_ON_FAILURES_MAX: usize = 8;
 
 impl Run {
     /// When the time of the first step in work is over; none where that is past, as after force.
@@ -55,7 +57,14 @@ impl Run {
                 let action = self.plan().step(*step).map(|step| step.action.clone());
                 match action {
                     Some(Action::Drain { .. }) => self.take_away_what_holds(*step),
-                    Some(Action::VerifyAddons { .. }) => {}
+                    // Large clusters take longer than a step may; where there is no room, waiting does not help.
+                    Some(Action::VerifyAddons { .. }) => {
+                        self.give_up_unplaced();
+                        self.add_ons_failed += 1;
+                        if self.add_ons_failed > ADD_ON_FAILURES_MAX {
+                            return Err(problem.clone());
+                        }
+                    }
                     _ => return Err(problem.clone()),
                 }
             }

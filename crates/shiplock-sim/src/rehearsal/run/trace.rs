@@ -88,6 +88,8 @@ impl Trace {
             Event::NodeSkipped { node, problem } => {
                 self.skipped.insert(node.clone(), problem.clone());
             }
+            // What a person continues and meets again is one thing.
+            Event::PauseRequested { reason, .. } if self.pauses.last().is_some_and(|(_, last)| last == reason) => {}
             Event::PauseRequested { reason, .. } => self.pauses.push((at, reason.clone())),
             _ => {}
         }
