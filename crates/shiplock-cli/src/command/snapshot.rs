@@ -45,7 +45,7 @@ pub(super) async fn snapshot(options: SnapshotArguments, output: &Output) -> Res
     let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
         Problem::new(Code::Internal).with("what", "a snapshot cannot be written as JSON").cause(error)
     })?;
-    write(&options.file, &bytes).map_err(|error| unusable(&options.file, "write").cause(error))?;
+    write(&options.file, &bytes).map_err(|error| unusable(&options.file, "written").cause(error))?;
     let (holds, not_seen) = contents(&snapshot);
     let written = Written {
         path: options.file.display().to_string(),
@@ -185,5 +185,5 @@ fn unusable(path: &Path, operation: &str) -> Problem {
 
 /// Writes a file of text for its reader.
 pub(super) fn write_text(path: &Path, text: &str) -> Result<(), Problem> {
-    std::fs::write(path, text).map_err(|error| unusable(path, "write").cause(error))
+    std::fs::write(path, text).map_err(|error| unusable(path, "written").cause(error))
 }

@@ -257,7 +257,7 @@ fn read_json<T: serde::de::DeserializeOwned>(option: &str, path: &Path) -> Resul
 
 fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Problem> {
     let text = serde_json::to_vec(value).map_err(|error| internal("a value cannot be written as JSON").cause(error))?;
-    std::fs::write(path, text).map_err(|error| unusable(path, "write").cause(error))
+    std::fs::write(path, text).map_err(|error| unusable(path, "written").cause(error))
 }
 
 fn bad_option(option: &str, value: &str, why: &str) -> Problem {

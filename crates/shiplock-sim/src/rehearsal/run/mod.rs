@@ -74,6 +74,8 @@ struct Run {
     /// Evictions that are held up now, by step and pod: since when, and how long after the begin that was.
     holding: BTreeMap<StepNumber, BTreeMap<String, (Moment, Duration, WaitingOn)>>,
     unplaced: BTreeMap<u32, Unplaced>,
+    /// The newest change of a pod that it was found with.
+    unplaced_as_of: Option<u64>,
     masters: Vec<NodeName>,
     /// What was last read of each node.
     read: BTreeMap<NodeName, u64>,
@@ -147,6 +149,7 @@ impl Run {
             held_since: None,
             holding: BTreeMap::new(),
             unplaced: BTreeMap::new(),
+            unplaced_as_of: None,
             read: BTreeMap::new(),
             places: world.workload_places(),
             pauses: 0,
@@ -430,6 +433,11 @@ impl Run {
     }
 
     fn find_unplaced(&mut self) {
+        // Which pods have no place, and why, changes with a pod.
+        let pods = self.world.pods().newest();
+        if self.unplaced_as_of.replace(pods) == Some(pods) {
+            return;
+        }
         let at = self.elapsed();
         let mut now: BTreeSet<u32> = BTreeSet::new();
         let (world, unplaced) = (&self.world, &mut self.unplaced);
