@@ -74,6 +74,16 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
         (|copy| copy.workloads[0].owner = Some(0), "Deployment shop/cart", "circle"),
         (|copy| copy.workloads[0].replicas = i64::MAX, "Deployment shop/cart", "wants"),
         (|copy| copy.workloads[0].replicas = 1_000_000, "Deployment shop/cart", "1000000 pods"),
+        (
+            |copy| {
+                let mut more = copy.workloads[1].clone();
+                more.name = "cart-8d0".into();
+                copy.workloads.push(more);
+                copy.workloads.iter_mut().for_each(|workload| workload.replicas = 4_000);
+            },
+            "ReplicaSet shop/cart-8d0",
+            "12000 pods",
+        ),
         (|copy| copy.pods[0].template = usize::MAX, "pod shop/cart-7c9-a", "template"),
         (|copy| copy.pods[0].node = Some(7), "pod shop/cart-7c9-a", "node 7"),
         (|copy| copy.pods[0].owner = Some(0), "pod shop/cart-7c9-a", "Deployment"),
