@@ -306,23 +306,7 @@ impl Authority {
         );
         fs::write(folder.join("ca.conf"), text)?;
         let made = Self { folder };
-        let (key, certificate) = (made.path("ca.key"), made.certificate());
-        let (key, certificate) = (key.to_string_lossy(), certificate.to_string_lossy());
-        openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            &format!("/CN={name}"),
-            "-days",
-            "3650",
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ])?;
+        self_signed(&format!("/CN={name}"), "3650", &[], &made.path("ca.key"), &made.certificate())?;
         Ok(made)
     }
 
@@ -385,6 +369,13 @@ impl Authority {
     }
 }
 
+/// A new key and a certificate that it signs itself.
+fn self_signed(subject: &str, days: &str, options: &[&str], key: &Path, certificate: &Path) -> Result<()> {
+    let (key, certificate) = (key.to_string_lossy(), certificate.to_string_lossy());
+    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-days", days];
+    openssl(&[&request, options, &["-keyout", &key, "-out", &certificate]].concat())
+}
+
 fn openssl(words: &[&str]) -> Result<()> {
     let output = Command::new("openssl").args(words).stdin(Stdio::null()).output().context("openssl")?;
     ensure!(output.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -407,23 +398,8 @@ impl Listener {
             }
             SelfSigned(names) => {
                 let [certificate, key] = ["pem", "key"].map(|kind| authority.path(&format!("{name}.{kind}")));
-                openssl(&[
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "rsa:2048",
-                    "-nodes",
-                    "-subj",
-                    "/CN=localhost",
-                    "-days",
-                    "365",
-                    "-addext",
-                    &format!("subjectAltName = {names}"),
-                    "-keyout",
-                    &key.to_string_lossy(),
-                    "-out",
-                    &certificate.to_string_lossy(),
-                ])?;
+                let names = format!("subjectAltName = {names}");
+                self_signed("/CN=localhost", "365", &["-addext", &names], &key, &certificate)?;
                 return Self::serve(port, certificate, &key, &[]);
             }
             Text | Nothing | Nobody => {}
