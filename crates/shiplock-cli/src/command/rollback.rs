@@ -1,5 +1,6 @@
 //! `rollback`: takes an upgrade back, after showing what that means.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use shiplock_api::rest::{CancelRequest, RollbackCreate, UpgradeCreate, UpgradeView};
@@ -22,27 +23,47 @@ use crate::result;
 /// How often the state is looked at while the upgrade is ended.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Shows, asks, ends the upgrade where it is still in work, then goes back.
+/// Shows, asks, ends the upgrade where it is still in work, then goes back. Who leaves before that is told what is not done,
+/// at whatever point: once signals are listened to they end nothing by themselves any more.
 pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) -> Result<Exit, Problem> {
-    let Context { client, output } = context;
     let id = meant(context, options.upgrade.as_deref()).await?;
+    let prepared = tokio::select! {
+        biased;
+        () = interrupted_or_left() => return Err(Problem::new(Code::RollbackLeft).with("upgrade", &id)),
+        prepared = prepare(&id, &options, context) => prepared?,
+    };
+    match prepared {
+        ControlFlow::Break(exit) => Ok(exit),
+        ControlFlow::Continue(upgrade) => start(upgrade, options.detach, context).await,
+    }
+}
+
+/// All that comes before the way back begins: what is to be started, or how the command ends without one.
+async fn prepare(
+    id: &UpgradeId,
+    options: &RollbackArguments,
+    context: &Context<'_>,
+) -> Result<ControlFlow<Exit, UpgradeCreate>, Problem> {
+    let Context { client, output } = context;
     let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run };
-    let preview = match client.make_rollback(&id, &asked(true)).await {
+    let preview = match client.make_rollback(id, &asked(true)).await {
         Err(problem) if problem.code == Code::NothingToDo => {
-            match client.upgrade(&id).await?.state {
+            let found = client.upgrade(id).await?;
+            match found.state.clone() {
                 State::Paused { .. } if options.dry_run => {
-                    output.remark(nothing_to_take_back(&id, output).as_str());
-                    return Ok(Exit::Done);
+                    let text = format!("{}\n", nothing_to_take_back(id, output));
+                    output.result(result::OneUpgrade { upgrade: found, detached: true }, |_| text);
+                    return Ok(ControlFlow::Break(Exit::Done));
                 }
-                state if options.dry_run => return Err(if moves(&state) { not_yet(&id, &state) } else { problem }),
+                state if options.dry_run => return Err(if moves(&state) { not_yet(id, &state) } else { problem }),
                 // A master in work counts as begun, and may still be as it was before: what goes back is known when it is
                 // done.
-                state if moves(&state) => pause_first(&id, options.yes, context).await?,
+                state if moves(&state) => pause_first(id, options.yes, context).await?,
                 // Put back by hand, or paused before its first master: what is left is to end it.
-                State::Paused { .. } => return end_only(&id, options.yes, context).await,
+                State::Paused { .. } => return end_only(id, options.yes, context).await.map(ControlFlow::Break),
                 _ => return Err(problem),
             }
-            client.make_rollback(&id, &asked(true)).await?
+            client.make_rollback(id, &asked(true)).await?
         }
         preview => preview?,
     };
@@ -53,9 +74,9 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
             text
         };
         output.result(result::Planned { plan: preview.clone(), kept: false }, text);
-        return Ok(Exit::Done);
+        return Ok(ControlFlow::Break(Exit::Done));
     }
-    let before = client.upgrade(&id).await?;
+    let before = client.upgrade(id).await?;
     output.remark(&render::plan::plan(&preview, &output.progress_style()));
     if !before.state.is_terminal() {
         output.remark(&if output.style().zh() {
@@ -66,18 +87,18 @@ pub(super) async fn rollback(options: RollbackArguments, context: &Context<'_>) 
     }
     output.remark(&whereabouts(&preview.cluster, context).await?);
     confirm(output, "rollback", preview.cluster.as_str(), options.yes).await?;
-    let ended = end(&id, &asked(true), context).await?;
+    let ended = end(id, &asked(true), context).await?;
     if !ended.state.is_terminal() {
         output.result(result::OneUpgrade { upgrade: ended.clone(), detached: false }, |style| {
             upgrade::outcome(&ended, style)
         });
-        return Ok(Exit::of_upgrade(&ended).unwrap_or(Exit::Failed));
+        return Ok(ControlFlow::Break(Exit::of_upgrade(&ended).unwrap_or(Exit::Failed)));
     }
-    let plan = client.make_rollback(&id, &asked(false)).await?;
+    let plan = client.make_rollback(id, &asked(false)).await?;
     if masters(&plan) != masters(&preview) {
         output.remark(&render::plan::plan(&plan, &output.progress_style()));
     }
-    start(UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() }, options.detach, context).await
+    Ok(ControlFlow::Continue(UpgradeCreate { plan: plan.id.clone(), plan_hash: plan.hash.clone() }))
 }
 
 /// What would go back is not known while the first master may be in work.
@@ -165,18 +186,10 @@ fn moves(state: &State) -> bool {
     matches!(state, State::Running | State::Pausing { .. } | State::Cancelling | State::Expiring)
 }
 
-/// Looks until nothing of an upgrade moves by itself any more. Who leaves before that is told what is not done.
+/// Looks until nothing of an upgrade moves by itself any more.
 async fn rest(mut found: UpgradeView, context: &Context<'_>) -> Result<UpgradeView, Problem> {
-    let left = interrupted_or_left();
-    tokio::pin!(left);
     while moves(&found.state) {
-        tokio::select! {
-            biased;
-            () = &mut left => {
-                return Err(Problem::new(Code::RollbackLeft).with("upgrade", &found.id));
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
+        tokio::time::sleep(LOOK_EVERY).await;
         found = context.client.upgrade(&found.id).await?;
     }
     Ok(found)
