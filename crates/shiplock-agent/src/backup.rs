@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,14 @@ impl Backup {
             let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let kept = target.is_file().then_some(name);
             if let Some(name) = &kept {
-                files::rename(&files::place_beside(target, &folder.join(name))?, &folder.join(name))?;
+                let kept = folder.join(name);
+                files::remove(&kept)?;
+                // A second name is enough for an executable, which is replaced by a rename and never written to while it
+                // may run; a configuration may be written to.
+                let is_executable = fs::metadata(target)?.permissions().mode() & 0o111 != 0;
+                if !is_executable || fs::hard_link(target, &kept).is_err() {
+                    files::rename(&files::place_beside(target, &kept)?, &kept)?;
+                }
             }
             kept_files.push(KeptFile { target: target.clone(), kept });
         }
@@ -88,7 +96,35 @@ impl Backup {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
+
+    #[test]
+    fn an_executable_is_kept_under_a_second_name_and_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, configuration) = (folder.path().join("kubelet"), folder.path().join("config.yaml"));
+        for (path, mode) in [(&program, 0o750), (&configuration, 0o644)] {
+            fs::write(path, "old").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let backup =
+            Backup::take(&folder.path().join("previous/u1"), &[program.clone(), configuration.clone()]).unwrap();
+        let kept: Vec<PathBuf> = backup.kept().map(|(_, kept)| kept).collect();
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&kept[0]), inode(&program), "nothing is copied");
+        assert_eq!(fs::metadata(&program).unwrap().mode() & 0o7777, 0o750);
+        assert_ne!(inode(&kept[1]), inode(&configuration), "kubeadm writes to it in place");
+        // Replaced as steps do it, and put back.
+        let staged = folder.path().join("staged");
+        fs::write(&staged, "new").unwrap();
+        files::rename(&files::link_beside(&staged, &program).unwrap(), &program).unwrap();
+        fs::write(&configuration, "new").unwrap();
+        assert_eq!(fs::read_to_string(&kept[0]).unwrap(), "old");
+        backup.restore().unwrap();
+        assert_eq!([&program, &configuration].map(|path| fs::read_to_string(path).unwrap()), ["old", "old"]);
+        assert_eq!(fs::metadata(&program).unwrap().mode() & 0o7777, 0o750);
+    }
 
     #[test]
     fn a_backup_is_taken_once_and_puts_back_what_was_and_removes_what_was_not() {

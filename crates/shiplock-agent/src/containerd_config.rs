@@ -2,7 +2,7 @@
 //!
 //! It is edited as TOML, so that comments and everything else stay as they are.
 
-use toml_edit::{DocumentMut, Item, TableLike, value};
+use toml_edit::{DocumentMut, Item, TableLike, TomlError, value};
 
 /// The newest form; older ones are migrated by the new containerd itself.
 const CURRENT_FORM: i64 = 3;
@@ -21,8 +21,8 @@ pub fn is_current(text: &str) -> bool {
 }
 
 /// Names this pause image where an upstream one is named.
-pub fn pin_sandbox(text: &str, image: &str) -> Result<String, String> {
-    let mut document: DocumentMut = text.parse().map_err(|error| format!("it is not TOML: {error}"))?;
+pub fn pin_sandbox(text: &str, image: &str) -> Result<String, TomlError> {
+    let mut document: DocumentMut = text.parse()?;
     for place in PLACES {
         if let Some(item) = find(document.as_table_mut(), place)
             && item.as_str().is_some_and(|old| UPSTREAM.iter().any(|registry| old.starts_with(registry)))

@@ -76,6 +76,24 @@ pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
     Ok(place)
 }
 
+/// Puts a file that nobody writes to any more to the place beside its target, dressed like it: under a second name, or as
+/// a copy where the two are on different file systems. An executable of a hundred megabytes is then not written twice
+/// while its node is out of work.
+pub fn link_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
+    let place = beside(target);
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    remove(&place)?;
+    if fs::hard_link(source, &place).is_err() {
+        return place_beside(source, target);
+    }
+    let file = File::open(&place)?;
+    dress(&file, target, 0o755)?;
+    file.sync_all()?;
+    Ok(place)
+}
+
 /// Writes text to the place beside its target, dressed like the target.
 pub fn write_beside(text: &str, target: &Path, mode: u32) -> io::Result<PathBuf> {
     let place = beside(target);
@@ -147,6 +165,25 @@ mod tests {
         rename(&place_beside(&source, &target).unwrap(), &target).unwrap();
         assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
         assert!(!beside(&target).exists());
+    }
+
+    #[test]
+    fn a_file_with_a_second_name_is_dressed_like_its_target_and_takes_the_place_of_what_a_crash_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("source"), folder.path().join("bin/kubelet"));
+        fs::create_dir(folder.path().join("bin")).unwrap();
+        fs::write(&source, "new").unwrap();
+        fs::write(&target, "old").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o750)).unwrap();
+        fs::write(beside(&target), "half of").unwrap();
+        let place = link_beside(&source, &target).unwrap();
+        assert_eq!(fs::metadata(&place).unwrap().ino(), fs::metadata(&source).unwrap().ino(), "nothing is copied");
+        rename(&place, &target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
+        assert!(!beside(&target).exists());
+        fs::remove_file(&source).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new", "the staged name may go");
     }
 
     #[test]

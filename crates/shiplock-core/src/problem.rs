@@ -172,7 +172,7 @@ codes! {
         "upgrade {upgrade} of this cluster is {state}; a cluster has at most one active upgrade" "该集群的升级 {upgrade} 处于 {state}；一个集群同时只能有一个升级"
         fix "see how it stands: shiplock upgrades show {upgrade}; wait for it, or end it: shiplock cancel {upgrade} (one that is at work: shiplock pause {upgrade} first)" "查看其状态：shiplock upgrades show {upgrade}；请等待其结束，或结束它：shiplock cancel {upgrade}（正在进行的先 shiplock pause {upgrade}）" }
     UPG0305 ControlNotAllowed 409 {
-        "an upgrade in state {state} cannot be {control}" "处于 {state} 的升级不能执行 {control}"
+        "an upgrade in state {state} cannot be {control}" "状态为“{state}”的升级不能{control}"
         fix "{next}" "{next}" }
     UPG0306 Conflict 412 {
         "upgrade {upgrade} has moved on: event {expected} was expected, {found} is the newest" "升级 {upgrade} 已有变化：期望事件 {expected}，最新为 {found}"
@@ -255,6 +255,9 @@ codes! {
     UPG0414 ServerNotPinned 403 {
         "the server at {server} is not the one that the join command names: it presents {found}, not {pin}" "{server} 处的服务端不是 join 命令所指的服务端：它出示的是 {found}，而非 {pin}"
         fix "nothing was sent to it; make a new command on the right server: shiplock agent join-command CLUSTER" "未向其发送任何内容；请在正确的服务端上生成新命令：shiplock agent join-command CLUSTER" }
+    UPG0415 AgentUnknown 404 {
+        "cluster {cluster} has no agent on node {node} that could be removed" "集群 {cluster} 的节点 {node} 上没有可移除的 agent"
+        fix "see the agents that are enrolled: shiplock agent list {cluster}" "请查看已注册的 agent：shiplock agent list {cluster}" }
     UPG0501 ArtefactIndexUnreadable 502 {
         "the artefact index {location} cannot be read" "无法读取制品索引 {location}"
         fix "check the mirror, whose index is a file artefacts.json at its root, or name another: `shiplock cluster update NAME --mirror URL`" "请检查镜像站（索引为其根目录下的 artefacts.json），或改用其他镜像站：`shiplock cluster update NAME --mirror URL`" }

@@ -28,8 +28,8 @@ pub(super) const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// Source: kubernetes#133779; kubeadm's own upgrade takes it out too (kubernetes#133778).
 const REFUSED_FLAGS: [(&str, MinorVersion); 1] =
     [("--pod-infra-container-image", MinorVersion { major: 1, minor: 35 })];
-const LOOKS: u32 = 120;
-const LOOKS_AFTER_ROLL_BACK: u32 = 60;
+const LOOKS: u32 = 600;
+const LOOKS_AFTER_ROLL_BACK: u32 = 300;
 const HEALTH_PORT: u16 = 10248;
 
 /// Does the step.
@@ -49,7 +49,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     let mut places = Vec::new();
     for (artefact, target) in &targets {
         let staged = step.staged(artefact).await?;
-        let place = files::place_beside(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
+        let place = files::link_beside(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
         places.push((place, target.clone()));
     }
     let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();

@@ -115,7 +115,10 @@ pub fn unit_prefix(id: &shiplock_api::agent::AssignmentId) -> String {
     format!("shiplock-{}-{}-", id.upgrade, id.step)
 }
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A service that was started again is looked at so often: the node waits for it without its pods.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Most programs end at once; those that do not are looked at as seldom as a service.
+const PROGRAM_LOOKED_AT_FIRST: Duration = Duration::from_millis(25);
 /// A kubelet may end some times before containerd answers; one that ends so often will go on so.
 const RESTARTS_MAX: u32 = 20;
 const LINES_OF_CAUSE: u32 = 20;
@@ -185,11 +188,13 @@ impl<H: Host> Step<H> {
             self.host.start_unit(&unit, &command).await?;
         }
         // No bound of its own: the unit has one (RuntimeMaxSec), so it ends.
+        let mut pause = PROGRAM_LOOKED_AT_FIRST;
         loop {
             let result = match self.host.unit(&unit).await? {
                 UnitState::Succeeded => return Ok(()),
                 UnitState::Running => {
-                    self.host.wait(LOOK_EVERY / 4).await;
+                    self.host.wait(pause).await;
+                    pause = (pause * 2).min(LOOK_EVERY);
                     continue;
                 }
                 UnitState::Failed { result } => result,
@@ -205,7 +210,7 @@ impl<H: Host> Step<H> {
         }
     }
 
-    /// Looks once a second until `look` finds nothing wrong with a service; else what was wrong in the last look.
+    /// Looks every [`LOOK_EVERY`] until `look` finds nothing wrong with a service; else what was wrong in the last look.
     /// A service that ends again and again is not looked at to the end: meanwhile the node is without it.
     pub async fn wait_until<F: Future<Output = Result<(), String>>>(
         &self,

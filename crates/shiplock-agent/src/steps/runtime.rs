@@ -23,7 +23,7 @@ const SERVICE: &str = "containerd";
 const DEFAULT_CONFIGURATION: &str = "/etc/containerd/config.toml";
 const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/50-shiplock.conf";
 const OWN_FOLDER: &str = "/usr/local/bin";
-const LOOKS: u32 = 60;
+const LOOKS: u32 = 300;
 
 /// Does the step.
 pub async fn run<H: Host>(
@@ -49,7 +49,7 @@ pub async fn run<H: Host>(
         let staged = step.staged(artefact).await?;
         let target = step.host.at(&format!("{}/{}", placement.folder, artefact.role));
         let target = fs::canonicalize(&target).unwrap_or(target);
-        let place = files::place_beside(&staged, &target).map_err(|error| step.unusable(&target, "placed", &error))?;
+        let place = files::link_beside(&staged, &target).map_err(|error| step.unusable(&target, "placed", &error))?;
         places.push((place, target));
     }
     let staged = step.host.node_path(&step.staged(containerd).await?);
@@ -165,15 +165,16 @@ async fn prepare_configuration<H: Host>(
     configuration: &Path,
     sandbox_image: Option<&str>,
 ) -> Result<Option<PathBuf>, Problem> {
-    let refused = |why: &str| {
-        Problem::new(Code::RuntimeConfigurationRefused).with("node", &step.assignment.node).with("why", why)
+    let refused = |why: &str, why_zh: &str| {
+        let problem = Problem::new(Code::RuntimeConfigurationRefused).with("node", &step.assignment.node);
+        problem.with("why", why).with("why_zh", why_zh)
     };
     if !configuration.exists() {
         let output = step.host.output(staged, &["--version"], READ_LIMIT).await?;
         return if output.success {
             Ok(None)
         } else {
-            Err(refused("the new containerd does not run").cause(output.error))
+            Err(refused("the new containerd does not run", "新的 containerd 无法运行").cause(output.error))
         };
     }
     let old = fs::read_to_string(configuration).map_err(|error| step.unusable(configuration, "read", &error))?;
@@ -183,12 +184,13 @@ async fn prepare_configuration<H: Host>(
     } else {
         let output = step.host.output(staged, &["--config", &path, "config", "migrate"], READ_LIMIT).await?;
         if !output.success {
-            return Err(refused("the new containerd refuses it").cause(output.error));
+            return Err(refused("the new containerd refuses it", "新的 containerd 不接受它").cause(output.error));
         }
         output.text
     };
     let new = match sandbox_image {
-        Some(image) => containerd_config::pin_sandbox(&new, image).map_err(|why| refused(&why))?,
+        Some(image) => containerd_config::pin_sandbox(&new, image)
+            .map_err(|error| refused("it is not TOML", "它不是有效的 TOML").because(&error))?,
         None => new,
     };
     if new == old {
@@ -199,7 +201,8 @@ async fn prepare_configuration<H: Host>(
     let check =
         step.host.output(staged, &["--config", &step.host.node_path(&place), "config", "dump"], READ_LIMIT).await?;
     if !check.success {
-        return Err(refused("the new containerd refuses what it migrated").cause(check.error));
+        return Err(refused("the new containerd refuses what it migrated", "新的 containerd 不接受它自己迁移的结果")
+            .cause(check.error));
     }
     Ok(Some(place))
 }

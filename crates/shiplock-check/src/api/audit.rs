@@ -36,6 +36,8 @@ struct Event<'a> {
     verb: Cow<'a, str>,
     #[serde(borrow, default)]
     user: User<'a>,
+    #[serde(borrow, default)]
+    impersonated_user: Option<User<'a>>,
     #[serde(borrow, default, rename = "sourceIPs")]
     source_ips: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow, default)]
@@ -50,6 +52,16 @@ struct Event<'a> {
 struct User<'a> {
     #[serde(borrow, default)]
     username: Cow<'a, str>,
+}
+
+impl Event<'_> {
+    /// For whom it was asked: who acts as somebody else is named beside them.
+    fn caller(&self) -> Cow<'_, str> {
+        match &self.impersonated_user {
+            Some(user) => Cow::Owned(format!("{} (as whom {} acts)", user.username, self.user.username)),
+            None => Cow::Borrowed(self.user.username.as_ref()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -126,7 +138,7 @@ impl AuditLog {
         self.count_program(event);
         let Some(reference) = &event.object_ref else { return };
         // A request has several stages; this one is there once, and only when it was served.
-        if event.stage != "ResponseComplete" || OWN_USERS.contains(&event.user.username.as_ref()) {
+        if event.stage != "ResponseComplete" || OWN_USERS.contains(&event.caller().as_ref()) {
             return;
         }
         let table = Table::shipped();
@@ -140,7 +152,7 @@ impl AuditLog {
             return;
         }
         let agent = event.user_agent.as_deref().unwrap_or("no user agent").to_owned();
-        let key = (position, event.user.username.clone().into_owned(), agent);
+        let key = (position, event.caller().into_owned(), agent);
         if self.callers.len() >= CALLERS_MAX && !self.callers.contains_key(&key) {
             return;
         }
@@ -155,7 +167,7 @@ impl AuditLog {
 
     /// Counts who watches, and who uses which kubectl.
     fn count_program(&mut self, event: &Event<'_>) {
-        let user = event.user.username.as_ref();
+        let user = event.caller();
         let agent = event.user_agent.as_deref().unwrap_or("-");
         let (name, rest) = agent.split_once('/').unwrap_or((agent, ""));
         let word = rest.split(' ').next().unwrap_or_default();
@@ -163,11 +175,11 @@ impl AuditLog {
             && let Ok(version) = KubernetesVersion::parse_reported(word)
             && self.kubectls.len() < CALLERS_MAX
         {
-            *self.kubectls.entry((version.release, user.to_owned())).or_default() += 1;
+            *self.kubectls.entry((version.release, user.clone().into_owned())).or_default() += 1;
         }
         let is_own = OWN_WATCHERS.iter().any(|begin| user.starts_with(begin));
         if event.verb == "watch" && !is_own && name != "kubectl" && self.watchers.len() < CALLERS_MAX {
-            *self.watchers.entry((user.to_owned(), name.to_owned())).or_default() += 1;
+            *self.watchers.entry((user.into_owned(), name.to_owned())).or_default() += 1;
         }
     }
 
@@ -259,6 +271,13 @@ mod tests {
         ];
         assert_eq!(found(&lines), ["Warn API-009 ci", "Warn VER-011 dev", "Warn CP-010 audit.log"]);
         assert_eq!(found(&lines[1..2]), [""; 0]);
+    }
+
+    #[test]
+    fn who_is_acted_for_is_named_with_who_acts() {
+        let line = event("ops", "kubectl/v1.37.1 (linux/amd64)", "update", "v1beta1")
+            .replace("\"userAgent\"", "\"impersonatedUser\":{\"username\":\"ci\"},\"userAgent\"");
+        assert_eq!(found(&[line]), ["Warn API-009 ci (as whom ops acts)"]);
     }
 
     #[test]

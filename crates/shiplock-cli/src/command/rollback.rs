@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shiplock_api::rest::{CancelRequest, RollbackCreate, UpgradeCreate, UpgradeView};
 use shiplock_core::id::UpgradeId;
+use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::State;
@@ -103,14 +104,21 @@ async fn prepare(
 
 /// What would go back is not known while the first master may be in work.
 fn not_yet(id: &UpgradeId, state: &State) -> Problem {
-    let next = match state {
-        State::Running => format!(
-            "pause it, and ask again when it is paused: shiplock pause {id}, then shiplock rollback {id} --dry-run"
+    let again = format!("shiplock rollback {id} --dry-run");
+    let (next, next_zh) = match state {
+        State::Running => (
+            format!("pause it, and ask again when it is paused: shiplock pause {id}, then {again}"),
+            format!("请先暂停，待其暂停后再查询：shiplock pause {id}，然后 {again}"),
         ),
-        _ => format!("ask again when it is paused: shiplock rollback {id} --dry-run"),
+        _ => (format!("ask again when it is paused: {again}"), format!("待其暂停后再查询：{again}")),
     };
-    let problem = Problem::new(Code::ControlNotAllowed).with("state", state.word()).with("control", "taken back yet");
-    problem.with("next", next)
+    Problem::new(Code::ControlNotAllowed)
+        .with("state", state.word())
+        .with("state_zh", state.label(Language::Zh))
+        .with("control", "taken back yet")
+        .with("control_zh", "现在回退")
+        .with("next", next)
+        .with("next_zh", next_zh)
 }
 
 /// Pauses an upgrade that nothing of can be taken back yet, and waits until what has started is finished.

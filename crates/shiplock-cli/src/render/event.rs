@@ -5,7 +5,7 @@ use shiplock_core::id::StepNumber;
 use shiplock_core::language::Language;
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::Problem;
-use shiplock_core::step::Target;
+use shiplock_core::step::{ControlPlaneMethod, Target};
 use shiplock_core::upgrade::waiting::step_name;
 use shiplock_core::upgrade::{Event, EventRecord, PauseReason, StepOutcome};
 
@@ -317,10 +317,18 @@ impl Teller<'_> {
                 let seconds =
                     format!("{}.{}", interrupted_milliseconds / 1_000, interrupted_milliseconds % 1_000 / 100);
                 let components = components.join(self.language.pick(", ", "、"));
-                if zh {
-                    format!("已切换，{seconds} 秒后全部回读确认：{components}")
-                } else {
-                    format!("swapped, all read back after {seconds} s: {components}")
+                // kubeadm restarts one component after the other and says when of none of them.
+                let by_kubeadm =
+                    self.plan.is_some_and(|plan| plan.options.control_plane_method == ControlPlaneMethod::Kubeadm);
+                match (zh, by_kubeadm) {
+                    (true, false) => format!("已切换，{seconds} 秒后全部回读确认：{components}"),
+                    (false, false) => format!("swapped, all read back after {seconds} s: {components}"),
+                    (true, true) => format!("已由 kubeadm 升级，kubelet 重启 {seconds} 秒后全部回读确认：{components}"),
+                    (false, true) => {
+                        format!(
+                            "changed by kubeadm, all read back {seconds} s after its kubelet's restart: {components}"
+                        )
+                    }
                 }
             }
             StepOutcome::Compared { worse } if worse.is_empty() => {

@@ -1,5 +1,6 @@
 //! Reports that the server keeps, compared and listed; and findings that may pass.
 
+use jiff::tz::TimeZone;
 use shiplock_api::check::{AcceptanceView, CheckReportRow, CheckReportView};
 use shiplock_check::report::Report;
 
@@ -92,15 +93,45 @@ pub(crate) fn acceptances(acceptances: &[AcceptanceView], style: &Style) -> Stri
         style.pick("REASON", "原因"),
     ];
     let mut table = Table::new(titles);
+    // Days end as in Greenwich: the server counts so too.
+    let today = style.now.to_zoned(TimeZone::UTC).date();
     for one in acceptances {
+        let over = if one.until < today { style.pick(" (expired)", "（已过期）") } else { "" };
         table.row([
             one.id.clone(),
             one.check.clone(),
             one_line(one.subject.as_deref().unwrap_or("*")),
-            one.until.to_string(),
+            format!("{}{over}", one.until),
             one_line(one.by.as_str()),
             one_line(&one.reason),
         ]);
     }
     table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use shiplock_core::id::Actor;
+    use shiplock_core::language::Language;
+
+    use super::*;
+
+    #[test]
+    fn an_acceptance_that_holds_no_more_is_marked() {
+        let now: Timestamp = "2026-11-27T23:59:00Z".parse().unwrap();
+        let until = |until: &str| AcceptanceView {
+            id: "a".to_owned(),
+            check: "NODE-004".to_owned(),
+            subject: None,
+            reason: "by design".to_owned(),
+            by: Actor::from("ops"),
+            given_at: now,
+            until: until.parse().unwrap(),
+        };
+        let shown = |language| acceptances(&[until("2026-11-26"), until("2026-11-27")], &Style::plain(language, now));
+        assert!(shown(Language::En).contains("2026-11-26 (expired)"), "{}", shown(Language::En));
+        assert!(shown(Language::Zh).contains("2026-11-26（已过期）"), "{}", shown(Language::Zh));
+        assert!(!shown(Language::En).contains("2026-11-27 ("), "its last day counts");
+    }
 }

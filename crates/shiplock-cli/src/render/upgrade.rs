@@ -42,7 +42,7 @@ pub fn list(upgrades: &[UpgradeView], unreadable: &[UnreadableUpgrade], style: &
             upgrade.id.to_string(),
             upgrade.cluster.to_string(),
             upgrade.to.to_string(),
-            words::state(&upgrade.state, style.language).to_owned(),
+            upgrade.state.label(style.language).to_owned(),
             format!("{}/{}", upgrade.nodes_done, upgrade.nodes_total),
             style.date(upgrade.created_at),
             upgrade.by.to_string(),
@@ -95,7 +95,7 @@ pub fn begun(upgrade: &UpgradeView, found: &[Finding], style: &Style) -> String 
 
 /// The first line: what, how far, since when.
 pub fn headline(upgrade: &UpgradeView, style: &Style) -> String {
-    let state = words::state(&upgrade.state, style.language).to_uppercase();
+    let state = upgrade.state.label(style.language).to_uppercase();
     let until = if upgrade.state.is_terminal() { upgrade.updated_at } else { style.now };
     let elapsed = style.at(until).since(upgrade.created_at);
     let (done, total) = (upgrade.nodes_done, upgrade.nodes_total);
@@ -346,10 +346,21 @@ fn report(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     if !upgrade.state.is_terminal() {
         return Vec::new();
     }
-    let mut alike: BTreeMap<&[String], Vec<NodeName>> = BTreeMap::new();
-    let nodes = upgrade.stages.iter().flat_map(|stage| &stage.nodes);
-    for node in nodes.filter(|node| !node.read_back.is_empty()) {
-        alike.entry(&node.read_back).or_default().push(node.node.clone());
+    // A master that soaked was read back twice: what was read last of each component stands.
+    let mut newest: BTreeMap<&NodeName, Vec<&str>> = BTreeMap::new();
+    for node in upgrade.stages.iter().flat_map(|stage| &stage.nodes) {
+        for line in &node.read_back {
+            let component = |line: &str| line.split(' ').next().map(str::to_owned);
+            let held = newest.entry(&node.node).or_default();
+            match held.iter_mut().find(|held| component(held) == component(line)) {
+                Some(held) => *held = line,
+                None => held.push(line),
+            }
+        }
+    }
+    let mut alike: BTreeMap<Vec<&str>, Vec<NodeName>> = BTreeMap::new();
+    for (node, components) in newest {
+        alike.entry(components).or_default().push(node.clone());
     }
     let separator = style.pick(", ", "，");
     let mut lines: Vec<String> = alike
@@ -539,7 +550,7 @@ fn nodes(upgrade: &UpgradeView, style: &Style, rows_max: usize) -> Vec<String> {
 /// The line that plain progress prints when nothing happened for a while.
 pub fn heartbeat(upgrade: &UpgradeView, style: &Style) -> String {
     let waits: Vec<String> = waits(upgrade).iter().take(3).map(|wait| wait_sentence(wait, upgrade, style)).collect();
-    let state = words::state(&upgrade.state, style.language);
+    let state = upgrade.state.label(style.language);
     let elapsed = time::duration(style.now.as_second() - upgrade.created_at.as_second(), style.language);
     let (done, total) = (upgrade.nodes_done, upgrade.nodes_total);
     format!("{}  {state} {done}/{total} {elapsed}: {}", style.clock(style.now), waits.join(" | "))

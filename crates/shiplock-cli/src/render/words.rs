@@ -8,24 +8,6 @@ use shiplock_core::upgrade::{NodeProgress, PauseReason, State};
 
 use super::Tone;
 
-/// The word for a state.
-pub fn state(state: &State, language: Language) -> &'static str {
-    match state {
-        State::Planned => language.pick("planned", "已计划"),
-        State::Checking => language.pick("checking", "检查中"),
-        State::Blocked => language.pick("blocked", "受阻"),
-        State::Ready { .. } => language.pick("ready", "就绪"),
-        State::Running => language.pick("running", "进行中"),
-        State::Pausing { .. } => language.pick("pausing", "暂停中"),
-        State::Paused { .. } => language.pick("paused", "已暂停"),
-        State::Cancelling => language.pick("cancelling", "取消中"),
-        State::Cancelled => language.pick("cancelled", "已取消"),
-        State::Expiring => language.pick("expiring", "到期处理中"),
-        State::Expired => language.pick("expired", "已过期"),
-        State::Succeeded => language.pick("succeeded", "已成功"),
-    }
-}
-
 /// The tone of a state.
 pub fn state_tone(state: &State) -> Tone {
     match state {

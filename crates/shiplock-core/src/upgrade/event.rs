@@ -242,7 +242,8 @@ pub enum StepOutcome {
     },
     /// The control plane on a master was swapped.
     Swapped {
-        /// From the stop of the old to the last component read back, in milliseconds.
+        /// From the stop of the old to the last component read back, in milliseconds. With kubeadm's own method the stop
+        /// of the old kubelet: kubeadm does not tell when it stopped a component.
         interrupted_milliseconds: u64,
         /// One line for each component: `kube-apiserver v1.36.3`.
         components: Vec<String>,

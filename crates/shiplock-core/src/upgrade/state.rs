@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::CheckReport;
 use crate::facts::WorkloadFacts;
 use crate::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
+use crate::language::Language;
 use crate::plan::{NodePlan, Plan, Stage, StageKind};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Step};
@@ -161,6 +162,25 @@ impl State {
             Self::Expired => "expired",
             Self::Succeeded => "succeeded",
         }
+    }
+
+    /// The word for it as people read it.
+    pub fn label(&self, language: Language) -> &'static str {
+        let chinese = match self {
+            Self::Planned => "已计划",
+            Self::Checking => "检查中",
+            Self::Blocked => "受阻",
+            Self::Ready { .. } => "就绪",
+            Self::Running => "进行中",
+            Self::Pausing { .. } => "暂停中",
+            Self::Paused { .. } => "已暂停",
+            Self::Cancelling => "取消中",
+            Self::Cancelled => "已取消",
+            Self::Expiring => "到期处理中",
+            Self::Expired => "已过期",
+            Self::Succeeded => "已成功",
+        };
+        language.pick(self.word(), chinese)
     }
 
     /// Whether it has ended.

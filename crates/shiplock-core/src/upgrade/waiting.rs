@@ -325,10 +325,10 @@ impl WaitingOn {
                     });
                 }
                 if zh {
-                    format!("增加副本，或放宽该预算：kubectl -n {namespace} edit pdb {budget}；之后会自动继续")
+                    format!("使其未就绪的 Pod 就绪，或增加副本（若预算为 minAvailable），或放宽预算：kubectl -n {namespace} edit pdb {budget}；之后会自动继续")
                 } else {
                     format!(
-                        "add a replica, or loosen the budget: kubectl -n {namespace} edit pdb {budget}; it goes on by itself then"
+                        "get its unready pods ready, add a replica (where it says minAvailable), or loosen the budget: kubectl -n {namespace} edit pdb {budget}; it goes on by itself then"
                     )
                 }
             }

@@ -55,7 +55,7 @@ pub(super) async fn remove(
         return Err(Failure(problem));
     }
     if !site.enrolled.remove(&*site.store, &name, &node).await? {
-        return Err(Failure(Problem::new(Code::AgentMissing).with("node", &node).with("cluster", &name)));
+        return Err(Failure(Problem::new(Code::AgentUnknown).with("node", &node).with("cluster", &name)));
     }
     site.hub.forget(&name, &node);
     tracing::info!(cluster = %name, %node, %by, "an agent was forgotten");

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use shiplock_core::id::{Actor, NodeName};
+use shiplock_core::language::Language;
 use shiplock_core::plan::MAX_PARALLEL_LIMIT;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, PauseReason, State, Upgrade};
@@ -37,13 +38,13 @@ pub fn judge(upgrade: &Upgrade, control: &Control, by: &Actor) -> Result<Option<
         Control::Pause => match state {
             State::Running => Ok(Some(Event::PauseRequested { reason: PauseReason::Operator, by })),
             State::Pausing { .. } => Ok(None),
-            _ => Err(refused(upgrade, "paused")),
+            _ => Err(refused(upgrade, control)),
         },
         Control::Continue => match state {
             State::Paused { .. } | State::Blocked => Ok(Some(Event::Continued { by })),
             // A wish to pause is taken back. What failed has to come to rest first: a person must see it.
             State::Pausing { because, .. } if because.is_a_wish() => Ok(Some(Event::Continued { by })),
-            _ => Err(refused(upgrade, "continued")),
+            _ => Err(refused(upgrade, control)),
         },
         Control::Cancel { abandon } => match state {
             State::Planned | State::Checking | State::Blocked | State::Ready { .. } | State::Paused { .. } => {
@@ -51,7 +52,7 @@ pub fn judge(upgrade: &Upgrade, control: &Control, by: &Actor) -> Result<Option<
             }
             // What has started finishes all the same. Whom nobody waits for any more is known once it is paused.
             State::Pausing { .. } if abandon.is_empty() => Ok(Some(Event::CancelRequested { by, abandon: Vec::new() })),
-            _ => Err(refused(upgrade, "cancelled")),
+            _ => Err(refused(upgrade, control)),
         },
         Control::ChangeMaxParallel { max_parallel } => {
             if !(1..=MAX_PARALLEL_LIMIT).contains(max_parallel) {
@@ -62,7 +63,7 @@ pub fn judge(upgrade: &Upgrade, control: &Control, by: &Actor) -> Result<Option<
             }
             // An upgrade that is being ended starts no further batch.
             if state.is_terminal() || matches!(state, State::Cancelling | State::Expiring) {
-                return Err(refused(upgrade, "changed"));
+                return Err(refused(upgrade, control));
             }
             let change = *max_parallel != upgrade.max_parallel;
             Ok(change.then_some(Event::MaxParallelChanged { max_parallel: *max_parallel, by }))
@@ -80,29 +81,55 @@ fn abandonable(upgrade: &Upgrade, abandon: &[NodeName]) -> Result<Vec<NodeName>,
     Ok(asked.into_iter().cloned().collect())
 }
 
-fn refused(upgrade: &Upgrade, control: &str) -> Problem {
+fn refused(upgrade: &Upgrade, control: &Control) -> Problem {
     let id = &upgrade.id;
-    let next = match (&upgrade.state, control) {
-        (State::Running, "cancelled") => format!("shiplock pause {id}, then shiplock cancel {id}"),
-        (State::Running, _) => format!("to stop it: shiplock pause {id}"),
-        (State::Pausing { because, .. }, _) if because.is_older_store() => {
-            "settle first which store is the newest: shiplock explain UPG0312".to_owned()
+    let (refused, refused_zh) = match control {
+        Control::Pause => ("paused", "暂停"),
+        Control::Continue => ("continued", "继续"),
+        Control::Cancel { .. } => ("cancelled", "取消"),
+        Control::ChangeMaxParallel { .. } => ("changed", "更改"),
+    };
+    let (next, next_zh) = match (&upgrade.state, control) {
+        (State::Running, Control::Cancel { .. }) => (
+            format!("shiplock pause {id}, then shiplock cancel {id}"),
+            format!("先 shiplock pause {id}，再 shiplock cancel {id}"),
+        ),
+        (State::Running, _) => (format!("to stop it: shiplock pause {id}"), format!("要让它停下：shiplock pause {id}")),
+        (State::Pausing { because, .. }, _) if because.is_older_store() => (
+            "settle first which store is the newest: shiplock explain UPG0312".to_owned(),
+            "请先确定哪个存储是最新的：shiplock explain UPG0312".to_owned(),
+        ),
+        (State::Pausing { .. }, _) => {
+            (format!("wait until it is paused: shiplock watch {id}"), format!("请等待其暂停：shiplock watch {id}"))
         }
-        (State::Pausing { .. }, _) => format!("wait until it is paused: shiplock watch {id}"),
-        (State::Paused { .. }, _) => format!("shiplock continue {id}, or shiplock cancel {id}"),
-        (State::Blocked, _) => format!("handle its findings, then shiplock continue {id}, or shiplock cancel {id}"),
-        (State::Planned | State::Checking | State::Ready { .. }, _) => {
-            format!("it is about to start by itself; to end it: shiplock cancel {id}")
-        }
-        (State::Cancelling | State::Expiring, _) => format!("wait until it has ended: shiplock upgrades show {id}"),
+        (State::Paused { .. }, _) => (
+            format!("shiplock continue {id}, or shiplock cancel {id}"),
+            format!("shiplock continue {id}，或 shiplock cancel {id}"),
+        ),
+        (State::Blocked, _) => (
+            format!("handle its findings, then shiplock continue {id}, or shiplock cancel {id}"),
+            format!("请先处理检查结果，再 shiplock continue {id}，或 shiplock cancel {id}"),
+        ),
+        (State::Planned | State::Checking | State::Ready { .. }, _) => (
+            format!("it is about to start by itself; to end it: shiplock cancel {id}"),
+            format!("它即将自行开始；要结束它：shiplock cancel {id}"),
+        ),
+        (State::Cancelling | State::Expiring, _) => (
+            format!("wait until it has ended: shiplock upgrades show {id}"),
+            format!("请等待其结束：shiplock upgrades show {id}"),
+        ),
         (State::Cancelled | State::Expired | State::Succeeded, _) => {
-            format!("it has ended; plan again: shiplock plan {}", upgrade.plan.cluster)
+            let plan = format!("shiplock plan {}", upgrade.plan.cluster);
+            (format!("it has ended; plan again: {plan}"), format!("它已结束；请重新规划：{plan}"))
         }
     };
     Problem::new(Code::ControlNotAllowed)
         .with("state", upgrade.state.word())
-        .with("control", control)
+        .with("state_zh", upgrade.state.label(Language::Zh))
+        .with("control", refused)
+        .with("control_zh", refused_zh)
         .with("next", next)
+        .with("next_zh", next_zh)
 }
 
 #[cfg(test)]

@@ -91,7 +91,8 @@ impl LogHead {
         }
         if let Some(state) = &self.ended_as {
             let problem = Problem::new(Code::ControlNotAllowed).with("state", state);
-            return Err(problem.with("control", "changed").with("next", "shiplock plan").into());
+            let problem = problem.with("control", "changed").with("control_zh", "更改");
+            return Err(problem.with("next", "shiplock plan").into());
         }
         if events.len() > EVENTS_PER_APPEND_MAX {
             let limit = format!("{EVENTS_PER_APPEND_MAX} events");

@@ -1,6 +1,6 @@
 //! The world as Shiplock's server sees it through the API: the stand-in for translation and caches.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shiplock_cluster::fence::MarkWrite;
@@ -19,7 +19,7 @@ use super::{DeleteAnswer, EvictAnswer, World};
 pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
 
 /// Pods as drains saw them, by id, with their versions.
-pub type DrainPods = HashMap<u32, (u64, Arc<DrainPod>)>;
+pub type DrainPods = BTreeMap<u32, (u64, Arc<DrainPod>)>;
 
 /// The UID of an object as the API tells it.
 pub fn object_uid(uid: u128) -> ObjectUid {

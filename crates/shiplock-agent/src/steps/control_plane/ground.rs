@@ -11,7 +11,7 @@ use crate::control_plane::manifest::{self, Manifest};
 use crate::host::Host;
 use crate::steps::{Failure, LOOK_EVERY, Step, mismatch};
 
-const RUNTIME_LOOKS: u32 = 60;
+const RUNTIME_LOOKS: u32 = 300;
 
 /// The master that a step works on.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ pub(super) use self::trace::{Span, Trace};
 use super::time::{Luck, Times};
 use super::work::{Ended, Work};
 use crate::machine::machine_facts;
-use crate::world::{Moment, ReadinessChange, WorkloadId, WorkloadKind, World};
+use crate::world::{Moment, Node, ReadinessChange, WorkloadId, WorkloadKind, World};
 
 /// How often a gate is asked again.
 const GATE_ASKED: Duration = Duration::from_millis(300);
@@ -77,8 +77,7 @@ struct Run {
     /// The newest change of a pod that it was found with.
     unplaced_as_of: Option<u64>,
     masters: Vec<NodeName>,
-    /// What was last read of each node.
-    read: BTreeMap<NodeName, u64>,
+    read: ReadNodes,
     /// Where each workload is among the facts.
     places: BTreeMap<WorkloadId, usize>,
     pauses: usize,
@@ -150,7 +149,7 @@ impl Run {
             holding: BTreeMap::new(),
             unplaced: BTreeMap::new(),
             unplaced_as_of: None,
-            read: BTreeMap::new(),
+            read: ReadNodes::default(),
             places: world.workload_places(),
             pauses: 0,
             add_ons_failed: 0,
@@ -278,7 +277,7 @@ impl Run {
             let Some(version) = world.nodes().get(id).map(|node| node.meta.version) else { continue };
             let Some(agent) = facts.agents.get_mut(name) else { continue };
             agent.last_heard_at = now;
-            if (extent.masters || read.get(name) != Some(&version))
+            if (extent.masters || read.version(id) != Some(version))
                 && let Some(machine) = machine_facts(world, id)
             {
                 agent.machine = machine.into();
@@ -286,7 +285,14 @@ impl Run {
         }
         let Observed::Known(cluster) = &mut facts.cluster else { return };
         let cluster = Arc::make_mut(cluster);
-        observe(world, cluster, names.iter(), read, Extent { workloads: false, ..extent });
+        for name in names {
+            if let Some((id, node)) =
+                world.nodes().id("", name.as_str()).and_then(|id| Some((id, world.nodes().get(id)?)))
+            {
+                read.observe(world, cluster, id, node);
+            }
+        }
+        observe(world, cluster, Extent { workloads: false, ..extent });
         // Of thousands of workloads few change.
         for workload in changed {
             let fact = self.places.get(&workload).and_then(|place| cluster.workloads.get_mut(*place));
@@ -340,8 +346,9 @@ impl Run {
                 let known = driver.facts_mut().map(|facts| &mut facts.cluster);
                 match known {
                     Some(Observed::Known(cluster)) => {
-                        let names: Vec<NodeName> = cluster.nodes.keys().cloned().collect();
-                        observe(world, Arc::make_mut(cluster), names.iter(), read, EVERYTHING);
+                        let facts = Arc::make_mut(cluster);
+                        read.observe_all(world, facts);
+                        observe(world, facts, EVERYTHING);
                         cluster.clone()
                     }
                     _ => Arc::new(world.cluster_facts(false)),
@@ -403,6 +410,10 @@ impl Run {
             let by_budget = matches!(wait.what, Waiting::PodDisruptionBudget { .. });
             if is_for_ever || (by_budget && lasted >= HELD_UP_TOLD) {
                 let node = work.step.target.node().cloned().unwrap_or_else(|| NodeName::from("?"));
+                // What a person continues and meets again is one thing.
+                if is_for_ever && self.trace.held.iter().any(|held| held.is_for_ever && held.wait.what == wait.what) {
+                    continue;
+                }
                 self.trace.held.push(Held { node, wait, began, lasted, is_for_ever });
             }
         }
@@ -510,22 +521,45 @@ struct Extent {
 
 const EVERYTHING: Extent = Extent { masters: true, workloads: true };
 
-/// Brings facts up to date: these nodes, and what else is in the extent.
-fn observe<'a>(
-    world: &World,
-    cluster: &mut ClusterFacts,
-    names: impl Iterator<Item = &'a NodeName>,
-    read: &mut BTreeMap<NodeName, u64>,
-    extent: Extent,
-) {
-    cluster.observed_at = world.now().timestamp();
-    for name in names {
-        let Some(node) = world.nodes().find("", name.as_str()) else { continue };
-        if read.get(name) != Some(&node.meta.version) {
-            read.insert(name.clone(), node.meta.version);
-            cluster.nodes.insert(name.clone(), world.node_facts(node));
+/// Which version of each node was read last, by the ids of the nodes: names of thousands of them are dear to compare.
+#[derive(Debug, Default)]
+struct ReadNodes {
+    versions: Vec<u64>,
+    /// The newest change of any node when all of them were read.
+    all_as_of: Option<u64>,
+}
+
+impl ReadNodes {
+    fn version(&self, id: u32) -> Option<u64> {
+        self.versions.get(id as usize).copied()
+    }
+
+    fn observe(&mut self, world: &World, cluster: &mut ClusterFacts, id: u32, node: &Node) {
+        if self.version(id) == Some(node.meta.version) {
+            return;
+        }
+        let place = id as usize;
+        if self.versions.len() <= place {
+            self.versions.resize(place + 1, 0);
+        }
+        self.versions[place] = node.meta.version;
+        cluster.nodes.insert(NodeName::from(&*node.meta.name), world.node_facts(node));
+    }
+
+    fn observe_all(&mut self, world: &World, cluster: &mut ClusterFacts) {
+        let newest = world.nodes().newest();
+        if self.all_as_of.replace(newest) == Some(newest) {
+            return;
+        }
+        for (id, node) in world.nodes().iter() {
+            self.observe(world, cluster, id, node);
         }
     }
+}
+
+/// Brings facts beside those of nodes up to date.
+fn observe(world: &World, cluster: &mut ClusterFacts, extent: Extent) {
+    cluster.observed_at = world.now().timestamp();
     if extent.masters {
         cluster.api_servers = world.api_servers();
         cluster.control_plane_pods = world.control_plane_pods();
