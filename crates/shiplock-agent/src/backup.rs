@@ -1,10 +1,10 @@
 //! What a step replaces, kept until the next step of its kind, so that it can be put back.
 //!
-//! A backup is taken once for an attempt: a step that is resumed finds it and never keeps the new in place of the old.
+//! A backup is taken once, and anew only when it was put back: a step that is resumed or tried again finds it, and never
+//! keeps the new in place of the old.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -26,15 +26,22 @@ struct KeptFile {
 }
 
 const LIST: &str = "backup.json";
+/// There once everything was put back.
+const RESTORED: &str = "restored";
 
 impl Backup {
-    /// Keeps the files in a folder, or finds what was kept there before. Other backups beside it are removed.
+    /// Keeps the files in a folder, or finds what was kept there before and was not put back: where that failed, what is in
+    /// place may be the new. Other backups beside it are removed.
     pub fn take(folder: &Path, targets: &[PathBuf]) -> io::Result<Self> {
-        if let Some(backup) = Self::find(folder) {
+        if let Some(backup) = Self::find(folder)
+            && !folder.join(RESTORED).exists()
+        {
             return Ok(backup);
         }
         if let Some(parent) = folder.parent() {
             for other in fs::read_dir(parent).into_iter().flatten().flatten() {
+                // The list first: half a backup is none.
+                files::remove(&other.path().join(LIST))?;
                 fs::remove_dir_all(other.path())?;
             }
         }
@@ -52,14 +59,7 @@ impl Backup {
             let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let kept = target.is_file().then_some(name);
             if let Some(name) = &kept {
-                let kept = folder.join(name);
-                files::remove(&kept)?;
-                // A second name is enough for an executable, which is replaced by a rename and never written to while it
-                // may run; a configuration may be written to.
-                let is_executable = fs::metadata(target)?.permissions().mode() & 0o111 != 0;
-                if !is_executable || fs::hard_link(target, &kept).is_err() {
-                    files::rename(&files::place_beside(target, &kept)?, &kept)?;
-                }
+                files::rename(&files::place_beside(target, &folder.join(name))?, &folder.join(name))?;
             }
             kept_files.push(KeptFile { target: target.clone(), kept });
         }
@@ -79,7 +79,8 @@ impl Backup {
         self.files.iter().filter_map(|file| Some((&file.target, self.folder.join(file.kept.as_ref()?))))
     }
 
-    /// Puts everything back. May be repeated.
+    /// Puts everything back. May be repeated. The next [`Self::take`] keeps what is there then, which somebody may have
+    /// mended.
     pub fn restore(&self) -> io::Result<()> {
         for file in &self.files {
             match &file.kept {
@@ -90,40 +91,31 @@ impl Backup {
                 None => files::remove(&file.target)?,
             }
         }
-        Ok(())
+        files::replace(&self.folder.join(RESTORED), "", 0o600)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     #[test]
-    fn an_executable_is_kept_under_a_second_name_and_keeps_its_mode() {
+    fn the_old_stays_kept_until_it_was_put_back_and_what_was_mended_since_is_kept_then() {
         let folder = tempfile::tempdir().unwrap();
-        let (program, configuration) = (folder.path().join("kubelet"), folder.path().join("config.yaml"));
-        for (path, mode) in [(&program, 0o750), (&configuration, 0o644)] {
-            fs::write(path, "old").unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        }
-        let backup =
-            Backup::take(&folder.path().join("previous/u1"), &[program.clone(), configuration.clone()]).unwrap();
-        let kept: Vec<PathBuf> = backup.kept().map(|(_, kept)| kept).collect();
-        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
-        assert_eq!(inode(&kept[0]), inode(&program), "nothing is copied");
-        assert_eq!(fs::metadata(&program).unwrap().mode() & 0o7777, 0o750);
-        assert_ne!(inode(&kept[1]), inode(&configuration), "kubeadm writes to it in place");
-        // Replaced as steps do it, and put back.
-        let staged = folder.path().join("staged");
-        fs::write(&staged, "new").unwrap();
-        files::rename(&files::link_beside(&staged, &program).unwrap(), &program).unwrap();
-        fs::write(&configuration, "new").unwrap();
-        assert_eq!(fs::read_to_string(&kept[0]).unwrap(), "old");
+        let (program, place) = (folder.path().join("kubelet"), folder.path().join("previous/u1-3"));
+        let targets = [program.clone()];
+        fs::write(&program, "old").unwrap();
+        Backup::take(&place, &targets).unwrap();
+        fs::write(&program, "new").unwrap();
+        // Another attempt, while the new is still in place.
+        let backup = Backup::take(&place, &targets).unwrap();
         backup.restore().unwrap();
-        assert_eq!([&program, &configuration].map(|path| fs::read_to_string(path).unwrap()), ["old", "old"]);
-        assert_eq!(fs::metadata(&program).unwrap().mode() & 0o7777, 0o750);
+        assert_eq!(fs::read_to_string(&program).unwrap(), "old");
+        fs::write(&program, "mended").unwrap();
+        let backup = Backup::take(&place, &targets).unwrap();
+        fs::write(&program, "new").unwrap();
+        backup.restore().unwrap();
+        assert_eq!(fs::read_to_string(&program).unwrap(), "mended");
     }
 
     #[test]

@@ -69,28 +69,10 @@ pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
         fs::create_dir_all(folder)?;
     }
     let from = File::open(source)?;
-    let mut to = File::create(&place)?;
+    let mut to = create_anew(&place)?;
     copy(from, |piece| to.write_all(piece))?;
     dress(&to, target, 0o755)?;
     to.sync_all()?;
-    Ok(place)
-}
-
-/// Puts a file that nobody writes to any more to the place beside its target, dressed like it: under a second name, or as
-/// a copy where the two are on different file systems. An executable of a hundred megabytes is then not written twice
-/// while its node is out of work.
-pub fn link_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
-    let place = beside(target);
-    if let Some(folder) = target.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    remove(&place)?;
-    if fs::hard_link(source, &place).is_err() {
-        return place_beside(source, target);
-    }
-    let file = File::open(&place)?;
-    dress(&file, target, 0o755)?;
-    file.sync_all()?;
     Ok(place)
 }
 
@@ -100,11 +82,17 @@ pub fn write_beside(text: &str, target: &Path, mode: u32) -> io::Result<PathBuf>
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut to = File::create(&place)?;
+    let mut to = create_anew(&place)?;
     to.write_all(text.as_bytes())?;
     dress(&to, target, mode)?;
     to.sync_all()?;
     Ok(place)
+}
+
+/// A new file in place of what a crash may have left under the name. It is never written into: it might have other names.
+fn create_anew(path: &Path) -> io::Result<File> {
+    remove(path)?;
+    File::create_new(path)
 }
 
 fn dress(file: &File, like: &Path, mode: u32) -> io::Result<()> {
@@ -168,22 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_second_name_is_dressed_like_its_target_and_takes_the_place_of_what_a_crash_left() {
+    fn what_a_crash_left_beside_a_target_is_not_written_into() {
         let folder = tempfile::tempdir().unwrap();
-        let (source, target) = (folder.path().join("source"), folder.path().join("bin/kubelet"));
-        fs::create_dir(folder.path().join("bin")).unwrap();
+        let (source, target) = (folder.path().join("source"), folder.path().join("kubelet"));
         fs::write(&source, "new").unwrap();
         fs::write(&target, "old").unwrap();
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o750)).unwrap();
-        fs::write(beside(&target), "half of").unwrap();
-        let place = link_beside(&source, &target).unwrap();
-        assert_eq!(fs::metadata(&place).unwrap().ino(), fs::metadata(&source).unwrap().ino(), "nothing is copied");
+        fs::hard_link(&target, beside(&target)).unwrap();
+        let place = place_beside(&source, &target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "old");
         rename(&place, &target).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "new");
-        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
-        assert!(!beside(&target).exists());
-        fs::remove_file(&source).unwrap();
-        assert_eq!(fs::read_to_string(&target).unwrap(), "new", "the staged name may go");
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     if let Some(problem) = step.rolling_back.clone() {
         return Err(roll_back(step, problem).await);
     }
-    if is_up(step, &kubelet.sha256).await.is_ok() && reported_version(step).await.is_ok_and(|found| found == version) {
+    let runs_new =
+        is_up(step, &kubelet.sha256).await.is_ok() && reported_version(step).await.is_ok_and(|found| found == version);
+    if runs_new && tools_are_new(step, artefacts).await? {
         step.clean_staging(artefacts);
         return Ok(StepOutcome::AlreadyDone);
     }
@@ -49,7 +51,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     let mut places = Vec::new();
     for (artefact, target) in &targets {
         let staged = step.staged(artefact).await?;
-        let place = files::link_beside(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
+        let place = files::place_beside(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
         places.push((place, target.clone()));
     }
     let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();
@@ -95,6 +97,18 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     }
     step.clean_staging(artefacts);
     Ok(StepOutcome::Done)
+}
+
+/// Whether the tools beside the kubelet are the target's too: a way back that was cut off may have reached them alone. What
+/// cannot be replaced here is not asked for.
+async fn tools_are_new<H: Host>(step: &Step<H>, artefacts: &[ArtefactFile]) -> Result<bool, Problem> {
+    let Ok(targets) = targets(step, artefacts).await else { return Ok(true) };
+    for (artefact, target) in targets {
+        if step.host.file_digest(&target).await?.as_ref() != Some(&artefact.sha256) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Which file goes where: the kubelet where its service runs it, the others only where the node has them already.

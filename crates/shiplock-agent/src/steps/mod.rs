@@ -270,10 +270,10 @@ impl<H: Host> Step<H> {
         self.data_folder.join("staging")
     }
 
-    /// Where this attempt keeps what it replaces.
+    /// Where this step keeps what it replaces, in whatever attempt.
     pub fn backup_folder(&self) -> PathBuf {
         let id = &self.assignment.id;
-        self.data_folder.join("previous").join(format!("{}-{}-{}", id.upgrade, id.step, id.generation.intent))
+        self.data_folder.join("previous").join(format!("{}-{}", id.upgrade, id.step))
     }
 
     /// A staged file, its digest checked again.

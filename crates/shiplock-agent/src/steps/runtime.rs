@@ -49,7 +49,7 @@ pub async fn run<H: Host>(
         let staged = step.staged(artefact).await?;
         let target = step.host.at(&format!("{}/{}", placement.folder, artefact.role));
         let target = fs::canonicalize(&target).unwrap_or(target);
-        let place = files::link_beside(&staged, &target).map_err(|error| step.unusable(&target, "placed", &error))?;
+        let place = files::place_beside(&staged, &target).map_err(|error| step.unusable(&target, "placed", &error))?;
         places.push((place, target));
     }
     let staged = step.host.node_path(&step.staged(containerd).await?);

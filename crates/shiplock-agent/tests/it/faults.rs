@@ -76,6 +76,22 @@ async fn the_kubelet_step_replaces_what_the_node_has_and_installs_nothing_else()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_kubelet_with_an_old_tool_beside_it_is_not_done() {
+    let node = FakeNode::new();
+    for content in ["kubelet v1.36.3", "kubeadm v1.36.3", "kubectl"] {
+        node.stage(content);
+    }
+    assert_eq!(ended(&node, kubelet("kubelet v1.36.3", "kubeadm v1.36.3")).await.0, Ok(StepOutcome::Done));
+    // As a way back leaves it that was cut off.
+    std::fs::write(node.path("/usr/bin/kubeadm"), "kubeadm v1.35.4").unwrap();
+    for content in ["kubelet v1.36.3", "kubeadm v1.36.3", "kubectl"] {
+        node.stage(content);
+    }
+    assert_eq!(ended(&node, kubelet("kubelet v1.36.3", "kubeadm v1.36.3")).await.0, Ok(StepOutcome::Done));
+    assert_eq!(node.read("/usr/bin/kubeadm"), "kubeadm v1.36.3");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_permit_leaves_everything_as_it_was() {
     let node = FakeNode::new();
     for content in ["kubelet v1.36.3", "kubeadm v1.36.3", "kubectl", "containerd v2.2.9"] {

@@ -55,10 +55,10 @@ struct User<'a> {
 }
 
 impl Event<'_> {
-    /// For whom it was asked: who acts as somebody else is named beside them.
+    /// Who asked, and as whom where that is somebody else.
     fn caller(&self) -> Cow<'_, str> {
         match &self.impersonated_user {
-            Some(user) => Cow::Owned(format!("{} (as whom {} acts)", user.username, self.user.username)),
+            Some(user) => Cow::Owned(format!("{} acting as {}", self.user.username, user.username)),
             None => Cow::Borrowed(self.user.username.as_ref()),
         }
     }
@@ -277,7 +277,11 @@ mod tests {
     fn who_is_acted_for_is_named_with_who_acts() {
         let line = event("ops", "kubectl/v1.37.1 (linux/amd64)", "update", "v1beta1")
             .replace("\"userAgent\"", "\"impersonatedUser\":{\"username\":\"ci\"},\"userAgent\"");
-        assert_eq!(found(&[line]), ["Warn API-009 ci (as whom ops acts)"]);
+        // Who acts as a part of Kubernetes is none.
+        let node = event("ops", "spy/v1", "watch", "v1")
+            .replace("\"userAgent\"", "\"impersonatedUser\":{\"username\":\"system:node:w1\"},\"userAgent\"");
+        assert_eq!(found(&[node]), ["Warn CP-010 audit.log"]);
+        assert_eq!(found(&[line]), ["Warn API-009 ops acting as ci"]);
     }
 
     #[test]
