@@ -30,6 +30,17 @@ pub(super) async fn plan(options: PlanArguments, context: &Context<'_>) -> Resul
     let kept = !options.dry_run;
     let text = |style: &render::Style| {
         let mut text = render::plan::plan(&plan, style);
+        // What was accepted is part of a plan.
+        let accept: Vec<String> =
+            render::plan::to_accept(&plan).into_iter().map(|check| format!("--accept {check}")).collect();
+        if kept && !accept.is_empty() {
+            let accept = accept.join(" ");
+            text.push_str(&if style.zh() {
+                format!("该计划会在开始时受阻：请先加上 {accept} 重新规划\n")
+            } else {
+                format!("As it is, its start will be blocked: first plan again with {accept}\n")
+            });
+        }
         text.push_str(&match (kept, style.zh()) {
             (true, true) => format!("下一步：shiplock upgrade --plan {}\n", plan.id),
             (true, false) => format!("next: shiplock upgrade --plan {}\n", plan.id),

@@ -314,6 +314,11 @@ fn asks_for(note: &Note) -> Option<&'static str> {
     }
 }
 
+/// What a plan would be blocked for at its start until it is made again with it accepted.
+pub fn to_accept(plan: &Plan) -> BTreeSet<&'static str> {
+    plan.notes.iter().filter_map(asks_for).filter(|check| !plan.options.accepts(check)).collect()
+}
+
 /// A note in one sentence.
 pub fn note_sentence(note: &Note, style: &Style) -> String {
     let zh = style.zh();

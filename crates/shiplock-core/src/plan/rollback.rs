@@ -160,7 +160,13 @@ fn may_be_taken_back(input: &RollbackInput<'_>) -> Result<(), Problem> {
         stages.find(|(index, stage)| upgrade.stages_started.contains(index) && beyond(&stage.kind))
     {
         let problem = Problem::new(Code::RollbackTooLate).with("upgrade", &upgrade.id);
-        return Err(problem.with("stage", stage.kind.word().replace('_', "-")));
+        let chinese = match stage.kind {
+            StageKind::StepUp => "切换到新版本",
+            StageKind::AddOns => "附加组件",
+            StageKind::NodePool { .. } => "节点池",
+            _ => "验证",
+        };
+        return Err(problem.with("stage", stage.kind.word().replace('_', "-")).with("stage_zh", chinese));
     }
     if !upgrade.plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane) {
         return Err(refused("it does not touch the control plane"));
