@@ -36,7 +36,8 @@ impl Backup {
         if let Some(backup) = Self::find(folder)
             && !folder.join(RESTORED).exists()
         {
-            return Ok(backup);
+            // What an attempt before did not replace is as it was.
+            return backup.with(targets);
         }
         if let Some(parent) = folder.parent() {
             for other in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -54,19 +55,26 @@ impl Backup {
             return Ok(backup);
         }
         fs::create_dir_all(folder)?;
-        let mut kept_files = Vec::new();
+        Self { folder: folder.to_owned(), files: Vec::new() }.with(targets)
+    }
+
+    /// With these files kept too, as far as they are not.
+    fn with(mut self, targets: &[PathBuf]) -> io::Result<Self> {
         for target in targets {
+            if self.files.iter().any(|file| file.target == *target) {
+                continue;
+            }
             let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let kept = target.is_file().then_some(name);
             if let Some(name) = &kept {
-                files::rename(&files::place_beside(target, &folder.join(name))?, &folder.join(name))?;
+                let kept = self.folder.join(name);
+                files::rename(&files::place_beside(target, &kept)?, &kept)?;
             }
-            kept_files.push(KeptFile { target: target.clone(), kept });
+            self.files.push(KeptFile { target: target.clone(), kept });
         }
-        let backup = Self { folder: folder.to_owned(), files: kept_files };
         // The list is written last: a backup that a crash cut has none and is taken again.
-        files::replace(&folder.join(LIST), &serde_json::to_string(&backup)?, 0o600)?;
-        Ok(backup)
+        files::replace(&self.folder.join(LIST), &serde_json::to_string(&self)?, 0o600)?;
+        Ok(self)
     }
 
     /// What was kept before.
@@ -107,10 +115,13 @@ mod tests {
         fs::write(&program, "old").unwrap();
         Backup::take(&place, &targets).unwrap();
         fs::write(&program, "new").unwrap();
-        // Another attempt, while the new is still in place.
-        let backup = Backup::take(&place, &targets).unwrap();
+        // Another attempt, while the new is still in place; it replaces more.
+        let configuration = folder.path().join("config.toml");
+        fs::write(&configuration, "old").unwrap();
+        let backup = Backup::take(&place, &[program.clone(), configuration.clone()]).unwrap();
+        fs::write(&configuration, "new").unwrap();
         backup.restore().unwrap();
-        assert_eq!(fs::read_to_string(&program).unwrap(), "old");
+        assert_eq!([&program, &configuration].map(|path| fs::read_to_string(path).unwrap()), ["old", "old"]);
         fs::write(&program, "mended").unwrap();
         let backup = Backup::take(&place, &targets).unwrap();
         fs::write(&program, "new").unwrap();
