@@ -69,6 +69,8 @@ pub trait Host {
     async fn clear_units(&self, prefix: &str) -> Result<(), Problem>;
     /// Has the service manager read its files again.
     async fn reload_units(&self) -> Result<(), Problem>;
+    /// Has the service manager forget how often a service failed: past its limit it starts it for nobody.
+    async fn forget_failures(&self, service: &str) -> Result<(), Problem>;
     /// A service unit.
     async fn service(&self, name: &str) -> Result<Service, Problem>;
     /// The last lines of the journals of units.

@@ -164,6 +164,11 @@ impl Host for System {
         if output.success { Ok(()) } else { Err(failed("systemctl daemon-reload", "an error", &output.error)) }
     }
 
+    async fn forget_failures(&self, service: &str) -> Result<(), Problem> {
+        // Fails where the unit is not loaded, which has not failed either.
+        self.systemctl(&["reset-failed", &format!("{service}.service")]).await.map(drop)
+    }
+
     async fn service(&self, name: &str) -> Result<Service, Problem> {
         let unit = format!("{name}.service");
         let output = self.systemctl(&["show", "--property=ActiveState,MainPID,NRestarts,ExecStart", &unit]).await?;

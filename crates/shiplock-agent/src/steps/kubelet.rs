@@ -65,7 +65,16 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     step.permit("configure").await;
     step.progress("configuring");
     let kubeadm = step.host.node_path(&kubeadm);
-    step.program("configure", &[&kubeadm, "upgrade", "node", "phase", "kubelet-config"]).await?;
+    let configured = step.program("configure", &[&kubeadm, "upgrade", "node", "phase", "kubelet-config"]).await;
+    if let Err(problem) = configured {
+        // Nothing was swapped yet: what somebody mends from here on is theirs, and is kept by the next attempt.
+        let restored = Backup::find(&folder).map_or(Ok(()), |backup| backup.restore());
+        return Err(match restored {
+            Ok(()) => problem,
+            Err(error) => problem.cause(format!("its configuration cannot be put back: {error}")),
+        }
+        .into());
+    }
     if let Some(flags) = &flags {
         write_flags(step, flags)?;
     }
@@ -215,6 +224,7 @@ async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
 }
 
 async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
+    step.host.forget_failures(SERVICE).await.map_err(|problem| problem.to_string())?;
     step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE])
         .await
         .map_err(|problem| problem.to_string())?;

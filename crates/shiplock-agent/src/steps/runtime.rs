@@ -256,6 +256,7 @@ async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
 async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let in_words = |problem: Problem| problem.to_string();
     step.host.reload_units().await.map_err(in_words)?;
+    step.host.forget_failures(SERVICE).await.map_err(in_words)?;
     step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE]).await.map_err(in_words)?;
     let path = step.host.service(SERVICE).await.map_err(in_words)?.command.first().cloned().unwrap_or_default();
     let old = step.host.file_digest(&step.host.at(&path)).await.ok().flatten().unwrap_or_default();

@@ -419,6 +419,11 @@ impl Host for FakeNode {
         Ok(())
     }
 
+    async fn forget_failures(&self, _: &str) -> Result<(), Problem> {
+        self.moment().await;
+        Ok(())
+    }
+
     async fn service(&self, name: &str) -> Result<Service, Problem> {
         self.moment().await;
         if !self.services.borrow().contains_key(name) {

@@ -76,6 +76,22 @@ async fn the_kubelet_step_replaces_what_the_node_has_and_installs_nothing_else()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_mended_after_a_failure_before_the_swap_is_what_is_put_back_later() {
+    let node = FakeNode::new();
+    let broken = "kubelet broken v1.36.3";
+    for content in [broken, "kubeadm broken", "kubeadm v1.36.3", "kubectl"] {
+        node.stage(content);
+    }
+    let problem = ended(&node, kubelet(broken, "kubeadm broken")).await.0.unwrap_err().0;
+    assert_eq!(problem.code, Code::ProgramFailed);
+    let mended = "configuration v1.35.4\nmaxPods: 66\n";
+    std::fs::write(node.path("/var/lib/kubelet/config.yaml"), mended).unwrap();
+    let problem = ended(&node, kubelet(broken, "kubeadm v1.36.3")).await.0.unwrap_err().0;
+    assert_eq!(problem.code, Code::ServiceNotUp, "{problem}");
+    assert_eq!(node.read("/var/lib/kubelet/config.yaml"), mended);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_kubelet_with_an_old_tool_beside_it_is_not_done() {
     let node = FakeNode::new();
     for content in ["kubelet v1.36.3", "kubeadm v1.36.3", "kubectl"] {
