@@ -2,11 +2,15 @@
 //!
 //! One append-only file. A record is `length (4 bytes, little endian) | checksum (8 bytes) | JSON`. A record that a
 //! crash cut is dropped when the file is opened; it was never acted upon, because an act waits for the fsync.
+//!
+//! Beside it lies a reserve of [`RESERVE_BYTES`], given up when the disk is full: what an attempt that met the full disk
+//! has to say can still be written down, and so be told.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use shiplock_api::agent::{Assignment, AssignmentId, Report};
@@ -75,6 +79,8 @@ pub trait RecordLog {
 #[derive(Debug)]
 pub struct Journal {
     file: File,
+    length_bytes: u64,
+    reserve: PathBuf,
 }
 
 /// A longer record is damage, not data: logs in a report are bounded far below it.
@@ -82,6 +88,8 @@ const RECORD_BYTES_MAX: u32 = 4 << 20;
 const HEADER_BYTES: usize = 12;
 /// A journal that is longer is written anew when it is opened.
 const COMPACT_ABOVE_BYTES: u64 = 256 << 10;
+/// Room for any record, and for hundreds of usual ones.
+pub const RESERVE_BYTES: u64 = RECORD_BYTES_MAX as u64;
 
 impl Journal {
     /// Opens or makes the journal, drops a torn tail, and returns what it holds.
@@ -107,26 +115,70 @@ impl Journal {
         }
         file.sync_all()?;
         sync_folder(path)?;
-        Ok((Self { file }, records))
+        let journal = Self { file, length_bytes: whole as u64, reserve: reserve_of(path) };
+        journal.keep_reserve();
+        Ok((journal, records))
     }
 
     fn rewritten(path: &Path, records: &[Record]) -> io::Result<Self> {
         let beside: PathBuf = path.with_extension("new");
-        let mut journal = Self { file: File::create(&beside)? };
+        let mut journal = Self { file: File::create(&beside)?, length_bytes: 0, reserve: reserve_of(path) };
         for record in records {
             journal.append(record)?;
         }
         journal.file.sync_all()?;
         fs::rename(&beside, path)?;
         sync_folder(path)?;
-        Ok(Self { file: OpenOptions::new().append(true).open(path)? })
+        journal.keep_reserve();
+        Ok(Self { file: OpenOptions::new().append(true).open(path)?, ..journal })
+    }
+
+    /// Sets the reserve aside where there is none. A disk without room for it is full already: nothing is said here, since the
+    /// facts tell how much is free, and work that needs more tells what it lacks.
+    fn keep_reserve(&self) {
+        let Ok(file) = File::create_new(&self.reserve) else { return };
+        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err() {
+            let _ = fs::remove_file(&self.reserve);
+        }
+    }
+}
+
+fn reserve_of(journal: &Path) -> PathBuf {
+    journal.with_extension("reserve")
+}
+
+/// Writes; where the disk is full, makes room and writes once more.
+fn write_with_reserve(
+    write: impl Fn() -> io::Result<()>,
+    make_room: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    match write() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            make_room().map_err(|_| error)?;
+            write()
+        }
+        result => result,
     }
 }
 
 impl RecordLog for Journal {
     fn append(&mut self, record: &Record) -> io::Result<()> {
-        self.file.write_all(&encoded(record)?)?;
-        self.file.sync_data()
+        let bytes = encoded(record)?;
+        if matches!(record, Record::Accepted { .. }) {
+            // Somebody may have made room since it was given up.
+            self.keep_reserve();
+        }
+        let write = || {
+            (&self.file).write_all(&bytes)?;
+            self.file.sync_data()
+        };
+        let make_room = || {
+            self.file.set_len(self.length_bytes)?;
+            fs::remove_file(&self.reserve)
+        };
+        write_with_reserve(write, make_room)?;
+        self.length_bytes += bytes.len() as u64;
+        Ok(())
     }
 }
 
@@ -180,7 +232,8 @@ fn read_record(bytes: &[u8]) -> Option<(Record, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplock_core::id::Epoch;
+    use shiplock_core::id::{Epoch, NodeName, StepNumber, UpgradeId};
+    use shiplock_core::step::Action;
 
     fn fenced(intent: u64) -> Record {
         Record::Fenced { generation: Generation { epoch: Epoch(7), intent } }
@@ -201,6 +254,58 @@ mod tests {
             assert_eq!(records.len(), cut / one + 1, "cut at {cut}");
             assert_eq!(records.last(), Some(&fenced(9)));
         }
+    }
+
+    #[test]
+    fn on_a_full_disk_the_reserve_is_given_up_and_the_record_is_written() {
+        let (full, attempts) = (std::cell::Cell::new(true), std::cell::Cell::new(0));
+        let write = || {
+            attempts.set(attempts.get() + 1);
+            if full.get() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        };
+        let without = write_with_reserve(write, || Err(io::ErrorKind::NotFound.into())).unwrap_err();
+        assert_eq!(
+            (without.kind(), attempts.take()),
+            (io::ErrorKind::StorageFull, 1),
+            "the disk is named, not the reserve"
+        );
+        let no_use = write_with_reserve(write, || Ok(())).unwrap_err();
+        assert_eq!(
+            (no_use.kind(), attempts.take()),
+            (io::ErrorKind::StorageFull, 2),
+            "it is tried once more, not for ever"
+        );
+        write_with_reserve(write, || {
+            full.set(false);
+            Ok(())
+        })
+        .unwrap();
+        let damaged = write_with_reserve(|| Err(io::ErrorKind::InvalidData.into()), || panic!("the disk is not full"));
+        assert_eq!(damaged.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn the_reserve_is_set_aside_at_first_and_again_before_the_next_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, reserve) = (folder.path().join("journal"), folder.path().join("journal.reserve"));
+        let (mut journal, _) = Journal::open(&path, |records| records).unwrap();
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
+        fs::remove_file(&reserve).unwrap();
+        journal.append(&fenced(1)).unwrap();
+        assert!(!reserve.exists());
+        let assignment = Box::new(Assignment {
+            id: AssignmentId {
+                upgrade: UpgradeId::from("u1"),
+                step: StepNumber(1),
+                generation: Generation { epoch: Epoch(1), intent: 1 },
+            },
+            node: NodeName::from("w1"),
+            machine_id: "m1".to_owned(),
+            action: Action::CollectLogs,
+            timeout_seconds: 60,
+        });
+        journal.append(&Record::Accepted { assignment, boot_id: "boot".to_owned() }).unwrap();
+        assert!(reserve.exists());
     }
 
     #[test]

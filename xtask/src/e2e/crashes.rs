@@ -236,7 +236,37 @@ pub(crate) fn agent_lost(lab: &Lab) -> Result<()> {
     let cancelled = installation.until_state(&id, "cancelled", BOUND)?;
     ensure!(cancelled["abandoned"][0] == "w2", "{cancelled}");
     ensure!(marked(lab)?.is_empty(), "marked: {:?}", marked(lab)?);
-    Ok(())
+    full_disk_is_named(lab, &mut installation)
+}
+
+/// The disk of the agent's folder fills up in the middle of the node: its journal has a reserve, so that the upgrade says what
+/// is full, and where, and does not wait for an agent that cannot write.
+fn full_disk_is_named(lab: &Lab, installation: &mut Installation<'_>) -> Result<()> {
+    const SMALL_DISK: &str = "cp -a /var/lib/shiplock-agent /root/agent && mount -t tmpfs -o size=2g tmpfs /var/lib/shiplock-agent && \
+        cp -a /root/agent/. /var/lib/shiplock-agent/ && systemctl start shiplock-agent";
+    const FILL: &str = "cd /var/lib/shiplock-agent && test -s journal.reserve && { cat /dev/zero > fill || true; }";
+    lab.exec_text("w2", &["sh", "-c", SMALL_DISK])?;
+    lab.deploy_web()?;
+    lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#])?;
+    installation.until_heard()?;
+    let id = installation.begin_pools(&["--node", "w2", "--accept", "WL-001", "--accept", "CAP-003"])?;
+    installation.until("the drain waits for the budget", BOUND, |installation| {
+        let upgrade = installation.upgrade(&id)?;
+        let waits = upgrade["waiting_on"].as_array().into_iter().flatten();
+        Ok(waits.map(|wait| &wait["waiting_on"]).any(|kind| kind == "pod_disruption_budget"))
+    })?;
+    lab.exec_text("w2", &["sh", "-c", FILL])?;
+    lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":1}}"#])?;
+    let paused = installation.until_state(&id, "paused", BOUND)?;
+    ensure!(paused.to_string().contains("UPG0504"), "{paused}");
+    let shown = installation.ok(&["upgrades", "show", &id])?;
+    eprintln!("{shown}");
+    ensure!(shown.contains("/var/lib/shiplock-agent") && shown.contains("w2"), "the disk is named");
+    lab.exec_text("w2", &["rm", "/var/lib/shiplock-agent/fill"])?;
+    installation.ok(&["continue", &id])?;
+    installation.until_state(&id, "succeeded", BOUND)?;
+    ensure!(versions(lab)?["w2"].0 == "v1.36.3" && marked(lab)?.is_empty(), "w2 is upgraded and free");
+    lab.exec_text("w2", &["test", "-s", "/var/lib/shiplock-agent/journal.reserve"]).map(drop)
 }
 
 #[cfg(test)]

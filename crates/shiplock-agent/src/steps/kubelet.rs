@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shiplock_core::artefact::ArtefactFile;
 use shiplock_core::facts::InstallMethod;
@@ -28,8 +29,8 @@ pub(super) const FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// Source: kubernetes#133779; kubeadm's own upgrade takes it out too (kubernetes#133778).
 const REFUSED_FLAGS: [(&str, MinorVersion); 1] =
     [("--pod-infra-container-image", MinorVersion { major: 1, minor: 35 })];
-const LOOKS: u32 = 600;
-const LOOKS_AFTER_ROLL_BACK: u32 = 300;
+const UP_WITHIN: Duration = Duration::from_secs(120);
+const OLD_UP_WITHIN: Duration = Duration::from_secs(60);
 const HEALTH_PORT: u16 = 10248;
 
 /// Does the step.
@@ -87,7 +88,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
 
     step.progress("verifying");
-    let up = step.wait_until(SERVICE, LOOKS, || is_up(step, &kubelet.sha256)).await;
+    let up = step.wait_until(SERVICE, UP_WITHIN, || is_up(step, &kubelet.sha256)).await;
     if let Err(why) = up {
         let mut problem = step.not_up(SERVICE, &why).await;
         if let Err(error) = restarted {
@@ -231,7 +232,7 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let path = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?.command.first().cloned();
     let path = step.host.at(&path.unwrap_or_default());
     let old = step.host.file_digest(&path).await.ok().flatten().unwrap_or_default();
-    step.wait_until(SERVICE, LOOKS_AFTER_ROLL_BACK, || is_up(step, &old)).await
+    step.wait_until(SERVICE, OLD_UP_WITHIN, || is_up(step, &old)).await
 }
 
 #[cfg(test)]

@@ -121,6 +121,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const PROGRAM_LOOKED_AT_FIRST: Duration = Duration::from_millis(25);
 /// A kubelet may end some times before containerd answers; one that ends so often will go on so.
 const RESTARTS_MAX: u32 = 20;
+/// A service that is `failed` for so long is not started by the service manager any more; it may be for a moment before a
+/// restart that was asked for begins.
+const FAILED_MAX: Duration = Duration::from_secs(5);
 const LINES_OF_CAUSE: u32 = 20;
 /// Commands that only read are quick; a node where they are not has other troubles.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(30);
@@ -210,17 +213,19 @@ impl<H: Host> Step<H> {
         }
     }
 
-    /// Looks every [`LOOK_EVERY`] until `look` finds nothing wrong with a service; else what was wrong in the last look.
-    /// A service that ends again and again is not looked at to the end: meanwhile the node is without it.
+    /// Looks every [`LOOK_EVERY`] until `look` finds nothing wrong with a service, for so long at most; else what was wrong in
+    /// the last look. A service that ends again and again, or that the service manager gave up, is not waited for to the end:
+    /// meanwhile the node is without it.
     pub async fn wait_until<F: Future<Output = Result<(), String>>>(
         &self,
         service: &str,
-        looks: u32,
+        at_most: Duration,
         mut look: impl FnMut() -> F,
     ) -> Result<(), String> {
         let mut wrong = String::new();
         let mut fewest = u32::MAX;
-        for _ in 0..looks {
+        let (mut waited, mut failed_for) = (Duration::ZERO, Duration::ZERO);
+        while waited < at_most {
             match look().await {
                 Ok(()) => return Ok(()),
                 Err(why) => wrong = why,
@@ -232,8 +237,13 @@ impl<H: Host> Step<H> {
                 if ended >= RESTARTS_MAX {
                     return Err(format!("it ended {ended} times; {wrong}"));
                 }
+                failed_for = if found.state == "failed" { failed_for + LOOK_EVERY } else { Duration::ZERO };
+                if failed_for > FAILED_MAX {
+                    return Err(format!("the service manager does not start it again; {wrong}"));
+                }
             }
             self.host.wait(LOOK_EVERY).await;
+            waited += LOOK_EVERY;
         }
         Err(wrong)
     }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use shiplock_core::artefact::ArtefactFile;
 use shiplock_core::facts::InstallMethod;
@@ -23,7 +24,7 @@ const SERVICE: &str = "containerd";
 const DEFAULT_CONFIGURATION: &str = "/etc/containerd/config.toml";
 const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/50-shiplock.conf";
 const OWN_FOLDER: &str = "/usr/local/bin";
-const LOOKS: u32 = 300;
+const UP_WITHIN: Duration = Duration::from_secs(60);
 
 /// Does the step.
 pub async fn run<H: Host>(
@@ -81,7 +82,7 @@ pub async fn run<H: Host>(
     let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
 
     step.progress("verifying");
-    if let Err(why) = step.wait_until(SERVICE, LOOKS, || is_up(step, &containerd.sha256, Some(version))).await {
+    if let Err(why) = step.wait_until(SERVICE, UP_WITHIN, || is_up(step, &containerd.sha256, Some(version))).await {
         let mut problem = step.not_up(SERVICE, &why).await;
         if let Err(error) = restarted {
             problem = problem.because(&error);
@@ -260,7 +261,7 @@ async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE]).await.map_err(in_words)?;
     let path = step.host.service(SERVICE).await.map_err(in_words)?.command.first().cloned().unwrap_or_default();
     let old = step.host.file_digest(&step.host.at(&path)).await.ok().flatten().unwrap_or_default();
-    step.wait_until(SERVICE, LOOKS, || is_up(step, &old, None)).await
+    step.wait_until(SERVICE, UP_WITHIN, || is_up(step, &old, None)).await
 }
 
 #[cfg(test)]

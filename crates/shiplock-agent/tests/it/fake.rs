@@ -54,7 +54,8 @@ pub(crate) fn image(role: &str, content: &str) -> ArtefactImage {
     }
 }
 
-/// A process is the content of its executable: `kubelet v1.36.3`, or one with `broken` in it, which does not come up.
+/// A process is the content of its executable: `kubelet v1.36.3`, or one with `broken` in it, which does not
+/// come up; with `refused` the service manager does not try for long.
 #[derive(Debug, Default, Clone)]
 struct Running {
     content: String,
@@ -429,9 +430,16 @@ impl Host for FakeNode {
         if !self.services.borrow().contains_key(name) {
             return Ok(Service { state: "inactive".to_owned(), main_pid: 0, restarts: 0, command: Vec::new() });
         }
+        let refused = self.running(name).contains("refused");
         let broken = self.running(name).contains("broken") || (name == "kubelet" && self.kubelet_stopped.get());
-        let main_pid = if broken { 0 } else { 1 + u32::from(name == "kubelet") };
-        let state = if broken { "activating" } else { "active" };
+        let main_pid = if broken || refused { 0 } else { 1 + u32::from(name == "kubelet") };
+        let state = if refused {
+            "failed"
+        } else if broken {
+            "activating"
+        } else {
+            "active"
+        };
         // It ended often in an earlier life; a restart by hand begins to count anew.
         let restarts = if self.restarts(name) == 0 {
             50
