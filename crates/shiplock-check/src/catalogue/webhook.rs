@@ -246,23 +246,36 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "WHK-007",
         name: "webhook-intercepts-system",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
         reads: "webhook configurations, namespace kube-system",
         title: ["Webhooks that are asked about kube-system", "拦截 kube-system 的 webhook"],
         why: [
-            "While its node is drained such a webhook is away, and what must be answered by it cannot happen: pods of the system, leases, evictions.",
-            "其节点被排空时该 webhook 不可用，需要它响应的操作都无法进行：系统 pod、lease、驱逐。",
+            "While its node is drained such a webhook is away, and what must be answered by it cannot happen: pods of the system, leases of those who lead, evictions.",
+            "其节点被排空时该 webhook 不可用，需要它响应的操作都无法进行：系统 pod、选主所用的 lease、驱逐。",
         ],
         fix: [
             "leave kube-system out with namespaceSelector: kubernetes.io/metadata.name NotIn [kube-system]",
             "请用 namespaceSelector 排除 kube-system：kubernetes.io/metadata.name NotIn [kube-system]",
         ],
-        sentences: &[says(
-            "system",
-            "webhook {webhook} ({service}) must answer for pods, nodes or leases of kube-system",
-            "kube-system 的 pod、节点或 lease 须经 webhook {webhook}（{service}）响应",
-        )],
+        sentences: &[
+            says(
+                "system",
+                "webhook {webhook} ({service}) must answer for pods or leases of kube-system",
+                "kube-system 的 pod 或 lease 须经 webhook {webhook}（{service}）响应",
+            ),
+            Sentence {
+                name: "drain",
+                text: [
+                    "webhook {webhook} ({service}) must answer for nodes or evictions of kube-system",
+                    "节点或 kube-system 的驱逐须经 webhook {webhook}（{service}）响应",
+                ],
+                fix: Some([
+                    "take nodes and pods/eviction out of the rules of {webhook}, or set its failurePolicy to Ignore",
+                    "请从 {webhook} 的规则中去掉 nodes 和 pods/eviction，或将其 failurePolicy 设为 Ignore",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#avoiding-operating-on-the-kube-system-namespace",
         not_built: None,
     },

@@ -105,8 +105,8 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
             }
             _ => {}
         }
-        if is_strict && touches_system(look, webhook) {
-            look.say(with_service(new("WHK-007", "system", Outcome::Warn), service));
+        if is_strict && let Some((sentence, outcome)) = interception(look, webhook) {
+            look.say(with_service(new("WHK-007", sentence, outcome), service));
         }
     }
     let timeout = webhook.timeout_seconds.unwrap_or(10);
@@ -119,23 +119,39 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
     authority(look, &webhook.client_config, &new("WHK-003", "bundle", outcome));
 }
 
-/// Whether a webhook is asked about what an upgrade itself needs: pods of kube-system, leases, nodes, evictions.
-fn touches_system(look: &Look<'_>, webhook: &Webhook) -> bool {
+/// What a webhook is asked about of all that an upgrade itself needs, and how bad that is: without pods and leases of
+/// kube-system the control plane does not come back, without nodes and evictions nothing is drained.
+fn interception(look: &Look<'_>, webhook: &Webhook) -> Option<(&'static str, Outcome)> {
     let any = |values: &[String], wanted: &[&str]| {
         values.iter().any(|value| value == "*" || value == "*/*" || wanted.contains(&value.as_str()))
     };
-    let is_asked = webhook.rules.iter().any(|rule| {
-        (any(&rule.api_groups, &[""]) && any(&rule.resources, &["pods", "nodes", "pods/eviction"]))
-            || (any(&rule.api_groups, &["coordination.k8s.io"]) && any(&rule.resources, &["leases"]))
-    });
+    let is_asked_for = |group: &str, resource: &str, operations: &[&str]| {
+        webhook.rules.iter().any(|rule| {
+            any(&rule.api_groups, &[group])
+                && any(&rule.resources, &[resource])
+                && (rule.operations.is_empty() || any(&rule.operations, operations))
+                && !(resource == "nodes" && rule.scope == "Namespaced")
+        })
+    };
     // A selector of objects leaves out what it does not name; which pods that is cannot be told from here.
-    if !is_asked || !webhook.object_selector.is_empty() {
-        return false;
+    if !webhook.object_selector.is_empty() {
+        return None;
     }
     let known =
         look.objects.namespaces.seen().into_iter().flatten().find(|namespace| namespace.metadata.name == "kube-system");
     let named = [("kubernetes.io/metadata.name".to_owned(), "kube-system".to_owned())].into();
-    webhook.namespace_selector.fits(known.map_or(&named, |namespace| &namespace.metadata.labels))
+    let asks_system = webhook.namespace_selector.fits(known.map_or(&named, |namespace| &namespace.metadata.labels));
+    let asks_for_pods = is_asked_for("", "pods", &["CREATE", "UPDATE", "DELETE"]);
+    let asks_for_leases = is_asked_for("coordination.k8s.io", "leases", &["CREATE", "UPDATE"]);
+    if asks_system && (asks_for_pods || asks_for_leases) {
+        Some(("system", Outcome::Fail))
+    } else if is_asked_for("", "nodes", &["UPDATE"]) || (asks_system && is_asked_for("", "pods/eviction", &["CREATE"]))
+    {
+        // Nodes have no namespace: a selector of namespaces never leaves them out.
+        Some(("drain", Outcome::Warn))
+    } else {
+        None
+    }
 }
 
 /// The authorities that a certificate is verified with must be there and last.
