@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
-use shiplock_core::facts::{Facts, Observed};
+use shiplock_core::facts::{Facts, NodeOwner, Observed};
 use shiplock_core::plan::{Plan, PlanOptions};
 use shiplock_core::sample::{agents, cluster, plan_of, request};
 use shiplock_core::step::Action;
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let taken = taken.into_iter().flatten().next().ok_or("the lease is free")?;
         // Upgrades stand at every point of their way.
         let length = 12 + index * 37 % 110;
-        let events = events(&[first, taken.record.clone()], &plan, begun, length)?;
+        let events = events(&[first, taken.record.clone()], begun, length)?;
         store.append(&new.id, 2, taken.lease.epoch, begun, &events).await?;
         events_total += events.len() + 2;
         events_max = events_max.max(events.len() + 2);
@@ -81,13 +81,13 @@ fn plan(name: &str, uid: &str) -> Result<Plan, Box<dyn Error>> {
 }
 
 /// What the driver appends when every step succeeds at once, up to this many events and then to the next intent.
-fn events(before: &[EventRecord], plan: &Plan, begun: Timestamp, length: usize) -> Result<Vec<Event>, Box<dyn Error>> {
+fn events(before: &[EventRecord], begun: Timestamp, length: usize) -> Result<Vec<Event>, Box<dyn Error>> {
     let mut upgrade = Upgrade::fold(before)?;
     let mut events = Vec::new();
     let (mut now, mut quiet) = (begun, 0);
     loop {
         now += SignedDuration::from_secs(1);
-        let facts = facts(plan, now);
+        let facts = facts(&upgrade, now);
         let mut next: Vec<Event> = match decide(&upgrade, &facts, &Policy::default(), now) {
             Decision::Issue(commands) => commands.into_iter().map(event).collect(),
             Decision::Wait { .. } => upgrade
@@ -129,10 +129,16 @@ fn event(command: Command) -> Event {
     }
 }
 
-fn facts(plan: &Plan, now: Timestamp) -> Facts {
+/// The cluster as the upgrade has left it: a node that it holds is cordoned, or it would be cordoned again.
+fn facts(upgrade: &Upgrade, now: Timestamp) -> Facts {
     let mut facts = cluster(POOLS);
-    facts.uid = plan.cluster_uid.clone();
+    facts.uid = upgrade.plan.cluster_uid.clone();
     facts.observed_at = now;
+    for held in upgrade.plan.nodes().filter(|node| upgrade.holds_cordon(node)) {
+        let node = facts.nodes.get_mut(&held.node).expect("the plan is of this cluster");
+        node.unschedulable = true;
+        node.owner = Some(NodeOwner { upgrade: upgrade.id.clone(), epoch: upgrade.epoch, attempt: 1 });
+    }
     let agents = agents(&facts, now);
     Facts {
         cluster: Observed::Known(facts.into()),
@@ -170,4 +176,32 @@ clusters: [{{name: away, cluster: {{server: {SERVER}, certificate-authority-data
 users: [{{name: away, user: {{token: a-token-that-nobody-asks-for}}}}]
 "
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shiplock_core::id::Epoch;
+
+    #[test]
+    fn a_log_stands_at_every_point_of_the_way() {
+        let plan = plan("cluster", "uid").unwrap();
+        let begun = Timestamp::UNIX_EPOCH;
+        let record = |number, epoch, event| EventRecord {
+            upgrade: "u".into(),
+            number,
+            position: number,
+            at: begun,
+            epoch,
+            event,
+        };
+        let before = [
+            record(1, None, Event::Planned { plan: Box::new(plan.clone()), by: "fill".into() }),
+            record(2, Some(Epoch(1)), Event::LeaseTaken { epoch: Epoch(1), holder: "gone".to_owned() }),
+        ];
+        for length in 12..122 {
+            let events = events(&before, begun, length).unwrap_or_else(|error| panic!("{length}: {error}"));
+            assert!(matches!(events.last(), Some(Event::StepStarted { .. })), "{length}: a step is in flight");
+        }
+    }
 }
