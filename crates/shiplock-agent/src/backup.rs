@@ -88,18 +88,26 @@ impl Backup {
     }
 
     /// Puts everything back. May be repeated. The next [`Self::take`] keeps what is there then, which somebody may have
-    /// mended.
+    /// mended. The error names the file.
     pub fn restore(&self) -> io::Result<()> {
         for file in &self.files {
-            match &file.kept {
-                Some(name) => {
-                    let place = files::place_beside(&self.folder.join(name), &file.target)?;
-                    files::rename(&place, &file.target)?;
-                }
-                None => files::remove(&file.target)?,
-            }
+            self.put_back(file)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.target.display())))?;
         }
-        files::replace(&self.folder.join(RESTORED), "", 0o600)
+        // The old is in place: that a full disk has no room for the mark must not keep it from being started. Without the
+        // mark the next attempt goes on keeping this, and not what is mended until then.
+        let _ = files::replace(&self.folder.join(RESTORED), "", 0o600);
+        Ok(())
+    }
+
+    fn put_back(&self, file: &KeptFile) -> io::Result<()> {
+        match &file.kept {
+            Some(name) => {
+                let place = files::place_instead(&self.folder.join(name), &file.target)?;
+                files::rename(&place, &file.target)
+            }
+            None => files::remove(&file.target),
+        }
     }
 }
 
@@ -127,6 +135,23 @@ mod tests {
         fs::write(&program, "new").unwrap();
         backup.restore().unwrap();
         assert_eq!(fs::read_to_string(&program).unwrap(), "mended");
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_written_stops_nothing_and_a_file_that_cannot_be_put_back_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, place) = (folder.path().join("bin/kubelet"), folder.path().join("previous/u1-3"));
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, "old").unwrap();
+        let backup = Backup::take(&place, std::slice::from_ref(&program)).unwrap();
+        fs::write(&program, "new").unwrap();
+        fs::create_dir(place.join(RESTORED)).unwrap();
+        backup.restore().unwrap();
+        assert_eq!(fs::read_to_string(&program).unwrap(), "old");
+        fs::remove_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(program.parent().unwrap(), "").unwrap();
+        let error = backup.restore().unwrap_err().to_string();
+        assert!(error.contains(&program.display().to_string()), "{error}");
     }
 
     #[test]

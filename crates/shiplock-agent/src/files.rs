@@ -22,6 +22,11 @@ pub fn unusable(path: &Path, subject: &str, operation: &str, error: &io::Error) 
         .because(error)
 }
 
+/// Whether a file system has no room left.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Lower-case hexadecimal digits.
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -70,9 +75,30 @@ pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
     }
     let from = File::open(source)?;
     let mut to = create_anew(&place)?;
-    copy(from, |piece| to.write_all(piece))?;
-    dress(&to, target, 0o755)?;
-    to.sync_all()?;
+    let placed = copy(from, |piece| to.write_all(piece)).and_then(|()| {
+        dress(&to, target, 0o755)?;
+        to.sync_all()
+    });
+    if let Err(error) = placed {
+        // Half of it would only take what is left to others.
+        let _ = remove(&place);
+        return Err(error);
+    }
+    Ok(place)
+}
+
+/// The same for a target that is of no use any more: where the file system is full it makes room, and is away until the place
+/// is renamed.
+pub fn place_instead(source: &Path, target: &Path) -> io::Result<PathBuf> {
+    let error = match place_beside(source, target) {
+        Err(error) if is_full(&error) => error,
+        placed => return placed,
+    };
+    let Ok(metadata) = fs::metadata(target) else { return Err(error) };
+    remove(target)?;
+    let place = place_beside(source, target)?;
+    std::os::unix::fs::chown(&place, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(&place, metadata.permissions())?;
     Ok(place)
 }
 

@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use shiplock_api::agent::{Assignment, AssignmentId, Report};
 use shiplock_core::id::Generation;
-use shiplock_core::problem::Problem;
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::size::readable_bytes;
+
+use crate::files::is_full;
 
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,11 @@ pub enum Record {
 pub trait RecordLog {
     /// Appends a record and returns when it is on disk.
     fn append(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Whether there is room for all that a new attempt has to say. The problem is without its subject, the node.
+    fn room(&self) -> Result<(), Problem> {
+        Ok(())
+    }
 }
 
 /// The journal's file.
@@ -116,7 +124,8 @@ impl Journal {
         file.sync_all()?;
         sync_folder(path)?;
         let journal = Self { file, length_bytes: whole as u64, reserve: reserve_of(path) };
-        journal.keep_reserve();
+        // Asked for again before an attempt is taken on.
+        let _ = journal.keep_reserve();
         Ok((journal, records))
     }
 
@@ -129,17 +138,18 @@ impl Journal {
         journal.file.sync_all()?;
         fs::rename(&beside, path)?;
         sync_folder(path)?;
-        journal.keep_reserve();
+        let _ = journal.keep_reserve();
         Ok(Self { file: OpenOptions::new().append(true).open(path)?, ..journal })
     }
 
-    /// Sets the reserve aside where there is none. A disk without room for it is full already: nothing is said here, since the
-    /// facts tell how much is free, and work that needs more tells what it lacks.
-    fn keep_reserve(&self) {
-        let Ok(file) = File::create_new(&self.reserve) else { return };
-        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err() {
+    /// Sets the reserve aside, as far as it is not.
+    fn keep_reserve(&self) -> io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).open(&self.reserve)?;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).map_err(|error| {
+            // A part of it would only take what is left to others.
             let _ = fs::remove_file(&self.reserve);
-        }
+            error.into()
+        })
     }
 }
 
@@ -153,7 +163,7 @@ fn write_with_reserve(
     make_room: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
     match write() {
-        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+        Err(error) if is_full(&error) => {
             make_room().map_err(|_| error)?;
             write()
         }
@@ -164,10 +174,6 @@ fn write_with_reserve(
 impl RecordLog for Journal {
     fn append(&mut self, record: &Record) -> io::Result<()> {
         let bytes = encoded(record)?;
-        if matches!(record, Record::Accepted { .. }) {
-            // Somebody may have made room since it was given up.
-            self.keep_reserve();
-        }
         let write = || {
             (&self.file).write_all(&bytes)?;
             self.file.sync_data()
@@ -179,6 +185,21 @@ impl RecordLog for Journal {
         write_with_reserve(write, make_room)?;
         self.length_bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// A file system that cannot set room aside is not full for that.
+    fn room(&self) -> Result<(), Problem> {
+        match self.keep_reserve() {
+            Err(error) if is_full(&error) => {
+                let free = rustix::fs::statvfs(&self.reserve).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+                Err(Problem::new(Code::DiskFull)
+                    .with("path", self.reserve.display())
+                    .with("free", readable_bytes(free))
+                    .with("needed", readable_bytes(RESERVE_BYTES))
+                    .because(&error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -232,8 +253,7 @@ fn read_record(bytes: &[u8]) -> Option<(Record, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shiplock_core::id::{Epoch, NodeName, StepNumber, UpgradeId};
-    use shiplock_core::step::Action;
+    use shiplock_core::id::Epoch;
 
     fn fenced(intent: u64) -> Record {
         Record::Fenced { generation: Generation { epoch: Epoch(7), intent } }
@@ -285,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_set_aside_at_first_and_again_before_the_next_attempt() {
+    fn the_reserve_is_set_aside_at_first_and_again_when_there_must_be_room() {
         let folder = tempfile::tempdir().unwrap();
         let (path, reserve) = (folder.path().join("journal"), folder.path().join("journal.reserve"));
         let (mut journal, _) = Journal::open(&path, |records| records).unwrap();
@@ -293,19 +313,8 @@ mod tests {
         fs::remove_file(&reserve).unwrap();
         journal.append(&fenced(1)).unwrap();
         assert!(!reserve.exists());
-        let assignment = Box::new(Assignment {
-            id: AssignmentId {
-                upgrade: UpgradeId::from("u1"),
-                step: StepNumber(1),
-                generation: Generation { epoch: Epoch(1), intent: 1 },
-            },
-            node: NodeName::from("w1"),
-            machine_id: "m1".to_owned(),
-            action: Action::CollectLogs,
-            timeout_seconds: 60,
-        });
-        journal.append(&Record::Accepted { assignment, boot_id: "boot".to_owned() }).unwrap();
-        assert!(reserve.exists());
+        journal.room().unwrap();
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
         assert_eq!(journal.length_bytes, fs::metadata(&path).unwrap().len(), "what a full disk cuts off is known");
     }
 

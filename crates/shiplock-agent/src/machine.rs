@@ -27,7 +27,12 @@ pub enum Input {
     /// The process was started; the journal has been read.
     Started,
     /// The server offers work.
-    Offered(Box<Assignment>),
+    Offered {
+        /// The work.
+        assignment: Box<Assignment>,
+        /// Why nothing new can be taken on: there would be no room to write down how it ends.
+        no_room: Option<Problem>,
+    },
     /// The step is about to act.
     PermitWanted {
         /// The phase.
@@ -228,7 +233,7 @@ impl Machine {
         let mut outputs = Vec::new();
         match input {
             Input::Started => self.started(now, &mut outputs),
-            Input::Offered(assignment) => self.offered(assignment, now, &mut outputs),
+            Input::Offered { assignment, no_room } => self.offered(assignment, no_room, now, &mut outputs),
             Input::PermitWanted { phase } => self.permit_wanted(phase, now, &mut outputs),
             Input::PermitAnswered { request, response } => self.permit_answered(&request, response, now, &mut outputs),
             Input::RollingBack { problem } => {
@@ -284,7 +289,7 @@ impl Machine {
         }
     }
 
-    fn offered(&mut self, offer: Box<Assignment>, now: Monotonic, outputs: &mut Vec<Output>) {
+    fn offered(&mut self, offer: Box<Assignment>, no_room: Option<Problem>, now: Monotonic, outputs: &mut Vec<Output>) {
         let wrong = |what: &str, expected: &str, found: &str| {
             Problem::new(Code::WrongMachine)
                 .with("node", &offer.node)
@@ -344,7 +349,10 @@ impl Machine {
                     self.give_up(now, outputs);
                 }
             }
-            None => self.accept(offer, now, outputs),
+            None => match no_room {
+                Some(problem) => self.refuse(&offer.id, problem, outputs),
+                None => self.accept(offer, now, outputs),
+            },
         }
     }
 

@@ -25,6 +25,10 @@ fn assignment(epoch: u64, intent: u64) -> Box<Assignment> {
     })
 }
 
+fn offered(assignment: Box<Assignment>) -> Input {
+    Input::Offered { assignment, no_room: None }
+}
+
 fn facts() -> Box<MachineFacts> {
     let unknown = || Observed::Unknown { problem: Problem::new(Code::Internal), since: jiff::Timestamp::UNIX_EPOCH };
     Box::new(MachineFacts {
@@ -80,7 +84,7 @@ impl Bench {
     }
 
     fn offer(&mut self, epoch: u64, intent: u64) -> &[Output] {
-        self.on(Input::Offered(assignment(epoch, intent)))
+        self.on(offered(assignment(epoch, intent)))
     }
 
     fn wants(&mut self) -> PermitRequest {
@@ -143,10 +147,25 @@ fn what_is_not_for_this_machine_is_refused_by_name_and_nothing_is_written() {
     let other_machine = Assignment { machine_id: "m2".to_owned(), ..*assignment(1, 7) };
     for wrong in [other_node, other_machine] {
         let mut bench = Bench::new();
-        bench.on(Input::Offered(Box::new(wrong)));
+        bench.on(offered(Box::new(wrong)));
         assert_eq!(failed_with(&bench.reported()), Some(Code::WrongMachine));
         assert!(!bench.started() && bench.written.is_empty());
     }
+}
+
+#[test]
+fn without_room_for_its_end_nothing_new_is_taken_on_and_what_is_in_work_goes_on() {
+    let full = || Some(Problem::new(Code::DiskFull).with("path", "/x"));
+    let mut bench = Bench::new();
+    bench.on(Input::Offered { assignment: assignment(1, 7), no_room: full() });
+    assert_eq!(failed_with(&bench.reported()), Some(Code::DiskFull));
+    assert!(!bench.started() && bench.written.is_empty(), "what cannot be written down is not done");
+    bench.on(Input::ReportAnswered { id: id(1, 7), response: ReportResponse::Taken });
+
+    bench.offer(1, 8);
+    assert_eq!(bench.machine.in_work(), Some(&id(1, 8)), "after room was made the next attempt is taken on");
+    bench.on(Input::Offered { assignment: assignment(2, 8), no_room: full() });
+    assert_eq!(bench.machine.in_work(), Some(&id(2, 8)), "it goes on for the server that took over");
 }
 
 #[test]

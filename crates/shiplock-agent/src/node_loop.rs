@@ -333,7 +333,8 @@ impl<W: Workplace + 'static, G: Gateway + 'static, L: RecordLog> NodeLoop<W, G, 
                 }
                 if let Some(assignment) = answer.assignment {
                     let before = self.machine.in_work().cloned();
-                    self.input(Input::Offered(Box::new(assignment))).await?;
+                    let no_room = self.log.room().err().map(|problem| problem.with("subject", &self.node));
+                    self.input(Input::Offered { assignment: Box::new(assignment), no_room }).await?;
                     if self.machine.in_work() == before.as_ref() {
                         self.poll_at = now + ASK_AGAIN;
                     }

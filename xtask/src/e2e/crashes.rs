@@ -245,6 +245,7 @@ fn full_disk_is_named(lab: &Lab, installation: &mut Installation<'_>) -> Result<
     const SMALL_DISK: &str = "cp -a /var/lib/shiplock-agent /root/agent && mount -t tmpfs -o size=2g tmpfs /var/lib/shiplock-agent && \
         cp -a /root/agent/. /var/lib/shiplock-agent/ && systemctl start shiplock-agent";
     const FILL: &str = "cd /var/lib/shiplock-agent && test -s journal.reserve && { cat /dev/zero > fill || true; }";
+    const REFILL: &str = "cd /var/lib/shiplock-agent && rm -f journal.reserve && { cat /dev/zero >> fill || true; }";
     lab.exec_text("w2", &["sh", "-c", SMALL_DISK])?;
     lab.deploy_web()?;
     lab.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#])?;
@@ -262,6 +263,15 @@ fn full_disk_is_named(lab: &Lab, installation: &mut Installation<'_>) -> Result<
     let shown = installation.ok(&["upgrades", "show", &id])?;
     eprintln!("{shown}");
     ensure!(shown.contains("/var/lib/shiplock-agent") && shown.contains("w2"), "the disk is named");
+    // Nor does it where the reserve was given up and the disk filled up again.
+    lab.exec_text("w2", &["sh", "-c", REFILL])?;
+    installation.ok(&["continue", &id])?;
+    installation.until("it stands still again for the same reason", BOUND, |installation| {
+        let told = |event: &Value| event["kind"] == "step_failed" && event.to_string().contains("UPG0504");
+        let times = installation.events(&id)?.iter().filter(|event| told(event)).count();
+        Ok(times >= 2 && installation.upgrade(&id)?["state"] == "paused")
+    })?;
+    eprintln!("{}", installation.ok(&["upgrades", "show", &id])?);
     lab.exec_text("w2", &["rm", "/var/lib/shiplock-agent/fill"])?;
     installation.ok(&["continue", &id])?;
     installation.until_state(&id, "succeeded", BOUND)?;

@@ -18,7 +18,8 @@ const FIREWALLS: [&str; 2] = ["firewalld", "ufw"];
 /// The host name, whether it resolves, and the firewall that is active.
 pub(super) async fn names<H: Host>(host: &H) -> (String, bool, Option<String>) {
     let name = fs::read_to_string(host.at("/proc/sys/kernel/hostname")).unwrap_or_default().trim().to_owned();
-    let resolved = host.output("getent", &["hosts", &name], READ_LIMIT).await.is_ok_and(|output| output.success);
+    // `getent hosts` asks for the other kind of address too, and waits for a name server that does not answer.
+    let resolved = host.output("getent", &["ahosts", &name], READ_LIMIT).await.is_ok_and(|output| output.success);
     let mut firewall = None;
     for service in FIREWALLS {
         if host.service(service).await.is_ok_and(|found| found.state == "active") {

@@ -85,7 +85,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     for (place, target) in &places {
         files::rename(place, target).map_err(|error| step.unusable(target, "replaced", &error))?;
     }
-    let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
+    let restarted = step.restart("restart", SERVICE).await;
 
     step.progress("verifying");
     let up = step.wait_until(SERVICE, UP_WITHIN, || is_up(step, &kubelet.sha256)).await;
@@ -225,10 +225,7 @@ async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
 }
 
 async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
-    step.host.forget_failures(SERVICE).await.map_err(|problem| problem.to_string())?;
-    step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE])
-        .await
-        .map_err(|problem| problem.to_string())?;
+    step.restart("roll-back", SERVICE).await.map_err(|problem| problem.to_string())?;
     let path = step.host.service(SERVICE).await.map_err(|problem| problem.to_string())?.command.first().cloned();
     let path = step.host.at(&path.unwrap_or_default());
     let old = step.host.file_digest(&path).await.ok().flatten().unwrap_or_default();

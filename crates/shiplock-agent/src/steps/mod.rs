@@ -213,6 +213,13 @@ impl<H: Host> Step<H> {
         }
     }
 
+    /// Has the service manager start a service again. One that reached its start limit would be refused, whatever is in place
+    /// now; so that is forgotten first.
+    pub async fn restart(&self, phase: &str, service: &str) -> Result<(), Problem> {
+        self.host.forget_failures(service).await?;
+        self.program(phase, &["systemctl", "restart", "--no-block", service]).await
+    }
+
     /// Looks every [`LOOK_EVERY`] until `look` finds nothing wrong with a service, for so long at most; else what was wrong in
     /// the last look. A service that ends again and again, or that the service manager gave up, is not waited for to the end:
     /// meanwhile the node is without it.
@@ -259,7 +266,7 @@ impl<H: Host> Step<H> {
 
     /// The problem of a file.
     pub fn unusable(&self, path: &Path, operation: &str, error: &io::Error) -> Problem {
-        if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded {
+        if files::is_full(error) {
             let free = self.host.free_bytes(path.parent().unwrap_or(path)).unwrap_or(0);
             return self.disk_full(path, free, "more".to_owned()).because(error);
         }

@@ -43,6 +43,8 @@ pub async fn run<H: Host>(
     }
 
     step.progress("preparing");
+    // A way back that was cut off may have left another unit than the service manager knows.
+    step.host.reload_units().await?;
     let service = step.host.service(SERVICE).await?;
     let placement = Placement::of(step, &service).await?;
     let mut places = Vec::new();
@@ -79,7 +81,7 @@ pub async fn run<H: Host>(
         }
     }
     step.host.reload_units().await?;
-    let restarted = step.program("restart", &["systemctl", "restart", "--no-block", SERVICE]).await;
+    let restarted = step.restart("restart", SERVICE).await;
 
     step.progress("verifying");
     if let Err(why) = step.wait_until(SERVICE, UP_WITHIN, || is_up(step, &containerd.sha256, Some(version))).await {
@@ -257,8 +259,7 @@ async fn roll_back<H: Host>(step: &Step<H>, problem: Problem) -> Failure {
 async fn restart_old<H: Host>(step: &Step<H>) -> Result<(), String> {
     let in_words = |problem: Problem| problem.to_string();
     step.host.reload_units().await.map_err(in_words)?;
-    step.host.forget_failures(SERVICE).await.map_err(in_words)?;
-    step.program("roll-back", &["systemctl", "restart", "--no-block", SERVICE]).await.map_err(in_words)?;
+    step.restart("roll-back", SERVICE).await.map_err(in_words)?;
     let path = step.host.service(SERVICE).await.map_err(in_words)?.command.first().cloned().unwrap_or_default();
     let old = step.host.file_digest(&step.host.at(&path)).await.ok().flatten().unwrap_or_default();
     step.wait_until(SERVICE, UP_WITHIN, || is_up(step, &old, None)).await

@@ -59,7 +59,7 @@ fn well() -> Rc<FakeNode> {
         true,
     );
     says(&node, "timedatectl", "yes\n", true);
-    says(&node, "getent hosts w1", "10.0.0.2 w1\n", true);
+    says(&node, "getent ahosts w1", "10.0.0.2 STREAM w1\n", true);
     says(&node, "/usr/bin/apt-get update", "", true);
     node
 }

@@ -332,7 +332,7 @@ pub(super) const CHECKS: &[Check] = &[
         id: "NODE-021",
         name: "hostname-dns",
         severity: Severity::Advice,
-        reads: "the host name, getent hosts",
+        reads: "the host name, getent ahosts",
         title: ["Host names", "主机名"],
         why: ["kubeadm takes the node's name from the host name, and API servers reach kubelets by it.", "kubeadm 以主机名作为节点名，API server 以其访问 kubelet。"],
         fix: ["put the name of {node} into DNS or /etc/hosts", "请将 {node} 写入 DNS 或 /etc/hosts"],

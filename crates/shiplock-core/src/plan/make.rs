@@ -146,8 +146,8 @@ fn target(input: &PlanInput<'_>, control_plane: KubernetesVersion) -> Result<Kub
         exact @ VersionRequest::Exact(_) => catalogue.resolve(exact)?,
     };
     if input.request.mode != Mode::NodePools && to < control_plane {
-        let subject = "the control plane";
-        return Err(Problem::new(Code::Downgrade).with("subject", subject).with("from", control_plane).with("to", to));
+        let problem = Problem::new(Code::Downgrade).with("subject", "the control plane").with("subject_zh", "控制面");
+        return Err(problem.with("from", control_plane).with("to", to));
     }
     if to > control_plane {
         let hops = catalogue.hops(control_plane, to, input.artefacts)?;

@@ -127,9 +127,10 @@ impl Agent {
         }
     }
 
-    /// Whether an upgrade is one of the agent's cluster: nodes of two clusters may share a name.
+    /// Whether an upgrade is one of the agent's cluster, since nodes of two clusters may share a name, and goes on: one that
+    /// has ended waits for nothing, and nobody drives it who could say so.
     async fn takes_part(&self, gateway: &Gateway, upgrade: &UpgradeId) -> Result<bool, StoreError> {
-        Ok(gateway.store.upgrade(upgrade).await?.is_some_and(|row| row.cluster == self.0.cluster))
+        Ok(gateway.store.upgrade(upgrade).await?.is_some_and(|row| row.active && row.cluster == self.0.cluster))
     }
 }
 
@@ -283,7 +284,8 @@ async fn permit(
 ) -> Result<Json<PermitResponse>, Failure> {
     agent.speaks_for(&asked.node)?;
     if !agent.takes_part(&gateway, &asked.id.upgrade).await? {
-        let problem = Problem::new(Code::PermitRefused).with("why", "the upgrade is not one of the agent's cluster");
+        let problem = Problem::new(Code::PermitRefused)
+            .with("why", "the upgrade is not one of the agent's cluster, or has ended");
         return Ok(Json(PermitResponse::Refused { problem }));
     }
     Ok(Json(gateway.hub.permit(asked).await))

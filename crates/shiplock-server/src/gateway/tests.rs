@@ -183,6 +183,17 @@ impl Bench {
         self.store.create_upgrade(&new).await.unwrap();
         id
     }
+
+    async fn end(&self, upgrade: &UpgradeId) {
+        let now = Timestamp::now();
+        let by = "somebody".into();
+        let cancel = shiplock_core::upgrade::Event::CancelRequested { by, abandon: Vec::new() };
+        self.store.append_request(upgrade, 1, now, &[cancel]).await.unwrap();
+        let wanted = [crate::store::LeaseWanted { upgrade: upgrade.clone(), expected_len: 2 }];
+        let taken = self.store.take_leases(&wanted, "a driver", now, 15).await.unwrap().remove(0).unwrap();
+        let ended = [shiplock_core::upgrade::Event::Cancelled];
+        self.store.append(upgrade, 3, taken.lease.epoch, now, &ended).await.unwrap();
+    }
 }
 
 fn enrol_request(token: &str, node: &str, key: &KeyPair) -> Value {
@@ -263,6 +274,12 @@ async fn an_agent_is_enrolled_and_then_gets_work_asks_for_permits_and_reports() 
     let taken: ReportResponse = bench.post(&agent, REPORT_PATH, report(&upgrade, "w1")).await.unwrap();
     assert_eq!(taken, ReportResponse::Taken);
     driver.abort();
+
+    // A node that comes back late must not repeat for ever what nobody waits for.
+    bench.hub.detach(&upgrade);
+    bench.end(&upgrade).await;
+    let late: ReportResponse = bench.post(&agent, REPORT_PATH, report(&upgrade, "w1")).await.unwrap();
+    assert_eq!(late, ReportResponse::NotWanted);
 }
 
 #[tokio::test]

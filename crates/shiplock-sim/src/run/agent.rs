@@ -266,7 +266,7 @@ impl Agent {
                 }
                 if let Some(assignment) = assignment {
                     let before = self.machine.in_work().cloned();
-                    self.input(Input::Offered(assignment), world, id, &mut wishes);
+                    self.input(Input::Offered { assignment, no_room: None }, world, id, &mut wishes);
                     if self.machine.in_work() == before.as_ref() {
                         after = Duration::from_secs(1);
                     }
