@@ -206,7 +206,9 @@ fn faults_at_once(lab: &Lab, installation: &Installation<'_>, fresh: &BTreeSet<S
     drop(listener);
     lab.kubectl(&["delete", "namespace", "shop", "--wait=true", "--timeout=120s"])?;
     let well = found(installation, &[])?;
-    let left: Vec<_> = well.symmetric_difference(fresh).collect();
+    // A pod that was refused while the webhook was there stays counted until the API server starts again.
+    let is_counted = |line: &&String| line.starts_with("warn WHK-005 counted-before ApiServer ");
+    let left: Vec<_> = well.symmetric_difference(fresh).filter(|line| !is_counted(line)).collect();
     ensure!(left.is_empty(), "after the remedies: {left:#?}");
     eprintln!("  after the remedies the check shows what it showed before");
     Ok(())

@@ -268,7 +268,7 @@ impl<H: Host> Step<H> {
     pub fn unusable(&self, path: &Path, operation: &str, error: &io::Error) -> Problem {
         if files::is_full(error) {
             let free = self.host.free_bytes(path.parent().unwrap_or(path)).unwrap_or(0);
-            return self.disk_full(path, free, "more".to_owned()).because(error);
+            return self.disk_full(path, free, "more".to_owned()).with("needed_zh", "更多空间").because(error);
         }
         files::unusable(Path::new(&self.host.node_path(path)), self.assignment.node.as_str(), operation, error)
     }

@@ -217,6 +217,9 @@ fn add_findings(world: &mut World, settings: &mut Settings) {
             "timeoutSeconds": 10,
             "clientConfig": {"service": {"namespace": "shop", "name": "guard", "port": 443, "path": "/"}, "caBundle": ""},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "*"}],
+            "namespaceSelector": {"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]},
+            ]},
         }],
     });
     let object = JsonObject { meta, value: Arc::new(value) };
