@@ -440,7 +440,8 @@ impl PlanOptions {
             ("max_parallel", self.max_parallel, 1, MAX_PARALLEL_LIMIT),
             ("drain_timeout_seconds", self.drain_timeout_seconds, 1, 86_400),
             ("batch_interval_seconds", self.batch_interval_seconds, 0, 604_800),
-            ("contact_timeout_seconds", self.contact_timeout_seconds, 5, 86_400),
+            // An agent with nothing to say is heard of every ten seconds, when its poll ends: less would be silence too.
+            ("contact_timeout_seconds", self.contact_timeout_seconds, 15, 86_400),
             ("node_ready_timeout_seconds", self.node_ready_timeout_seconds, 10, 86_400),
             ("gate_timeout_seconds", self.gate_timeout_seconds, 10, 86_400),
             ("expiry_seconds", self.expiry_seconds, 60, 30 * 86_400),

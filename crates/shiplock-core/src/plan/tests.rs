@@ -78,8 +78,11 @@ fn unknown_pools_and_nodes_are_named_and_options_out_of_bounds_are_refused() {
     let mut asked = request("1.36", PlanOptions::default());
     asked.nodes = vec!["blue-09".into()];
     assert_eq!(plan_of(&facts, &asked).unwrap_err().code, Code::NodeUnknown);
-    let options = PlanOptions { max_parallel: 0, ..PlanOptions::default() };
-    assert_eq!(plan_of(&facts, &request("1.36", options)).unwrap_err().code, Code::BadOption);
+    let none_at_once = PlanOptions { max_parallel: 0, ..PlanOptions::default() };
+    let shorter_than_a_poll = PlanOptions { contact_timeout_seconds: 14, ..PlanOptions::default() };
+    for options in [none_at_once, shorter_than_a_poll] {
+        assert_eq!(plan_of(&facts, &request("1.36", options)).unwrap_err().code, Code::BadOption);
+    }
 }
 
 #[test]
