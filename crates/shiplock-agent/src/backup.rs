@@ -60,6 +60,7 @@ impl Backup {
 
     /// With these files kept too, as far as they are not.
     fn with(mut self, targets: &[PathBuf]) -> io::Result<Self> {
+        let before = self.files.len();
         for target in targets {
             if self.files.iter().any(|file| file.target == *target) {
                 continue;
@@ -71,6 +72,9 @@ impl Backup {
                 files::rename(&files::place_beside(target, &kept)?, &kept)?;
             }
             self.files.push(KeptFile { target: target.clone(), kept });
+        }
+        if before > 0 && self.files.len() == before {
+            return Ok(self);
         }
         // The list is written last: a backup that a crash cut has none and is taken again.
         files::replace(&self.folder.join(LIST), &serde_json::to_string(&self)?, 0o600)?;

@@ -69,6 +69,23 @@ pub fn beside(target: &Path) -> PathBuf {
 /// Copies a file to the place beside its target, with the target's owner, mode and file context, and syncs it.
 /// A target that does not exist yet gets mode 0755 and the context of its folder.
 pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
+    place_dressed(source, target, &Dress::of(target, 0o755))
+}
+
+/// The same for a target that is of no use any more: where the file system is full it makes room, and is away until the place
+/// is renamed.
+pub fn place_instead(source: &Path, target: &Path) -> io::Result<PathBuf> {
+    let dress = Dress::of(target, 0o755);
+    match place_dressed(source, target, &dress) {
+        Err(error) if is_full(&error) && target.exists() => {
+            remove(target)?;
+            place_dressed(source, target, &dress)
+        }
+        placed => placed,
+    }
+}
+
+fn place_dressed(source: &Path, target: &Path, dress: &Dress) -> io::Result<PathBuf> {
     let place = beside(target);
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder)?;
@@ -76,7 +93,7 @@ pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
     let from = File::open(source)?;
     let mut to = create_anew(&place)?;
     let placed = copy(from, |piece| to.write_all(piece)).and_then(|()| {
-        dress(&to, target, 0o755)?;
+        dress.put_on(&to)?;
         to.sync_all()
     });
     if let Err(error) = placed {
@@ -84,21 +101,6 @@ pub fn place_beside(source: &Path, target: &Path) -> io::Result<PathBuf> {
         let _ = remove(&place);
         return Err(error);
     }
-    Ok(place)
-}
-
-/// The same for a target that is of no use any more: where the file system is full it makes room, and is away until the place
-/// is renamed.
-pub fn place_instead(source: &Path, target: &Path) -> io::Result<PathBuf> {
-    let error = match place_beside(source, target) {
-        Err(error) if is_full(&error) => error,
-        placed => return placed,
-    };
-    let Ok(metadata) = fs::metadata(target) else { return Err(error) };
-    remove(target)?;
-    let place = place_beside(source, target)?;
-    std::os::unix::fs::chown(&place, Some(metadata.uid()), Some(metadata.gid()))?;
-    fs::set_permissions(&place, metadata.permissions())?;
     Ok(place)
 }
 
@@ -110,7 +112,7 @@ pub fn write_beside(text: &str, target: &Path, mode: u32) -> io::Result<PathBuf>
     }
     let mut to = create_anew(&place)?;
     to.write_all(text.as_bytes())?;
-    dress(&to, target, mode)?;
+    Dress::of(target, mode).put_on(&to)?;
     to.sync_all()?;
     Ok(place)
 }
@@ -121,18 +123,69 @@ fn create_anew(path: &Path) -> io::Result<File> {
     File::create_new(path)
 }
 
-fn dress(file: &File, like: &Path, mode: u32) -> io::Result<()> {
-    let Ok(metadata) = fs::metadata(like) else {
-        return file.set_permissions(fs::Permissions::from_mode(mode));
-    };
-    std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()))?;
-    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    // Without SELinux there is no such attribute, and nothing to keep.
-    let mut context = [0; 256];
-    if let Ok(length) = rustix::fs::getxattr(like, SECURITY_CONTEXT, &mut context[..]) {
-        let _ = rustix::fs::fsetxattr(file, SECURITY_CONTEXT, &context[..length], XattrFlags::empty());
+/// What a file has besides its content.
+struct Dress {
+    /// User and group.
+    owner: Option<(u32, u32)>,
+    mode: u32,
+    /// Of SELinux; without that there is none, and nothing to keep.
+    context: Vec<u8>,
+}
+
+impl Dress {
+    /// That of a file; where there is none, the owner that writes, a mode, and the context of the folder.
+    fn of(path: &Path, mode: u32) -> Self {
+        let Ok(metadata) = fs::metadata(path) else { return Self { owner: None, mode, context: Vec::new() } };
+        let mut context = [0; 256];
+        let length = rustix::fs::getxattr(path, SECURITY_CONTEXT, &mut context[..]).unwrap_or(0);
+        Self {
+            owner: Some((metadata.uid(), metadata.gid())),
+            mode: metadata.mode() & 0o7777,
+            context: context[..length].to_vec(),
+        }
     }
-    Ok(())
+
+    fn put_on(&self, file: &File) -> io::Result<()> {
+        if let Some((user, group)) = self.owner {
+            std::os::unix::fs::fchown(file, Some(user), Some(group))?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+        if !self.context.is_empty() {
+            let _ = rustix::fs::fsetxattr(file, SECURITY_CONTEXT, &self.context, XattrFlags::empty());
+        }
+        Ok(())
+    }
+}
+
+/// Files that wait beside their targets. What of them is not in place when this ends goes: a step that failed before its swap
+/// leaves nothing behind.
+#[derive(Debug, Default)]
+pub struct Placed(Vec<(PathBuf, PathBuf)>);
+
+impl Placed {
+    /// Adds one.
+    pub fn push(&mut self, place: PathBuf, target: PathBuf) {
+        self.0.push((place, target));
+    }
+
+    /// The targets.
+    pub fn targets(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.iter().map(|(_, target)| target)
+    }
+
+    /// Renames each over its target, one after another. The error comes with the target.
+    pub fn put_in_place(&self) -> Result<(), (&Path, io::Error)> {
+        self.0.iter().try_for_each(|(place, target)| rename(place, target).map_err(|error| (target.as_path(), error)))
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        for (place, _) in &self.0 {
+            // A file that stays costs space and nothing else.
+            let _ = remove(place);
+        }
+    }
 }
 
 /// Renames and syncs the folder.
@@ -179,6 +232,26 @@ mod tests {
         rename(&place_beside(&source, &target).unwrap(), &target).unwrap();
         assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
         assert!(!beside(&target).exists());
+    }
+
+    #[test]
+    fn what_waits_beside_its_target_goes_when_it_is_not_put_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let [source, first, second] = ["source", "kubelet", "kubectl"].map(|name| folder.path().join(name));
+        fs::write(&source, "new").unwrap();
+        let place = |targets: &[&PathBuf]| {
+            let mut placed = Placed::default();
+            targets.iter().for_each(|target| placed.push(place_beside(&source, target).unwrap(), (*target).clone()));
+            placed
+        };
+        drop(place(&[&first, &second]));
+        assert!([&first, &second].iter().all(|target| !beside(target).exists() && !target.exists()));
+        fs::create_dir(&second).unwrap();
+        let placed = place(&[&first, &second]);
+        assert_eq!(placed.put_in_place().unwrap_err().0, second);
+        drop(placed);
+        assert_eq!(fs::read_to_string(&first).unwrap(), "new");
+        assert!(!beside(&second).exists());
     }
 
     #[test]

@@ -97,7 +97,7 @@ const HEADER_BYTES: usize = 12;
 /// A journal that is longer is written anew when it is opened.
 const COMPACT_ABOVE_BYTES: u64 = 256 << 10;
 /// Room for any record, and for hundreds of usual ones.
-pub const RESERVE_BYTES: u64 = RECORD_BYTES_MAX as u64;
+const RESERVE_BYTES: u64 = RECORD_BYTES_MAX as u64;
 
 impl Journal {
     /// Opens or makes the journal, drops a torn tail, and returns what it holds.

@@ -31,7 +31,10 @@ const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 const ERROR_BYTES_MAX: usize = 4 << 10;
 const JOURNAL_BYTES_MAX: usize = 64 << 10;
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
-const REACH_LIMIT: Duration = Duration::from_secs(5);
+const DIAL_LIMIT: Duration = Duration::from_secs(5);
+/// Enough for a lost packet. A name server that does not answer would have the resolver wait for five seconds, and the start
+/// of an upgrade with it.
+const REACH_LIMIT: Duration = Duration::from_secs(2);
 /// A transient unit that takes longer is stopped by the service manager.
 const UNIT_LIMIT_SECONDS: u32 = 600;
 /// More files than components, few enough to forget all of them.
@@ -272,10 +275,10 @@ impl Host for System {
 
     async fn dial(&self, target: &TlsTarget) -> TlsOutcome {
         let connected = TcpStream::connect((target.host.as_str(), target.port));
-        match tokio::time::timeout(REACH_LIMIT, connected).await {
+        match tokio::time::timeout(DIAL_LIMIT, connected).await {
             Ok(Ok(stream)) => shiplock_handshake::handshake(stream, &target.server_name).await,
             Ok(Err(error)) => TlsOutcome::Failed { why: error.to_string() },
-            Err(_) => TlsOutcome::Failed { why: format!("no connection within {} s", REACH_LIMIT.as_secs()) },
+            Err(_) => TlsOutcome::Failed { why: format!("no connection within {} s", DIAL_LIMIT.as_secs()) },
         }
     }
 

@@ -49,11 +49,11 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
     let targets = targets(step, artefacts).await?;
     step.progress("preparing");
     let kubeadm = step.tool(with_role(artefacts, "kubeadm")?).await?;
-    let mut places = Vec::new();
+    let mut placed = files::Placed::default();
     for (artefact, target) in &targets {
         let staged = step.staged(artefact).await?;
         let place = files::place_beside(&staged, target).map_err(|error| step.unusable(target, "placed", &error))?;
-        places.push((place, target.clone()));
+        placed.push(place, target.clone());
     }
     let mut kept: Vec<PathBuf> = targets.iter().map(|(_, target)| target.clone()).collect();
     kept.push(step.host.at(CONFIGURATION));
@@ -82,9 +82,7 @@ pub async fn run<H: Host>(step: &Step<H>, version: &str, artefacts: &[ArtefactFi
 
     step.permit("swap").await;
     step.progress("restarting");
-    for (place, target) in &places {
-        files::rename(place, target).map_err(|error| step.unusable(target, "replaced", &error))?;
-    }
+    placed.put_in_place().map_err(|(target, error)| step.unusable(target, "replaced", &error))?;
     let restarted = step.restart("restart", SERVICE).await;
 
     step.progress("verifying");

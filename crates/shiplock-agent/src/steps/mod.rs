@@ -267,10 +267,21 @@ impl<H: Host> Step<H> {
     /// The problem of a file.
     pub fn unusable(&self, path: &Path, operation: &str, error: &io::Error) -> Problem {
         if files::is_full(error) {
-            let free = self.host.free_bytes(path.parent().unwrap_or(path)).unwrap_or(0);
-            return self.disk_full(path, free, "more".to_owned()).with("needed_zh", "更多空间").because(error);
+            return self.no_room(path).because(error);
         }
         files::unusable(Path::new(&self.host.node_path(path)), self.assignment.node.as_str(), operation, error)
+    }
+
+    /// The problem of a disk that took no more: its bytes or its inodes are used up.
+    fn no_room(&self, path: &Path) -> Problem {
+        let space = self.host.space(path.parent().unwrap_or(path)).ok().map(|(_, space)| space);
+        let inodes_are_used_up = space.as_ref().is_some_and(|space| space.inodes > 0 && space.free_inodes == 0);
+        let free = space.map_or(0, |space| space.free_bytes);
+        let problem = self.disk_full(path, free, "more".to_owned()).with("needed_zh", "更多空间");
+        if inodes_are_used_up {
+            return problem.with("free", "0 inodes").with("free_zh", "0 个 inode").with("needed_zh", "更多 inode");
+        }
+        problem
     }
 
     /// The problem of a full disk.

@@ -47,36 +47,36 @@ pub async fn run<H: Host>(
     step.host.reload_units().await?;
     let service = step.host.service(SERVICE).await?;
     let placement = Placement::of(step, &service).await?;
-    let mut places = Vec::new();
+    let mut placed = files::Placed::default();
     for artefact in artefacts {
         let staged = step.staged(artefact).await?;
         let target = step.host.at(&format!("{}/{}", placement.folder, artefact.role));
         let target = fs::canonicalize(&target).unwrap_or(target);
         let place = files::place_beside(&staged, &target).map_err(|error| step.unusable(&target, "placed", &error))?;
-        places.push((place, target));
+        placed.push(place, target);
     }
     let staged = step.host.node_path(&step.staged(containerd).await?);
     let configuration = step.host.at(&configuration_path(&service.command));
     if let Some(place) = prepare_configuration(step, &staged, &configuration, sandbox_image).await? {
         keep_old_configuration(step, &service, &configuration).await?;
-        places.push((place, configuration.clone()));
+        placed.push(place, configuration.clone());
     }
     if let Some(text) = &placement.drop_in {
         let target = step.host.at(DROP_IN);
         let place =
             files::write_beside(text, &target, 0o644).map_err(|error| step.unusable(&target, "placed", &error))?;
-        places.push((place, target));
+        placed.push(place, target);
     }
-    let kept: Vec<PathBuf> = places.iter().map(|(_, target)| target.clone()).collect();
+    let kept: Vec<PathBuf> = placed.targets().cloned().collect();
     let folder = step.backup_folder();
     Backup::take(&folder, &kept).map_err(|error| step.unusable(&folder, "written", &error))?;
 
     step.permit("swap").await;
     step.progress("restarting");
-    for (place, target) in &places {
-        files::rename(place, target).map_err(|error| step.unusable(target, "replaced", &error))?;
-        // Where SELinux has rules for the path, a new file gets its context by them.
-        if step.host.find_program("restorecon").is_some() {
+    placed.put_in_place().map_err(|(target, error)| step.unusable(target, "replaced", &error))?;
+    // Where SELinux has rules for a path, a new file gets its context by them.
+    if step.host.find_program("restorecon").is_some() {
+        for target in placed.targets() {
             let _ = step.host.output("restorecon", &[&step.host.node_path(target)], READ_LIMIT).await;
         }
     }
@@ -202,7 +202,12 @@ async fn prepare_configuration<H: Host>(
     let place = files::write_beside(&new, configuration, 0o644)
         .map_err(|error| step.unusable(configuration, "placed", &error))?;
     let check =
-        step.host.output(staged, &["--config", &step.host.node_path(&place), "config", "dump"], READ_LIMIT).await?;
+        step.host.output(staged, &["--config", &step.host.node_path(&place), "config", "dump"], READ_LIMIT).await;
+    if !check.as_ref().is_ok_and(|check| check.success) {
+        // It waits for nothing any more.
+        let _ = files::remove(&place);
+    }
+    let check = check?;
     if !check.success {
         return Err(refused("the new containerd refuses what it migrated", "新的 containerd 不接受它自己迁移的结果")
             .cause(check.error));

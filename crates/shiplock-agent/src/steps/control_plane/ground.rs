@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::problem::{Code, Problem};
@@ -11,7 +12,8 @@ use crate::control_plane::manifest::{self, Manifest};
 use crate::host::Host;
 use crate::steps::{Failure, LOOK_EVERY, Step, mismatch};
 
-const RUNTIME_LOOKS: u32 = 300;
+/// How long a container runtime that is being started is waited for.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The master that a step works on.
 #[derive(Debug)]
@@ -30,14 +32,14 @@ impl<H: Host> Ground<'_, H> {
 
     /// After a power cut this agent may be up before containerd is.
     pub(super) async fn wait_for_runtime(&self) -> Result<(), Problem> {
-        let mut looks = 0;
+        let mut waited = Duration::ZERO;
         loop {
             match self.step.host.runtime_version().await {
                 Ok(_) => return Ok(()),
-                Err(problem) if looks >= RUNTIME_LOOKS => return Err(problem),
+                Err(problem) if waited >= RUNTIME_LIMIT => return Err(problem),
                 Err(_) => self.step.host.wait(LOOK_EVERY).await,
             }
-            looks += 1;
+            waited += LOOK_EVERY;
         }
     }
 
