@@ -272,7 +272,7 @@ codes! {
         fix "free space there, then continue" "请释放空间后继续" }
     UPG0505 DownloadFailed 502 {
         "{location} cannot be downloaded to {subject}" "无法将 {location} 下载到 {subject}"
-        fix "check that {subject} reaches the mirror, then continue" "请检查 {subject} 能否访问镜像站，然后继续" }
+        fix "check that {subject} reaches the mirror and that the mirror has it, then continue" "请检查 {subject} 能否访问镜像站、镜像站是否有该文件，然后继续" }
     UPG0506 ProgramFailed 500 {
         "`{program}` on node {node} ended with {result}" "节点 {node} 上的 `{program}` 以 {result} 结束"
         fix "read its last lines below, mend the cause on {node}, then continue" "请阅读下面的输出，在 {node} 上排除原因后继续" }

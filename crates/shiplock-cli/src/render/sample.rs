@@ -415,7 +415,28 @@ pub fn upgrade_paused() -> UpgradeView {
         Event::PauseRequested { reason: reason.clone(), by: "shiplock".into() },
         Event::Paused,
     ]);
-    view(events, vec![WaitingOn::new(Waiting::Continue { reason }, ago(12))])
+    view(events, vec![WaitingOn::new(Waiting::Continue { reason, is_over: false }, ago(12))])
+}
+
+/// An upgrade that is about to pause since a node failed; its logs are still collected.
+pub fn upgrade_pausing() -> UpgradeView {
+    let step = StepNumber(first_step(1) + 1);
+    let reason = PauseReason::StepFailed { step, problem: refused() };
+    let mut events = log_in_work();
+    events.extend([
+        Event::StepFailed { step, attempt: 1, problem: refused(), retryable: false },
+        Event::PauseRequested { reason, by: "shiplock".into() },
+    ]);
+    view(events, vec![])
+}
+
+/// An upgrade that paused since the agent of a node was silent, which is back.
+pub fn upgrade_paused_and_heard_again() -> UpgradeView {
+    let problem = Problem::new(Code::ContactLost).with("node", "w-2").with("since", ago(300)).with("upgrade", "u7k2m");
+    let reason = PauseReason::ContactLost { node: "w-2".into(), problem };
+    let mut events = log_in_work();
+    events.extend([Event::PauseRequested { reason: reason.clone(), by: "shiplock".into() }, Event::Paused]);
+    view(events, vec![WaitingOn::new(Waiting::Continue { reason, is_over: true }, ago(12))])
 }
 
 /// An upgrade whose start is stopped.
@@ -469,7 +490,9 @@ pub fn unreadable() -> UnreadableUpgrade {
 pub fn upgrades() -> Vec<UpgradeView> {
     vec![
         upgrade_running(),
+        upgrade_pausing(),
         upgrade_paused(),
+        upgrade_paused_and_heard_again(),
         upgrade_blocked(CheckResult::Fail),
         upgrade_cancelled(),
         upgrade_succeeded(),

@@ -131,6 +131,7 @@ pub fn headline(upgrade: &UpgradeView, style: &Style) -> String {
 pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     let mut lines = vec![headline(upgrade, style)];
     let (label, blank) = (style.pick("waits  ", "等待  "), style.pick("       ", "      "));
+    lines.extend(pausing(upgrade, blank, style));
     let (now, waiting): (Vec<_>, Vec<_>) = waits(upgrade).into_iter().partition(is_work);
     let what = |wait: &WaitingOn| wait_sentence(wait, upgrade, style);
     for (index, wait) in now.iter().take(ROWS_MAX).enumerate() {
@@ -141,23 +142,7 @@ pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     for (index, wait) in waiting.iter().take(ROWS_MAX).enumerate() {
         let tone = if wait.who_acts() == WhoActs::Nobody { Tone::Busy } else { Tone::Notice };
         lines.push(format!("{}{}", if index == 0 { label } else { blank }, style.tone(tone, &what(wait))));
-        if let Some(fix) = wait.fix(style.language) {
-            // The domain does not know under which name people see the upgrade here; the placeholder is its own.
-            let fix = table::one_line(&fix.replace("UPGRADE", upgrade.id.as_str()));
-            lines.push(format!("{blank}  {}  {fix}", style.tone(Tone::Strong, style.pick("fix", "处理"))));
-        }
-        let problem = match &wait.what {
-            Waiting::Continue { reason } => reason.problem(),
-            Waiting::Gate { problem } | Waiting::NodeReadBack { problem, .. } => Some(problem),
-            _ => None,
-        };
-        if let Some(problem) = problem {
-            let causes = problem.causes.iter().flat_map(|cause| cause.lines()).filter(|line| !line.trim().is_empty());
-            for cause in causes.take(CAUSE_LINES_MAX) {
-                lines.push(format!("{blank}  {}", style.tone(Tone::Faint, &table::one_line(cause))));
-            }
-            lines.push(format!("{blank}  {}  shiplock explain {}", style.pick("more", "详情"), problem.code));
-        }
+        lines.extend(remedy(wait, upgrade, blank, style));
     }
     lines.extend(more(waiting.len(), ROWS_MAX, blank, style));
     if let State::Paused { expires_at, .. } = &upgrade.state {
@@ -171,6 +156,42 @@ pub fn head(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     lines
 }
 
+/// Why an upgrade is about to pause, and what to do about it: what is still in work may take its time.
+fn pausing(upgrade: &UpgradeView, blank: &str, style: &Style) -> Vec<String> {
+    let State::Pausing { because, since } = &upgrade.state else { return Vec::new() };
+    let label = style.pick("pauses ", "暂停  ");
+    if because.problem().is_none() {
+        return vec![format!("{label}{}", words::pause_reason(because, style.language))];
+    }
+    let wait = WaitingOn::new(Waiting::Continue { reason: because.clone(), is_over: false }, *since);
+    let mut lines = vec![format!("{label}{}", style.tone(Tone::Bad, &wait_sentence(&wait, upgrade, style)))];
+    lines.extend(remedy(&wait, upgrade, blank, style));
+    lines
+}
+
+/// Below a wait: what to do about it, the causes of its problem, and where more is said of that.
+fn remedy(wait: &WaitingOn, upgrade: &UpgradeView, blank: &str, style: &Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(fix) = wait.fix(style.language) {
+        // The domain does not know under which name people see the upgrade here; the placeholder is its own.
+        let fix = table::one_line(&fix.replace("UPGRADE", upgrade.id.as_str()));
+        lines.push(format!("{blank}  {}  {fix}", style.tone(Tone::Strong, style.pick("fix", "处理"))));
+    }
+    let problem = match &wait.what {
+        Waiting::Continue { reason, is_over: false } => reason.problem(),
+        Waiting::Gate { problem } | Waiting::NodeReadBack { problem, .. } => Some(problem),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        let causes = problem.causes.iter().flat_map(|cause| cause.lines()).filter(|line| !line.trim().is_empty());
+        for cause in causes.take(CAUSE_LINES_MAX) {
+            lines.push(format!("{blank}  {}", style.tone(Tone::Faint, &table::one_line(cause))));
+        }
+        lines.push(format!("{blank}  {}  shiplock explain {}", style.pick("more", "详情"), problem.code));
+    }
+    lines
+}
+
 /// What is waited for. A server that was just started may not have looked yet; that an upgrade is paused, and why, its
 /// state tells all the same.
 fn waits(upgrade: &UpgradeView) -> Vec<WaitingOn> {
@@ -178,7 +199,7 @@ fn waits(upgrade: &UpgradeView) -> Vec<WaitingOn> {
     if let State::Paused { because, since, .. } = &upgrade.state
         && !waits.iter().any(|wait| matches!(wait.what, Waiting::Continue { .. }))
     {
-        waits.push(WaitingOn::new(Waiting::Continue { reason: because.clone() }, *since));
+        waits.push(WaitingOn::new(Waiting::Continue { reason: because.clone(), is_over: false }, *since));
     }
     waits
 }
@@ -227,8 +248,14 @@ pub fn wait_sentence(wait: &WaitingOn, upgrade: &UpgradeView, style: &Style) -> 
 
 /// Why it does not move, in one sentence; none while it works or has ended.
 fn why(upgrade: &UpgradeView, style: &Style) -> Option<String> {
-    let wait = waits(upgrade).into_iter().find(|wait| !is_work(wait))?;
-    Some(table::one_line(&wait.sentence(style.language)))
+    let sentence = match &upgrade.state {
+        State::Pausing { because, .. } => match because.problem() {
+            Some(problem) => problem.sentence(style.language),
+            None => words::pause_reason(because, style.language).to_owned(),
+        },
+        _ => waits(upgrade).into_iter().find(|wait| !is_work(wait))?.sentence(style.language),
+    };
+    Some(table::one_line(&sentence))
 }
 
 /// The stages with their batches, and the nodes in work; at most `rows_max` nodes of a stage.

@@ -4,6 +4,7 @@ use serde::Serialize;
 use shiplock_core::check::CheckResult;
 use shiplock_core::id::NodeName;
 use shiplock_core::language::Language;
+use shiplock_core::plan::stage_name;
 use shiplock_core::upgrade::{NodeProgress, PauseReason, State};
 
 use super::Tone;
@@ -45,18 +46,8 @@ pub fn progress_tone(progress: NodeProgress) -> Tone {
 
 /// The name of a stage by its kind and pool.
 pub fn stage(kind: &str, pool: Option<&str>, language: Language) -> String {
-    match (kind, pool) {
-        ("preparation", _) => language.pick("preparation", "准备").to_owned(),
-        ("backup", _) => language.pick("backup", "备份").to_owned(),
-        ("control_plane", _) => language.pick("control plane", "控制面").to_owned(),
-        ("soak", _) => language.pick("soak", "试运行").to_owned(),
-        ("step_up", _) => language.pick("step up", "切换到新版本").to_owned(),
-        ("cluster_configuration", _) => language.pick("cluster configuration", "集群配置").to_owned(),
-        ("add_ons", _) => language.pick("add-ons", "附加组件").to_owned(),
-        ("verification", _) => language.pick("verification", "验证").to_owned(),
-        (_, Some(pool)) => format!("{} {pool}", language.pick("pool", "节点池")),
-        (other, None) => other.to_owned(),
-    }
+    let name = stage_name(kind, language);
+    pool.map_or_else(|| name.to_owned(), |pool| format!("{name} {pool}"))
 }
 
 /// The word for the result of a check.

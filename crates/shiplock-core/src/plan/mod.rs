@@ -29,6 +29,7 @@ use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
 use crate::facts::ClusterFacts;
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
+use crate::language::Language;
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneMethod, OnDrainTimeout, Step, Target};
@@ -171,6 +172,22 @@ pub enum StageKind {
     },
     /// Everything is read back and compared with the baseline.
     Verification,
+}
+
+/// The name of a kind of stage by its word, as people read it; a word of a newer server reads as it is.
+pub fn stage_name(word: &str, language: Language) -> &str {
+    match word {
+        "preparation" => language.pick("preparation", "准备"),
+        "backup" => language.pick("backup", "备份"),
+        "control_plane" => language.pick("control plane", "控制面"),
+        "soak" => language.pick("soak", "试运行"),
+        "step_up" => language.pick("step up", "切换到新版本"),
+        "cluster_configuration" => language.pick("cluster configuration", "集群配置"),
+        "add_ons" => language.pick("add-ons", "附加组件"),
+        "node_pool" => language.pick("pool", "节点池"),
+        "verification" => language.pick("verification", "验证"),
+        other => other,
+    }
 }
 
 impl StageKind {

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::control_plane::{API_AWAY_SECONDS, tag};
 use super::make::{BASELINE_TIMEOUT_SECONDS, COMPONENT_TIMEOUT_SECONDS, CORDON_TIMEOUT_SECONDS};
-use super::{Mode, NodePlan, Note, Plan, PlanOptions, Stage, StageKind};
+use super::{Mode, NodePlan, Note, Plan, PlanOptions, Stage, StageKind, stage_name};
 use crate::artefact::{ArtefactImage, ArtefactIndex};
 use crate::estimate::MeasuredTimes;
 use crate::facts::{AgentFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, KeptControlPlane, NodeFacts};
 use crate::id::{Actor, NodeName, PlanId, StepNumber, UpgradeId};
+use crate::language::Language;
 use crate::problem::{Code, Problem};
 use crate::step::{Action, ControlPlaneRestore, ControlPlaneUpgrade, Step, Target};
 use crate::upgrade::Upgrade;
@@ -160,13 +161,8 @@ fn may_be_taken_back(input: &RollbackInput<'_>) -> Result<(), Problem> {
         stages.find(|(index, stage)| upgrade.stages_started.contains(index) && beyond(&stage.kind))
     {
         let problem = Problem::new(Code::RollbackTooLate).with("upgrade", &upgrade.id);
-        let chinese = match stage.kind {
-            StageKind::StepUp => "切换到新版本",
-            StageKind::AddOns => "附加组件",
-            StageKind::NodePool { .. } => "节点池",
-            _ => "验证",
-        };
-        return Err(problem.with("stage", stage.kind.word().replace('_', "-")).with("stage_zh", chinese));
+        let name = |language| stage_name(stage.kind.word(), language);
+        return Err(problem.with("stage", name(Language::En)).with("stage_zh", name(Language::Zh)));
     }
     if !upgrade.plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane) {
         return Err(refused("it does not touch the control plane"));

@@ -212,7 +212,7 @@ fn from_the_soak_every_master_goes_back_and_from_the_step_up_none() {
     let mut stepping = world.upgrade.clone();
     stepping.stages_started.insert(4);
     let problem = Left::by(&world).plan(&stepping).unwrap_err();
-    assert_eq!((problem.code, &*problem.parameters["stage"]), (Code::RollbackTooLate, "step-up"));
+    assert_eq!((problem.code, &*problem.parameters["stage"]), (Code::RollbackTooLate, "step up"));
 }
 
 #[test]

@@ -149,6 +149,9 @@ pub enum Waiting {
     Continue {
         /// Why it is paused.
         reason: PauseReason,
+        /// Whether that is over by itself: contact was lost, and the agent was heard of again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_over: bool,
     },
 }
 
@@ -278,7 +281,14 @@ impl WaitingOn {
                     format!("{blocking} findings must be handled first")
                 }
             }
-            Waiting::Continue { reason } => match (reason.problem(), reason) {
+            Waiting::Continue { reason: PauseReason::ContactLost { node, .. }, is_over: true } => {
+                if zh {
+                    format!("已暂停：节点 {node} 的 agent 曾失去联系，现已恢复")
+                } else {
+                    format!("paused: the agent of node {node} was silent for too long, and is heard of again")
+                }
+            }
+            Waiting::Continue { reason, .. } => match (reason.problem(), reason) {
                 (Some(problem), _) => problem.sentence(language),
                 (None, PauseReason::PausePolicy) => {
                     language.pick("paused by the plan's pause policy", "按计划的暂停策略暂停").to_owned()
@@ -358,9 +368,9 @@ impl WaitingOn {
             Waiting::Findings { .. } => language
                 .pick("handle them, then: shiplock continue UPGRADE; to let one pass, cancel this and upgrade again with --accept and its name", "处理后执行：shiplock continue UPGRADE；若要放行某项，请取消后用 --accept 加其名称重新升级")
                 .to_owned(),
-            Waiting::Continue { reason } => match reason.problem() {
-                Some(problem) => problem.fix(language),
-                None => language.pick("shiplock continue UPGRADE", "shiplock continue UPGRADE").to_owned(),
+            Waiting::Continue { reason, is_over } => match reason.problem() {
+                Some(problem) if !is_over => problem.fix(language),
+                _ => language.pick("shiplock continue UPGRADE", "shiplock continue UPGRADE").to_owned(),
             },
         })
     }
@@ -382,7 +392,7 @@ impl WaitingOn {
             Waiting::SoakUnwell { problem } => format!("soak {}", problem.code),
             Waiting::Checks => "checks".to_owned(),
             Waiting::Findings { .. } => "findings".to_owned(),
-            Waiting::Continue { reason } => format!("continue {}", reason.word()),
+            Waiting::Continue { reason, .. } => format!("continue {}", reason.word()),
         }
     }
 }

@@ -139,7 +139,13 @@ impl View<'_> {
                 Some(_) => {}
             }
         }
-        let what = Waiting::Continue { reason: because.clone() };
+        let is_over = match because {
+            PauseReason::ContactLost { node, .. } => {
+                self.facts.agents.get(node).is_some_and(|agent| agent.last_heard_at > since)
+            }
+            _ => false,
+        };
+        let what = Waiting::Continue { reason: because.clone(), is_over };
         self.wait(vec![WaitingOn::new(what, since).until(expires_at)])
     }
 

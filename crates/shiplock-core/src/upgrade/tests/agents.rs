@@ -60,9 +60,16 @@ fn a_silent_agent_in_the_middle_of_a_step_pauses_with_contact_lost_and_the_step_
     world.now += i64::from(PlanOptions::default().contact_timeout_seconds) + 1;
     let _ = world.settle();
     assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
+    let is_over = |world: &mut World| {
+        world.now += 1;
+        let Decision::Wait { on, .. } = world.settle() else { panic!("it is paused") };
+        on.iter().any(|wait| matches!(wait.what, Waiting::Continue { is_over: true, .. }))
+    };
+    assert!(!is_over(&mut world));
     // The report may come while it is paused; a person then continues.
     world.succeed(lost);
     world.silent.clear();
+    assert!(is_over(&mut world), "that the agent is back is told");
     world.append(Event::Continued { by: "tester".into() });
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
 }
