@@ -112,11 +112,24 @@ impl Stage {
     /// The node that a step with a number belongs to. Numbers grow from node to node, those of evidence too, so that of
     /// thousands of nodes few are looked at; none where they do not.
     fn node_of_step(&self, number: StepNumber) -> Option<&NodePlan> {
-        let begins = |step: Option<&Step>| step.is_some_and(|step| step.number <= number);
-        let of_steps = self.nodes.partition_point(|node| begins(node.steps.first()));
-        let of_evidence = self.nodes.partition_point(|node| begins(node.evidence.as_ref()));
-        let near = [of_steps, of_evidence].into_iter().filter_map(|after| self.nodes.get(after.checked_sub(1)?));
-        near.into_iter().find(|node| node.step(number).is_some())
+        let steps = |node: &NodePlan| Some((node.steps.first()?.number, node.steps.last()?.number));
+        let evidence = |node: &NodePlan| node.evidence.as_ref().map(|step| (step.number, step.number));
+        self.node_of_span(number, steps).or_else(|| self.node_of_span(number, evidence))
+    }
+
+    /// The node between whose first and last number one lies. None is looked for where all are lower, or all higher.
+    fn node_of_span(
+        &self,
+        number: StepNumber,
+        span: impl Fn(&NodePlan) -> Option<(StepNumber, StepNumber)>,
+    ) -> Option<&NodePlan> {
+        let begins = |node: &NodePlan| span(node).is_some_and(|(first, _)| first <= number);
+        let is_over = |node: &NodePlan| span(node).is_some_and(|(_, last)| last < number);
+        if !self.nodes.first().is_some_and(begins) || self.nodes.last().is_none_or(is_over) {
+            return None;
+        }
+        let after = self.nodes.partition_point(begins);
+        self.nodes.get(after.checked_sub(1)?).filter(|node| node.step(number).is_some())
     }
 
     /// What this stage does to a node.

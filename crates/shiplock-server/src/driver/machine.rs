@@ -446,17 +446,20 @@ impl Machine {
                 self.append(commands.into_iter().map(event).collect(), None, outputs);
             }
             Decision::Wait { on, wake_at } => {
+                let fresh = self.notice(&on, now);
                 outputs.push(Output::WakeAt(wake_at));
-                outputs.push(Output::Waits(on.clone()));
-                self.notice(&on, now, outputs);
+                outputs.push(Output::Waits(on));
+                if !fresh.is_empty() {
+                    self.append(fresh, None, outputs);
+                }
             }
             Decision::Finish(outcome) => self.append(vec![outcome.event()], None, outputs),
         }
     }
 
-    /// Tells the feed what is waited for, once for each thing. A step that is at work is no news, and neither is what
-    /// passes within moments.
-    fn notice(&mut self, on: &[WaitingOn], now: Timestamp, outputs: &mut Vec<Output>) {
+    /// What the feed is told of what is waited for, once for each thing. A step that is at work is no news, and neither is
+    /// what passes within moments.
+    fn notice(&mut self, on: &[WaitingOn], now: Timestamp) -> Vec<Event> {
         let worth = |wait: &&WaitingOn| {
             let lasts = now.as_second() - wait.since.as_second() >= NOTICED_AFTER_SECONDS;
             lasts
@@ -482,9 +485,7 @@ impl Machine {
             .map(|wait| Event::WaitingBegan { on: wait.clone() })
             .collect();
         self.noticed = keys;
-        if !fresh.is_empty() {
-            self.append(fresh, None, outputs);
-        }
+        fresh
     }
 
     /// The machine that a node is: that of the plan, and for a node that only fetches, that which the cluster tells.

@@ -124,6 +124,21 @@ pub struct StepTime {
     pub elapsed: Duration,
 }
 
+/// What is seen of a node while it is emptied: of the rest nothing is asked, however often it is looked at.
+#[derive(Clone, Debug)]
+pub struct SeenNode {
+    /// Its UID.
+    pub uid: ObjectUid,
+    /// Whether it takes no new pods.
+    pub unschedulable: bool,
+}
+
+impl From<NodeFacts> for SeenNode {
+    fn from(node: NodeFacts) -> Self {
+        Self { uid: node.uid, unschedulable: node.unschedulable }
+    }
+}
+
 /// What a step may look at besides the cluster.
 pub struct Outside<'a> {
     /// What the agent of a node last told.
@@ -131,7 +146,7 @@ pub struct Outside<'a> {
     /// Whether a budget allows a disruption, where caches tell.
     pub budget_allows: &'a dyn Fn(&str) -> Option<bool>,
     /// A node, where caches tell.
-    pub node: &'a dyn Fn(&NodeName) -> Option<NodeFacts>,
+    pub node: &'a dyn Fn(&NodeName) -> Option<SeenNode>,
 }
 
 impl std::fmt::Debug for Outside<'_> {
@@ -220,7 +235,7 @@ struct DrainWork {
 
 impl DrainWork {
     /// Takes what caches show of the node: whether somebody has uncordoned it since the drain began.
-    fn was_uncordoned(&mut self, node: &NodeFacts) -> bool {
+    fn was_uncordoned(&mut self, node: &SeenNode) -> bool {
         self.seen_cordoned |= node.unschedulable;
         self.seen_cordoned && !node.unschedulable && !planted::is(Bug::UncordonNotNoticed)
     }
@@ -294,22 +309,27 @@ impl StepMachine {
 
     /// Begins a look, or the act of a step that is one request.
     fn look(&mut self, time: StepTime, outside: &Outside<'_>, outputs: &mut Vec<StepOutput>) {
-        let owner = self.context.owner.clone();
-        let node = self.planned().map(|planned| (planned.node.clone(), planned.uid.clone()));
-        let request = match (&self.step.action, node) {
+        let marked = |planned: &NodePlan| (planned.node.clone(), planned.uid.clone(), self.context.owner.clone());
+        let request = match (&self.step.action, self.planned()) {
             (Action::CaptureBaseline | Action::VerifyAddons { .. } | Action::VerifyCluster { .. }, _) => Request::Facts,
-            (Action::Cordon, Some((node, uid))) => Request::Cordon { node, uid, owner },
-            (Action::Uncordon, Some((node, uid))) => Request::Uncordon { node, uid, owner },
-            (Action::VerifyNode { .. }, Some((node, _))) => Request::Node(node),
-            (Action::Drain { .. }, Some((node, _))) => {
+            (Action::Cordon, Some(planned)) => {
+                let (node, uid, owner) = marked(planned);
+                Request::Cordon { node, uid, owner }
+            }
+            (Action::Uncordon, Some(planned)) => {
+                let (node, uid, owner) = marked(planned);
+                Request::Uncordon { node, uid, owner }
+            }
+            (Action::VerifyNode { .. }, Some(planned)) => Request::Node(planned.node.clone()),
+            (Action::Drain { .. }, Some(planned)) => {
                 let Work::Drain(drain) = &self.work else { return };
                 if !drain.is_cordoned {
-                    return self.ask(Request::Node(node), outputs);
-                }
-                if !drain.machine.wants_look(drain.before + time.elapsed) {
+                    Request::Node(planned.node.clone())
+                } else if drain.machine.wants_look(drain.before + time.elapsed) {
+                    Request::PodsOn(planned.node.clone())
+                } else {
                     return self.drain_on(time, outside, outputs);
                 }
-                Request::PodsOn(node)
             }
             (action, _) => {
                 let what = format!("step {} of kind {} is not the server's", self.step.number, action.kind());
@@ -389,8 +409,9 @@ impl StepMachine {
         outside: &Outside<'_>,
         outputs: &mut Vec<StepOutput>,
     ) {
-        let seen = self.planned().and_then(|planned| (outside.node)(&planned.node));
-        if let Some((planned, seen)) = self.planned().zip(seen.as_ref())
+        let planned = self.planned();
+        let seen = planned.and_then(|planned| (outside.node)(&planned.node));
+        if let Some((planned, seen)) = planned.zip(seen.as_ref())
             && seen.uid != planned.uid
             && !planted::is(Bug::UidNotCompared)
         {

@@ -12,7 +12,7 @@ use shiplock_core::upgrade::WaitingOn;
 use tokio::time::Instant;
 
 use super::machine::StepResult;
-use super::step::{Answer, Outside, Request, RequestNumber, StepInput, StepMachine, StepOutput, StepTime};
+use super::step::{Answer, Outside, Request, RequestNumber, SeenNode, StepInput, StepMachine, StepOutput, StepTime};
 
 /// What the steps in work wait for.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl StepShell<'_> {
 
     fn feed(&self, machine: &mut StepMachine, input: StepInput, begun: Instant) -> Vec<StepOutput> {
         let budget_allows = |budget: &str| self.cluster.budget_allows(budget);
-        let node = |node: &NodeName| self.cluster.seen_node(node);
+        let node = |node: &NodeName| self.cluster.seen_node(node).map(SeenNode::from);
         let outside = Outside { agent: self.agent, budget_allows: &budget_allows, node: &node };
         machine.on(input, StepTime { now: Timestamp::now(), elapsed: begun.elapsed() }, &outside)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shiplock_api::agent::Assignment;
 use shiplock_cluster::fence::{self, Wanted};
-use shiplock_cluster::port::{Cordon, Uncordon};
+use shiplock_cluster::port::{Cordon, DrainPod, Eviction, Uncordon};
 use shiplock_core::facts::{ClusterFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid};
 use shiplock_core::plan::Plan;
@@ -14,12 +14,12 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Action, Step};
 use shiplock_core::upgrade::{StepOutcome, Waiting, WaitingOn};
 use shiplock_server::driver::step::{
-    Answer, Outside, Request, StepContext, StepInput, StepMachine, StepOutput, StepTime,
+    Answer, Outside, Request, SeenNode, StepContext, StepInput, StepMachine, StepOutput, StepTime,
 };
 
 use crate::demo::step as acts;
 use crate::machine::machine_facts;
-use crate::world::{DrainPods, Moment, OWNER_ANNOTATION, Text, Work as Program, World, uuid_number};
+use crate::world::{DrainPods, Moment, OWNER_ANNOTATION, Text, Work as Program, World, object_uid, uuid_number};
 
 /// How often what an agent put in place is looked at.
 const LOOKS: Duration = Duration::from_millis(300);
@@ -36,6 +36,8 @@ pub(super) type Ended = Result<StepOutcome, (Problem, bool)>;
 pub(super) struct Work {
     pub(super) step: Step,
     pub(super) attempt: u32,
+    /// Its node, where it has one.
+    pub(super) node: Option<u32>,
     began_at: Moment,
     /// When it is looked at next.
     pub(super) look_at: Moment,
@@ -82,8 +84,9 @@ impl Work {
         // What a drain takes comes from its pods alone.
         let begins_at = if matches!(step.action, Action::Drain { .. }) { now } else { now + takes };
         let machine = StepMachine::new(step.clone(), context, begins_at.timestamp(), begins_at.timestamp());
+        let node = step.target.node().and_then(|node| world.nodes().id("", node.as_str()));
         let by = By::Server { machine: Box::new(machine), fed: None, pods: DrainPods::new() };
-        Self { step, attempt, began_at: begins_at, look_at: begins_at, by, waits: Vec::new() }
+        Self { step, attempt, node, began_at: begins_at, look_at: begins_at, by, waits: Vec::new() }
     }
 
     /// A step of an agent that takes so long. None where its node is not in the world.
@@ -104,7 +107,7 @@ impl Work {
         }
         let began_at = world.now();
         let by = By::Agent { assignment, node, program };
-        Some(Self { step, attempt, began_at, look_at: began_at + takes, by, waits: Vec::new() })
+        Some(Self { step, attempt, node: Some(node), began_at, look_at: began_at + takes, by, waits: Vec::new() })
     }
 
     /// What it waits for.
@@ -153,8 +156,7 @@ impl Work {
         let ended = match &mut self.by {
             By::Server { machine, fed, pods } => {
                 let now = world.now();
-                let seen = self.step.target.node().and_then(|node| {
-                    let id = world.nodes().id("", node.as_str())?;
+                let seen = self.node.and_then(|id| {
                     Some(Seen { moves: world.moves_on(id), version: world.nodes().get(id)?.meta.version })
                 });
                 match *fed {
@@ -223,7 +225,10 @@ fn drive(
             let world = &*world;
             let agent = |name: &NodeName| machine_facts(world, world.nodes().id("", name.as_str())?);
             let budget_allows = allows(world);
-            let node = |name: &NodeName| Some(world.node_facts(world.nodes().find("", name.as_str())?));
+            let node = |name: &NodeName| {
+                let node = world.nodes().find("", name.as_str())?;
+                Some(SeenNode { uid: object_uid(node.meta.uid), unschedulable: node.unschedulable })
+            };
             machine.on(input, time, &Outside { agent: &agent, budget_allows: &budget_allows, node: &node })
         };
         for output in outputs {
@@ -275,8 +280,16 @@ fn answer(
                 fence::uncordon(mark, &owner)
             }))
         }
-        Request::Evict(pod) => Answer::Eviction(Ok(world.take_pod(&pod, false))),
-        Request::Delete(pod) => Answer::Eviction(Ok(world.take_pod(&pod, true))),
+        Request::Evict(pod) => Answer::Eviction(Ok(take(world, pods, &pod, false))),
+        Request::Delete(pod) => Answer::Eviction(Ok(take(world, pods, &pod, true))),
+    }
+}
+
+/// Evicts or deletes a pod that a drain saw.
+fn take(world: &mut World, pods: &DrainPods, pod: &Arc<DrainPod>, forced: bool) -> Eviction {
+    match pods.iter().find(|(_, seen)| Arc::ptr_eq(seen, pod)) {
+        Some((id, _)) => world.take_pod_by_id(*id, forced),
+        None => world.take_pod(pod, forced),
     }
 }
 

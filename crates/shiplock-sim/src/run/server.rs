@@ -15,7 +15,7 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::upgrade::{Event, EventRecord, Policy, WaitingOn};
 use shiplock_server::driver::machine::{Input, Machine, Output, Ticket};
 use shiplock_server::driver::step::{
-    Answer, Outside, Request, RequestNumber, StepContext, StepInput, StepMachine, StepOutput, StepTime,
+    Answer, Outside, Request, RequestNumber, SeenNode, StepContext, StepInput, StepMachine, StepOutput, StepTime,
 };
 use shiplock_server::driver::{LEASE_SECONDS, fold_on, holds_until, outlasts_a_request, tell};
 use shiplock_server::hub::Seats;
@@ -403,7 +403,7 @@ impl Server {
         let outputs = {
             let agent = |node: &NodeName| self.seats.machine(node).cloned();
             let budget_allows = |budget: &str| self.budget_allows(budget);
-            let node = |node: &NodeName| self.seen_node(node);
+            let node = |node: &NodeName| self.seen_node(node).map(SeenNode::from);
             let outside = Outside { agent: &agent, budget_allows: &budget_allows, node: &node };
             running.machine.on(input, time, &outside)
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shiplock_core::facts::{CONTROL_PLANE_LABEL, ControlPlaneComponent};
 
 use super::World;
+use super::index::Ids;
 use super::machine::{EtcdMember, Executable, Installed, Machine, MachineFaults, StaticPod};
 use super::object::{
     Budget, Effect, Keep, Labels, Node, NodeInfo, Phase, Pod, PodTemplate, Resources, Selector, Service, Taint,
@@ -168,7 +169,7 @@ impl World {
         let slots = id as usize + 1;
         self.machines.resize(slots, None);
         self.machines[id as usize] = Some(Arc::new(machine));
-        self.pods_on.resize(slots, Arc::default());
+        self.pods_on.resize(slots, Ids::default());
         self.used.resize(slots, Resources::default());
         self.moves.resize(slots, 0);
         self.repelling.resize(slots, 0);
@@ -223,7 +224,7 @@ impl World {
         };
         let version = self.next_version();
         let id = WorkloadId { kind: spec.kind, id: self.workloads_mut(spec.kind).insert(workload, version)? };
-        self.pods_of.entry(id).or_default();
+        self.pods_of.entry(id);
         self.due(id);
         Some(id)
     }
@@ -240,7 +241,7 @@ impl World {
             set.owner = Some(deployment);
             set.revision = u32::from(is_newest);
         });
-        self.sets_of.entry(deployment).or_default().push(id.id);
+        self.sets_of.entry(deployment).insert(id.id);
         Some(id)
     }
 

@@ -9,6 +9,22 @@ use super::object::{Deletion, Labels, Phase, Pod, PodTemplate, Workload, Workloa
 use super::table::Text;
 use super::{Event, World};
 
+/// What of a pod is counted elsewhere.
+#[derive(Clone, Copy)]
+struct Counted {
+    owner: Option<WorkloadId>,
+    is_live: bool,
+    is_ready: bool,
+    is_healthy: bool,
+}
+
+impl Counted {
+    fn of(pod: &Pod) -> Self {
+        let (is_ready, is_healthy) = (counts_as_ready(pod), pod.is_healthy());
+        Self { owner: pod.owner, is_live: pod.is_live(), is_ready, is_healthy }
+    }
+}
+
 /// Whether a pod is one of `readyReplicas`: ReplicaSets leave out what was told to end, the others do not.
 fn counts_as_ready(pod: &Pod) -> bool {
     let is_of_replica_set = pod.owner.is_some_and(|owner| owner.kind == WorkloadKind::ReplicaSet);
@@ -22,16 +38,16 @@ impl World {
         let version = self.next_version();
         let (owner, bound) = (pod.owner, pod.node.is_some());
         let id = self.pods.insert(pod, version)?;
-        let sibling = owner.and_then(|owner| self.pods_of.get(&owner)?.pods.last().copied());
+        let sibling = owner.and_then(|owner| self.pods_of.get(owner)?.pods.last().copied());
         if let Some(owner) = owner {
-            Arc::make_mut(&mut self.pods_of.entry(owner).or_default().pods).insert(id);
+            self.pods_of.entry(owner).pods.insert(id);
             self.due(owner);
         }
         if !bound {
             self.unbound.insert(id);
         }
         if let Some(pod) = self.pods.get(id).cloned() {
-            self.note_live(&pod, 1);
+            self.note_live(owner.filter(|_| pod.is_live()), 1);
             // What selects a pod goes by its labels, and pods of one controller mostly have the same.
             match sibling
                 .filter(|sibling| self.pods.get(*sibling).is_some_and(|held| held.meta.labels == pod.meta.labels))
@@ -52,19 +68,19 @@ impl World {
         if let Some(node) = pod.node
             && let Some(pods) = self.pods_on.get_mut(node as usize)
         {
-            Arc::make_mut(pods).remove(&id);
+            pods.remove(id);
             let used = &mut self.used[node as usize];
             *used = used.plus(requests(&pod.template), -1);
-            self.note_repelling(&pod, -1);
+            self.note_repelling(pod.node, &pod.template, -1);
         }
         if let Some(owner) = pod.owner {
-            if let Some(controlled) = self.pods_of.get_mut(&owner) {
-                Arc::make_mut(&mut controlled.pods).remove(&id);
+            if let Some(controlled) = self.pods_of.get_mut(owner) {
+                controlled.pods.remove(id);
                 if let Some(node) = pod.node {
-                    super::count_down(Arc::make_mut(&mut controlled.on), node);
+                    controlled.on.down(node);
                 }
             }
-            self.note_live(&pod, -1);
+            self.note_live(pod.owner.filter(|_| pod.is_live()), -1);
             self.count_ready(owner, counts_as_ready(&pod), false);
             self.due(owner);
         }
@@ -75,26 +91,31 @@ impl World {
     }
 
     pub(super) fn set_ready(&mut self, id: u32, ready: bool) {
-        let Some(pod) = self.pods.get(id).filter(|pod| pod.ready != ready).cloned() else { return };
+        let Some(before) = self.pods.get(id).filter(|pod| pod.ready != ready).map(|pod| Counted::of(pod)) else {
+            return;
+        };
         let (version, now) = (self.next_version(), self.now);
         self.pods.change(id, version, |pod| {
             pod.ready = ready;
             pod.ready_since = now;
         });
-        if let Some(owner) = pod.owner {
-            let after = self.pods.get(id).is_some_and(|pod| counts_as_ready(pod));
-            self.count_ready(owner, counts_as_ready(&pod), after);
-            self.due(owner);
-        }
-        self.note_health(id, pod.is_healthy(), ready && pod.deletion.is_none());
+        self.count(id, before);
         self.budgets_due_for(id);
     }
 
+    /// Counts a pod anew that has changed, for its controller and its budgets.
+    fn count(&mut self, id: u32, before: Counted) {
+        let Some(after) = self.pods.get(id).map(|pod| Counted::of(pod)) else { return };
+        if let Some(owner) = before.owner {
+            self.count_ready(owner, before.is_ready, after.is_ready);
+            self.due(owner);
+        }
+        self.note_health(id, before.is_healthy, after.is_healthy);
+    }
+
     /// Counts a live pod for its controller; `by` is 1 or -1.
-    pub(super) fn note_live(&mut self, pod: &Pod, by: i32) {
-        if pod.is_live()
-            && let Some(controlled) = pod.owner.and_then(|owner| self.pods_of.get_mut(&owner))
-        {
+    pub(super) fn note_live(&mut self, owner: Option<WorkloadId>, by: i32) {
+        if let Some(controlled) = owner.and_then(|owner| self.pods_of.get_mut(owner)) {
             controlled.live = controlled.live.saturating_add_signed(by);
         }
     }
@@ -127,7 +148,7 @@ impl World {
 
     /// Tells a pod to end; `grace_seconds` in place of its own. One without a node or with no grace goes at once.
     pub(super) fn end_pod(&mut self, id: u32, grace_seconds: Option<i64>) {
-        let Some(pod) = self.pods.get(id).cloned() else { return };
+        let Some(pod) = self.pods.get(id) else { return };
         if pod.mirror.is_some() {
             return;
         }
@@ -138,21 +159,17 @@ impl World {
         if pod.deletion.is_some() {
             return;
         }
+        let (before, node) = (Counted::of(pod), pod.node);
         let (version, now) = (self.next_version(), self.now);
         let at = Moment(now.0 + grace * 1000);
         self.pods.change(id, version, |pod| {
             pod.deletion = Some(Deletion { asked_at: now, at });
             pod.life += 1;
         });
-        self.note_live(&pod, -1);
-        self.note_health(id, pod.is_healthy(), false);
-        self.note_move(pod.node);
+        self.note_live(before.owner.filter(|_| before.is_live), -1);
+        self.note_move(node);
         self.queue_end(id);
-        if let Some(owner) = pod.owner {
-            let after = self.pods.get(id).is_some_and(|pod| counts_as_ready(pod));
-            self.count_ready(owner, counts_as_ready(&pod), after);
-            self.due(owner);
-        }
+        self.count(id, before);
         self.budgets_due_for(id);
     }
 
@@ -203,21 +220,19 @@ impl World {
     }
 
     fn set_status(&mut self, id: WorkloadId, status: WorkloadStatus) {
-        let Some(before) = self.workload(id).cloned() else { return };
-        if before.status == status {
-            return;
-        }
+        let Some(before) = self.workload(id).filter(|before| before.status != status) else { return };
+        let owner = before.owner;
         let version = self.next_version();
         self.workloads_mut(id.kind).change(id.id, version, |workload| workload.status = status);
         self.note_changed(id);
-        if let Some(owner) = before.owner {
+        if let Some(owner) = owner {
             self.due(owner);
         }
     }
 
     /// The ReplicaSets of a Deployment, by name.
     pub(super) fn replica_sets_of(&self, deployment: WorkloadId) -> Vec<(u32, Arc<Workload>)> {
-        let ids = self.sets_of.get(&deployment).into_iter().flatten();
+        let ids = self.sets_of.get(deployment).into_iter().flat_map(|sets| sets.iter());
         let mut sets: Vec<(u32, Arc<Workload>)> =
             ids.filter_map(|set| Some((*set, self.replica_sets.get(*set)?.clone()))).collect();
         sets.sort_by(|(_, one), (_, other)| one.meta.name.cmp(&other.meta.name));
@@ -273,8 +288,8 @@ impl World {
                 };
                 let version = self.next_version();
                 let Some(set) = self.replica_sets.insert(set, version) else { return };
-                self.pods_of.entry(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set }).or_default();
-                self.sets_of.entry(id).or_default().push(set);
+                self.pods_of.entry(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set });
+                self.sets_of.entry(id).insert(set);
                 let Some(held) = self.replica_sets.get(set).cloned() else { return };
                 (set, held)
             }
@@ -350,7 +365,7 @@ impl World {
     }
 
     fn reconcile_replica_set(&mut self, id: WorkloadId, set: &Workload) {
-        let found = self.pods_of.get(&id).map_or(0, |controlled| controlled.live as usize);
+        let found = self.pods_of.get(id).map_or(0, |controlled| controlled.live as usize);
         let wanted = set.replicas as usize;
         let mut made = 0;
         for _ in found..wanted {

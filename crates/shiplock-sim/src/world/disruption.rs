@@ -3,8 +3,8 @@
 //! As in `pkg/registry/core/pod/storage/eviction.go` and `pkg/controller/disruption/disruption.go` of Kubernetes 1.36.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
+use super::index::entry;
 use super::moment::Moment;
 use super::object::{Keep, Phase, Pod, Selector, Share, WorkloadId};
 use super::table::Text;
@@ -48,22 +48,22 @@ const DISRUPTED_SECONDS: i64 = 120;
 
 impl Selected {
     fn add(&mut self, id: u32, pod: &Pod) {
-        if !Arc::make_mut(&mut self.pods).insert(id) {
+        if !self.pods.insert(id) {
             return;
         }
         self.healthy += u32::from(pod.is_healthy());
         if let Some(owner) = pod.owner {
-            *self.owners.entry(owner).or_default() += 1;
+            self.owners.up(owner);
         }
     }
 
     fn take(&mut self, id: u32, pod: &Pod) {
-        if !Arc::make_mut(&mut self.pods).remove(&id) {
+        if !self.pods.remove(id) {
             return;
         }
         self.healthy = self.healthy.saturating_sub(u32::from(pod.is_healthy()));
         if let Some(owner) = pod.owner {
-            super::count_down(&mut self.owners, owner);
+            self.owners.down(owner);
         }
     }
 }
@@ -71,7 +71,7 @@ impl Selected {
 impl World {
     /// The budgets that select a pod, by name.
     pub fn budgets_of(&self, pod: u32) -> &[u32] {
-        self.budgets_of.get(&pod).map_or(&[], Vec::as_slice)
+        self.budgets_of.get(pod as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Looks for the budgets that select a pod.
@@ -92,18 +92,16 @@ impl World {
             return;
         }
         for budget in &budgets {
-            self.pods_in.entry(*budget).or_default().add(id, pod);
+            entry(&mut self.pods_in, *budget).add(id, pod);
         }
-        self.budgets_of.insert(id, budgets);
+        *entry(&mut self.budgets_of, id) = budgets;
         self.budgets_due_for(id);
     }
 
     /// No budget selects the pod any more, which is as it was last.
     pub(super) fn forget_budgets_of(&mut self, id: u32, pod: &Pod) {
-        for budget in self.budgets_of.remove(&id).unwrap_or_default() {
-            if let Some(selected) = self.pods_in.get_mut(&budget) {
-                selected.take(id, pod);
-            }
+        for budget in self.budgets_of.get_mut(id as usize).map(std::mem::take).unwrap_or_default() {
+            entry(&mut self.pods_in, budget).take(id, pod);
             self.budget_due(budget);
         }
     }
@@ -111,10 +109,9 @@ impl World {
     /// Counts a pod for its budgets that became healthy or ceased to be.
     pub(super) fn note_health(&mut self, pod: u32, before: bool, after: bool) {
         let by = i32::from(after) - i32::from(before);
-        for budget in self.budgets_of.get(&pod).into_iter().flatten() {
-            if let Some(selected) = self.pods_in.get_mut(budget) {
-                selected.healthy = selected.healthy.saturating_add_signed(by);
-            }
+        for budget in self.budgets_of.get(pod as usize).into_iter().flatten() {
+            let selected = entry(&mut self.pods_in, *budget);
+            selected.healthy = selected.healthy.saturating_add_signed(by);
         }
     }
 
@@ -129,10 +126,15 @@ impl World {
     /// Asks for the eviction of a pod, with its UID as precondition where one is given.
     pub fn evict(&mut self, namespace: &str, name: &str, uid: Option<u128>) -> EvictAnswer {
         let Some(id) = self.pods.id(namespace, name) else { return EvictAnswer::NotFound };
-        let Some(pod) = self.pods.get(id).cloned() else { return EvictAnswer::NotFound };
-        if uid.is_some_and(|uid| uid != pod.meta.uid) {
+        if uid.is_some() && self.pods.get(id).map(|pod| pod.meta.uid) != uid {
             return EvictAnswer::WrongUid;
         }
+        self.evict_pod(id)
+    }
+
+    /// As [`World::evict`], of the pod with an id.
+    pub(super) fn evict_pod(&mut self, id: u32) -> EvictAnswer {
+        let Some(pod) = self.pods.get(id) else { return EvictAnswer::NotFound };
         if pod.deletion.is_some() || pod.phase != Phase::Running {
             self.end_pod(id, None);
             return EvictAnswer::Accepted;
@@ -142,7 +144,7 @@ impl World {
             return EvictAnswer::SeveralBudgets;
         }
         if let Some(budget) = budgets.first().copied()
-            && let Some(held) = self.budgets.get(budget).cloned()
+            && let Some(held) = self.budgets.get(budget)
         {
             let enough = held.healthy >= held.desired_healthy && held.desired_healthy > 0;
             let free = !pod.ready && (held.always_allow_unhealthy || enough);
@@ -154,10 +156,11 @@ impl World {
                     let budget = held.meta.name.clone();
                     return EvictAnswer::Refused { budget, desired: held.desired_healthy, healthy: held.healthy };
                 }
+                let name = pod.meta.name.clone();
                 let (version, now) = (self.next_version(), self.now);
                 self.budgets.change(budget, version, |budget| {
                     budget.allowed -= 1;
-                    budget.disrupted.insert(pod.meta.name.clone(), now);
+                    budget.disrupted.insert(name, now);
                 });
             }
         }
@@ -197,14 +200,12 @@ impl World {
             pods.filter(|(_, pod)| selector.matches(&pod.meta.labels)).for_each(|(id, pod)| selected.add(id, pod));
         }
         let now = selected.pods.clone();
-        let before = self.pods_in.insert(id, selected).unwrap_or_default();
+        let before = std::mem::replace(entry(&mut self.pods_in, id), selected);
         for pod in before.pods.iter() {
-            if let Some(budgets) = self.budgets_of.get_mut(pod) {
-                budgets.retain(|budget| *budget != id);
-            }
+            entry(&mut self.budgets_of, *pod).retain(|budget| *budget != id);
         }
         for pod in now.iter() {
-            let budgets = self.budgets_of.entry(*pod).or_default();
+            let budgets = entry(&mut self.budgets_of, *pod);
             budgets.push(id);
             let name = |budget: &u32| self.budgets.get(*budget).map(|budget| budget.meta.name.clone());
             budgets.sort_by_cached_key(name);
@@ -213,23 +214,23 @@ impl World {
 
     pub(super) fn reconcile_budget(&mut self, id: u32) {
         self.budgets_due.remove(&id);
-        let Some(budget) = self.budgets.get(id).cloned() else { return };
-        let Some(selected) = self.pods_in.get(&id) else { return };
+        let Some(budget) = self.budgets.get(id) else { return };
+        let Some(selected) = self.pods_in.get(id as usize) else { return };
         let of_name = |name: &Text| {
-            let pod = self.pods.id(&budget.meta.namespace, name).filter(|pod| selected.pods.contains(pod))?;
+            let pod = self.pods.id(&budget.meta.namespace, name).filter(|pod| selected.pods.holds(*pod))?;
             self.pods.get(pod)
         };
         let fresh = |at: Moment| self.now.0 - at.0 < DISRUPTED_SECONDS * 1000;
-        let disrupted: BTreeMap<Text, Moment> = budget
-            .disrupted
-            .iter()
-            .filter(|(name, at)| fresh(**at) && of_name(name).is_some_and(|pod| pod.deletion.is_none()))
-            .map(|(name, at)| (name.clone(), *at))
-            .collect();
-        let healthy_no_more = disrupted.keys().filter(|name| of_name(name).is_some_and(|pod| pod.is_healthy())).count();
-        let healthy = selected.healthy.saturating_sub(u32::try_from(healthy_no_more).unwrap_or(u32::MAX));
+        let mut healthy = selected.healthy;
+        let mut disrupted: BTreeMap<Text, Moment> = BTreeMap::new();
+        for (name, at) in budget.disrupted.iter().filter(|(_, at)| fresh(**at)) {
+            if let Some(pod) = of_name(name).filter(|pod| pod.deletion.is_none()) {
+                healthy = healthy.saturating_sub(u32::from(pod.is_healthy()));
+                disrupted.insert(name.clone(), *at);
+            }
+        }
         let by_controllers = || {
-            let top = |owner: &WorkloadId| self.workload(*owner).and_then(|set| set.owner).unwrap_or(*owner);
+            let top = |owner: WorkloadId| self.workload(owner).and_then(|set| set.owner).unwrap_or(owner);
             let owners: BTreeSet<WorkloadId> = selected.owners.keys().map(top).collect();
             owners.iter().filter_map(|owner| self.workload(*owner)).map(|owner| owner.replicas).sum::<u32>()
         };

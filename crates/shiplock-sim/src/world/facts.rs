@@ -13,13 +13,13 @@ use shiplock_core::id::{ClusterUid, NodeName, ObjectUid};
 use shiplock_core::version::KubernetesVersion;
 
 use super::object::{Effect, Node, Pod, Taint, Workload, WorkloadId, WorkloadKind, uuid_number, uuid_text};
-use super::{DeleteAnswer, EvictAnswer, World};
+use super::{EvictAnswer, World};
 
 /// The annotation that marks a node as ours.
 pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
 
-/// Pods as drains saw them, by id, with their versions.
-pub type DrainPods = BTreeMap<u32, (u64, Arc<DrainPod>)>;
+/// Pods as a drain saw them, by id.
+pub type DrainPods = BTreeMap<u32, Arc<DrainPod>>;
 
 /// The UID of an object as the API tells it.
 pub fn object_uid(uid: u128) -> ObjectUid {
@@ -198,13 +198,23 @@ impl World {
     /// Evicts or, where it is `forced`, deletes a pod, and answers as the port does.
     pub fn take_pod(&mut self, pod: &DrainPod, forced: bool) -> Eviction {
         let uid = uuid_number(pod.uid.as_str());
-        if forced {
-            return match self.delete_pod(&pod.namespace, &pod.name, uid, None) {
-                DeleteAnswer::Accepted => Eviction::Accepted,
-                DeleteAnswer::NotFound | DeleteAnswer::WrongUid => Eviction::Gone,
-            };
+        let id = self.pods.id(&pod.namespace, &pod.name);
+        match id.filter(|id| uid.is_none() || self.pods.get(*id).map(|pod| pod.meta.uid) == uid) {
+            Some(id) => self.take_pod_by_id(id, forced),
+            None => Eviction::Gone,
         }
-        match self.evict(&pod.namespace, &pod.name, uid) {
+    }
+
+    /// As [`World::take_pod`], of the pod with an id: names of very many are dear to compare.
+    pub fn take_pod_by_id(&mut self, id: u32, forced: bool) -> Eviction {
+        if forced {
+            if self.pods.get(id).is_none() {
+                return Eviction::Gone;
+            }
+            self.end_pod(id, None);
+            return Eviction::Accepted;
+        }
+        match self.evict_pod(id) {
             EvictAnswer::Accepted => Eviction::Accepted,
             EvictAnswer::NotFound | EvictAnswer::WrongUid => Eviction::Gone,
             EvictAnswer::Refused { .. } | EvictAnswer::SeveralBudgets => Eviction::RefusedByBudget,
@@ -228,18 +238,17 @@ impl World {
         self.drain_pods_again(node, &mut DrainPods::new())
     }
 
-    /// As [`World::drain_pods`], where those that have not changed since they were last seen are known. Which budgets
-    /// select them must not change in between.
+    /// As [`World::drain_pods`], where those that were seen before are known: all that may change in between is whether
+    /// they were told to end.
     pub fn drain_pods_again(&self, node: u32, known: &mut DrainPods) -> Vec<Arc<DrainPod>> {
         let pods = self.pods_on(node).filter_map(|id| Some((id, self.pods().get(id)?)));
         pods.filter(|(_, pod)| !pod.is_finished())
-            .map(|(id, pod)| match known.get(&id) {
-                Some((version, held)) if *version == pod.meta.version => held.clone(),
-                _ => {
-                    let held = Arc::new(self.drain_pod(id, pod));
-                    known.insert(id, (pod.meta.version, held.clone()));
-                    held
+            .map(|(id, pod)| {
+                let held = known.entry(id).or_insert_with(|| Arc::new(self.drain_pod(id, pod)));
+                if held.is_terminating != pod.deletion.is_some() {
+                    Arc::make_mut(held).is_terminating = pod.deletion.is_some();
                 }
+                held.clone()
             })
             .collect()
     }

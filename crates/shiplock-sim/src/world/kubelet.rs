@@ -24,21 +24,19 @@ impl World {
     }
 
     pub(super) fn queue_start(&mut self, id: u32) {
-        let Some(pod) = self.pods.get(id).cloned() else { return };
+        let Some(pod) = self.pods.get(id) else { return };
         let Some(node) = pod.node else { return };
-        let behaviour = pod.template.behaviour;
+        let (behaviour, life) = (pod.template.behaviour, pod.life);
         let pulled = self
             .machine(node)
             .is_some_and(|machine| pod.template.containers.iter().all(|(_, image)| machine.images.contains(image)));
         let after = if pulled { behaviour.start } else { behaviour.start + behaviour.pull };
         let after = after * self.pace.pod_start_percent / 100;
-        self.queue(after, Event::PodStarts { pod: id, life: pod.life });
+        self.queue(after, Event::PodStarts { pod: id, life });
     }
 
     pub(super) fn pod_starts(&mut self, id: u32, life: u32) {
-        let Some(pod) = self.pods.get(id).filter(|pod| pod.life == life && pod.phase == Phase::Pending).cloned() else {
-            return;
-        };
+        let Some(pod) = self.pods.get(id).filter(|pod| pod.life == life && pod.phase == Phase::Pending) else { return };
         let Some(node) = pod.node.filter(|node| self.kubelet_runs(*node)) else { return };
         let missing: Vec<Text> = self.machine(node).map_or_else(Vec::new, |machine| {
             pod.template
@@ -49,6 +47,7 @@ impl World {
                 .cloned()
                 .collect()
         });
+        let behaviour = pod.template.behaviour;
         if !missing.is_empty() {
             if self.machine(node).is_some_and(|machine| machine.faults.pulls_fail) {
                 // Pulled again after a while.
@@ -61,8 +60,8 @@ impl World {
             pod.phase = Phase::Running;
             pod.started_at = Some(now);
         });
-        if !pod.template.behaviour.crashes {
-            let after = pod.template.behaviour.ready * self.pace.pod_start_percent / 100;
+        if !behaviour.crashes {
+            let after = behaviour.ready * self.pace.pod_start_percent / 100;
             self.queue(after, Event::PodReady { pod: id, life });
         }
     }
@@ -75,9 +74,9 @@ impl World {
     }
 
     pub(super) fn queue_end(&mut self, id: u32) {
-        let Some(pod) = self.pods.get(id).cloned() else { return };
+        let Some(pod) = self.pods.get(id) else { return };
         let Some(deletion) = pod.deletion else { return };
-        let behaviour = pod.template.behaviour;
+        let (behaviour, life) = (pod.template.behaviour, pod.life);
         let grace = deletion.at.since(self.now);
         let top = |owner| self.workload(owner).and_then(|workload| workload.owner).unwrap_or(owner);
         let known = pod.owner.filter(|_| !self.ends.is_empty()).and_then(|owner| self.ends.get(&top(owner)));
@@ -86,22 +85,20 @@ impl World {
             None if behaviour.ignores_sigterm => grace,
             None => (behaviour.stop * self.pace.pod_stop_percent / 100).min(grace),
         };
-        self.queue(after, Event::PodEnds { pod: id, life: pod.life });
+        self.queue(after, Event::PodEnds { pod: id, life });
     }
 
     pub(super) fn pod_ends(&mut self, id: u32, life: u32) {
-        let Some(pod) = self.pods.get(id).filter(|pod| pod.life == life).cloned() else { return };
+        let Some(pod) = self.pods.get(id).filter(|pod| pod.life == life) else { return };
         if !pod.node.is_some_and(|node| self.kubelet_runs(node)) {
             // Its kubelet ends it when it is there again.
             return;
         }
-        let claims = pod.template.claims.clone();
+        let (claims, finalizer) = (self.claims_of(pod), pod.template.behaviour.finalizer);
         for claim in claims {
-            if let Some(claim) = self.claims.id(&pod.meta.namespace, &claim) {
-                self.claims.change_quietly(claim, |claim| claim.attached = None);
-            }
+            self.claims.change_quietly(claim, |claim| claim.attached = None);
         }
-        if pod.template.behaviour.finalizer {
+        if finalizer {
             self.set_ready(id, false);
             return;
         }
@@ -326,7 +323,7 @@ impl World {
         self.note_move(Some(node));
         self.unbound.remove(&id);
         if let Some(pods) = self.pods_on.get_mut(node as usize) {
-            Arc::make_mut(pods).insert(id);
+            pods.insert(id);
             let used = &mut self.used[node as usize];
             *used = used.plus(super::control::requests(&template), 1);
         }

@@ -8,6 +8,7 @@ mod build;
 mod control;
 mod disruption;
 mod facts;
+mod index;
 mod kubelet;
 mod machine;
 mod moment;
@@ -18,7 +19,6 @@ mod table;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use shiplock_core::version::KubernetesVersion;
 pub use self::build::{NodeSpec, WorkloadSpec};
 pub use self::disruption::{DeleteAnswer, EvictAnswer};
 pub use self::facts::{DrainPods, OWNER_ANNOTATION, object_uid};
+use self::index::{ByWorkload, Counts, Ids};
 pub use self::machine::{
     Etcd, EtcdMember, Executable, Installed, Machine, MachineFaults, StaticPod, Unit, UnitState, Work,
 };
@@ -120,7 +121,7 @@ pub struct World {
     /// What API servers run that are on no node of the cluster.
     api_elsewhere: Option<KubernetesVersion>,
     /// Pods bound to each node, by the id of the node.
-    pods_on: Vec<Arc<BTreeSet<u32>>>,
+    pods_on: Vec<Ids>,
     /// Requests of the pods bound to each node.
     used: Vec<Resources>,
     /// How often pods of each node came, were told to end, or went.
@@ -128,9 +129,9 @@ pub struct World {
     /// How many of the pods bound to each node keep others away by anti-affinity.
     repelling: Vec<u32>,
     /// Pods of each workload.
-    pods_of: BTreeMap<WorkloadId, Controlled>,
+    pods_of: ByWorkload<Controlled>,
     /// ReplicaSets of each Deployment.
-    sets_of: BTreeMap<WorkloadId, Vec<u32>>,
+    sets_of: ByWorkload<Ids>,
     /// How long pods take to end that do not do so as their templates say, by the controller that no other owns.
     ends: BTreeMap<WorkloadId, Duration>,
     unbound: BTreeSet<u32>,
@@ -138,10 +139,10 @@ pub struct World {
     /// Reconciliations that are queued.
     due: BTreeSet<WorkloadId>,
     budgets_due: BTreeSet<u32>,
-    /// Pods that each budget selects.
-    pods_in: BTreeMap<u32, Selected>,
-    /// Budgets that select each pod, in order of their names; pods that none selects are not in it.
-    budgets_of: BTreeMap<u32, Vec<u32>>,
+    /// Pods that each budget selects, by the id of the budget.
+    pods_in: Vec<Selected>,
+    /// Budgets that select each pod, in order of their names, by the id of the pod.
+    budgets_of: Vec<Vec<u32>>,
     /// Where the scheduler goes on looking.
     scheduler_at: u32,
     /// What programs of agents were started, where that is recorded.
@@ -155,30 +156,20 @@ pub struct World {
 /// The pods of a workload.
 #[derive(Clone, Debug, Default)]
 struct Controlled {
-    pods: Arc<BTreeSet<u32>>,
+    pods: Ids,
     /// How many of them are live: a ReplicaSet is looked at with each change of a pod.
     live: u32,
     /// How many of them are bound to each node: the scheduler spreads them.
-    on: Arc<BTreeMap<u32, u32>>,
+    on: Counts<u32>,
 }
 
 /// The pods that a budget selects, with what its status is made of.
 #[derive(Clone, Debug, Default)]
 struct Selected {
-    pods: Arc<BTreeSet<u32>>,
+    pods: Ids,
     healthy: u32,
     /// How many of them each workload has.
-    owners: BTreeMap<WorkloadId, u32>,
-}
-
-/// Counts one less; what there is none of is not kept.
-fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
-    if let Entry::Occupied(mut count) = counts.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
-    }
+    owners: Counts<WorkloadId>,
 }
 
 /// The ready pods of a workload became more or fewer.
@@ -253,15 +244,15 @@ impl World {
             used: Vec::new(),
             moves: Vec::new(),
             repelling: Vec::new(),
-            pods_of: BTreeMap::new(),
-            sets_of: BTreeMap::new(),
+            pods_of: ByWorkload::default(),
+            sets_of: ByWorkload::default(),
             ends: BTreeMap::new(),
             unbound: BTreeSet::new(),
             scheduling: false,
             due: BTreeSet::new(),
             budgets_due: BTreeSet::new(),
-            pods_in: BTreeMap::new(),
-            budgets_of: BTreeMap::new(),
+            pods_in: Vec::new(),
+            budgets_of: Vec::new(),
             scheduler_at: 0,
             started: None,
             readiness: None,
@@ -434,7 +425,7 @@ impl World {
 
     /// The ids of the pods of a controller.
     pub fn pods_of(&self, workload: WorkloadId) -> impl Iterator<Item = u32> + '_ {
-        self.pods_of.get(&workload).into_iter().flat_map(|controlled| controlled.pods.iter().copied())
+        self.pods_of.get(workload).into_iter().flat_map(|controlled| controlled.pods.iter().copied())
     }
 
     /// The ids of pods that found no place yet.
@@ -594,11 +585,11 @@ impl World {
         let version = self.next_version();
         let Some(before) = self.pods.get(id).cloned() else { return false };
         self.pods.change(id, version, change);
-        self.note_repelling(&before, -1);
-        self.note_live(&before, -1);
+        self.note_repelling(before.node, &before.template, -1);
+        self.note_live(before.owner.filter(|_| before.is_live()), -1);
         if let Some(after) = self.pods.get(id).cloned() {
-            self.note_repelling(&after, 1);
-            self.note_live(&after, 1);
+            self.note_repelling(after.node, &after.template, 1);
+            self.note_live(after.owner.filter(|_| after.is_live()), 1);
             self.note_health(id, before.is_healthy(), after.is_healthy());
             if before.meta.labels != after.meta.labels {
                 self.forget_budgets_of(id, &after);
@@ -633,7 +624,7 @@ impl World {
         for (set, _) in self.replica_sets_of(id) {
             self.delete_workload(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set });
         }
-        self.sets_of.remove(&id);
+        *self.sets_of.entry(id) = Ids::default();
         let pods: Vec<u32> = self.pods_of(id).collect();
         for pod in pods {
             self.end_pod(pod, None);
@@ -656,10 +647,8 @@ impl World {
     /// Deletes a budget.
     pub fn delete_budget(&mut self, id: u32) -> bool {
         let version = self.next_version();
-        for pod in self.pods_in.remove(&id).iter().flat_map(|selected| selected.pods.iter()) {
-            if let Some(budgets) = self.budgets_of.get_mut(pod) {
-                budgets.retain(|budget| *budget != id);
-            }
+        for pod in std::mem::take(index::entry(&mut self.pods_in, id)).pods.iter() {
+            index::entry(&mut self.budgets_of, *pod).retain(|budget| *budget != id);
         }
         self.budgets.remove(id, version).is_some()
     }

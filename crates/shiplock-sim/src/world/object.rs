@@ -41,8 +41,9 @@ pub struct Meta {
 
 /// A UUID as text.
 pub fn uuid_text(uid: u128) -> String {
-    let digits = format!("{uid:032x}");
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+    let (upper, lower) = ((uid >> 64) as u64, uid as u64);
+    let (first, second, third) = (upper >> 32, upper >> 16 & 0xffff, upper & 0xffff);
+    format!("{first:08x}-{second:04x}-{third:04x}-{:04x}-{:012x}", lower >> 48, lower & 0xffff_ffff_ffff)
 }
 
 /// The number of a UUID; none where the text is not one.

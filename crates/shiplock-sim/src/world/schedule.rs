@@ -35,7 +35,11 @@ impl World {
                 continue;
             }
             match self.place(&pod) {
-                Ok(node) => self.bind(id, node),
+                Ok(node) => {
+                    // What somebody else holds is copied before it is changed.
+                    drop(pod);
+                    self.bind(id, node);
+                }
                 Err(why) => {
                     hopeless.push(pod.template.clone());
                     if pod.unschedulable_why.as_deref() != Some(&*why) {
@@ -54,8 +58,8 @@ impl World {
             return Err("no nodes available".into());
         }
         let spread = SpreadCounts::of(self, pod);
-        let siblings = pod.owner.and_then(|owner| self.pods_of.get(&owner)).map(|controlled| &controlled.on);
-        let siblings = |node: u32| siblings.and_then(|on| on.get(&node)).copied().unwrap_or(0);
+        let siblings = pod.owner.and_then(|owner| self.pods_of.get(owner)).map(|controlled| &controlled.on);
+        let siblings = |node: u32| siblings.map_or(0, |on| on.of(node));
         let mut whys: BTreeMap<Why, usize> = BTreeMap::new();
         let mut best: Option<(i64, u32)> = None;
         let mut found = 0;
@@ -180,9 +184,9 @@ impl World {
     }
 
     /// Counts what a bound pod does to others; `by` is 1 or -1.
-    pub(super) fn note_repelling(&mut self, pod: &Pod, by: i32) {
-        if !pod.template.pod_anti_affinity.is_empty()
-            && let Some(count) = pod.node.and_then(|node| self.repelling.get_mut(node as usize))
+    pub(super) fn note_repelling(&mut self, node: Option<u32>, template: &PodTemplate, by: i32) {
+        if !template.pod_anti_affinity.is_empty()
+            && let Some(count) = node.and_then(|node| self.repelling.get_mut(node as usize))
         {
             *count = count.saturating_add_signed(by);
         }
@@ -206,32 +210,33 @@ impl World {
     /// Binds a pod to a node, whatever speaks against it.
     pub fn bind(&mut self, id: u32, node: u32) {
         let version = self.next_version();
-        let Some(pod) = self.pods.get(id).cloned() else { return };
+        let Some(pod) = self.pods.get(id) else { return };
         if (node as usize) >= self.pods_on.len() {
             return;
         }
+        let (owner, template, claims) = (pod.owner, pod.template.clone(), self.claims_of(pod));
         self.pods.change(id, version, |pod| {
             pod.node = Some(node);
             pod.unschedulable_why = None;
         });
-        if let Some(bound) = self.pods.get(id).cloned() {
-            self.note_repelling(&bound, 1);
-        }
+        self.note_repelling(Some(node), &template, 1);
         self.note_move(Some(node));
         self.unbound.remove(&id);
-        if let Some(controlled) = pod.owner.and_then(|owner| self.pods_of.get_mut(&owner)) {
-            *Arc::make_mut(&mut controlled.on).entry(node).or_default() += 1;
+        if let Some(controlled) = owner.and_then(|owner| self.pods_of.get_mut(owner)) {
+            controlled.on.up(node);
         }
-        Arc::make_mut(&mut self.pods_on[node as usize]).insert(id);
+        self.pods_on[node as usize].insert(id);
         let used = &mut self.used[node as usize];
-        *used = used.plus(super::control::requests(&pod.template), 1);
-        let claims = pod.template.claims.clone();
+        *used = used.plus(super::control::requests(&template), 1);
         for claim in claims {
-            if let Some(claim) = self.claims.id(&pod.meta.namespace, &claim) {
-                self.claims.change_quietly(claim, |claim| claim.attached = Some(node));
-            }
+            self.claims.change_quietly(claim, |claim| claim.attached = Some(node));
         }
         self.queue_start(id);
+    }
+
+    /// The claims of a pod that are there.
+    pub(super) fn claims_of(&self, pod: &Pod) -> Vec<u32> {
+        pod.template.claims.iter().filter_map(|claim| self.claims.id(&pod.meta.namespace, claim)).collect()
     }
 }
 

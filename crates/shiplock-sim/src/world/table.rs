@@ -154,13 +154,14 @@ impl<T: Object> Table<T> {
         self.dropped = self.newest;
     }
 
-    fn note(&mut self, kind: ChangeKind, object: Arc<T>) {
-        self.newest = object.version();
+    /// `object` gives the object where the change is kept.
+    fn note(&mut self, version: u64, kind: ChangeKind, object: impl FnOnce(&Self) -> Option<Arc<T>>) {
+        self.newest = version;
         if self.kept_max == 0 {
-            self.dropped = self.newest;
+            self.dropped = version;
             return;
         }
-        self.changes.push_back(Change { version: object.version(), kind, object });
+        self.changes.extend(object(self).map(|object| Change { version, kind, object }));
         if self.changes.len() > self.kept_max
             && let Some(old) = self.changes.pop_front()
         {
@@ -180,10 +181,9 @@ impl<T: Object> Table<T> {
         if self.count.is_multiple_of(CHUNK) {
             self.chunks.push(Arc::default());
         }
-        let object = Arc::new(object);
-        Arc::make_mut(self.chunks.last_mut()?).push(Some(object.clone()));
+        Arc::make_mut(self.chunks.last_mut()?).push(Some(Arc::new(object)));
         self.count += 1;
-        self.note(ChangeKind::Added, object);
+        self.note(version, ChangeKind::Added, |table| table.get(id).cloned());
         Some(id)
     }
 
@@ -194,8 +194,7 @@ impl<T: Object> Table<T> {
         let held = Arc::make_mut(object);
         change(held);
         held.set_version(version);
-        let object = object.clone();
-        self.note(ChangeKind::Modified, object);
+        self.note(version, ChangeKind::Modified, |table| table.get(id).cloned());
         true
     }
 
@@ -218,7 +217,7 @@ impl<T: Object> Table<T> {
                 all.remove(object.namespace());
             }
         }
-        self.note(ChangeKind::Deleted, object.clone());
+        self.note(version, ChangeKind::Deleted, |_| Some(object.clone()));
         Some(object)
     }
 

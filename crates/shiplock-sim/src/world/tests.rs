@@ -131,13 +131,18 @@ fn a_world_of_5000_nodes_and_150000_pods_is_cheap_to_clone() {
 /// Everything that is counted as it changes, counted anew.
 fn check_counts(world: &World) {
     let pods = || world.pods().iter();
-    for (workload, controlled) in &world.pods_of {
-        let own: Vec<_> = pods().filter(|(_, pod)| pod.owner == Some(*workload)).collect();
+    let all =
+        WorkloadKind::ALL.into_iter().flat_map(|kind| world.workloads(kind).iter().map(move |(id, _)| (kind, id)));
+    for workload in all.map(|(kind, id)| WorkloadId { kind, id }) {
+        let controlled = world.pods_of.get(workload).unwrap();
+        let own: Vec<_> = pods().filter(|(_, pod)| pod.owner == Some(workload)).collect();
         let ids: BTreeSet<u32> = own.iter().map(|(id, _)| *id).collect();
         let live = own.iter().filter(|(_, pod)| pod.is_live()).count();
         let mut on: BTreeMap<u32, u32> = BTreeMap::new();
         own.iter().filter_map(|(_, pod)| pod.node).for_each(|node| *on.entry(node).or_default() += 1);
-        assert_eq!((&*controlled.pods, controlled.live as usize, &*controlled.on), (&ids, live, &on), "{workload:?}");
+        let counted: BTreeMap<u32, u32> = controlled.on.keys().map(|node| (node, controlled.on.of(node))).collect();
+        let pods: BTreeSet<u32> = controlled.pods.iter().copied().collect();
+        assert_eq!((pods, controlled.live as usize, counted), (ids, live, on), "{workload:?}");
     }
     for (id, budget) in world.budgets().iter() {
         let selects = |pod: &Pod| {
@@ -149,8 +154,11 @@ fn check_counts(world: &World) {
         let healthy = own.iter().filter(|(_, pod)| pod.is_healthy()).count();
         let mut owners: BTreeMap<WorkloadId, u32> = BTreeMap::new();
         own.iter().filter_map(|(_, pod)| pod.owner).for_each(|owner| *owners.entry(owner).or_default() += 1);
-        let selected = &world.pods_in[&id];
-        assert_eq!((&*selected.pods, selected.healthy as usize, &selected.owners), (&ids, healthy, &owners), "{id}");
+        let selected = &world.pods_in[id as usize];
+        let counted: BTreeMap<WorkloadId, u32> =
+            selected.owners.keys().map(|owner| (owner, selected.owners.of(owner))).collect();
+        let pods: BTreeSet<u32> = selected.pods.iter().copied().collect();
+        assert_eq!((&pods, selected.healthy as usize, counted), (&ids, healthy, owners), "{id}");
         assert!(ids.iter().all(|pod| world.budgets_of(*pod).contains(&id)));
     }
 }

@@ -80,6 +80,8 @@ struct Run {
     read: ReadNodes,
     /// Where each workload is among the facts.
     places: BTreeMap<WorkloadId, usize>,
+    /// Workloads with fewer ready pods than in the baseline, as far as the facts tell.
+    behind: BTreeSet<WorkloadId>,
     pauses: usize,
     /// How often the read-back of add-ons failed.
     add_ons_failed: usize,
@@ -151,6 +153,7 @@ impl Run {
             unplaced_as_of: None,
             read: ReadNodes::default(),
             places: world.workload_places(),
+            behind: BTreeSet::new(),
             pauses: 0,
             add_ons_failed: 0,
             world,
@@ -213,7 +216,7 @@ impl Run {
             Output::Append { events, .. } => {
                 for event in &events {
                     if let Event::BatchStarted { nodes, .. } = event {
-                        let nodes = nodes.iter().cloned().collect();
+                        let nodes = ids(&self.world, nodes);
                         self.hear(&nodes, Extent { masters: true, workloads: false });
                     }
                 }
@@ -256,52 +259,59 @@ impl Run {
     fn refresh(&mut self) {
         let stage = self.upgrade().current_stage().map(|(index, _)| index);
         let batch = stage.and_then(|stage| self.upgrade().batches.get(&stage)).and_then(|batches| batches.last());
-        let mut names: BTreeSet<NodeName> =
-            batch.map(|batch| batch.nodes.iter().cloned().collect()).unwrap_or_default();
-        names.extend(self.work.values().filter_map(|work| work.step.target.node()).cloned());
+        let mut nodes = batch.map_or_else(BTreeSet::new, |batch| ids(&self.world, &batch.nodes));
+        nodes.extend(self.work.values().filter_map(|work| work.node));
         let in_pool = stage.is_some_and(|stage| matches!(self.plan().stages[stage].kind, StageKind::NodePool { .. }));
         if !in_pool {
-            names.extend(self.masters.iter().cloned());
+            nodes.extend(ids(&self.world, &self.masters));
         }
-        self.hear(&names, Extent { masters: !in_pool, workloads: self.work.is_empty() });
+        self.hear(&nodes, Extent { masters: !in_pool, workloads: self.work.is_empty() });
     }
 
     /// Agents of these nodes are heard of now, and the nodes are observed.
-    fn hear(&mut self, names: &BTreeSet<NodeName>, extent: Extent) {
+    fn hear(&mut self, nodes: &BTreeSet<u32>, extent: Extent) {
         let now = self.now();
-        let changed = if extent.workloads { self.world.take_changed_workloads() } else { BTreeSet::new() };
+        if extent.workloads {
+            self.hear_of_workloads();
+        }
         let (world, read) = (&self.world, &mut self.read);
         let Some(facts) = self.driver.facts_mut() else { return };
-        for name in names {
-            let Some(id) = world.nodes().id("", name.as_str()) else { continue };
-            let Some(version) = world.nodes().get(id).map(|node| node.meta.version) else { continue };
-            let Some(agent) = facts.agents.get_mut(name) else { continue };
-            agent.last_heard_at = now;
-            if (extent.masters || read.version(id) != Some(version))
-                && let Some(machine) = machine_facts(world, id)
-            {
-                agent.machine = machine.into();
-            }
-        }
         let Observed::Known(cluster) = &mut facts.cluster else { return };
         let cluster = Arc::make_mut(cluster);
-        for name in names {
-            if let Some((id, node)) =
-                world.nodes().id("", name.as_str()).and_then(|id| Some((id, world.nodes().get(id)?)))
-            {
-                read.observe(world, cluster, id, node);
+        for id in nodes.iter().copied() {
+            let Some(node) = world.nodes().get(id) else { continue };
+            if let Some(agent) = facts.agents.get_mut(&*node.meta.name) {
+                agent.last_heard_at = now;
+                if (extent.masters || read.version(id) != Some(node.meta.version))
+                    && let Some(machine) = machine_facts(world, id)
+                {
+                    agent.machine = machine.into();
+                }
             }
+            read.observe(world, cluster, id, node);
         }
         observe(world, cluster, Extent { workloads: false, ..extent });
-        // Of thousands of workloads few change.
-        for workload in changed {
-            let fact = self.places.get(&workload).and_then(|place| cluster.workloads.get_mut(*place));
-            if let Some(fact) = fact {
-                world.refresh_workload_fact(workload, fact);
-            }
-        }
         if extent.workloads {
             cluster.addons = world.addons();
+        }
+    }
+
+    /// Reads the workloads that have changed: of thousands few do.
+    fn hear_of_workloads(&mut self) {
+        let changed = self.world.take_changed_workloads();
+        let baseline = self.upgrade().baseline.clone().unwrap_or_default();
+        let Some(Observed::Known(cluster)) = self.driver.facts_mut().map(|facts| &mut facts.cluster) else { return };
+        let cluster = Arc::make_mut(cluster);
+        for workload in changed {
+            let Some(place) = self.places.get(&workload).copied() else { continue };
+            let Some(fact) = cluster.workloads.get_mut(place) else { continue };
+            self.world.refresh_workload_fact(workload, fact);
+            // As the gate has it: nothing is added or deleted here, so that the baseline has the same places.
+            if baseline.get(place).is_some_and(|before| fact.ready < before.ready.min(fact.desired)) {
+                self.behind.insert(workload);
+            } else {
+                self.behind.remove(&workload);
+            }
         }
     }
 
@@ -427,6 +437,10 @@ impl Run {
         }
         let deadline = self.waits.iter().filter_map(|wait| wait.deadline).min();
         let nodes = self.world.nodes().newest();
+        let by_workloads =
+            |wait: &WaitingOn| matches!(&wait.what, Waiting::Gate { problem } if problem.code == Code::FewerReadyPods);
+        let by_workloads = self.waits.iter().any(by_workloads);
+        let mut changed = false;
         loop {
             if let Some(deadline) = deadline
                 && self.world.next_at().is_none_or(|next| next.timestamp() > deadline)
@@ -435,8 +449,12 @@ impl Run {
             }
             self.world.advance(self.world.now() + GATE_ASKED);
             // Where neither a workload nor a node has changed it would be answered as before.
-            let changed = self.world.workloads_changed() || self.world.nodes().newest() != nodes;
-            if changed || self.now() >= self.wake_at {
+            changed |= self.world.workloads_changed() || self.world.nodes().newest() != nodes;
+            // To ask it is dear, and while any workload is behind it holds.
+            if by_workloads {
+                self.hear_of_workloads();
+            }
+            if (changed && !(by_workloads && !self.behind.is_empty())) || self.now() >= self.wake_at {
                 return;
             }
             self.find_unplaced();
@@ -500,6 +518,11 @@ impl Run {
         self.trace.readiness = self.world.readiness_changes().iter().map(change).collect();
         self.trace
     }
+}
+
+/// The ids of nodes.
+fn ids(world: &World, names: &[NodeName]) -> BTreeSet<u32> {
+    names.iter().filter_map(|name| world.nodes().id("", name.as_str())).collect()
 }
 
 /// The workload of a name such as `Deployment shop/cart`.
