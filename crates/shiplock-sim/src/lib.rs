@@ -10,5 +10,6 @@ mod machine;
 pub mod rehearsal;
 mod release;
 pub mod run;
+mod step;
 pub mod story;
 pub mod world;

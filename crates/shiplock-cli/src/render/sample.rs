@@ -405,29 +405,28 @@ pub fn upgrade_running() -> UpgradeView {
     view(log_in_work(), waits())
 }
 
-/// An upgrade that paused since a node failed; another is in flight.
-pub fn upgrade_paused() -> UpgradeView {
+/// Why an upgrade pauses whose node failed, and its log until then; another node is in flight.
+fn log_of_a_failed_node() -> (PauseReason, Vec<Event>) {
     let step = StepNumber(first_step(1) + 1);
     let reason = PauseReason::StepFailed { step, problem: refused() };
     let mut events = log_in_work();
     events.extend([
         Event::StepFailed { step, attempt: 1, problem: refused(), retryable: false },
         Event::PauseRequested { reason: reason.clone(), by: "shiplock".into() },
-        Event::Paused,
     ]);
-    view(events, vec![WaitingOn::new(Waiting::Continue { reason, is_over: false }, ago(12))])
+    (reason, events)
 }
 
-/// An upgrade that is about to pause since a node failed; its logs are still collected.
+/// An upgrade that is about to pause since a node failed.
 pub fn upgrade_pausing() -> UpgradeView {
-    let step = StepNumber(first_step(1) + 1);
-    let reason = PauseReason::StepFailed { step, problem: refused() };
-    let mut events = log_in_work();
-    events.extend([
-        Event::StepFailed { step, attempt: 1, problem: refused(), retryable: false },
-        Event::PauseRequested { reason, by: "shiplock".into() },
-    ]);
-    view(events, vec![])
+    view(log_of_a_failed_node().1, vec![])
+}
+
+/// An upgrade that paused since a node failed; another is in flight.
+pub fn upgrade_paused() -> UpgradeView {
+    let (reason, mut events) = log_of_a_failed_node();
+    events.push(Event::Paused);
+    view(events, vec![WaitingOn::new(Waiting::Continue { reason, is_over: false }, ago(12))])
 }
 
 /// An upgrade that paused since the agent of a node was silent, which is back.

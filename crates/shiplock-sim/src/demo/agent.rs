@@ -30,7 +30,7 @@ use tokio::task::LocalSet;
 
 use super::cluster::Cluster;
 use super::examination::examine;
-use super::step;
+use crate::step;
 use crate::world::{UnitState, World};
 
 /// All agents of a demo, on a thread of their own: like the agent's process, they are made for one thread.

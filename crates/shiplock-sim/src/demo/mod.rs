@@ -8,7 +8,6 @@ mod agent;
 mod clock;
 mod cluster;
 mod examination;
-pub(crate) mod step;
 
 pub use self::agent::{Agents, Joining};
 pub use self::cluster::{Cluster, Standing};

@@ -17,8 +17,8 @@ use shiplock_server::driver::step::{
     Answer, Outside, Request, SeenNode, StepContext, StepInput, StepMachine, StepOutput, StepTime,
 };
 
-use crate::demo::step as acts;
 use crate::machine::machine_facts;
+use crate::step as acts;
 use crate::world::{DrainPods, Moment, OWNER_ANNOTATION, Text, Work as Program, World, object_uid, uuid_number};
 
 /// How often what an agent put in place is looked at.

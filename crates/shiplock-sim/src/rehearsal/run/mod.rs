@@ -454,7 +454,8 @@ impl Run {
             if by_workloads {
                 self.hear_of_workloads();
             }
-            if (changed && !(by_workloads && !self.behind.is_empty())) || self.now() >= self.wake_at {
+            let may_pass = !by_workloads || self.behind.is_empty();
+            if (changed && may_pass) || self.now() >= self.wake_at {
                 return;
             }
             self.find_unplaced();

@@ -17,13 +17,13 @@ use crate::release::addon_images;
 use crate::world::{Executable, Machine, Text, UnitState, Work, WorkloadKind, World};
 
 /// How long fetching takes.
-pub(super) const FETCH: Duration = Duration::from_secs(8);
+pub(crate) const FETCH: Duration = Duration::from_secs(8);
 /// How often a program and what it put in place are looked at.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// So many looks are made at what was put in place.
-pub(super) const LOOKS_MAX: u32 = 120;
+pub(crate) const LOOKS_MAX: u32 = 120;
 /// How long putting the old back takes.
-pub(super) const BACK: Duration = Duration::from_secs(2);
+pub(crate) const BACK: Duration = Duration::from_secs(2);
 
 /// The name of the unit of a phase.
 pub(crate) fn unit(assignment: &Assignment, phase: &str) -> String {
@@ -81,7 +81,7 @@ pub(crate) fn is_swapped(
 }
 
 /// Whether the goal of a program is reached, read from what runs.
-pub(super) fn is_reached(world: &World, id: u32, program: &Work) -> bool {
+pub(crate) fn is_reached(world: &World, id: u32, program: &Work) -> bool {
     let Some(machine) = world.machine(id) else { return false };
     match program {
         Work::Runtime(executable) => machine.runtime.running.as_ref() == Some(executable),
@@ -105,12 +105,12 @@ pub(crate) fn is_done(world: &World, id: u32, assignment: &Assignment, program: 
 }
 
 /// How a unit stands; none where there is none.
-pub(super) fn unit_state(world: &World, id: u32, name: &str) -> Option<UnitState> {
+pub(crate) fn unit_state(world: &World, id: u32, name: &str) -> Option<UnitState> {
     world.machine(id)?.units.iter().find(|unit| &*unit.name == name).map(|unit| unit.state)
 }
 
 /// Why a master may not be touched now, looked at right before the act, as the real executor does.
-pub(super) fn guard(world: &World, id: u32, assignment: &Assignment) -> Result<(), Problem> {
+pub(crate) fn guard(world: &World, id: u32, assignment: &Assignment) -> Result<(), Problem> {
     let Action::UpgradeControlPlane(upgrade) = &assignment.action else { return Ok(()) };
     let not_well = |why: &str| Problem::new(Code::EtcdNotWell).with("node", &assignment.node).with("why", why);
     match etcd_facts(world, id) {
@@ -129,7 +129,7 @@ pub(super) fn guard(world: &World, id: u32, assignment: &Assignment) -> Result<(
 }
 
 /// The work that puts back what is there now.
-pub(super) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
+pub(crate) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
     let machine = world.machine(id)?;
     Some(match program {
         Work::Runtime(_) => Work::Runtime(machine.runtime.disk.clone()),
