@@ -14,6 +14,9 @@ pub struct SimArguments {
     /// With --seed: everything that happens
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// One fork of --everywhere alone, with everything that happens
+    #[arg(long, conflicts_with_all = ["seed", "facade"])]
+    fork: Option<u64>,
     /// So many seeds; 2,000 where nothing else is asked for
     #[arg(long)]
     seeds: Option<u64>,
@@ -53,6 +56,7 @@ pub fn sim(arguments: &SimArguments) -> Result<()> {
             words.extend(["--seed".to_owned(), seed.to_string()]);
             words.extend(trace.then(|| "--trace".to_owned()));
         }
+        SimArguments { fork: Some(fork), .. } => words.extend(["--fork".to_owned(), fork.to_string()]),
         SimArguments { speed: true, .. } => words.push("--speed".to_owned()),
         SimArguments { everywhere, seeds, from, .. } => {
             words.extend(everywhere.then(|| "--everywhere".to_owned()));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shiplock_core::problem::Problem;
 use shiplock_sim::facade::Seam;
-use shiplock_sim::run::everywhere::crash_everywhere;
+use shiplock_sim::run::everywhere::{Fork, crash_everywhere, fork};
 use shiplock_sim::run::fault::Drawn;
 use shiplock_sim::run::{Setup, Simulation};
 use shiplock_sim::story;
@@ -68,7 +68,9 @@ fn main() -> ExitCode {
     };
     let has = |name: &str| arguments.iter().any(|word| word == name);
     let seam = if has("--facade") { Through::Facade } else { Through::World };
-    let good = if let Some(seed) = number("--seed") {
+    let good = if let Some(fork) = number("--fork") {
+        one_fork(fork)
+    } else if let Some(seed) = number("--seed") {
         one(seed, has("--trace"), seam)
     } else if has("--speed") {
         speed(number("--runs").unwrap_or(200), seam)
@@ -89,13 +91,33 @@ fn main() -> ExitCode {
 fn one(seed: u64, trace: bool, seam: Through) -> bool {
     let drawn = seam.drawn(seed);
     println!("{drawn:#?}");
-    let mut simulation = match seam.simulation(&drawn, seed) {
-        Ok(simulation) => simulation,
+    match seam.simulation(&drawn, seed) {
+        Ok(simulation) => told(&format!("seed {seed}"), simulation, trace),
         Err(problem) => {
             println!("seed {seed}: there is no plan: {problem}");
-            return true;
+            true
         }
-    };
+    }
+}
+
+/// One fork of `--everywhere`, with everything that happened.
+fn one_fork(number: u64) -> bool {
+    let base = story::standard(1).map_err(|problem| problem.to_string());
+    let fork = base.and_then(|base| {
+        let wanted = usize::try_from(number).unwrap_or(usize::MAX);
+        fork(base, VIRTUAL_MAX, wanted).ok_or_else(|| "there are not so many".to_owned())
+    });
+    match fork {
+        Ok(fork) => told(&format!("fork {number}"), fork, true),
+        Err(why) => {
+            println!("fork {number}: {why}");
+            false
+        }
+    }
+}
+
+/// Runs a simulation to its end and tells how it went.
+fn told(name: &str, mut simulation: Simulation, trace: bool) -> bool {
     if trace {
         simulation.keep_transcript();
     }
@@ -104,7 +126,7 @@ fn one(seed: u64, trace: bool, seam: Through) -> bool {
         println!("{line}");
     }
     println!(
-        "seed {seed}: {} after {} s, {} events, fingerprint {:016x}",
+        "{name}: {} after {} s, {} events, fingerprint {:016x}",
         result.state.word(),
         result.took.as_secs(),
         result.events,
@@ -113,7 +135,7 @@ fn one(seed: u64, trace: bool, seam: Through) -> bool {
     match &result.violation {
         None => true,
         Some(violation) => {
-            println!("FAILED seed {seed}: {violation}");
+            println!("FAILED {name}: {violation}");
             false
         }
     }
@@ -214,7 +236,10 @@ fn everywhere() -> bool {
         if let Some(violation) = &fork.result.violation {
             failed += 1;
             let side = if fork.before { "before" } else { "after" };
-            println!("FAILED fork {} ({:?}, {side}, {:?}): {violation}", fork.number, fork.point, fork.process);
+            let Fork { number, point, process, .. } = &fork;
+            println!(
+                "FAILED fork {number} ({point:?}, {side}, {process:?}): {violation}: reproduce with `cargo xtask sim --fork {number}`"
+            );
         }
     });
     let forks: u64 = counts.values().sum();

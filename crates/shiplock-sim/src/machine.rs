@@ -9,6 +9,7 @@ use shiplock_core::facts::{
 use shiplock_core::problem::{Code, Problem};
 
 use crate::release::image_id;
+use crate::step::kept_control_planes;
 use crate::world::{Installed, Machine, World};
 
 /// The certificate of a master that ends first.
@@ -69,7 +70,7 @@ fn control_plane(world: &World, id: u32, machine: &Machine) -> ControlPlaneFacts
         kubelet_server: format!("https://{}:6443", machine.name),
         kubelet_server_is_local: true,
         refusing_webhook: None,
-        kept: Vec::new(),
+        kept: kept_control_planes(machine),
         configured_version: None,
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use shiplock_agent::steps::{Failure, unit_prefix};
 use shiplock_api::agent::Assignment;
 use shiplock_core::artefact::ArtefactFile;
-use shiplock_core::facts::{ControlPlaneComponent, Observed};
+use shiplock_core::facts::{ControlPlaneComponent, KeptControlPlane, KeptImage, Observed};
+use shiplock_core::id::{StepNumber, UpgradeId};
 use shiplock_core::problem::{Code, Problem};
-use shiplock_core::step::{Action, ControlPlaneUpgrade, Emulation};
+use shiplock_core::step::{Action, ControlPlaneRestore, ControlPlaneUpgrade, Emulation};
 use shiplock_core::upgrade::StepOutcome;
 use shiplock_core::version::MinorVersion;
 
@@ -24,6 +25,46 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const LOOKS_MAX: u32 = 120;
 /// How long putting the old back takes.
 pub(crate) const BACK: Duration = Duration::from_secs(2);
+
+/// How long a swap takes.
+const SWAP: Duration = Duration::from_secs(3);
+
+/// The name under which an attempt keeps what it replaces.
+pub(crate) fn kept_name(upgrade: &UpgradeId, step: StepNumber, intent: u64) -> String {
+    format!("{upgrade}-{step}-{intent}")
+}
+
+/// What the swaps of a master kept there, as its agent tells it.
+pub(crate) fn kept_control_planes(machine: &Machine) -> Vec<KeptControlPlane> {
+    let of_swap = |(name, kept): &(Text, Work)| {
+        let Work::Swap { images, .. } = kept else { return None };
+        let mut parts = name.rsplitn(3, '-');
+        let (intent, step) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let image = |(component, image): &(ControlPlaneComponent, Text)| KeptImage {
+            component: *component,
+            reference: image.to_string(),
+        };
+        let images = images.iter().map(image).collect();
+        Some(KeptControlPlane {
+            upgrade: UpgradeId::new(parts.next()?.to_owned()),
+            step: StepNumber(step),
+            intent,
+            images,
+        })
+    };
+    machine.kept.iter().filter_map(of_swap).collect()
+}
+
+/// What the way back of a master does, and how long it takes: what an upgrade kept there goes back, but for etcd where that
+/// stays.
+pub(crate) fn way_back(world: &World, id: u32, restore: &ControlPlaneRestore) -> Option<(Work, Duration)> {
+    let name = kept_name(&restore.upgrade, restore.step, restore.intent);
+    let (_, kept) = world.machine(id)?.kept.iter().find(|(held, _)| **held == *name)?;
+    let Work::Swap { images, kubelet, emulates } = kept.clone() else { return None };
+    let goes_back = |component| !(restore.etcd_stays && component == ControlPlaneComponent::Etcd);
+    let images = images.into_iter().filter(|(component, _)| goes_back(*component)).collect();
+    Some((Work::Swap { images, kubelet, emulates }, SWAP))
+}
 
 /// The name of the unit of a phase.
 pub(crate) fn unit(assignment: &Assignment, phase: &str) -> String {
@@ -46,9 +87,9 @@ pub(crate) fn program(action: &Action) -> Option<(Work, Duration)> {
             };
             let images = upgrade.components.iter().filter_map(image).collect();
             let kubelet = executable(&upgrade.files, "kubelet");
-            (Work::Swap { images, kubelet, emulates: emulated_after(upgrade) }, 3)
+            return Some((Work::Swap { images, kubelet, emulates: emulated_after(upgrade) }, SWAP));
         }
-        Action::UploadConfiguration { .. } => (Work::UploadConfiguration, 5),
+        Action::UploadConfiguration { .. } | Action::RestoreConfiguration { .. } => (Work::UploadConfiguration, 5),
         Action::UpgradeAddons { .. } => (Work::AddOns(addon_images()), 5),
         _ => return None,
     };
@@ -111,7 +152,11 @@ pub(crate) fn unit_state(world: &World, id: u32, name: &str) -> Option<UnitState
 
 /// Why a master may not be touched now, looked at right before the act, as the real executor does.
 pub(crate) fn guard(world: &World, id: u32, assignment: &Assignment) -> Result<(), Problem> {
-    let Action::UpgradeControlPlane(upgrade) = &assignment.action else { return Ok(()) };
+    let is_only = match &assignment.action {
+        Action::UpgradeControlPlane(upgrade) => upgrade.is_only,
+        Action::RestoreControlPlane(restore) => restore.is_only,
+        _ => return Ok(()),
+    };
     let not_well = |why: &str| Problem::new(Code::EtcdNotWell).with("node", &assignment.node).with("why", why);
     match etcd_facts(world, id) {
         Observed::Known(etcd) => etcd.why_untouchable().map_or(Ok(()), |why| Err(not_well(&why)))?,
@@ -121,11 +166,7 @@ pub(crate) fn guard(world: &World, id: u32, assignment: &Assignment) -> Result<(
         let is_master = world.machine(other).is_some_and(|machine| !machine.static_pods.is_empty());
         other != id && is_master && world.api_server_answers(other)
     });
-    if upgrade.is_only || another {
-        Ok(())
-    } else {
-        Err(Problem::new(Code::NoOtherApiServer).with("node", &assignment.node))
-    }
+    if is_only || another { Ok(()) } else { Err(Problem::new(Code::NoOtherApiServer).with("node", &assignment.node)) }
 }
 
 /// The work that puts back what is there now.
@@ -151,9 +192,21 @@ pub(crate) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
 /// What a step that was done reports.
 pub(crate) fn outcome(action: &Action, interrupted: Duration) -> StepOutcome {
     match action {
-        Action::UpgradeControlPlane(upgrade) => StepOutcome::Swapped {
+        Action::UpgradeControlPlane(upgrade) => {
+            let tag = |component: &ControlPlaneComponent| {
+                let image = upgrade.images.iter().find(|image| image.role == component.name());
+                let tag = image.and_then(|image| Some(image.reference.rsplit_once(':')?.1.to_owned()));
+                tag.unwrap_or_else(|| upgrade.version.to_string())
+            };
+            StepOutcome::Swapped {
+                interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
+                components: upgrade.components.iter().map(|one| format!("{} {}", one.name(), tag(one))).collect(),
+                difference: String::new(),
+            }
+        }
+        Action::RestoreControlPlane(restore) => StepOutcome::Swapped {
             interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
-            components: upgrade.components.iter().map(|one| format!("{} {}", one.name(), upgrade.version)).collect(),
+            components: vec![format!("{} {}", ControlPlaneComponent::KubeApiserver.name(), restore.version)],
             difference: String::new(),
         },
         _ => StepOutcome::Done,

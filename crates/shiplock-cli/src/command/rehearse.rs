@@ -90,7 +90,7 @@ pub(super) async fn rehearse<'a>(
     if let Some(path) = &options.svg {
         snapshot::write_text(path, &render::timeline::svg(&report, output.language()))?;
     }
-    let blocks = !report.blockers.is_empty() || !report.findings.is_empty() || report.ended_early.is_some();
+    let blocks = report.needs_a_person();
     let text = render::rehearsal::report(&report, &output.style());
     output.result(Rehearsed { rehearsal: report }, |_| text);
     Ok(if blocks { Exit::Blocked } else { Exit::Done })

@@ -3,7 +3,7 @@
 use shiplock_core::estimate::Estimate;
 use shiplock_sim::rehearsal::{HeldLine, Range, Report, StageLine};
 
-use super::table::Table;
+use super::table::{Table, one_line};
 use super::{Style, Tone, time, words};
 
 /// More lines of one list are counted and not shown; -o json has them all.
@@ -55,16 +55,15 @@ fn takes(range: Range, style: &Style) -> String {
 
 fn head(report: &Report, style: &Style) -> String {
     let to = report.to.map_or_else(String::new, |to| format!(" → {to}"));
-    let taken = style.date(report.taken_at);
+    let (taken, version) = (style.date(report.taken_at), one_line(&report.version));
     let mut text = if style.zh() {
         format!(
-            "演练 {}{to}：{} 个节点，{} 个 Pod，快照时间 {taken}，每批最多 {} 个节点\n",
-            report.version, report.nodes, report.pods, report.max_parallel
+            "演练 {version}{to}：{} 个节点，{} 个 Pod，快照时间 {taken}，每批最多 {} 个节点\n",
+            report.nodes, report.pods, report.max_parallel
         )
     } else {
         format!(
-            "Rehearsal of {}{to}: {}, {} {} as of {taken}, at most {} in a batch\n",
-            report.version,
+            "Rehearsal of {version}{to}: {}, {} {} as of {taken}, at most {} in a batch\n",
             words::nodes(report.nodes, style.language),
             report.pods,
             if report.pods == 1 { "pod" } else { "pods" },
@@ -240,8 +239,10 @@ fn trouble(report: &Report, style: &Style) -> String {
         format!("  {}: {}\n", one.node, risks.join("; "))
     }));
     text.push_str(&list(style, "It pauses", "会暂停", &report.pauses, |one| {
-        let why =
-            one.because.problem().map_or_else(|| one.because.word().to_owned(), |problem| problem.sentence(language));
+        let why = one.because.problem().map_or_else(
+            || words::pause_reason(&one.because, language).to_owned(),
+            |problem| problem.sentence(language),
+        );
         format!("  {}  {why}\n", at(one.at_milliseconds))
     }));
     if text.is_empty() {

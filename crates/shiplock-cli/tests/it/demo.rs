@@ -148,6 +148,27 @@ fn the_ready_cluster_is_upgraded_at_the_speed_that_was_asked_for_and_the_one_und
 }
 
 #[test]
+fn every_master_of_an_upgrade_that_soaks_is_taken_back() {
+    let demo = Demo::start(&["--speed", "200", "--seed", "3"]);
+    // Longer than the test may take.
+    let begun = demo.shiplock("upgrade bakery --to 1.36 --soak 24h --yes --detach");
+    let id = begun["upgrade"]["id"].as_str().unwrap().to_owned();
+    let soaks = |upgrade: &Value| {
+        let mut stages = upgrade["stages"].as_array().unwrap().iter();
+        stages.any(|stage| stage["stage"] == "soak" && stage["started"] == true)
+    };
+    demo.until(&id, soaks);
+    let back = demo.shiplock(&format!("rollback {id} --yes"));
+    assert_eq!(
+        (&back["upgrade"]["state"], &back["upgrade"]["nodes_done"]),
+        (&"succeeded".into(), &3.into()),
+        "{back:#}"
+    );
+    assert_eq!(demo.upgrade(&id)["state"], "cancelled");
+    assert_eq!(demo.stop(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn two_demos_go_side_by_side_and_a_given_directory_stays() {
     let given = tempfile::tempdir().unwrap();
     let path = given.path().join("kept");

@@ -211,7 +211,11 @@ impl SimulatedPlace {
         let tell = |phase| {
             let _ = events.send(StepEvent::Progress(phase));
         };
-        let Some((program, takes)) = step::program(&assignment.action) else {
+        let program = match &assignment.action {
+            Action::RestoreControlPlane(restore) => self.with(|world| step::way_back(world, id, restore)),
+            action => step::program(action),
+        };
+        let Some((program, takes)) = program else {
             tell("downloading");
             self.after(step::FETCH).await;
             return self.with(|world| step::fetched(world, id, assignment));
@@ -226,6 +230,11 @@ impl SimulatedPlace {
         let begun = tokio::time::Instant::now();
         let old = self.with(|world| {
             let old = step::before(world, id, &program);
+            let kept = &assignment.id;
+            let kept = step::kept_name(&kept.upgrade, kept.step, kept.generation.intent);
+            if let Some(old) = &old {
+                world.change_machine(id, |machine| machine.kept.push((kept.into(), old.clone())));
+            }
             world.start_unit(id, &step::unit(assignment, "act"), program.clone(), takes);
             old
         });

@@ -9,8 +9,10 @@ mod disturb;
 mod list;
 pub mod listener;
 mod objects;
+mod openapi;
 mod patch;
 mod path;
+mod protobuf;
 mod resource;
 mod review;
 #[cfg(feature = "seam")]

@@ -23,6 +23,10 @@ pub(super) enum Route {
     Group(String),
     /// `/api/v1` or `/apis/GROUP/VERSION`.
     Resources { group: String, version: String },
+    /// `/openapi/v3`.
+    OpenApi,
+    /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`.
+    OpenApiOf { group: String, version: String },
     /// A collection, an object or a subresource.
     Objects(Target),
     /// Nothing that is served.
@@ -55,6 +59,11 @@ impl Route {
             ["apis", group] => Self::Group((*group).to_owned()),
             ["api", "v1"] => Self::Resources { group: String::new(), version: "v1".to_owned() },
             ["apis", group, version] => Self::Resources { group: (*group).to_owned(), version: (*version).to_owned() },
+            ["openapi", "v3"] => Self::OpenApi,
+            ["openapi", "v3", "api", "v1"] => Self::OpenApiOf { group: String::new(), version: "v1".to_owned() },
+            ["openapi", "v3", "apis", group, version] => {
+                Self::OpenApiOf { group: (*group).to_owned(), version: (*version).to_owned() }
+            }
             ["api", "v1", rest @ ..] => Self::objects("", "v1", rest),
             ["apis", group, version, rest @ ..] => Self::objects(group, version, rest),
             _ => Self::Unknown,
@@ -139,6 +148,8 @@ mod tests {
             ("/apis/apps", Route::Group("apps".into())),
             ("/api/v1", resources("", "v1")),
             ("/apis/apps/v1", resources("apps", "v1")),
+            ("/openapi/v3", Route::OpenApi),
+            ("/openapi/v3/apis/apps/v1", Route::OpenApiOf { group: "apps".into(), version: "v1".into() }),
             ("/api/v1/nodes", target("", "nodes", None, None, None)),
             ("/api/v1/nodes/w%2D1", target("", "nodes", None, Some("w-1"), None)),
             ("/api/v1/pods", target("", "pods", None, None, None)),

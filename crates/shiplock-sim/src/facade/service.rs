@@ -20,6 +20,7 @@ use tower::{BoxError, Service};
 use super::discovery;
 use super::disturb::Disturbance;
 use super::objects;
+use super::openapi;
 use super::path::{Query, Route};
 use super::shared::{DeprecatedRequests, Shared};
 use super::status::Refusal;
@@ -140,6 +141,8 @@ impl Facade {
             },
             Route::Group(name) => discovery::group(&name)?,
             Route::Resources { group, version } => discovery::resources(&group, &version)?,
+            Route::OpenApi => openapi::index(),
+            Route::OpenApiOf { group, version } => openapi::document(&group, &version)?,
             Route::Unknown => return Err(Refusal::no_such_path()),
         };
         Ok(Given::Answer(Answer::Document(200, body)))

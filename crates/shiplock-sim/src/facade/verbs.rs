@@ -6,6 +6,7 @@ use super::list;
 use super::objects::{self, Eviction};
 use super::patch::{self, Applied, Form as PatchForm};
 use super::path::{Query, Target};
+use super::protobuf;
 use super::resource::Resource;
 use super::review;
 use super::selector::Selectors;
@@ -359,7 +360,11 @@ impl Asked<'_> {
 
     fn delete(&self, world: &mut World, name: &str) -> Result<Answer, Refusal> {
         let resource = self.target.resource;
-        let options = if self.body.is_empty() { Value::Null } else { self.document()? };
+        let options = match self.is_binary() {
+            _ if self.body.is_empty() => Value::Null,
+            true => protobuf::delete_options(self.body).ok_or_else(Refusal::unsupported_media_type)?,
+            false => self.document()?,
+        };
         let deletion = self.deletion(&options);
         let found = self.existing(world, name)?;
         self.check_preconditions(&found, &deletion)?;

@@ -146,9 +146,16 @@ pub(super) fn without_image_ids(plan: &mut Plan) {
     }
 }
 
-/// A mirror that holds the target for every architecture, under the names of images that run.
+/// A mirror that holds the target for every architecture. Whoever asks for the minor version that runs means the very version
+/// that runs, so that this is there too.
 fn assumed_index(facts: &ClusterFacts, catalogue: &Catalogue, request: &PlanRequest) -> Result<ArtefactIndex, Problem> {
-    let to = catalogue.resolve(request.to)?;
+    let versions = BTreeSet::from([catalogue.resolve(request.to)?, facts.control_plane_version()?]);
+    let releases = versions.into_iter().map(|version| assumed_release(facts, catalogue, version)).collect();
+    Ok(ArtefactIndex { schema: SCHEMA.to_owned(), releases })
+}
+
+/// A release under the names of images that run.
+fn assumed_release(facts: &ClusterFacts, catalogue: &Catalogue, to: KubernetesVersion) -> ReleaseArtefacts {
     let architectures: BTreeSet<&str> = facts.nodes.values().map(|node| node.architecture.as_str()).collect();
     let version = to.to_string();
     let components = catalogue.release(to.release).map(|release| release.components.clone());
@@ -196,5 +203,5 @@ fn assumed_index(facts: &ClusterFacts, catalogue: &Catalogue, request: &PlanRequ
             image_id: None,
         }));
     }
-    Ok(ArtefactIndex { schema: SCHEMA.to_owned(), releases: vec![ReleaseArtefacts { kubernetes: to, files, images }] })
+    ReleaseArtefacts { kubernetes: to, files, images }
 }

@@ -65,6 +65,17 @@ pub struct Report {
     pub unknown: Vec<Unknown>,
 }
 
+impl Report {
+    /// Whether a person will be needed for more than the pauses that were asked for.
+    pub fn needs_a_person(&self) -> bool {
+        !self.blockers.is_empty()
+            || !self.findings.is_empty()
+            || self.ended_early.is_some()
+            || self.pauses.iter().any(|pause| !pause.because.is_a_wish())
+            || self.unplaced.iter().any(|pod| pod.end_milliseconds.is_none())
+    }
+}
+
 /// How long something takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Range {
@@ -227,10 +238,12 @@ impl Risk {
             Self::DrainBlocks if zh => "排空会被阻塞".to_owned(),
             Self::DrainBlocks => "its drain blocks".to_owned(),
             Self::BarePods { count, example } if zh => format!("{count} 个无控制器的 Pod 将永久消失，如 {example}"),
+            Self::BarePods { count: 1, example } => format!("a pod without a controller is lost: {example}"),
             Self::BarePods { count, example } => {
                 format!("{count} pods without a controller are lost, such as {example}")
             }
             Self::LocalVolumes { count, example } if zh => format!("{count} 个 Pod 的卷只在该节点上，如 {example}"),
+            Self::LocalVolumes { count: 1, example } => format!("the volume of a pod is on this node alone: {example}"),
             Self::LocalVolumes { count, example } => {
                 format!("the volumes of {count} pods are on this node alone, such as {example}")
             }
@@ -278,7 +291,12 @@ impl Setting {
         let Some((asked, others)) = all.split_first() else { return Vec::new() };
         let kinder = others.iter().filter(|other| other.harm() < asked.harm());
         if let Some(kinder) = kinder.min_by_key(|other| (other.harm(), other.nominal_milliseconds)) {
-            return vec![Advice::MaxParallel { max_parallel: kinder.max_parallel, because: Because::Kinder }];
+            let because = match (kinder.harm(), asked.harm()) {
+                ((kinder, ..), (asked, ..)) if kinder < asked => Because::FewerUnplaced,
+                ((_, kinder, _), (_, asked, _)) if kinder < asked => Because::FewerAtZero,
+                _ => Because::FewerBlocked,
+            };
+            return vec![Advice::MaxParallel { max_parallel: kinder.max_parallel, because }];
         }
         // One that saves less than a tenth is not worth a word.
         let faster = others.iter().filter(|other| {
@@ -315,8 +333,12 @@ pub enum Advice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Because {
-    /// It harms fewer workloads.
-    Kinder,
+    /// Fewer pods find no place.
+    FewerUnplaced,
+    /// Fewer workloads fall to zero.
+    FewerAtZero,
+    /// Fewer drains block.
+    FewerBlocked,
     /// It is faster and harms no more.
     Faster,
 }
@@ -326,12 +348,15 @@ impl Advice {
     pub fn text(&self, language: Language) -> String {
         let zh = language == Language::Zh;
         match self {
-            Self::MaxParallel { max_parallel, because } => match (because, zh) {
-                (Because::Kinder, false) => format!("--max-parallel {max_parallel}: fewer workloads are hurt"),
-                (Because::Kinder, true) => format!("--max-parallel {max_parallel}：受影响的工作负载更少"),
-                (Because::Faster, false) => format!("--max-parallel {max_parallel}: faster, and nothing more is hurt"),
-                (Because::Faster, true) => format!("--max-parallel {max_parallel}：更快，且影响不增加"),
-            },
+            Self::MaxParallel { max_parallel, because } => {
+                let (english, chinese) = match because {
+                    Because::FewerUnplaced => ("fewer pods find no place", "无法调度的 Pod 更少"),
+                    Because::FewerAtZero => ("fewer workloads fall to zero", "就绪数降为零的工作负载更少"),
+                    Because::FewerBlocked => ("fewer drains block", "受阻的排空更少"),
+                    Because::Faster => ("faster, and nothing more is hurt", "更快，且影响不增加"),
+                };
+                format!("--max-parallel {max_parallel}{}", language.pick(": ", "：")) + language.pick(english, chinese)
+            }
             Self::PoolsFirst { pools, then } => {
                 let first: Vec<String> = pools.iter().map(|pool| format!("--pool {pool}")).collect();
                 let (first, then) = (first.join(" "), then.join(", "));

@@ -329,6 +329,13 @@ fn a_cluster_whose_version_is_outside_the_catalogue_has_its_drains_answered() {
 }
 
 #[test]
+fn a_cluster_that_has_the_version_has_nothing_to_rehearse() {
+    let request = PlanRequest { to: VersionRequest::parse("1.35").unwrap(), ..for_all(PlanOptions::default()) };
+    let refused = prepare(Cluster::new(1, 3).snapshot(), &request, Source::Nothing).unwrap_err();
+    assert_eq!(refused.code, Code::NothingToDo);
+}
+
+#[test]
 fn a_snapshot_without_a_copy_or_with_an_impossible_one_is_refused_with_a_code() {
     let request = |snapshot| {
         let request = for_all(PlanOptions::default());
@@ -408,7 +415,7 @@ fn a_better_setting_harms_fewer_or_is_much_faster() {
         blockers: 0,
     };
     let cases = [
-        (vec![setting(10, 1_000, 2), setting(5, 1_500, 1), setting(1, 9_000, 1)], Some((5, Because::Kinder))),
+        (vec![setting(10, 1_000, 2), setting(5, 1_500, 1), setting(1, 9_000, 1)], Some((5, Because::FewerAtZero))),
         (vec![setting(10, 1_000, 1), setting(20, 600, 1)], Some((20, Because::Faster))),
         (vec![setting(10, 1_000, 1), setting(20, 950, 1), setting(40, 500, 2)], None),
     ];

@@ -117,6 +117,18 @@ pub fn crash_everywhere(
     })
 }
 
+/// The fork with a number, before it has run; none where there are not so many.
+pub fn fork(base: Simulation, at_most: Duration, wanted: usize) -> Option<Simulation> {
+    let (mut number, mut found) = (0, None);
+    walk(base, at_most, &mut |fork, _, _, _| {
+        number += 1;
+        if number == wanted {
+            found = Some(fork);
+        }
+    });
+    found
+}
+
 /// Goes through `base` and forks it at every point.
 fn walk(mut base: Simulation, at_most: Duration, run: &mut dyn FnMut(Simulation, Point, bool, Process)) -> RunResult {
     loop {

@@ -65,7 +65,7 @@ impl Executing {
     /// Where this attempt keeps what it replaces.
     fn kept(&self) -> String {
         let id = &self.assignment.id;
-        format!("{}-{}-{}", id.upgrade, id.step, id.generation.intent)
+        step::kept_name(&id.upgrade, id.step, id.generation.intent)
     }
 
     /// What its program does and how long it takes; none for steps that only fetch or read.
