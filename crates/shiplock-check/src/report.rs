@@ -206,6 +206,16 @@ impl Finding {
         self.check != HORIZON
     }
 
+    /// Whether what it is about was not seen, so that nothing is known of what rests on that.
+    pub fn leaves_open(&self) -> bool {
+        // Where nobody is there or speaks TLS, no certificate was shown.
+        let shows_none = match self.check.as_str() {
+            "WHK-001" => self.sentence == "no-handshake",
+            check => ["WHK-006", "WHK-011"].contains(&check),
+        };
+        self.outcome == Outcome::Unknown || shows_none
+    }
+
     /// Whether it changes the verdict.
     pub fn counts(&self) -> bool {
         self.accepted.is_none()

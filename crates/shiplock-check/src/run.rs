@@ -46,7 +46,7 @@ impl Selection {
         let decides = catalogue::all().iter().any(|check| rests_on_it(check) && self.wants(check));
         let left_out =
             catalogue::find(&finding.check).is_some_and(|check| self.skip.iter().any(|word| is_named(check, word)));
-        finding.outcome == Outcome::Unknown && decides && !left_out
+        finding.leaves_open() && decides && !left_out
     }
 
     /// Whether the check with this id is wanted, which may be one of a plan.
@@ -68,6 +68,10 @@ fn sources(id: &str) -> &'static [&'static str] {
         "API-001" | "API-002" => &["API-003", "API-005", "API-006", "API-007", HORIZON],
         "API-004" | "API-010" | "API-011" => &["API-003", HORIZON],
         "API-012" => &["API-007", HORIZON],
+        // Of a certificate that was not seen no name, no end, no authority and no signature is known.
+        "WHK-001" => &["WHK-006"],
+        "WHK-002" | "WHK-003" | "WHK-004" => &["WHK-001", "WHK-006"],
+        "WHK-012" => &["WHK-011"],
         _ => &[],
     }
 }
@@ -229,11 +233,8 @@ impl Assembly<'_> {
         let of_the_plan: BTreeSet<&str> = self.of_the_plan.iter().map(String::as_str).collect();
         let outranked = |finding: &Finding| finding.sentence != OF_THE_PLAN && of_the_plan.contains(&*finding.check);
         // Also what was left out by name was not seen.
-        let unseen: BTreeSet<String> = findings
-            .iter()
-            .filter(|finding| finding.outcome == Outcome::Unknown)
-            .map(|finding| finding.check.clone())
-            .collect();
+        let unseen: BTreeSet<String> =
+            findings.iter().filter(|finding| finding.leaves_open()).map(|finding| finding.check.clone()).collect();
         let mut findings: Vec<Finding> = findings
             .into_iter()
             .filter(|finding| self.selection.wants_finding(finding) && !outranked(finding))
@@ -422,6 +423,9 @@ mod tests {
             ("API-012", file()),
             ("API-010", Finding::unknown("API-003", "forbidden")),
             ("API-002", beyond()),
+            ("WHK-002", Finding::unknown("WHK-001", "forbidden")),
+            ("WHK-003", Finding::unknown("WHK-001", "forbidden")),
+            ("WHK-004", Finding::unknown("WHK-001", "forbidden")),
         ] {
             assert_eq!(verdict(only, &[], finding).0, Verdict::Undecided, "{only}");
         }
@@ -434,6 +438,18 @@ mod tests {
         let without = verdict("API", &["API-005"], secrets());
         assert_eq!(without.0, Verdict::Ready);
         assert_eq!(without.1 + 2, verdict("API", &["API-005"], Finding::unknown("WL-001", "forbidden")).1);
+        // Where nobody speaks TLS, or nobody is there, there is no certificate: that is told with its own weight.
+        let cluster = Subject::cluster;
+        for (only, check, sentence) in [
+            ("WHK-003", "WHK-001", "no-handshake"),
+            ("WHK-003", "WHK-006", "none"),
+            ("WHK-001", "WHK-006", "none"),
+            ("WHK-012", "WHK-011", "unavailable"),
+        ] {
+            let finding = |outcome| Finding::new(check, sentence, outcome, cluster());
+            assert_eq!(verdict(only, &[], finding(Outcome::Fail)), (Verdict::Blocked, 0), "{only} {sentence}");
+            assert_eq!(verdict(only, &[], finding(Outcome::Warn)), (Verdict::Undecided, 0), "{only} {sentence}");
+        }
         // Of a target nothing is known, whatever is left out.
         assert_eq!(verdict("API", &["API-014"], beyond()).0, Verdict::Undecided);
     }

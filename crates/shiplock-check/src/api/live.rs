@@ -18,6 +18,7 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> (Vec<Usage>, Vec<Findi
             findings.push(Finding::unknown(check, why));
         }
     }
+    let stored_of = |kind: &WrittenKind| stored(snapshot, &kind.group, &kind.resource);
     for kind in &snapshot.written {
         match kind.objects.judged() {
             Some(Ok(objects)) => {
@@ -26,8 +27,8 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> (Vec<Usage>, Vec<Findi
                 }
             }
             // It is not asked for, since that would be a use of it; API servers count what is stored.
-            Some(Err(_)) if kind.listed_through.is_empty() && stored(snapshot, kind).is_some() => {
-                let count = stored(snapshot, kind).unwrap_or_default();
+            Some(Err(_)) if kind.listed_through.is_empty() && stored_of(kind).is_some() => {
+                let count = stored_of(kind).unwrap_or_default();
                 for version in &kind.versions {
                     let api_version = joined(&kind.group, version);
                     let life = flagged(&api_version, &kind.kind, question.target);
@@ -69,16 +70,16 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> (Vec<Usage>, Vec<Findi
     (usages, findings)
 }
 
-/// How many objects of a kind the API servers say that they store.
-fn stored(snapshot: &Snapshot, kind: &WrittenKind) -> Option<usize> {
-    let whole = format!("{}.{}", kind.resource, kind.group);
+/// How many objects of a resource the API servers say that they store.
+pub(crate) fn stored(snapshot: &Snapshot, group: &str, resource: &str) -> Option<usize> {
+    let whole = format!("{resource}.{group}");
     let counts =
         snapshot.metrics.iter().filter_map(|instance| instance.metrics.seen()).flat_map(|metrics| {
             metrics.all("apiserver_storage_objects").chain(metrics.all("apiserver_resource_objects"))
         });
     let is_it = |sample: &&metrics::Sample| {
         let label = |name: &str| sample.labels.get(name).map_or("", String::as_str);
-        label("resource") == whole || (label("resource") == kind.resource && label("group") == kind.group)
+        label("resource") == whole || (label("resource") == resource && label("group") == group)
     };
     // A count that failed is below nothing.
     let counts = counts.filter(is_it).filter(|sample| sample.value >= 0.0).map(|sample| sample.value);

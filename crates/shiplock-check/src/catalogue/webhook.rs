@@ -248,7 +248,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-intercepts-system",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "webhook configurations, namespace kube-system",
+        reads: "webhook configurations; labels of namespace kube-system, of its pods and of nodes",
         title: ["Webhooks that are asked about kube-system", "拦截 kube-system 的 webhook"],
         why: [
             "While its node is drained such a webhook is away, and what must be answered by it cannot happen: pods of the system, leases of those who lead, evictions.",
@@ -264,6 +264,17 @@ pub(super) const CHECKS: &[Check] = &[
                 "webhook {webhook} ({service}) must answer for pods or leases of kube-system",
                 "kube-system 的 pod 或 lease 须经 webhook {webhook}（{service}）响应",
             ),
+            Sentence {
+                name: "system-perhaps",
+                text: [
+                    "webhook {webhook} ({service}) must answer for pods or leases of kube-system, unless its matchConditions leave them out, which cannot be told from here",
+                    "kube-system 的 pod 或 lease 可能须经 webhook {webhook}（{service}）响应；其 matchConditions 是否排除它们，在此无法判断",
+                ],
+                fix: Some([
+                    "see that the matchConditions of {webhook} leave kube-system out, or leave it out with namespaceSelector: kubernetes.io/metadata.name NotIn [kube-system]",
+                    "请确认 {webhook} 的 matchConditions 排除了 kube-system，或用 namespaceSelector 排除：kubernetes.io/metadata.name NotIn [kube-system]",
+                ]),
+            },
             Sentence {
                 name: "drain",
                 text: [

@@ -7,13 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::traffic::ready_nodes;
 use super::{Look, of};
-use crate::object::{ServiceReference, Webhook, WebhookClient};
+use crate::api::live::stored;
+use crate::object::{Labels, ServiceReference, Webhook, WebhookClient};
 use crate::report::{Finding, Outcome, Subject};
 
 /// A webhook that may take longer than this holds up every request that it is asked about.
 const TIMEOUT_SECONDS_MAX: i64 = 10;
 /// An authority that ends within so many seconds may end within the upgrade.
 const EXPIRY_SECONDS_MIN: i64 = 30 * 24 * 3600;
+/// Where the control plane is.
+const SYSTEM: &str = "kube-system";
 /// A signing request may wait for so long.
 const PENDING_SECONDS_MAX: i64 = 600;
 
@@ -22,8 +25,10 @@ type Endpoints<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
 pub(super) fn judge(look: &mut Look<'_>) {
     let objects = look.objects;
     let endpoints = look.need(&objects.slices, &["WHK-006", "WHK-008", "WHK-013"]).map(|slices| ready_nodes(slices));
-    // Which webhooks are asked about kube-system depends on its labels.
+    // Which webhooks are asked about kube-system and nodes depends on their labels.
     look.need(&objects.namespaces, &["WHK-007"]);
+    look.need(&objects.pods, &["WHK-007"]);
+    look.need(&objects.nodes, &["WHK-007"]);
     let checks = ["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-006", "WHK-007", "WHK-008", "WHK-009", "WHK-010"];
     let kinds =
         [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
@@ -36,18 +41,15 @@ pub(super) fn judge(look: &mut Look<'_>) {
         }
     }
     for definition in look.need(&objects.definitions, &["WHK-013"]).into_iter().flatten() {
-        let conversion = &definition.spec.conversion;
-        let client = conversion
-            .webhook
-            .as_ref()
-            .filter(|_| conversion.strategy == "Webhook")
-            .map(|webhook| &webhook.client_config);
-        let service = client.and_then(|client| client.service.as_ref());
+        let service = definition.converter().and_then(|client| client.service.as_ref());
         if let (Some(service), Some(endpoints)) = (service, &endpoints)
             && count(endpoints, service) == 0
         {
+            // What is not stored is not converted.
+            let stored = stored(look.snapshot, &definition.spec.group, &definition.spec.names.plural);
+            let outcome = if stored == Some(0) { Outcome::Warn } else { Outcome::Fail };
             let subject = of("CustomResourceDefinition", &definition.metadata);
-            look.say(with_service(Finding::new("WHK-013", "none", Outcome::Fail, subject), service));
+            look.say(with_service(Finding::new("WHK-013", "none", outcome, subject), service));
         }
     }
     for service in look.need(&objects.api_services, &["WHK-011", "WHK-012"]).into_iter().flatten() {
@@ -87,7 +89,9 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
     let is_strict = webhook.failure_policy != "Ignore";
     // A call that fails is passed over where the webhook may fail.
     let outcome = if is_strict { Outcome::Fail } else { Outcome::Warn };
-    if let (Some(service), Some(endpoints)) = (&webhook.client_config.service, endpoints) {
+    // Without rules it is never called.
+    let service = webhook.client_config.service.as_ref().filter(|_| !webhook.rules.is_empty());
+    if let (Some(service), Some(endpoints)) = (service, endpoints) {
         let nodes: BTreeSet<&str> = endpoints
             .get(&(service.namespace.as_str(), service.name.as_str()))
             .into_iter()
@@ -105,9 +109,11 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
             }
             _ => {}
         }
-        if is_strict && let Some((sentence, outcome)) = interception(look, webhook) {
-            look.say(with_service(new("WHK-007", sentence, outcome), service));
-        }
+    }
+    if let Some(service) = service.filter(|_| is_strict)
+        && let Some((sentence, outcome)) = interception(look, webhook)
+    {
+        look.say(with_service(new("WHK-007", sentence, outcome), service));
     }
     let timeout = webhook.timeout_seconds.unwrap_or(10);
     if timeout > TIMEOUT_SECONDS_MAX {
@@ -116,42 +122,70 @@ fn judge_webhook(look: &mut Look<'_>, subject: &Subject, webhook: &Webhook, endp
     if !webhook.admission_review_versions.iter().any(|version| version == "v1") {
         look.say(new("WHK-010", "no-v1", Outcome::Warn));
     }
-    authority(look, &webhook.client_config, &new("WHK-003", "bundle", outcome));
+    if !webhook.rules.is_empty() {
+        authority(look, &webhook.client_config, &new("WHK-003", "bundle", outcome));
+    }
 }
 
 /// What a webhook is asked about of all that an upgrade itself needs, and how bad that is: without pods and leases of
 /// kube-system the control plane does not come back, without nodes and evictions nothing is drained.
 fn interception(look: &Look<'_>, webhook: &Webhook) -> Option<(&'static str, Outcome)> {
-    let any = |values: &[String], wanted: &[&str]| {
-        values.iter().any(|value| value == "*" || value == "*/*" || wanted.contains(&value.as_str()))
-    };
+    let objects = look.objects;
     let is_asked_for = |group: &str, resource: &str, operations: &[&str]| {
+        let scope = if resource == "nodes" { "Cluster" } else { "Namespaced" };
+        let any = |values: &[String], wanted: &[&str]| {
+            values.iter().any(|value| value == "*" || wanted.contains(&value.as_str()))
+        };
         webhook.rules.iter().any(|rule| {
             any(&rule.api_groups, &[group])
-                && any(&rule.resources, &[resource])
+                && rule.resources.iter().any(|pattern| covers(pattern, resource))
                 && (rule.operations.is_empty() || any(&rule.operations, operations))
-                && !(resource == "nodes" && rule.scope == "Namespaced")
+                && ["", "*", scope].contains(&rule.scope.as_str())
         })
     };
-    // A selector of objects leaves out what it does not name; which pods that is cannot be told from here.
-    if !webhook.object_selector.is_empty() {
-        return None;
-    }
-    let known =
-        look.objects.namespaces.seen().into_iter().flatten().find(|namespace| namespace.metadata.name == "kube-system");
-    let named = [("kubernetes.io/metadata.name".to_owned(), "kube-system".to_owned())].into();
-    let asks_system = webhook.namespace_selector.fits(known.map_or(&named, |namespace| &namespace.metadata.labels));
-    let asks_for_pods = is_asked_for("", "pods", &["CREATE", "UPDATE", "DELETE"]);
-    let asks_for_leases = is_asked_for("coordination.k8s.io", "leases", &["CREATE", "UPDATE"]);
+    let known = objects.namespaces.seen().into_iter().flatten().find(|space| space.metadata.name == SYSTEM);
+    let named = [("kubernetes.io/metadata.name".to_owned(), SYSTEM.to_owned())].into();
+    let asks_system = webhook.namespace_selector.fits(known.map_or(&named, |space| &space.metadata.labels))
+        && !webhook.match_conditions.iter().any(|condition| leaves_system_out(&condition.expression));
+    // Leases and evictions have no labels.
+    let selector = &webhook.object_selector;
+    let takes_bare = selector.fits(&Labels::new());
+    let takes_pods = selector.is_empty() || {
+        let mut pods = objects.pods.seen().into_iter().flatten().filter(|pod| pod.metadata.namespace == SYSTEM);
+        pods.any(|pod| selector.fits(&pod.metadata.labels))
+    };
+    let takes_nodes = selector.is_empty() || {
+        let mut nodes = objects.nodes.seen().into_iter().flatten();
+        nodes.any(|node| selector.fits(&node.metadata.labels))
+    };
+    let asks_for_pods = takes_pods && is_asked_for("", "pods", &["CREATE", "UPDATE", "DELETE"]);
+    let asks_for_leases = takes_bare && is_asked_for("coordination.k8s.io", "leases", &["CREATE", "UPDATE"]);
+    let asks_for_nodes = takes_nodes && is_asked_for("", "nodes", &["UPDATE"]);
+    let asks_for_evictions = takes_bare && is_asked_for("", "pods/eviction", &["CREATE"]);
     if asks_system && (asks_for_pods || asks_for_leases) {
-        Some(("system", Outcome::Fail))
-    } else if is_asked_for("", "nodes", &["UPDATE"]) || (asks_system && is_asked_for("", "pods/eviction", &["CREATE"]))
-    {
+        // What else conditions leave out cannot be told from here.
+        let is_certain = webhook.match_conditions.iter().all(|condition| condition.expression.trim() == "true");
+        Some(if is_certain { ("system", Outcome::Fail) } else { ("system-perhaps", Outcome::Warn) })
+    } else if asks_for_nodes || (asks_system && asks_for_evictions) {
         // Nodes have no namespace: a selector of namespaces never leaves them out.
         Some(("drain", Outcome::Warn))
     } else {
         None
     }
+}
+
+/// Whether a rule's `resource` or `resource/subresource` covers another one, as an API server compares them: `*` is no
+/// subresource, and `pods/*` is pods too.
+fn covers(pattern: &str, resource: &str) -> bool {
+    let (name, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
+    let (wanted, wanted_sub) = resource.split_once('/').unwrap_or((resource, ""));
+    (name == "*" || name == wanted) && (sub == "*" || sub == wanted_sub)
+}
+
+/// Whether a condition says in plain words that requests about kube-system are not for this webhook.
+fn leaves_system_out(expression: &str) -> bool {
+    let plain: String = expression.chars().filter(|letter| !letter.is_whitespace()).collect();
+    plain.replace('\'', "\"") == "request.namespace!=\"kube-system\""
 }
 
 /// The authorities that a certificate is verified with must be there and last.

@@ -31,6 +31,13 @@ objects! {
         object_selector: Selector,
         /// What it is asked about.
         rules: Vec<WebhookRule>,
+        /// What must be so besides.
+        match_conditions: Vec<MatchCondition>,
+    }
+    /// What must be so of a request for a webhook to be asked about it.
+    MatchCondition {
+        /// In CEL.
+        expression: String,
     }
     /// What a webhook is asked about.
     WebhookRule {
@@ -195,5 +202,17 @@ objects! {
         metadata: Metadata,
         /// Its status.
         status: ConditionStatus,
+    }
+}
+
+impl Definition {
+    /// What converts its objects; none where nothing is ever converted.
+    pub fn converter(&self) -> Option<&WebhookClient> {
+        let conversion = &self.spec.conversion;
+        let webhook = conversion.webhook.as_ref().filter(|_| conversion.strategy == "Webhook")?;
+        let is_only =
+            |version: &DefinitionVersion| self.status.stored_versions.iter().all(|name| *name == version.name);
+        let has_one = matches!(self.spec.versions.as_slice(), [version] if is_only(version));
+        (!has_one).then_some(&webhook.client_config)
     }
 }

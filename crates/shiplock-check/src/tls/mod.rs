@@ -122,7 +122,8 @@ fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
         [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
     for (kind, list) in kinds {
         for configuration in list.seen().into_iter().flatten() {
-            for webhook in &configuration.webhooks {
+            // Without rules it is never called.
+            for webhook in configuration.webhooks.iter().filter(|webhook| !webhook.rules.is_empty()) {
                 let Some(target) = target_of(&webhook.client_config) else { continue };
                 found.push(Backend {
                     subject: Subject::new(kind, "", &configuration.metadata.name),
@@ -136,15 +137,14 @@ fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
         }
     }
     for definition in objects.definitions.seen().into_iter().flatten() {
-        let conversion = &definition.spec.conversion;
-        let Some(webhook) = conversion.webhook.as_ref().filter(|_| conversion.strategy == "Webhook") else { continue };
-        let Some(target) = target_of(&webhook.client_config) else { continue };
+        let Some(client) = definition.converter() else { continue };
+        let Some(target) = target_of(client) else { continue };
         found.push(Backend {
             subject: Subject::new("CustomResourceDefinition", "", &definition.metadata.name),
             name: &definition.metadata.name,
             target,
-            service: webhook.client_config.service.as_ref().map(named),
-            authority: &webhook.client_config.ca_bundle,
+            service: client.service.as_ref().map(named),
+            authority: &client.ca_bundle,
             kind: Kind::Conversion,
         });
     }
@@ -175,7 +175,7 @@ fn target_of(client: &WebhookClient) -> Option<TlsTarget> {
     }
 }
 
-/// Judges what was dialled. A backend that was not dialled says nothing: why not is said elsewhere.
+/// Judges what was dialled. Only where nobody asked for it a backend that was not dialled says nothing.
 pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
     let mut findings = Vec::new();
     let endpoints = snapshot.objects.slices.seen().map(|slices| ready_nodes(slices));
@@ -187,11 +187,25 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
         if backend.service.is_some_and(is_nobody) {
             continue;
         }
-        if let Some(dialled) = snapshot.dialled.iter().find(|dialled| dialled.target == backend.target) {
-            judge_one(&backend, dialled, question, &mut findings);
+        match snapshot.dialled.iter().find(|dialled| dialled.target == backend.target) {
+            Some(dialled) => judge_one(&backend, dialled, question, &mut findings),
+            None if backend.kind.checks().iter().any(|check| snapshot.asked.wants_id(check)) => {
+                findings.extend(not_dialled(&backend, "nobody tried"));
+            }
+            None => {}
         }
     }
     findings
+}
+
+/// The checks of a certificate that nobody has seen. What its trust and its signature are rests on them.
+fn not_dialled(backend: &Backend<'_>, why: &str) -> Vec<Finding> {
+    let [by_name, by_end, ..] = backend.kind.checks();
+    let mut checks = vec![by_name, by_end];
+    checks.dedup();
+    let why = format!("{} was not dialled: {why}", backend.target.server_name);
+    let finding = |check| Finding { subject: backend.subject.clone(), ..Finding::unknown(check, &why) };
+    checks.into_iter().map(finding).collect()
 }
 
 fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, findings: &mut Vec<Finding>) {
@@ -207,12 +221,6 @@ fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, find
             .with("name", &backend.target.server_name)
             .seen(check, format!("dialled via {}", dialled.via))
     };
-    let unknown = |why: &str| {
-        let mut checks = vec![by_name, by_end];
-        checks.dedup();
-        let finding = |check| Finding { subject: backend.subject.clone(), ..Finding::unknown(check, why) };
-        checks.into_iter().map(finding).collect::<Vec<_>>()
-    };
     let chain = match &dialled.outcome {
         TlsOutcome::Presented { chain } => chain,
         TlsOutcome::Failed { why } => {
@@ -220,7 +228,7 @@ fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, find
             return;
         }
         TlsOutcome::NotSeen { why } => {
-            findings.extend(unknown(&format!("{} was not dialled: {why}", backend.target.server_name)));
+            findings.extend(not_dialled(backend, why));
             return;
         }
     };

@@ -60,7 +60,7 @@ fn of(outcome: TlsOutcome, bundle: &str, policy: &str) -> Vec<String> {
     snapshot.objects.validating = Read::Seen(
         serde_json::from_value(json!([{
             "metadata": { "name": "shop" },
-            "webhooks": [{ "name": "check.shop", "failurePolicy": policy, "clientConfig": client }],
+            "webhooks": [{ "name": "check.shop", "failurePolicy": policy, "clientConfig": client, "rules": [{}] }],
         }]))
         .unwrap(),
     );
@@ -223,11 +223,33 @@ fn a_backend_without_a_handshake_fails_and_one_that_nobody_reached_is_unknown() 
 }
 
 #[test]
+fn a_backend_that_nobody_tried_is_unknown_where_its_certificate_was_asked_for() {
+    let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+    let webhook = json!({ "name": "check.shop", "clientConfig": { "service": { "namespace": "shop", "name": "hook" } }, "rules": [{}] });
+    let configurations = json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]);
+    snapshot.objects.validating = Read::Seen(serde_json::from_value(configurations).unwrap());
+    let unknown = ["Unknown WHK-001 not-seen", "Unknown WHK-002 not-seen"];
+    for (only, expected) in [(&[][..], &unknown[..]), (&["WHK-003"], &unknown), (&["WHK-006", "WHK-012"], &[])] {
+        snapshot.asked.only = only.iter().map(|&word: &&str| word.to_owned()).collect();
+        assert_eq!(words(&snapshot), expected, "{only:?}");
+    }
+}
+
+#[test]
+fn the_certificate_of_a_webhook_that_is_asked_about_nothing_is_no_matter() {
+    let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+    let webhook = json!({ "name": "w", "clientConfig": { "url": "https://hook.example" }, "rules": [] });
+    let configurations = json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]);
+    snapshot.objects.validating = Read::Seen(serde_json::from_value(configurations).unwrap());
+    assert_eq!((words(&snapshot).len(), backends(&snapshot).len()), (0, 0));
+}
+
+#[test]
 fn where_a_webhook_has_no_endpoint_its_certificate_is_not_asked_for_besides() {
     let unseen = TlsOutcome::NotSeen { why: "there is no Service shop/hook".to_owned() };
     let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
     let client = json!({ "service": { "namespace": "shop", "name": "hook" } });
-    let webhook = json!({ "name": "check.shop", "failurePolicy": "Fail", "clientConfig": client });
+    let webhook = json!({ "name": "check.shop", "failurePolicy": "Fail", "clientConfig": client, "rules": [{}] });
     let configurations = json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]);
     snapshot.objects.validating = Read::Seen(serde_json::from_value(configurations).unwrap());
     let target = TlsTarget { host: NAME.to_owned(), port: 443, server_name: NAME.to_owned() };

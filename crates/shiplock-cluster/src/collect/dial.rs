@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::connection::Connection;
 
 /// The checks that need it.
-pub(super) const CHECKS: &[&str] = &["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-012", "WHK-013"];
+pub(super) const CHECKS: &[&str] = &["WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-005", "WHK-012", "WHK-013"];
 /// So many at once.
 const AT_ONCE: usize = 4;
 /// No cluster has more; further ones are not seen.

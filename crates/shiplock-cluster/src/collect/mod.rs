@@ -103,7 +103,7 @@ pub(crate) async fn over(
         api::releases(&requests, known).await
     };
     let instances = async {
-        if !instance::CHECKS.iter().any(|id| collection.selection.wants_id(id)) {
+        if !wants(instance::CHECKS) && !wants(instance::OF_COUNTS) {
             return Vec::new();
         }
         instance::all(&requests, connection).await

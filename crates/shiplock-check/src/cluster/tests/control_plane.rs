@@ -128,7 +128,7 @@ fn certificates_that_were_counted_hold_an_upgrade_unless_every_one_of_now_was_se
         counted.objects.api_services = seen(json!([]));
         assert_eq!(of_check(&counted), [format!("Warn {check} counted-before {server}")], "nothing is called any more");
         let client = json!({ "service": { "namespace": "shop", "name": "hook" } });
-        let webhook = json!({ "name": "check.shop", "clientConfig": client });
+        let webhook = json!({ "name": "check.shop", "clientConfig": client, "rules": [{}] });
         counted.objects.validating = seen(json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]));
         assert_eq!(of_check(&counted), [format!("Fail {check} counted {server}")], "one was not dialled");
     }

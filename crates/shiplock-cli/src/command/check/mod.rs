@@ -16,7 +16,7 @@ use shiplock_api::check::CheckReportView;
 use shiplock_check::named;
 use shiplock_check::question::{Profile, Question};
 use shiplock_check::render as forms;
-use shiplock_check::report::{Finding, HORIZON, Outcome, Report, Verdict};
+use shiplock_check::report::{HORIZON, Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
 use shiplock_check::snapshot::Snapshot;
 use shiplock_check::{api, catalogue};
@@ -113,8 +113,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         of_snapshot.extend(shiplock_check::node::judge(snapshot, &question));
         of_snapshot.extend(shiplock_check::tls::judge(snapshot, &question));
         // What it was not read for it may hold a part of; what could not be read is told whoever rests on it.
-        let is_unseen = |finding: &Finding| finding.outcome == Outcome::Unknown;
-        of_snapshot.retain(|finding| is_unseen(finding) || snapshot.asked.wants_id(&finding.check));
+        of_snapshot.retain(|finding| finding.leaves_open() || snapshot.asked.wants_id(&finding.check));
         findings.extend(of_snapshot);
     }
     if asks_cluster
