@@ -164,13 +164,18 @@ impl<'a, 'b> Way<'a, 'b> {
 fn refused_issuer(issuer: &X509Certificate<'_>, below: &[&X509Certificate<'_>], now: Timestamp) -> Option<String> {
     let (is_authority, length_max) = match issuer.basic_constraints() {
         Ok(Some(constraints)) => (constraints.value.ca, constraints.value.path_len_constraint),
-        // The first form of certificates had no such thing.
-        _ => (issuer.version().0 == 0, None),
+        // The first forms of certificates had no such thing.
+        _ => (issuer.version().0 < 2, None),
     };
+    // No usage at all is any usage.
+    let usage = issuer.key_usage().ok().flatten().map(|usage| usage.value);
+    let may_sign = usage.is_none_or(|usage| usage.flags == 0 || usage.key_cert_sign());
     let subject = issuer.subject();
     let (begin, end) = (issuer.validity().not_before.timestamp(), issuer.validity().not_after.timestamp());
     if !is_authority {
         Some(format!("`{subject}` is no authority"))
+    } else if !may_sign {
+        Some(format!("the key usage of `{subject}` is not that of an authority"))
     } else if !(begin..=end).contains(&now.as_second()) {
         Some(format!("authority `{subject}` has expired or does not hold yet"))
     } else if length_max.is_some_and(|most| below.len() > most as usize + 1) {

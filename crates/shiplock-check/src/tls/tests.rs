@@ -116,6 +116,11 @@ fn certificates_that_an_api_server_takes_give_no_finding() {
 
 /// A leaf under an authority that was changed, and, where one is asked for, another one between them.
 fn under(change: impl Fn(&mut CertificateParams), is_between: bool) -> Shown {
+    chained(change, is_between.then_some(|_: &mut CertificateParams| {}))
+}
+
+/// The same with a change of the one between them.
+fn chained(change: impl Fn(&mut CertificateParams), change_between: Option<impl Fn(&mut CertificateParams)>) -> Shown {
     let mut root = params("root", &[]);
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     change(&mut root);
@@ -124,9 +129,10 @@ fn under(change: impl Fn(&mut CertificateParams), is_between: bool) -> Shown {
     let root = rcgen::Issuer::new(root, root_key);
     let leaf = params("x", &[NAME]);
     let key = KeyPair::generate().unwrap();
-    let chain = if is_between {
+    let chain = if let Some(change_between) = change_between {
         let mut middle = params("middle", &[]);
         middle.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change_between(&mut middle);
         let middle_key = KeyPair::generate().unwrap();
         let middle_der = middle.signed_by(&middle_key, &root).unwrap();
         let middle = rcgen::Issuer::new(middle, middle_key);
@@ -135,6 +141,29 @@ fn under(change: impl Fn(&mut CertificateParams), is_between: bool) -> Shown {
         vec![STANDARD.encode(leaf.signed_by(&key, &root).unwrap().der())]
     };
     Shown { chain, bundle: STANDARD.encode(root_pem) }
+}
+
+#[test]
+fn an_authority_whose_key_usage_is_not_to_sign_is_none() {
+    use rcgen::KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
+    let usage =
+        |usages: &'static [rcgen::KeyUsagePurpose]| move |one: &mut CertificateParams| one.key_usages = usages.to_vec();
+    let plain = |_: &mut CertificateParams| {};
+    let no_authority = |one: &mut CertificateParams| one.is_ca = IsCa::NoCa;
+    for (usages, expected) in [
+        (&[][..], None),
+        (&[KeyCertSign, CrlSign], None),
+        (&[DigitalSignature], Some("Fail WHK-003 untrusted")),
+        (&[CrlSign, DigitalSignature], Some("Fail WHK-003 untrusted")),
+    ] {
+        let expected: Vec<&str> = expected.into_iter().collect();
+        assert_eq!(presented(under(usage(usages), false)), expected, "{usages:?}");
+        assert_eq!(presented(chained(plain, Some(usage(usages)))), expected, "{usages:?} between");
+    }
+    for no_authority in [no_authority, |one: &mut CertificateParams| one.is_ca = IsCa::ExplicitNoCa] {
+        assert_eq!(presented(under(no_authority, false)), ["Fail WHK-003 untrusted"]);
+        assert_eq!(presented(chained(plain, Some(no_authority))), ["Fail WHK-003 untrusted"]);
+    }
 }
 
 #[test]
