@@ -48,7 +48,7 @@ pub struct Release {
     pub kube_version: Option<String>,
     /// The objects whose version some release of Kubernetes deprecates or removes.
     pub objects: Vec<ReleaseObject>,
-    /// Why it cannot be read, if it cannot.
+    /// Why it cannot be read, or not all of it, if so.
     pub unreadable: Option<String>,
     /// The UID and the resource version of what it was read from: as long as both are the same, so is the release.
     #[serde(default)]
@@ -66,6 +66,14 @@ pub struct ReleaseObject {
     pub namespace: String,
     /// The name.
     pub name: String,
+}
+
+impl Release {
+    /// A revision of which nothing can be read, and why.
+    pub fn unreadable(id: Revision, why: String) -> Self {
+        let (chart, kube_version, objects, origin) = Default::default();
+        Self { id, chart, kube_version, objects, unreadable: Some(why), origin }
+    }
 }
 
 #[derive(Deserialize)]
@@ -117,17 +125,10 @@ impl Reader {
             buffer.shrink_to(4 << 20);
         }
         match outcome {
-            Ok((chart, kube_version, objects)) => {
-                Release { id, chart, kube_version, objects, unreadable: None, origin: Default::default() }
+            Ok((chart, kube_version, objects, unreadable)) => {
+                Release { id, chart, kube_version, objects, unreadable, origin: Default::default() }
             }
-            Err(why) => Release {
-                id,
-                chart: String::new(),
-                kube_version: None,
-                objects: Vec::new(),
-                unreadable: Some(why),
-                origin: Default::default(),
-            },
+            Err(why) => Release::unreadable(id, why),
         }
     }
 
@@ -149,7 +150,8 @@ impl Reader {
     }
 }
 
-type Interpreted = (String, Option<String>, Vec<ReleaseObject>);
+/// The chart, its `kubeVersion`, the objects, and what of the manifest cannot be read.
+type Interpreted = (String, Option<String>, Vec<ReleaseObject>, Option<String>);
 
 fn interpret(json: &[u8]) -> Result<Interpreted, String> {
     // The parser's message could quote what is secret; its place does not.
@@ -160,15 +162,14 @@ fn interpret(json: &[u8]) -> Result<Interpreted, String> {
     for hook in stored.hooks.iter().flatten() {
         manifest::read_text(&hook.manifest, &mut kept);
     }
-    if let Some(trouble) = kept.trouble {
-        return Err(format!("line {} of its manifest cannot be read", trouble.line));
-    }
+    // The good documents beside a bad one are judged all the same.
+    let unreadable = kept.trouble.map(|trouble| format!("line {} of its manifest cannot be read", trouble.line));
     let metadata = stored.chart.and_then(|chart| chart.metadata);
     let (chart, kube_version) = metadata.map_or_else(Default::default, |metadata| {
         let kube_version = metadata.kube_version.filter(|text| !text.is_empty()).map(Cow::into_owned);
         (format!("{} {}", metadata.name, metadata.version).trim().to_owned(), kube_version)
     });
-    Ok((chart, kube_version, kept.objects.into_iter().collect()))
+    Ok((chart, kube_version, kept.objects.into_iter().collect(), unreadable))
 }
 
 #[derive(Default)]
@@ -254,9 +255,13 @@ pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Find
             }
         }
         let constraint = release.kube_version.as_deref().filter(|_| is_deployed(status));
-        let excluded = constraint.filter(|text| constraint::admits(text, question.target.minor) == Some(false));
-        if let Some(constraint) = excluded {
-            let finding = Finding::new("API-006", "excluded", Outcome::Warn, subject());
+        let sentence = |text: &str| match constraint::admits(text, question.target.minor) {
+            Some(true) => None,
+            Some(false) => Some("excluded"),
+            None => Some("no-constraint"),
+        };
+        if let Some((constraint, sentence)) = constraint.and_then(|text| Some((text, sentence(text)?))) {
+            let finding = Finding::new("API-006", sentence, Outcome::Warn, subject());
             let finding = finding.with("chart", &release.chart).with("constraint", constraint);
             findings.push(identified(finding.with("target", question.target)));
         }
@@ -277,6 +282,16 @@ mod tests {
 
     fn id(revision: u64, status: &str) -> Revision {
         Revision { namespace: "n".into(), release: "r".into(), revision, status: status.into() }
+    }
+
+    fn question() -> Question {
+        Question {
+            target: shiplock_core::version::MinorVersion { major: 1, minor: 37 },
+            current: None,
+            profile: Profile::Default,
+            now: jiff::Timestamp::UNIX_EPOCH,
+            max_parallel: 10,
+        }
     }
 
     fn packed(json: &[u8]) -> Vec<u8> {
@@ -320,16 +335,39 @@ mod tests {
         let names: Vec<&str> = release.objects.iter().map(|object| object.name.as_str()).collect();
         assert_eq!(names, ["web", "hook"]);
         assert!(!serde_json::to_string(&release).unwrap().contains("secret"));
-        let question = Question {
-            target: shiplock_core::version::MinorVersion { major: 1, minor: 37 },
-            current: None,
-            profile: Profile::Default,
-            now: jiff::Timestamp::UNIX_EPOCH,
-            max_parallel: 10,
-        };
-        let (usages, findings) = judge(&[release], &question);
+        let (usages, findings) = judge(&[release], &question());
         assert_eq!(usages.len(), 2);
         assert_eq!(findings.iter().map(|finding| finding.check.as_str()).collect::<Vec<_>>(), ["API-006"]);
+    }
+
+    #[test]
+    fn one_document_that_cannot_be_read_hides_no_other_of_its_release() {
+        let ingress =
+            |name: &str| format!("---\napiVersion: extensions/v1beta1\nkind: Ingress\nmetadata:\n  name: {name}\n");
+        let manifest = format!("{}---\na: [\n{}", ingress("first"), ingress("last"));
+        let release = Reader::default().read(id(1, "deployed"), &stored(&manifest));
+        let (usages, findings) = judge(&[release], &question());
+        let names: Vec<&str> = usages.iter().map(|usage| usage.subject.name.as_str()).collect();
+        assert_eq!(names, ["first", "last", "hook"]);
+        let said: Vec<String> = findings.iter().map(|found| format!("{} {}", found.check, found.sentence)).collect();
+        assert_eq!(said, ["API-005 unreadable", "API-006 excluded"]);
+    }
+
+    #[test]
+    fn a_chart_that_excludes_the_target_or_says_what_nobody_understands_is_named() {
+        for (kube_version, status, expected) in [
+            (Some(">=1.30.0-0"), "deployed", None),
+            (Some("<1.37-0"), "deployed", Some("excluded")),
+            (Some("garbage!!"), "deployed", Some("no-constraint")),
+            (Some("garbage!!"), "failed", None),
+            (None, "deployed", None),
+        ] {
+            let mut release = Release::unreadable(id(1, status), String::new());
+            release.unreadable = None;
+            release.kube_version = kube_version.map(str::to_owned);
+            let said: Vec<String> = judge(&[release], &question()).1.into_iter().map(|found| found.sentence).collect();
+            assert_eq!(said, expected.into_iter().collect::<Vec<_>>(), "{kube_version:?} {status}");
+        }
     }
 
     #[test]

@@ -169,11 +169,24 @@ pub(super) const CHECKS: &[Check] = &[
             "upgrade to a version of the chart whose kubeVersion admits {target}",
             "请升级到 kubeVersion 允许 {target} 的 chart 版本",
         ],
-        sentences: &[says(
-            "excluded",
-            "chart {chart} asks for Kubernetes {constraint}, which excludes {target}",
-            "chart {chart} 要求 Kubernetes {constraint}，不含 {target}",
-        )],
+        sentences: &[
+            says(
+                "excluded",
+                "chart {chart} asks for Kubernetes {constraint}, which excludes {target}",
+                "chart {chart} 要求 Kubernetes {constraint}，不含 {target}",
+            ),
+            Sentence {
+                name: "no-constraint",
+                text: [
+                    "chart {chart} asks for Kubernetes `{constraint}`, which is no range of versions that can be read",
+                    "chart {chart} 要求 Kubernetes `{constraint}`，无法解析为版本范围",
+                ],
+                fix: Some([
+                    "upgrade to a version of the chart with a kubeVersion that Helm reads, such as `>=1.30.0-0`: of any other it takes no release",
+                    "请升级到 kubeVersion 可被 Helm 解析（例如 `>=1.30.0-0`）的 chart 版本：否则 Helm 会拒绝该 release",
+                ]),
+            },
+        ],
         source: "https://helm.sh/docs/topics/charts/#the-kubeversion-field",
         not_built: None,
     },

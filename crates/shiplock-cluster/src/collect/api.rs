@@ -19,6 +19,8 @@ use super::request::{List, Requests, items};
 
 /// Helm's own label, without revisions that newer ones took the place of.
 const OF_HELM: &str = "labelSelector=owner%3Dhelm%2Cstatus%21%3Dsuperseded";
+/// How the names of what Helm keeps begin.
+const NAME_OF_HELM: &str = "sh.helm.release.";
 /// Releases are large: few on a page keep the memory small.
 const RELEASES_ON_A_PAGE: u32 = 100;
 /// Metadata is small: a few more requests would take longer.
@@ -117,6 +119,8 @@ struct Stored {
 #[serde(rename_all = "camelCase")]
 struct StoredMetadata {
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     namespace: String,
     #[serde(default)]
     uid: String,
@@ -187,15 +191,21 @@ async fn changed_revisions(
         Read::NotSeen(why) => return Err(why),
         Read::NotAsked => return Ok(Vec::new()),
     };
-    let all: Vec<Revision> =
-        found.iter().filter_map(|object| identify(&object.metadata.namespace, &object.metadata.labels)).collect();
+    let mut releases = Vec::new();
+    let mut all = Vec::new();
+    let mut identified = Vec::new();
+    for Partial { metadata } in found {
+        match identify(&metadata.namespace, &metadata.labels) {
+            Some(id) => {
+                all.push(id.clone());
+                identified.push((metadata, id));
+            }
+            None => releases.extend(unidentified(&metadata.namespace, &metadata.name, &metadata.labels)),
+        }
+    }
     let wanted: BTreeSet<&Revision> = wanted(&all);
-    let (mut releases, mut changed) = (Vec::new(), Vec::new());
-    for object in found {
-        let metadata = object.metadata;
-        let Some(id) = identify(&metadata.namespace, &metadata.labels).filter(|id| wanted.contains(id)) else {
-            continue;
-        };
+    let mut changed = Vec::new();
+    for (metadata, id) in identified.into_iter().filter(|(_, id)| wanted.contains(id)) {
         match known.get(&(metadata.uid, metadata.resource_version)) {
             Some(release) if release.id == id => releases.push((*release).clone()),
             _ => changed.push((metadata.name, id)),
@@ -244,6 +254,20 @@ fn identify(namespace: &str, labels: &Labels) -> Option<Revision> {
     })
 }
 
+/// A revision whose labels do not say which one it is, by the name of what holds it; none where that is not Helm's.
+fn unidentified(namespace: &str, name: &str, labels: &Labels) -> Option<Release> {
+    if !name.starts_with(NAME_OF_HELM) {
+        return None;
+    }
+    let id = Revision {
+        namespace: namespace.to_owned(),
+        release: name.to_owned(),
+        revision: 0,
+        status: labels.get("status").cloned().unwrap_or_else(|| "-".to_owned()),
+    };
+    Some(Release::unreadable(id, "its labels name, version and status do not say which one it is".to_owned()))
+}
+
 async fn current_revisions(requests: &Requests<'_>, path: &str, is_secret: bool) -> Result<Vec<Release>, String> {
     let list = List { query: OF_HELM, page: RELEASES_ON_A_PAGE, ..List::of(path) };
     for attempt in 0..2 {
@@ -254,8 +278,10 @@ async fn current_revisions(requests: &Requests<'_>, path: &str, is_secret: bool)
             let mut releases = Vec::new();
             while let Some(body) = receiver.blocking_recv() {
                 for stored in items::<Stored>(&body)? {
-                    if let Some(id) = identify(&stored.metadata.namespace, &stored.metadata.labels) {
-                        releases.push(unpack(&mut reader, id, stored, is_secret));
+                    let StoredMetadata { name, namespace, labels, .. } = &stored.metadata;
+                    match identify(namespace, labels) {
+                        Some(id) => releases.push(unpack(&mut reader, id, stored, is_secret)),
+                        None => releases.extend(unidentified(namespace, name, labels)),
                     }
                 }
             }

@@ -204,6 +204,9 @@ async fn releases_and_configurations_are_read_without_anything_secret() {
                 json!({ "kind": "SecretList", "items": [
                     { "metadata": { "namespace": "n", "name": "sh.helm.release.v1.a.v1", "labels": { "owner": "helm", "name": "a", "version": "1", "status": "deployed" } }, "data": { "release": "ZTMwPQ==", "password": "c2VjcmV0" } },
                     { "metadata": { "namespace": "n", "name": "sh.helm.release.v1.a.v2", "labels": { "owner": "helm", "name": "a", "version": "2", "status": "failed" } }, "data": { "release": "%%%" } },
+                    { "metadata": { "namespace": "n", "name": "sh.helm.release.v1.c.v1", "labels": { "owner": "helm", "version": "1", "status": "deployed" } }, "data": { "release": "ZTMwPQ==" } },
+                    { "metadata": { "namespace": "n", "name": "sh.helm.release.v1.d.vx", "labels": { "owner": "helm", "name": "a", "version": "x", "status": "deployed" } }, "data": { "release": "ZTMwPQ==" } },
+                    { "metadata": { "namespace": "n", "name": "settings", "labels": { "owner": "helm" } } },
                 ] }),
             ),
             ("/api/v1/configmaps", true) => Answer::Json(
@@ -225,7 +228,9 @@ async fn releases_and_configurations_are_read_without_anything_secret() {
         .iter()
         .map(|one| format!("{} {} {}", one.id.release, one.id.revision, one.unreadable.is_some()))
         .collect();
-    assert_eq!(shown, ["a 1 false", "a 2 true", "b 1 false"]);
+    let expected =
+        ["a 1 false", "a 2 true", "b 1 false", "sh.helm.release.v1.c.v1 0 true", "sh.helm.release.v1.d.vx 0 true"];
+    assert_eq!(shown, expected);
     let saved = serde_json::to_string(&snapshot).unwrap();
     assert!(!saved.contains("secret") && !saved.contains("c2VjcmV0"), "{saved}");
     let asked = log.lock().unwrap();
