@@ -48,6 +48,22 @@ struct Event<'a> {
     request_received_timestamp: Option<Timestamp>,
 }
 
+/// What an API server sends to an audit webhook.
+#[derive(Deserialize)]
+struct EventList<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    items: Vec<Event<'a>>,
+}
+
+/// A line of output as Docker keeps it.
+#[derive(Deserialize)]
+struct Wrapped<'a> {
+    #[serde(borrow)]
+    log: Cow<'a, str>,
+}
+
 #[derive(Default, Deserialize)]
 struct User<'a> {
     #[serde(borrow, default)]
@@ -99,6 +115,7 @@ pub struct AuditLog {
     /// User and program that watch.
     watchers: BTreeMap<(String, String), u64>,
     lines: u64,
+    events: u64,
     bad: Option<(u64, String)>,
 }
 
@@ -119,6 +136,28 @@ impl AuditLog {
             self.note_bad("it is not a JSON object");
             return;
         }
+        let has = |text: &[u8], word: &str| memchr::memmem::find(text, word.as_bytes()).is_some();
+        // An event of somebody who listed events holds this word too.
+        if has(line, "\"EventList\"")
+            && let Ok(list) = serde_json::from_slice::<EventList<'_>>(line)
+            && list.kind == "EventList"
+        {
+            self.events += list.items.len() as u64;
+            return list.items.iter().for_each(|event| self.count(event, question));
+        }
+        // Every event has a stage.
+        let stage = "\"stage\"";
+        if has(line, stage) {
+            return self.take_event(line, question);
+        }
+        match serde_json::from_slice::<Wrapped<'_>>(line) {
+            Ok(Wrapped { log }) if has(log.as_bytes(), stage) => self.take_event(log.trim().as_bytes(), question),
+            _ => self.note_bad("it is no audit event"),
+        }
+    }
+
+    fn take_event(&mut self, line: &[u8], question: &Question) {
+        self.events += 1;
         // Most lines are of versions that stay.
         let may_matter = ["beta", "alpha", "k8s.io/deprecated", "\"verb\":\"watch\"", "\"userAgent\":\"kubectl/v"];
         if !may_matter.iter().any(|word| memchr::memmem::find(line, word.as_bytes()).is_some()) {
@@ -148,7 +187,8 @@ impl AuditLog {
                 && life.resource == Some(&*reference.resource)
         };
         let Some(position) = table.kinds().iter().position(same) else { return };
-        if !matches!(table.kinds()[position].standing(question.target), Standing::Removed { .. }) {
+        let standing = table.kinds()[position].standing(question.target);
+        if !matches!(standing, Standing::Removed { .. } | Standing::Deprecated { removed: Some(_), .. }) {
             return;
         }
         let agent = event.user_agent.as_deref().unwrap_or("no user agent").to_owned();
@@ -187,17 +227,22 @@ impl AuditLog {
     pub fn judge(&self, file: &str, question: &Question) -> Vec<Finding> {
         let table = Table::shipped();
         let mut findings = Vec::new();
-        if self.lines == 0 {
+        if self.events == 0 && self.bad.is_none() {
             findings.push(Finding::new("API-009", "empty", Outcome::Unknown, Subject::new("File", "", file)));
         }
         for ((position, user, agent), calls) in &self.callers {
             let life = &table.kinds()[*position];
-            let Standing::Removed { since } = life.standing(question.target) else { continue };
             let is_recent =
                 calls.last.is_some_and(|last| question.now.as_second() - last.as_second() <= RECENT_SECONDS);
-            let outcome = if question.profile == Profile::Strict && is_recent { Outcome::Fail } else { Outcome::Warn };
+            let blocks = question.profile == Profile::Strict && is_recent;
+            let (sentence, since, outcome) = match life.standing(question.target) {
+                Standing::Removed { since } if blocks => ("called", since, Outcome::Fail),
+                Standing::Removed { since } => ("called", since, Outcome::Warn),
+                Standing::Deprecated { removed: Some(since), .. } => ("called-deprecated", since, Outcome::Warn),
+                Standing::Deprecated { .. } | Standing::Served => continue,
+            };
             let successor = table.successor(life, question.target);
-            let finding = Finding::new("API-009", "called", outcome, Subject::new("Client", "", user))
+            let finding = Finding::new("API-009", sentence, outcome, Subject::new("Client", "", user))
                 .with("api", format!("{} {}", life.api_version(), life.kind))
                 .with("user", user)
                 .with("agent", agent)
@@ -236,14 +281,18 @@ impl AuditLog {
 mod tests {
     use super::*;
 
-    fn found(lines: &[String]) -> Vec<String> {
-        let question = Question {
+    fn question() -> Question {
+        Question {
             target: MinorVersion { major: 1, minor: 37 },
             current: None,
             profile: Profile::Default,
             now: "2026-11-27T00:00:00Z".parse().unwrap(),
             max_parallel: 10,
-        };
+        }
+    }
+
+    fn found(lines: &[String]) -> Vec<String> {
+        let question = question();
         let mut log = AuditLog::default();
         lines.iter().for_each(|line| log.take(line.as_bytes(), &question));
         log.judge("audit.log", &question)
@@ -282,6 +331,54 @@ mod tests {
             .replace("\"userAgent\"", "\"impersonatedUser\":{\"username\":\"system:node:w1\"},\"userAgent\"");
         assert_eq!(found(&[node]), ["Warn CP-010 audit.log"]);
         assert_eq!(found(&[line]), ["Warn API-009 ops acting as ci"]);
+    }
+
+    #[test]
+    fn a_call_of_an_api_that_the_target_still_serves_and_calls_deprecated_is_told_as_such() {
+        let called = |resource: &str, group: &str, version: &str, minor: u32, profile: Profile| {
+            let question = Question { target: MinorVersion { major: 1, minor }, profile, ..question() };
+            let line = event("ci", "argo/v2.9", "list", version)
+                .replace("volumeattributesclasses", resource)
+                .replace("storage.k8s.io", group);
+            let mut log = AuditLog::default();
+            log.take(line.as_bytes(), &question);
+            let found = log.judge("audit.log", &question).into_iter();
+            found
+                .map(|found| format!("{:?} {} {}", found.outcome, found.sentence, found.parameters["removed"]))
+                .collect::<Vec<_>>()
+        };
+        let addresses = |minor, profile| called("ipaddresses", "networking.k8s.io", "v1beta1", minor, profile);
+        assert_eq!(addresses(33, Profile::Strict), [""; 0]);
+        assert_eq!(addresses(36, Profile::Default), ["Warn called-deprecated 1.37"]);
+        assert_eq!(addresses(36, Profile::Strict), ["Warn called-deprecated 1.37"]);
+        assert_eq!(addresses(37, Profile::Default), ["Warn called 1.37"]);
+        assert_eq!(addresses(37, Profile::Strict), ["Fail called 1.37"]);
+        // Of what no release removes everybody is a caller.
+        assert_eq!(called("endpoints", "", "v1", 37, Profile::Strict), [""; 0]);
+    }
+
+    #[test]
+    fn events_in_lists_and_in_the_lines_of_a_container_runtime_count_and_other_lines_are_told() {
+        let call = || event("ci", "argo/v2.9", "update", "v1beta1");
+        let wrap = |text: &str| serde_json::json!({ "log": format!("{text}\n"), "stream": "stdout" }).to_string();
+        let list = |items: &[String]| {
+            format!("{{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"items\":[{}]}}", items.join(","))
+        };
+        let (told, bad) = ("Warn API-009 ci", "Unknown API-009 audit.log");
+        for (line, expected) in [
+            (call(), &[told][..]),
+            (list(&[call(), call()]), &[told]),
+            (list(&[]), &[bad]),
+            ("  ".to_owned(), &[bad]),
+            (list(&["7".to_owned()]), &[bad]),
+            (wrap(&call()), &[told]),
+            (wrap("I1127 12:00:00.000000 1 server.go:1] started"), &[bad]),
+            ("{\"foo\":1}".to_owned(), &[bad]),
+            ("{\"log\":\"\"}".to_owned(), &[bad]),
+            ("{}".to_owned(), &[bad]),
+        ] {
+            assert_eq!(found(std::slice::from_ref(&line)), expected, "{line}");
+        }
     }
 
     #[test]

@@ -280,6 +280,11 @@ pub(super) const CHECKS: &[Check] = &[
                 "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
                 "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
             ),
+            says(
+                "called-deprecated",
+                "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is deprecated, and its removal is declared for {removed}",
+                "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本已弃用，声明将于 {removed} 移除",
+            ),
             Sentence {
                 name: "empty",
                 text: ["the audit log holds no event", "审计日志中没有任何事件"],
@@ -292,8 +297,8 @@ pub(super) const CHECKS: &[Check] = &[
                 name: "unreadable",
                 text: ["line {line} of the audit log cannot be read: {why}", "无法读取审计日志第 {line} 行：{why}"],
                 fix: Some([
-                    "give a log of the JSON format (--audit-log-format=json)",
-                    "请提供 JSON 格式的日志（--audit-log-format=json）",
+                    "give a log of the JSON format (--audit-log-format=json), or what an audit webhook was sent, one event or list a line",
+                    "请提供 JSON 格式的日志（--audit-log-format=json）或审计 webhook 收到的内容，每行一个事件或列表",
                 ]),
             },
         ],
