@@ -19,6 +19,9 @@ const OWN_MANAGERS: &[&str] = &[
     "ipallocator",
 ];
 
+/// What an API server calls whoever wrote an object before it kept record: nobody writes so today.
+const BEFORE_RECORDS: &str = "before-first-apply";
+
 /// What is known of who wrote an object. It holds no content of the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
@@ -70,7 +73,8 @@ pub enum Authorship {
 
 /// Says who writes an object through a version.
 pub fn authorship(object: &Written, api_version: &str) -> Authorship {
-    let own = |entry: &&FieldEntry| entry.subresource.is_empty() && !OWN_MANAGERS.contains(&entry.manager.as_str());
+    let tells = |entry: &&FieldEntry| entry.subresource.is_empty() && entry.manager != BEFORE_RECORDS;
+    let own = |entry: &&FieldEntry| tells(entry) && !OWN_MANAGERS.contains(&entry.manager.as_str());
     let writes = |entry: &&FieldEntry| {
         let others = object.entries.iter().filter(|other| {
             other.manager == entry.manager && other.subresource.is_empty() && other.api_version != entry.api_version
@@ -86,7 +90,7 @@ pub fn authorship(object: &Written, api_version: &str) -> Authorship {
         };
     }
     // Who writes the status alone says nothing of who wrote the object.
-    let is_untold = object.entries.iter().all(|entry| !entry.subresource.is_empty());
+    let is_untold = !object.entries.iter().any(|entry| tells(&entry));
     match (is_untold, object.annotations.is_empty()) {
         (false, _) => Authorship::Other,
         (true, false) if object.annotations.iter().any(|annotation| annotation == api_version) => {
@@ -143,6 +147,12 @@ mod tests {
             ),
             ("status only", vec![status, entry("x", "Update", NEW, 1)], vec![], None),
             ("the API server itself", vec![entry("kube-apiserver", "Update", OLD, 1)], vec![], None),
+            (
+                "what was there before the first apply",
+                vec![entry("before-first-apply", "Update", OLD, 1), entry("argocd", "Apply", NEW, 2)],
+                vec![],
+                None,
+            ),
         ] {
             let annotations = annotations.into_iter().map(str::to_owned).collect();
             let object = Written { entries, annotations, ..Written::default() };
@@ -163,11 +173,13 @@ mod tests {
         assert_eq!(authorship(&with(&[OLD]), OLD), Authorship::OnlyAnnotation);
         assert_eq!(authorship(&with(&[NEW]), OLD), Authorship::Other);
         assert_eq!(authorship(&with(&[]), OLD), Authorship::Unknown);
-        // Entries of the status alone do not tell who wrote the object.
+        // Entries of the status alone, and of the time before there were any, do not tell who wrote the object.
         let status = FieldEntry { subresource: "status".into(), ..entry("x", "Update", NEW, 9) };
-        for (annotations, expected) in [(&[OLD][..], Authorship::OnlyAnnotation), (&[], Authorship::Unknown)] {
-            let object = Written { entries: vec![status.clone()], ..with(annotations) };
-            assert_eq!(authorship(&object, OLD), expected);
+        for silent in [status, entry("before-first-apply", "Update", OLD, 9)] {
+            for (annotations, expected) in [(&[OLD][..], Authorship::OnlyAnnotation), (&[], Authorship::Unknown)] {
+                let object = Written { entries: vec![silent.clone()], ..with(annotations) };
+                assert_eq!(authorship(&object, OLD), expected, "{}", silent.manager);
+            }
         }
     }
 }
