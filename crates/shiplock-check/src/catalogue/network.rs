@@ -6,7 +6,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "NET-001",
         name: "lb-etp-local",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
         reads: "Services, EndpointSlices",
         title: ["Traffic that stays on its node", "仅限本节点的流量"],
