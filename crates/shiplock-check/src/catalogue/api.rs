@@ -352,8 +352,8 @@ pub(super) const CHECKS: &[Check] = &[
         id: "API-012",
         name: "component-config-api",
         severity: Severity::Blocking,
-        scope: Scope::File,
-        reads: "apiVersion of configuration files of kubeadm, scheduler and audit",
+        scope: Scope::Any,
+        reads: "apiVersion of configuration files of kubeadm, scheduler and audit, and of kubeadm's ConfigMap",
         title: ["Configuration files of components", "组件配置文件"],
         why: [
             "A component that is given a configuration of a version that it does not know does not start.",
