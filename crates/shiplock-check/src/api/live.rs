@@ -3,7 +3,7 @@
 use super::authorship::{Authorship, authorship};
 use super::{Usage, flagged, helm, metrics};
 use crate::lifecycle::{KindLifecycle, Standing, Table};
-use crate::question::Question;
+use crate::question::{Profile, Question};
 use crate::report::{Evidence, Finding, Outcome, Subject};
 use crate::snapshot::{Read, Snapshot, WrittenKind};
 
@@ -104,7 +104,10 @@ fn written(
     let is_only_version = kind.listed_through == api_version;
     if let (true, Standing::Removed { since }) = (is_only_version, life.standing(question.target)) {
         findings.extend(going_away(life, since, objects.len(), question));
-        return;
+        // Who writes them breaks; that blocks under the strict profile alone.
+        if question.profile == Profile::Default {
+            return;
+        }
     }
     for object in objects {
         let subject = || Subject::new(&kind.kind, &object.namespace, &object.name);
@@ -220,7 +223,6 @@ mod tests {
     use super::*;
     use crate::api::authorship::{FieldEntry, Written};
     use crate::object::Objects;
-    use crate::question::Profile;
     use crate::snapshot::{Effort, SNAPSHOT_SCHEMA, ServedResource};
 
     fn entry(manager: &str, operation: &str, api_version: &str, second: i64) -> FieldEntry {
@@ -254,7 +256,7 @@ mod tests {
 
     /// What is said of one object of a kind that a cluster serves in some versions.
     fn said(served: &[ServedResource], object: &Written, current: &str, target: &str) -> Vec<String> {
-        said_with(served, object, current, target, None)
+        said_under(Profile::Default, served, object, (current, target), None)
     }
 
     fn instance(line: &str) -> crate::snapshot::Instance {
@@ -275,6 +277,17 @@ mod tests {
         object: &Written,
         current: &str,
         target: &str,
+        counted: Option<&str>,
+    ) -> Vec<String> {
+        said_under(Profile::Default, served, object, (current, target), counted)
+    }
+
+    /// The same under a profile.
+    fn said_under(
+        profile: Profile,
+        served: &[ServedResource],
+        object: &Written,
+        (current, target): (&str, &str),
         counted: Option<&str>,
     ) -> Vec<String> {
         let mut written = to_list(served, Some(minor(current)), minor(target));
@@ -302,7 +315,7 @@ mod tests {
         let question = Question {
             target: minor(target),
             current: Some(minor(current)),
-            profile: Profile::Default,
+            profile,
             now: Timestamp::UNIX_EPOCH,
             max_parallel: 10,
         };
@@ -376,6 +389,17 @@ mod tests {
         let object = object(vec![entry("ci", "Apply", "batch/v1beta1", 1)], &[]);
         let said = said(&jobs, &object, "1.20", "1.25");
         assert_eq!(said, ["Warn API-011 objects"]);
+    }
+
+    #[test]
+    fn who_writes_through_the_only_version_that_is_served_blocks_its_removal_under_the_strict_profile() {
+        let jobs = [served("batch", "v1beta1", "CronJob", "cronjobs")];
+        let strict = |manager: &str| {
+            let object = object(vec![entry(manager, "Apply", "batch/v1beta1", 1)], &[]);
+            said_under(Profile::Strict, &jobs, &object, ("1.20", "1.25"), None)
+        };
+        assert_eq!(strict("ci"), ["Warn API-011 objects", "Fail API-002 removed-too-early"]);
+        assert_eq!(strict("kube-controller-manager"), ["Warn API-011 objects"], "nobody but Kubernetes itself");
     }
 
     #[test]
