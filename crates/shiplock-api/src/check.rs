@@ -1,6 +1,6 @@
 //! Pre-checks: run, kept, compared; and findings that somebody lets pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -48,7 +48,7 @@ pub struct BothLanguages {
 }
 
 /// What a finding is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CheckSubject {
     /// The kind of object, or `Cluster`, `HelmRelease`, `Client`.
@@ -169,19 +169,53 @@ impl CheckReportView {
     /// Says of each finding whether another report had it, and which of that report's are gone. Checks that did not run
     /// this time are not compared: what nobody looked at is not gone.
     pub fn compare(&mut self, before: &Self) {
-        let keys: std::collections::BTreeSet<&str> = before.findings.iter().map(|found| found.key.as_str()).collect();
-        for finding in &mut self.findings {
-            finding.known = Some(keys.contains(finding.key.as_str()));
-        }
-        let now: std::collections::BTreeSet<&str> = self.findings.iter().map(|found| found.key.as_str()).collect();
-        let is_gone = |found: &&CheckFinding| !now.contains(found.key.as_str()) && self.ran.contains(&found.check);
+        let had = Told::of(&before.findings);
+        let known: Vec<bool> = self.findings.iter().map(|found| had.tells(found)).collect();
+        let now = Told::of(&self.findings);
+        let is_gone = |found: &&CheckFinding| !now.tells(found) && self.ran.contains(&found.check);
         self.gone = before.findings.iter().filter(is_gone).cloned().collect();
+        for (finding, known) in self.findings.iter_mut().zip(known) {
+            finding.known = Some(known);
+        }
         self.compared_with = Some(before.id.clone());
     }
 
     /// How many findings came out so, without accepted ones.
     pub fn count(&self, outcome: &str) -> usize {
         self.findings.iter().filter(|found| found.outcome == outcome && found.accepted.is_none()).count()
+    }
+}
+
+/// The sentence of what a check of a plan found, which asks the same as the catalogue's check of its id.
+const OF_THE_PLAN: &str = "of-the-plan";
+
+/// What a report tells, for comparison with another one.
+struct Told<'a> {
+    keys: BTreeSet<&'a str>,
+    places: BTreeSet<(&'a str, &'a CheckSubject)>,
+    places_of_the_plan: BTreeSet<(&'a str, &'a CheckSubject)>,
+}
+
+impl<'a> Told<'a> {
+    fn of(findings: &'a [CheckFinding]) -> Self {
+        let of_the_plan = findings.iter().filter(|found| found.sentence == OF_THE_PLAN);
+        Self {
+            keys: findings.iter().map(|found| found.key.as_str()).collect(),
+            places: findings.iter().map(CheckFinding::place).collect(),
+            places_of_the_plan: of_the_plan.map(CheckFinding::place).collect(),
+        }
+    }
+
+    /// Whether it tells a finding too. A check of a plan says in words of its own what the catalogue's says.
+    fn tells(&self, found: &CheckFinding) -> bool {
+        let places = if found.sentence == OF_THE_PLAN { &self.places } else { &self.places_of_the_plan };
+        self.keys.contains(found.key.as_str()) || places.contains(&found.place())
+    }
+}
+
+impl CheckFinding {
+    fn place(&self) -> (&str, &CheckSubject) {
+        (&self.check, &self.subject)
     }
 }
 
@@ -264,4 +298,64 @@ pub struct AcceptanceView {
     pub given_at: Timestamp,
     /// The last day on which it holds.
     pub until: Date,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(findings: &[(&str, &str, &str)]) -> CheckReportView {
+        let both = || BothLanguages { en: String::new(), zh: String::new() };
+        let finding = |&(check, sentence, name): &(&str, &str, &str)| CheckFinding {
+            check: check.to_owned(),
+            sentence: sentence.to_owned(),
+            outcome: "warn".to_owned(),
+            subject: CheckSubject { kind: "Node".to_owned(), namespace: String::new(), name: name.to_owned() },
+            parameters: BTreeMap::new(),
+            evidence: Vec::new(),
+            accepted: None,
+            text: both(),
+            fix: both(),
+            key: [check, sentence, name].join("|"),
+            known: None,
+        };
+        CheckReportView {
+            id: "r".to_owned(),
+            cluster: "lab".into(),
+            made_at: Timestamp::UNIX_EPOCH,
+            by: "li".into(),
+            upgrade: None,
+            plan: None,
+            policy: CheckPolicy::default(),
+            schema: 1,
+            target: "1.37".parse().unwrap(),
+            current: None,
+            verdict: "ready".to_owned(),
+            ran: findings.iter().map(|(check, ..)| (*check).to_owned()).chain(["NODE-009".to_owned()]).collect(),
+            skipped: BTreeMap::new(),
+            findings: findings.iter().map(finding).collect(),
+            expired: Vec::new(),
+            read: BTreeMap::new(),
+            compared_with: None,
+            gone: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_catalogue_and_a_plan_say_of_one_thing_is_neither_new_nor_gone() {
+        let plain = [("CP-008", "edited", "m1"), ("NODE-009", "full", "w1"), ("NODE-011", "pressure", "w1")];
+        let of_a_plan = [("CP-008", OF_THE_PLAN, "m1"), ("CP-008", OF_THE_PLAN, "m2"), ("NODE-011", "other", "w1")];
+        for (before, now, known, gone) in [
+            (plain, of_a_plan, [true, false, false], vec!["NODE-009", "NODE-011"]),
+            (of_a_plan, plain, [true, false, false], vec!["CP-008", "NODE-011"]),
+            (plain, plain, [true; 3], vec![]),
+        ] {
+            let mut shown = report(&now);
+            shown.compare(&report(&before));
+            let told: Vec<bool> = shown.findings.iter().map(|found| found.known.unwrap()).collect();
+            assert_eq!(told, known, "{now:?}");
+            let told: Vec<&str> = shown.gone.iter().map(|found| found.check.as_str()).collect();
+            assert_eq!(told, gone, "{now:?}");
+        }
+    }
 }

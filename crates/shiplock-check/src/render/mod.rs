@@ -158,7 +158,8 @@ fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // XML has no way to write other control characters.
+            // XML has no way to write other control characters, and these two.
+            '\u{FFFE}' | '\u{FFFF}' => escaped.push('\u{FFFD}'),
             other if misleads(other) && !matches!(other, '\n' | '\t') => escaped.push('\u{FFFD}'),
             other => escaped.push(other),
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::report::{Place, REPORT_SCHEMA, Subject};
 
 fn report() -> Report {
-    let evil = "a\"'<b>&]]>\u{1}`|[x](y)\n# z";
+    let evil = "a\"'<b>&]]>\u{1}\u{FFFE}\u{FFFF}`|[x](y)\n# z";
     let finding = Finding::new("API-002", "removed", Outcome::Fail, Subject::new("Ingress", "n", evil))
         .with("api", "extensions/v1beta1 Ingress")
         .with("since", "1.22")
@@ -34,6 +34,7 @@ fn names_of_objects_cannot_break_any_form() {
         let html = html(&report, language);
         assert!(!html.contains("<b>") && !html.contains('\u{1}'));
         let junit = junit(&report, Outcome::Fail, language);
+        assert!(!junit.contains(['\u{1}', '\u{FFFE}', '\u{FFFF}']), "these are no characters of XML");
         assert!(!junit.contains("<b>") && junit.matches("<testcase ").count() == 4);
         assert!(junit.contains("failures=\"1\" errors=\"1\" skipped=\"1\""));
         let markdown = markdown(&report, language);

@@ -157,6 +157,13 @@ pub(super) async fn telling<T>(output: &Output, work: impl AsyncFnOnce(collect::
     let on_terminal = output.progress() == Progress::Tty;
     let reading = reading(output);
     let progress = |what: &str| {
+        let what = match what {
+            "version" => output.pick(what, "版本"),
+            "APIs" => output.pick(what, "API"),
+            "Helm releases" => output.pick(what, "Helm release"),
+            "certificates of webhooks" => output.pick(what, "webhook 证书"),
+            resource => resource,
+        };
         if on_terminal {
             eprint!("\r\u{1b}[2K{reading} {what}");
         }

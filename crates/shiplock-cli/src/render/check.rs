@@ -215,7 +215,7 @@ fn skipped(report: &Report, style: &Style) -> String {
         .into_iter()
         .map(|(reason, count)| match (reason.strip_prefix("scope:"), style.zh()) {
             (Some(scope), false) => format!("{count} need {scope}"),
-            (Some(scope), true) => format!("{count} 项需要 {scope}"),
+            (Some(scope), true) => format!("{count} 项需要{}", scope_zh(scope)),
             (None, is_chinese) => match (reason.strip_prefix("absent:"), is_chinese) {
                 (Some(what), false) => format!("{count} find no {what} here"),
                 (Some(what), true) => format!("{count} 项在此找不到 {what}"),
@@ -234,7 +234,21 @@ fn skipped(report: &Report, style: &Style) -> String {
             },
         })
         .collect();
-    format!("{} {}", style.pick("not asked:", "未检查："), parts.join(", "))
+    let parts = parts.join(style.pick(", ", "，"));
+    format!("{}{parts}", style.pick("not asked: ", "未检查："))
+}
+
+/// A scope, by its word.
+fn scope_zh(word: &str) -> &str {
+    match word {
+        "file" => "文件",
+        "cluster" => "集群 API",
+        "control-plane" => "各 API server",
+        "node" => "节点上的 agent",
+        "plan" => "升级计划",
+        "client" => "本机的 kubectl",
+        other => other,
+    }
 }
 
 fn of(id: &str, category: Category) -> bool {
@@ -284,6 +298,7 @@ mod tests {
         );
         let chinese = shown(Vec::new(), Language::Zh);
         assert!(chinese.lines().count() <= 8 && chinese.contains("就绪"), "{chinese}");
+        assert!(chinese.contains("项需要本机的 kubectl") && !chinese.contains("client"), "{chinese}");
     }
 
     #[test]

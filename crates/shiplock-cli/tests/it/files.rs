@@ -244,7 +244,7 @@ fn a_baseline_knows_a_file_however_it_is_given_and_wherever_the_command_is_run()
 }
 
 #[test]
-fn an_acceptance_that_ended_is_told_and_one_without_a_reason_is_refused() {
+fn an_acceptance_that_ended_is_told_and_one_without_reason_author_or_end_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.yaml"), INGRESS).unwrap();
     let strict = |until: &str, reason: &str| {
@@ -256,6 +256,16 @@ fn an_acceptance_that_ended_is_told_and_one_without_a_reason_is_refused() {
     };
     let (code, text, _) = strict("until = \"2999-01-01\"\n", "known");
     assert!(code == 0 && !text.contains("expired"), "{text}");
+    let (code, text, error) = strict("until = 2999-01-01\n", "known");
+    assert!(code == 0 && !text.contains("expired"), "a date of TOML: {text} {error}");
+    let (code, _, error) = strict("until = \"soon\"\n", "known");
+    assert!(code == 2 && error.contains("accept.toml"), "{error}");
+    let (code, text, error) = strict("", "known");
+    assert!(code == 2 && text.is_empty() && error.contains("it has no end") && error.contains("API-002"), "{error}");
+    let nobody = "[[accept]]\ncheck = \"API-002\"\nreason = \"known\"\nuntil = 2999-01-01\n";
+    std::fs::write(folder.path().join("accept.toml"), nobody).unwrap();
+    let (code, _, error) = said(folder.path(), &["-f", "a.yaml", "--accept-file", "accept.toml"]);
+    assert!(code == 2 && error.contains("it has no author"), "{error}");
     let (code, text, _) = strict("until = \"2020-01-31\"\n", "known");
     let line = "\nthe acceptance of API-002 (Ingress *) by li expired: it held until 2020-01-31\n";
     assert!(code == 3 && text.matches(line).count() == 1, "{text}");

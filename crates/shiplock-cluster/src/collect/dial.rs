@@ -1,6 +1,7 @@
 //! TLS servers that the API server calls, dialled from here: those behind Services through `pods/portforward`, those at
 //! addresses directly. Never through the service proxy, whose answer would be the API server's own view of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -27,9 +28,10 @@ const REACH_LIMIT: Duration = Duration::from_secs(10);
 /// How long after a handshake broke off the reason may still come.
 const REASON_LIMIT: Duration = Duration::from_secs(1);
 
-/// Dials every backend of a snapshot once.
-pub(super) async fn all(connection: &Connection, snapshot: &Snapshot) -> Vec<Dialled> {
-    futures::stream::iter(backends(snapshot).into_iter().enumerate())
+/// Dials every backend of a snapshot once, and says how many requests the API server was sent for that.
+pub(super) async fn all(connection: &Connection, snapshot: &Snapshot) -> (Vec<Dialled>, u64) {
+    let sent = &AtomicU64::new(0);
+    let dialled = futures::stream::iter(backends(snapshot).into_iter().enumerate())
         .map(|(index, target)| async move {
             if index >= BACKENDS_MAX {
                 let why = format!("there are more than {BACKENDS_MAX}");
@@ -38,14 +40,15 @@ pub(super) async fn all(connection: &Connection, snapshot: &Snapshot) -> Vec<Dia
             match service_of(&target) {
                 Some((namespace, name)) => {
                     let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                    behind_service(connection, target, &namespace, &name).await
+                    behind_service(connection, sent, target, &namespace, &name).await
                 }
                 None => directly(target).await,
             }
         })
         .buffered(AT_ONCE)
         .collect()
-        .await
+        .await;
+    (dialled, sent.load(Ordering::Relaxed))
 }
 
 /// `NAME.NAMESPACE.svc` as namespace and name.
@@ -88,14 +91,21 @@ enum Place {
     Elsewhere(String),
 }
 
-async fn behind_service(connection: &Connection, target: TlsTarget, namespace: &str, name: &str) -> Dialled {
-    let found = tokio::time::timeout(REACH_LIMIT, place(connection, namespace, name, target.port)).await;
+async fn behind_service(
+    connection: &Connection,
+    sent: &AtomicU64,
+    target: TlsTarget,
+    namespace: &str,
+    name: &str,
+) -> Dialled {
+    let found = tokio::time::timeout(REACH_LIMIT, place(connection, sent, namespace, name, target.port)).await;
     match found.unwrap_or_else(|_| Err("the API server does not answer".to_owned())) {
         Err(why) => not_seen(target, why, None),
         Ok(Place::Elsewhere(address)) => {
             not_seen(target, "its endpoints are no pods, so that only an agent reaches them".to_owned(), Some(address))
         }
         Ok(Place::Pod { name, port, service }) => {
+            sent.fetch_add(1, Ordering::Relaxed);
             let outcome = through_pod(connection, namespace, &name, port, &target.server_name).await;
             let address = service.filter(|_| matches!(outcome, TlsOutcome::NotSeen { .. }));
             Dialled { target, via: format!("pod {namespace}/{name}"), address, outcome }
@@ -103,8 +113,15 @@ async fn behind_service(connection: &Connection, target: TlsTarget, namespace: &
     }
 }
 
-async fn place(connection: &Connection, namespace: &str, name: &str, port: u16) -> Result<Place, String> {
+async fn place(
+    connection: &Connection,
+    sent: &AtomicU64,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<Place, String> {
     let services: Api<Service> = Api::namespaced(connection.client.clone(), namespace);
+    sent.fetch_add(1, Ordering::Relaxed);
     let service = services.get_opt(name).await.map_err(|error| said(&error))?;
     let spec =
         service.and_then(|service| service.spec).ok_or_else(|| format!("there is no Service {namespace}/{name}"))?;
@@ -115,6 +132,7 @@ async fn place(connection: &Connection, namespace: &str, name: &str, port: u16) 
     let wanted = wanted.ok_or_else(|| format!("Service {namespace}/{name} has no port {port}"))?;
     let slices: Api<EndpointSlice> = Api::namespaced(connection.client.clone(), namespace);
     let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={name}")).limit(100);
+    sent.fetch_add(1, Ordering::Relaxed);
     let slices = slices.list(&of_service).await.map_err(|error| said(&error))?;
     for slice in &slices.items {
         let ports = slice.ports.as_deref().unwrap_or_default();

@@ -138,7 +138,9 @@ pub(crate) async fn over(
     }
     if wants(dial::CHECKS) {
         progress("certificates of webhooks");
-        snapshot.dialled = dial::all(connection, &snapshot).await;
+        let (dialled, sent) = dial::all(connection, &snapshot).await;
+        snapshot.dialled = dialled;
+        snapshot.effort.requests += sent;
     }
     Ok(snapshot)
 }

@@ -208,6 +208,20 @@ struct AcceptFile {
     accept: Vec<Acceptance>,
 }
 
+impl AcceptFile {
+    /// TOML has dates of its own: with and without quotes `until` is the same.
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        let mut table: toml::Table = toml::from_str(text)?;
+        let accepted = table.get_mut("accept").and_then(toml::Value::as_array_mut).into_iter().flatten();
+        for until in accepted.filter_map(|one| one.get_mut("until")) {
+            if let toml::Value::Datetime(date) = until {
+                *until = toml::Value::String(date.to_string());
+            }
+        }
+        table.try_into()
+    }
+}
+
 fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptance>, Problem> {
     let mut all = Vec::new();
     let is_horizon = |word: &str| {
@@ -228,7 +242,7 @@ fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptan
     }
     if let Some(path) = &options.accept_file {
         let text = read_bounded(path).map_err(|error| unusable(path, "read").cause(error))?;
-        let mut file: AcceptFile = toml::from_str(&text).map_err(|error| {
+        let mut file = AcceptFile::parse(&text).map_err(|error| {
             let why = format!("it is no TOML file of acceptances: {}", error.message());
             bad_option("--accept-file", &path.to_string_lossy(), &why)
         })?;
@@ -237,6 +251,14 @@ fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptan
             let in_file = || format!("--accept-file {}", path.display());
             if acceptance.reason.trim().is_empty() {
                 let why = "its reason is empty; write down why this finding may pass";
+                return Err(bad_option(&in_file(), &acceptance.check, why));
+            }
+            if acceptance.author.trim().is_empty() {
+                let why = "it has no author; write down who lets this finding pass: author = \"...\"";
+                return Err(bad_option(&in_file(), &acceptance.check, why));
+            }
+            if acceptance.until.is_none() {
+                let why = "it has no end; write down the last day on which it holds, such as until = 2027-03-31";
                 return Err(bad_option(&in_file(), &acceptance.check, why));
             }
             named::acceptable(&acceptance.check).map_err(|why| bad_option(&in_file(), &acceptance.check, &why))?;
