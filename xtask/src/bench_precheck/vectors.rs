@@ -281,8 +281,12 @@ fn tls(shiplock: &Path, server: &Server, folder: &Path) -> Result<()> {
     let kubeconfig = server.kubeconfig().to_string_lossy().into_owned();
     let words = ["--kubeconfig", &kubeconfig, "--to", "1.37", "--only", "WHK-001,WHK-002,WHK-003"];
     let sha1 = ["--kubeconfig", &kubeconfig, "--to", "1.37", "--only", "WHK-004"];
-    let (of_names, of_digests): (Vec<&str>, Vec<&str>) =
-        expected.iter().map(String::as_str).partition(|line| !line.contains("WHK-004"));
+    let that =
+        |holds: fn(&str) -> bool| expected.iter().map(String::as_str).filter(|line| holds(line)).collect::<Vec<_>>();
+    let of_names = that(|line| !line.contains("WHK-004"));
+    // Where no certificate was seen that is told too: nothing is known of its digest.
+    let of_digests =
+        that(|line| line.contains("WHK-004") || line.contains("no-handshake") || line.contains("unknown WHK-001"));
     compare("certificates of webhooks", &check(shiplock, &words)?, 3, &of_names)?;
     compare("certificates signed with SHA-1", &check(shiplock, &sha1)?, 3, &of_digests)
 }

@@ -156,13 +156,14 @@ fn reading(output: &Output) -> &'static str {
 pub(super) async fn telling<T>(output: &Output, work: impl AsyncFnOnce(collect::Progress<'_>) -> T) -> T {
     let on_terminal = output.progress() == Progress::Tty;
     let reading = reading(output);
+    let is_chinese = output.style().zh();
     let progress = |what: &str| {
         let what = match what {
-            "version" => output.pick(what, "版本"),
-            "APIs" => output.pick(what, "API"),
-            "Helm releases" => output.pick(what, "Helm release"),
-            "certificates of webhooks" => output.pick(what, "webhook 证书"),
-            resource => resource,
+            "version" if is_chinese => "版本",
+            "APIs" if is_chinese => "API",
+            "Helm releases" if is_chinese => "Helm release",
+            "certificates of webhooks" if is_chinese => "webhook 证书",
+            other => other,
         };
         if on_terminal {
             eprint!("\r\u{1b}[2K{reading} {what}");

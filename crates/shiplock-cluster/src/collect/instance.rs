@@ -12,8 +12,6 @@ use crate::survey::{INSTANCES_MAX, instance_addresses};
 /// The checks that read instances.
 pub(super) const CHECKS: &[&str] =
     &["API-008", "WHK-004", "WHK-005", "CP-001", "CP-005", "CP-006", "CP-011", "VER-006"];
-/// The checks that ask of an instance only how many objects it stores.
-pub(super) const OF_COUNTS: &[&str] = &["API-003", "API-010", "API-011", "WHK-013"];
 /// A line of metrics is not longer.
 const LINE_BYTES_MAX: usize = 64 << 10;
 

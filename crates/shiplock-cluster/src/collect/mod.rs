@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use shiplock_check::api::helm::Release;
+use shiplock_check::object::Definition;
 use shiplock_check::run::Selection;
 use shiplock_check::snapshot::{Effort, Read, SNAPSHOT_SCHEMA, Snapshot};
 use shiplock_core::problem::{Code, Problem};
@@ -103,12 +104,19 @@ pub(crate) async fn over(
         api::releases(&requests, known).await
     };
     let instances = async {
-        if !wants(instance::CHECKS) && !wants(instance::OF_COUNTS) {
+        if !wants(instance::CHECKS) {
             return Vec::new();
         }
         instance::all(&requests, connection).await
     };
-    let ((served, written, objects, copy), releases, metrics) = futures::join!(of_served, releases, instances);
+    let ((served, written, objects, copy), releases, mut metrics) = futures::join!(of_served, releases, instances);
+    // Of what is not listed, and of what a webhook converts, it matters how many objects there are.
+    let mut converters = objects.definitions.seen().into_iter().flatten().filter_map(Definition::converter);
+    let asks_counts = (wants(&["WHK-013"]) && converters.next().is_some())
+        || (wants(&["API-003", "API-010", "API-011"]) && written.iter().any(|kind| kind.listed_through.is_empty()));
+    if metrics.is_empty() && asks_counts {
+        metrics = instance::all(&requests, connection).await;
+    }
     let (sent, bytes, in_flight_max) = requests.effort();
     let mut snapshot = Snapshot {
         schema: SNAPSHOT_SCHEMA,
