@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use shiplock_core::facts::examination::{TlsOutcome, TlsTarget};
 
 use self::chain::{Judged, Trust, judge_chain};
+use crate::api::live::stored;
 use crate::cluster::ready_nodes;
 use crate::object::Objects;
 use crate::object::{ServiceReference, WebhookClient};
@@ -100,7 +101,10 @@ enum Kind {
     Webhook {
         is_strict: bool,
     },
-    Conversion,
+    /// Whether there may be objects to convert.
+    Conversion {
+        is_used: bool,
+    },
     Aggregated,
 }
 
@@ -109,7 +113,7 @@ impl Kind {
     fn checks(self) -> [&'static str; 4] {
         match self {
             Self::Webhook { .. } => ["WHK-001", "WHK-002", "WHK-003", "WHK-004"],
-            Self::Conversion => ["WHK-013"; 4],
+            Self::Conversion { .. } => ["WHK-013"; 4],
             Self::Aggregated => ["WHK-012"; 4],
         }
     }
@@ -139,13 +143,14 @@ fn each(snapshot: &Snapshot) -> Vec<Backend<'_>> {
     for definition in objects.definitions.seen().into_iter().flatten() {
         let Some(client) = definition.converter() else { continue };
         let Some(target) = target_of(client) else { continue };
+        let stored = stored(snapshot, &definition.spec.group, &definition.spec.names.plural);
         found.push(Backend {
             subject: Subject::new("CustomResourceDefinition", "", &definition.metadata.name),
             name: &definition.metadata.name,
             target,
             service: client.service.as_ref().map(named),
             authority: &client.ca_bundle,
-            kind: Kind::Conversion,
+            kind: Kind::Conversion { is_used: stored != Some(0) },
         });
     }
     for service in objects.api_services.seen().into_iter().flatten() {
@@ -210,9 +215,9 @@ fn not_dialled(backend: &Backend<'_>, why: &str) -> Vec<Finding> {
 
 fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, findings: &mut Vec<Finding>) {
     let [by_name, by_end, by_trust, by_signature] = backend.kind.checks();
-    // A webhook that may fail holds nothing up.
+    // A webhook that may fail, and one that has nothing to convert, holds nothing up.
     let worst = match backend.kind {
-        Kind::Webhook { is_strict: false } => Outcome::Warn,
+        Kind::Webhook { is_strict: false } | Kind::Conversion { is_used: false } => Outcome::Warn,
         _ => Outcome::Fail,
     };
     let say = |check: &'static str, sentence: &'static str, outcome: Outcome| {

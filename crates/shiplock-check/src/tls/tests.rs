@@ -413,7 +413,7 @@ fn conversion_webhooks_and_aggregated_apis_are_judged_alike() {
     let client = json!({ "service": service, "caBundle": shown.bundle });
     let conversion = json!({ "strategy": "Webhook", "webhook": { "clientConfig": client } });
     snapshot.objects.definitions = Read::Seen(
-        serde_json::from_value(json!([{ "metadata": { "name": "carts.shop" }, "spec": { "conversion": conversion } }]))
+        serde_json::from_value(json!([{ "metadata": { "name": "carts.shop" }, "spec": { "group": "shop", "names": { "plural": "carts" }, "conversion": conversion } }]))
             .unwrap(),
     );
     let spec = |skip: bool| json!({ "service": service, "caBundle": shown.bundle, "insecureSkipTLSVerify": skip });
@@ -430,6 +430,16 @@ fn conversion_webhooks_and_aggregated_apis_are_judged_alike() {
     let outcome = TlsOutcome::Presented { chain: shown.chain };
     snapshot.dialled = vec![Dialled { target, via: "agent on m1".to_owned(), address: None, outcome }];
     assert_eq!(words(&snapshot), ["Fail WHK-013 wrong-san", "Fail WHK-012 wrong-san"]);
+    // API servers say that there is nothing to convert.
+    let mut metrics = crate::api::metrics::Metrics::default();
+    metrics.take("apiserver_resource_objects{group=\"shop\",resource=\"carts\"} 0");
+    snapshot.metrics = vec![crate::snapshot::Instance {
+        address: "x".to_owned(),
+        metrics: Read::Seen(metrics),
+        version: Read::NotAsked,
+        not_ready: Read::NotAsked,
+    }];
+    assert_eq!(words(&snapshot), ["Warn WHK-013 wrong-san", "Fail WHK-012 wrong-san"]);
 }
 
 #[test]
