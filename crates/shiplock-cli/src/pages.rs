@@ -34,7 +34,7 @@ pages! { PAGES "errors"
 }
 
 pages! { CHECK_PAGES "checks"
-    "ADD-008" "AGT-001" "AGT-002" "CLU-001" "CP-002" "CP-003" "CP-004" "CP-008" "CP-015" "NOD-001" "NOD-002" "NODE-007" "VER-001" "WHK-016"
+    "ADD-008" "AGT-001" "AGT-002" "CLU-001" "CP-002" "CP-003" "CP-004" "CP-008" "CP-015" "NOD-001" "NOD-002" "NODE-007" "VER-014" "WHK-016"
 }
 
 /// What parts the languages of a page.

@@ -4,11 +4,11 @@ use super::{Check, Scope, Sentence, Severity, not_built, says};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
-        id: "VER-013",
+        id: "VER-001",
         name: "upgrade-path",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "/version",
+        reads: "/version of the API server",
         title: ["The way to the target", "升级路径"],
         why: [
             "Kubernetes goes up one minor after the other; it does not go back.",

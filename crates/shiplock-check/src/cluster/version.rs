@@ -40,10 +40,10 @@ fn path(look: &mut Look<'_>) {
     let (Some(current), target) = (look.question.current, look.question.target) else { return };
     let hops = current.minors_behind(target);
     if target < current {
-        let finding = Finding::new("VER-013", "backwards", Outcome::Fail, Subject::cluster());
+        let finding = Finding::new("VER-001", "backwards", Outcome::Fail, Subject::cluster());
         look.say(finding.with("current", current).with("target", target));
     } else if hops > 1 {
-        let finding = Finding::new("VER-013", "several", Outcome::Warn, Subject::cluster());
+        let finding = Finding::new("VER-001", "several", Outcome::Fail, Subject::cluster());
         look.say(
             finding.with("current", current).with("target", target).with("hops", hops).with("next", current.next()),
         );

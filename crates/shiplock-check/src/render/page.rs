@@ -11,6 +11,19 @@ pub fn page(check: &Check) -> String {
     format!("{}\n---\n\n{}", part(check, Language::En), part(check, Language::Zh))
 }
 
+/// The checks that only the start of a plan asks, by the titles of their pages, which are written by hand.
+pub(super) const OF_PLANS: &[(&str, [&str; 2])] = &[
+    ("ADD-008", ["kube-proxy and CoreDNS are as kubeadm made them", "kube-proxy 与 CoreDNS 与 kubeadm 生成的一致"]),
+    ("AGT-001", ["the agent of each node is there and can do its steps", "每个节点的 agent 在线且能执行其步骤"]),
+    ("AGT-002", ["there is room for what is fetched", "有足够空间存放预取的内容"]),
+    ("CLU-001", ["the cluster is the one that was planned for", "集群就是计划所针对的那一个"]),
+    ("CP-015", ["a way back hides no objects", "回退不会隐藏对象"]),
+    ("NOD-001", ["each node is the very machine that was planned for", "每个节点都是计划所针对的那台机器"]),
+    ("NOD-002", ["what the plan decided about drains still holds", "计划对排空的决定仍然成立"]),
+    ("VER-014", ["no kubelet becomes newer than an API server", "任何 kubelet 都不会比 API server 更新"]),
+    ("WHK-016", ["the API takes the static pods of the masters", "API 接受控制面节点的静态 Pod"]),
+];
+
 /// The list of all checks in both languages: what each is about, and which are not built, with the reason and what
 /// stands in.
 pub fn index() -> String {
@@ -34,6 +47,10 @@ fn list(language: Language) -> String {
         for check in built.iter().filter(|check| check.category() == category) {
             let _ = writeln!(text, "- [{0}]({0}.md) {1} ({2})", check.id, say(check.title), say(scope(check.scope)));
         }
+    }
+    let _ = write!(text, "\n## {}\n\n", say(["Asked of a plan alone, at its start", "仅在开始时针对计划的检查"]));
+    for (id, title) in OF_PLANS {
+        let _ = writeln!(text, "- [{id}]({id}.md) {}", say(*title));
     }
     let _ = write!(text, "\n## {}\n\n", say(["Not built, and what stands in", "未实现的检查与替代方式"]));
     for check in missing {

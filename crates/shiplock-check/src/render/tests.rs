@@ -91,6 +91,20 @@ fn the_list_of_checks_is_what_the_catalogue_says() {
 }
 
 #[test]
+fn the_list_of_checks_names_those_of_plans_too_as_their_pages_do() {
+    let is_of_plans_alone = |id: &&&str| crate::catalogue::find(id).is_none();
+    let expected: Vec<&str> = shiplock_core::check::CHECKS.iter().filter(is_of_plans_alone).copied().collect();
+    assert_eq!(page::OF_PLANS.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/checks");
+    for (id, [english, chinese]) in page::OF_PLANS {
+        let page = std::fs::read_to_string(folder.join(format!("{id}.md"))).unwrap();
+        for heading in [format!("# {id}: {english}"), format!("# {id}：{chinese}")] {
+            assert!(page.lines().any(|line| line == heading), "{heading}");
+        }
+    }
+}
+
+#[test]
 fn the_page_of_each_check_is_what_the_catalogue_says() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/checks");
     let update = std::env::var_os("SHIPLOCK_UPDATE_PAGES").is_some();

@@ -140,7 +140,7 @@ pub const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "CP-015", "NODE
 /// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
 pub const CHECKS: &[&str] = &[
     "ADD-008", "AGT-001", "AGT-002", "CLU-001", "CP-002", "CP-003", "CP-004", "CP-008", "CP-015", "NOD-001", "NOD-002",
-    "NODE-007", "VER-001", "WHK-016",
+    "NODE-007", "VER-014", "WHK-016",
 ];
 
 fn finding(check: &str, subject: String, outcome: Result<(), (CheckResult, Problem)>) -> Finding {
@@ -214,7 +214,7 @@ fn check_skew(plan: &Plan, cluster: &ClusterFacts) -> Finding {
         )),
         Some(_) => Ok(()),
     };
-    finding("VER-001", format!("cluster {}", plan.cluster), outcome)
+    finding("VER-014", format!("cluster {}", plan.cluster), outcome)
 }
 
 /// After a rollback no kubelet of a node that stays as it is may be newer than the API servers.
