@@ -416,6 +416,17 @@ pub(super) const CHECKS: &[Check] = &[
                 "使用了自 1.36 起弃用的 externalIPs：能写 Service 的人可借此劫持流量",
             ),
             Sentence {
+                name: "topology-keys",
+                text: [
+                    "it has topologyKeys, which 1.22 took away: its traffic goes to the pods of all nodes",
+                    "使用了 1.22 移除的 topologyKeys：其流量会发往所有节点的 pod",
+                ],
+                fix: Some([
+                    "take topologyKeys out, and use spec.trafficDistribution where traffic should stay near",
+                    "请移除 topologyKeys；如需就近转发请使用 spec.trafficDistribution",
+                ]),
+            },
+            Sentence {
                 name: "seccomp",
                 text: [
                     "its pods have the annotation {name}, which 1.27 and newer do not heed",

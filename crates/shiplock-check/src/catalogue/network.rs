@@ -1,6 +1,6 @@
 //! Network and storage.
 
-use super::{Check, Scope, Severity, not_built, says};
+use super::{Check, Scope, Sentence, Severity, not_built, says};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "lb-etp-local",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "Services, EndpointSlices",
+        reads: "Services, EndpointSlices, nodes",
         title: ["Traffic that stays on its node", "仅限本节点的流量"],
         why: [
             "With externalTrafficPolicy Local a node without a ready pod drops the traffic that it is given.",
@@ -28,6 +28,11 @@ pub(super) const CHECKS: &[Check] = &[
                 "one-node",
                 "externalTrafficPolicy is Local and all ready pods are on {node}",
                 "externalTrafficPolicy 为 Local，且所有就绪 pod 都在 {node}",
+            ),
+            says(
+                "one-batch",
+                "externalTrafficPolicy is Local and all ready pods are on {nodes}, which may be upgraded in one batch",
+                "externalTrafficPolicy 为 Local，且所有就绪 pod 都在 {nodes}，它们可能在同一批次升级",
             ),
         ],
         source: "https://kubernetes.io/docs/reference/networking/virtual-ips/#external-traffic-policy",
@@ -144,13 +149,23 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Advice,
         scope: Scope::Cluster,
         reads: "PersistentVolumeClaims",
-        title: ["Claims that lost their volume", "丢失卷的 PVC"],
+        title: ["Claims without a volume", "没有卷的 PVC"],
         why: [
             "A pod that is drained does not come up again without its volume.",
             "没有卷时，被排空的 pod 无法再启动。",
         ],
         fix: ["restore the volume, or delete the claim", "请恢复卷，或删除该 PVC"],
-        sentences: &[says("lost", "its volume is gone", "其卷已丢失")],
+        sentences: &[
+            says("lost", "its volume is gone", "其卷已丢失"),
+            Sentence {
+                name: "pending",
+                text: ["it has no volume yet", "尚未获得卷"],
+                fix: Some([
+                    "see why it gets none, or delete it where nothing uses it: kubectl describe pvc",
+                    "请查看原因；若无人使用请删除：kubectl describe pvc",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/concepts/storage/persistent-volumes/",
         not_built: None,
     },

@@ -1,6 +1,6 @@
 //! Workloads.
 
-use super::{Check, Scope, Severity, says};
+use super::{Check, Scope, Sentence, Severity, says};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -141,25 +141,44 @@ pub(super) const CHECKS: &[Check] = &[
         name: "same-node-replicas",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: "Deployments, StatefulSets, pods, nodes",
         title: ["Replicas on one node", "同一节点上的副本"],
-        why: ["All of them go with that node.", "它们会随该节点一起中断。"],
+        why: [
+            "All of them go with that node, or with the nodes that are upgraded at once.",
+            "它们会随该节点（或同批升级的节点）一起中断。",
+        ],
         fix: [
             "spread it: topologySpreadConstraints over kubernetes.io/hostname",
             "请打散：对 kubernetes.io/hostname 使用 topologySpreadConstraints",
         ],
-        sentences: &[says("one-node", "all of its ready pods are on {node}", "其所有就绪 pod 都在 {node}")],
+        sentences: &[
+            says("one-node", "all of its ready pods are on {node}", "其所有就绪 pod 都在 {node}"),
+            Sentence {
+                name: "one-batch",
+                text: [
+                    "all of its ready pods are on {nodes}, which may be upgraded in one batch",
+                    "其所有就绪 pod 都在 {nodes}，它们可能在同一批次升级",
+                ],
+                fix: Some([
+                    "run it on more nodes, add a PodDisruptionBudget, or plan with a smaller --max-parallel",
+                    "请分布到更多节点，添加 PodDisruptionBudget，或以更小的 --max-parallel 规划",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/",
         not_built: None,
     },
     Check {
         id: "WL-009",
         name: "naked-pods",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
         reads: "pods",
         title: ["Pods that nobody makes anew", "没有控制器的 pod"],
-        why: ["A drain refuses them or, with force, deletes them for good.", "排空会拒绝它们；若强制，则会永久删除。"],
+        why: [
+            "kubectl drain refuses them without --force. The drain of an upgrade ends them for good: its plan tells which, and is not stopped by them.",
+            "不加 --force 时 kubectl drain 会拒绝它们。升级的排空会永久删除它们：计划会列出，且不因此阻止开始。",
+        ],
         fix: ["give it a controller such as a Deployment", "请使用 Deployment 等控制器管理"],
         sentences: &[says("naked", "no controller makes it anew", "没有控制器会重建它")],
         source: "https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/",
@@ -188,7 +207,10 @@ pub(super) const CHECKS: &[Check] = &[
         scope: Scope::Cluster,
         reads: "pods",
         title: ["Pods that may take long to end", "终止时间过长的 pod"],
-        why: ["A batch waits for them.", "批次会等待它们。"],
+        why: [
+            "A batch waits for them. A preStop hook runs within the same time.",
+            "批次会等待它们。preStop 钩子也计入该时间。",
+        ],
         fix: [
             "shorten terminationGracePeriodSeconds, or give the drain more time",
             "请缩短 terminationGracePeriodSeconds，或延长排空时间",
@@ -216,7 +238,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "WL-013",
         name: "stuck-terminating",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
         reads: "pods, namespaces",
         title: ["What does not end", "无法终止的对象"],
@@ -242,7 +264,7 @@ pub(super) const CHECKS: &[Check] = &[
             "提前说明，以免之后被误认为升级造成。",
         ],
         fix: ["repair it, or remember it", "请修复，或记录在案"],
-        sentences: &[says("broken", "a container of it waits: {reason}", "其容器处于 {reason}")],
+        sentences: &[says("broken", "a container of it does not run: {reason}", "其容器未能运行：{reason}")],
         source: "https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/",
         not_built: None,
     },

@@ -32,7 +32,8 @@ pub const READS: &[(&str, &[&str])] = &[
         "/api/v1/nodes",
         &[
             "VER-002", "VER-003", "VER-010", "VER-012", "CP-002", "CP-003", "NODE-001", "NODE-002", "NODE-005",
-            "NODE-011", "NODE-024", "CAP-001", "CAP-002", "CAP-003", "CAP-005", "RUN-001", "WHK-007",
+            "NODE-011", "NODE-024", "NODE-025", "CAP-001", "CAP-002", "CAP-003", "CAP-005", "WL-008", "NET-001",
+            "RUN-001", "WHK-007",
         ],
     ),
     (
@@ -178,8 +179,9 @@ fn owner_of(pod: &Pod) -> Subject {
             let name = owner.name.rsplit_once('-').map_or(owner.name.as_str(), |(name, _)| name);
             Subject::new("Deployment", &pod.metadata.namespace, name)
         }
-        Some(owner) => Subject::new(&owner.kind, &pod.metadata.namespace, &owner.name),
-        None => of("Pod", &pod.metadata),
+        // A static pod is owned by its node, which says nothing of which one it is.
+        Some(owner) if owner.kind != "Node" => Subject::new(&owner.kind, &pod.metadata.namespace, &owner.name),
+        _ => of("Pod", &pod.metadata),
     }
 }
 

@@ -88,17 +88,8 @@ pub(super) fn misfits(objects: &Objects, max_parallel: u32) -> Option<Vec<Misfit
             loads.push(load);
         }
     }
-    let mut pools: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (position, node) in nodes.iter().enumerate() {
-        let labels = &node.metadata.labels;
-        if !labels.contains_key(CONTROL_PLANE_LABEL) {
-            let pool = POOL_LABELS.iter().find_map(|label| labels.get(*label)).map_or(DEFAULT_POOL, String::as_str);
-            pools.entry(pool).or_default().push(position);
-        }
-    }
     let mut misfits = Vec::new();
-    for (pool, mut members) in pools {
-        members.sort_by(|one, other| nodes[*one].metadata.name.cmp(&nodes[*other].metadata.name));
+    for (pool, members) in pools(nodes) {
         let all = |bound: u32| pack_pool(&rooms, &loads, &members, bound);
         if let Err((batch, size, missing)) = all(max_parallel) {
             let fits = (0..7).map(|power| 1 << power).take_while(|bound| *bound < max_parallel);
@@ -118,6 +109,41 @@ pub(super) fn misfits(objects: &Objects, max_parallel: u32) -> Option<Vec<Misfit
         }
     }
     Some(misfits)
+}
+
+/// The nodes of each pool, by their positions, in the order in which they are upgraded.
+fn pools(nodes: &[Node]) -> BTreeMap<&str, Vec<usize>> {
+    let mut pools: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (position, node) in nodes.iter().enumerate() {
+        let labels = &node.metadata.labels;
+        if !labels.contains_key(CONTROL_PLANE_LABEL) {
+            let pool = POOL_LABELS.iter().find_map(|label| labels.get(*label)).map_or(DEFAULT_POOL, String::as_str);
+            pools.entry(pool).or_default().push(position);
+        }
+    }
+    for members in pools.values_mut() {
+        members.sort_by(|one, other| nodes[*one].metadata.name.cmp(&nodes[*other].metadata.name));
+    }
+    pools
+}
+
+/// The batches of all pools: the names of their nodes.
+pub(super) fn batches(nodes: &[Node], max_parallel: u32) -> Vec<BTreeSet<&str>> {
+    let mut batches: Vec<BTreeSet<&str>> = Vec::new();
+    for members in pools(nodes).values() {
+        let (mut rest, mut batch) = (members.as_slice(), 1);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(size_limit(batch, max_parallel) as usize));
+            batches.push(now.iter().map(|position| nodes[*position].metadata.name.as_str()).collect());
+            (rest, batch) = (later, batch + 1);
+        }
+    }
+    batches
+}
+
+/// Whether one of the batches takes all of these nodes at once.
+pub(super) fn go_at_once(batches: Option<&[BTreeSet<&str>]>, nodes: &BTreeSet<&str>) -> bool {
+    !nodes.is_empty() && batches.into_iter().flatten().any(|batch| nodes.is_subset(batch))
 }
 
 /// Whether a budget holds a pod back that must not go now. That it lets none go at all is said by WL-001 and WL-002.

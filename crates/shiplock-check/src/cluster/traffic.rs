@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Look, image_name, of, owner_of};
+use super::{Look, image_name, of, owner_of, packing};
 use crate::object::Slice;
 use crate::report::{Finding, Outcome, Subject};
 
@@ -33,6 +33,13 @@ fn local_traffic(look: &mut Look<'_>) {
             look.say(Finding::new("API-015", "external-ips", Outcome::Warn, of("Service", &service.metadata)));
         }
     }
+    if look.question.target.minor >= 22 {
+        for service in services.iter().filter(|service| !service.spec.topology_keys.is_empty()) {
+            look.say(Finding::new("API-015", "topology-keys", Outcome::Warn, of("Service", &service.metadata)));
+        }
+    }
+    let bound = look.question.max_parallel;
+    let batches = look.need(&objects.nodes, &["NET-001"]).map(|nodes| packing::batches(nodes, bound));
     let Some(slices) = look.need(&objects.slices, &["NET-001"]) else { return };
     let ready = ready_nodes(slices);
     let endpoints: BTreeSet<(&str, &str)> = slices
@@ -66,6 +73,11 @@ fn local_traffic(look: &mut Look<'_>) {
                 look.say(
                     Finding::new("NET-001", "one-node", Outcome::Warn, of("Service", metadata)).with("node", node),
                 );
+            }
+            _ if packing::go_at_once(batches.as_deref(), &distinct) => {
+                let nodes = distinct.iter().copied().collect::<Vec<_>>().join(", ");
+                let finding = Finding::new("NET-001", "one-batch", Outcome::Warn, of("Service", metadata));
+                look.say(finding.with("nodes", nodes));
             }
             _ => {}
         }

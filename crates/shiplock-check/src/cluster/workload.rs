@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Look, by_namespace, of, owner_of};
+use super::{Look, by_namespace, of, owner_of, packing};
 use crate::object::{Budget, Labels, Pod, Probe, Volume, Workload};
 use crate::report::{Finding, Outcome, Subject};
 
@@ -12,6 +12,20 @@ use crate::report::{Finding, Outcome, Subject};
 const TERMINATING_SECONDS_MAX: i64 = 600;
 /// A pod that may take longer than this to end holds a batch.
 const GRACE_SECONDS_MAX: i64 = 600;
+/// A pod that is not ready for so long does not get well by itself.
+const NOT_READY_SECONDS_MAX: i64 = 600;
+/// Why a container waits that does not get well by itself.
+const BROKEN: [&str; 9] = [
+    "CrashLoopBackOff",
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
 /// Namespaces of Kubernetes itself; its own parts are upgraded by the plan.
 const OWN_NAMESPACES: [&str; 2] = ["kube-system", "kube-upgrade"];
 
@@ -49,16 +63,20 @@ fn share(value: &Value, expected: i64) -> Option<i64> {
     }
 }
 
-/// Whether a budget lets no pod go even when all are healthy; what it says.
-fn never_allows(budget: &Budget, expected: i64) -> Option<String> {
+/// Whether a budget lets no pod go even when all are healthy; what it says. An amount that is none is an error.
+fn never_allows(budget: &Budget, expected: i64) -> Result<Option<String>, String> {
+    let amount =
+        |name: &str, value: &Value| share(value, expected).ok_or_else(|| format!("its {name} is {}", plain(value)));
     if expected <= 0 {
-        return None;
+        return Ok(None);
     }
     if let Some(value) = &budget.spec.max_unavailable {
-        return (share(value, expected)? <= 0).then(|| format!("maxUnavailable {}", plain(value)));
+        let never = amount("maxUnavailable", value)? <= 0;
+        return Ok(never.then(|| format!("maxUnavailable {}", plain(value))));
     }
-    let value = budget.spec.min_available.as_ref()?;
-    (share(value, expected)? >= expected).then(|| format!("minAvailable {} of {expected}", plain(value)))
+    let Some(value) = &budget.spec.min_available else { return Ok(None) };
+    let never = amount("minAvailable", value)? >= expected;
+    Ok(never.then(|| format!("minAvailable {} of {expected}", plain(value))))
 }
 
 fn plain(value: &Value) -> String {
@@ -83,11 +101,18 @@ fn budgets(look: &mut Look<'_>) {
         // A budget that the controller has not seen yet has no numbers of its own.
         let is_seen = status.observed_generation > 0 || status.expected_pods > 0;
         let expected = if is_seen { status.expected_pods } else { i64::try_from(covered.len()).unwrap_or(i64::MAX) };
-        if let Some(says) = never_allows(budget, expected) {
+        let never = never_allows(budget, expected).unwrap_or_else(|why| {
+            look.say(Finding { subject: subject(), ..Finding::unknown("WL-001", why) });
+            None
+        });
+        if let Some(says) = never {
             let finding = Finding::new("WL-001", "never", Outcome::Fail, subject());
             look.say(finding.with("says", says).with("expected", expected));
         } else if is_seen && expected > 0 && status.disruptions_allowed <= 0 {
-            let broken = covered.iter().find(|pod| !pod.is_ready() && broken_reason(pod).is_some());
+            let broken = covered.iter().find(|pod| {
+                !pod.is_ready()
+                    && (broken_reason(pod).is_some() || not_ready_seconds(look, pod) > NOT_READY_SECONDS_MAX)
+            });
             let is_held = budget.spec.unhealthy_pod_eviction_policy != "AlwaysAllow";
             let finding = match broken.filter(|_| is_held) {
                 // Pods that do not get well by themselves hold the budget for ever.
@@ -131,6 +156,8 @@ fn workloads(look: &mut Look<'_>) {
     let budgets = objects.budgets.seen();
     let services = look.need(&objects.services, &["WL-007"]);
     let pods = look.need(&objects.pods, &["WL-005", "WL-006", "WL-008"]);
+    let bound = look.question.max_parallel;
+    let batches = look.need(&objects.nodes, &["WL-008"]).map(|nodes| packing::batches(nodes, bound));
     let mut nodes_of: BTreeMap<Subject, Vec<&Pod>> = BTreeMap::new();
     for pod in pods.into_iter().flatten().filter(|pod| pod.is_ready() && !pod.has_ended()) {
         nodes_of.entry(owner_of(pod)).or_default().push(pod);
@@ -159,6 +186,9 @@ fn workloads(look: &mut Look<'_>) {
             if on_one_node {
                 let node = hosts.first().copied().unwrap_or_default();
                 look.say(Finding::new("WL-008", "one-node", Outcome::Warn, subject()).with("node", node));
+            } else if ready.len() > 1 && packing::go_at_once(batches.as_deref(), &hosts) {
+                let nodes = hosts.iter().copied().collect::<Vec<_>>().join(", ");
+                look.say(Finding::new("WL-008", "one-batch", Outcome::Warn, subject()).with("nodes", nodes));
             }
             if replicas == 1 || on_one_node {
                 probes(look, workload, &subject());
@@ -181,12 +211,17 @@ fn workloads(look: &mut Look<'_>) {
 /// A restarted kubelet takes pods with startup probes as not ready until the probe holds again.
 fn probes(look: &mut Look<'_>, workload: &Workload, subject: &Subject) {
     let wait = |probe: &Probe| probe.initial_delay_seconds.unwrap_or(0) + probe.period_seconds.unwrap_or(10);
-    let containers = &workload.spec.template.spec.containers;
-    let startup = containers.iter().filter_map(|container| container.startup_probe.as_ref()).map(wait).max();
-    let readiness = containers.iter().filter_map(|container| container.readiness_probe.as_ref()).map(wait).max();
-    let found = startup.map(|seconds| ("WL-005", seconds)).or(readiness.map(|seconds| ("WL-006", seconds)));
-    if let Some((check, seconds)) = found {
-        look.say(Finding::new(check, "single", Outcome::Warn, subject.clone()).with("seconds", seconds));
+    let spec = &workload.spec.template.spec;
+    let beside = || spec.init_containers.iter().filter(|container| container.restart_policy == "Always");
+    let startup = spec.containers.iter().map(|container| &container.startup_probe);
+    let startup = startup.chain(beside().map(|container| &container.startup_probe));
+    let readiness = spec.containers.iter().map(|container| &container.readiness_probe);
+    let readiness = readiness.chain(beside().map(|container| &container.readiness_probe));
+    let longest = [("WL-005", startup.flatten().map(wait).max()), ("WL-006", readiness.flatten().map(wait).max())];
+    for (check, seconds) in longest {
+        if let Some(seconds) = seconds {
+            look.say(Finding::new(check, "single", Outcome::Warn, subject.clone()).with("seconds", seconds));
+        }
     }
 }
 
@@ -209,7 +244,9 @@ fn pods(look: &mut Look<'_>) {
             }
         };
         if owner.is_none() {
-            once("WL-009", Finding::new("WL-009", "naked", Outcome::Warn, of("Pod", &pod.metadata)));
+            // A drain meets only what is on a node.
+            let outcome = if pod.spec.node_name.is_empty() { Outcome::Warn } else { Outcome::Fail };
+            once("WL-009", Finding::new("WL-009", "naked", outcome, of("Pod", &pod.metadata)));
         }
         let is_daemon = owner.is_some_and(|owner| owner.kind == "DaemonSet");
         let is_own = OWN_NAMESPACES.contains(&pod.metadata.namespace.as_str());
@@ -236,16 +273,31 @@ fn pods(look: &mut Look<'_>) {
         if pod.metadata.deletion_timestamp.is_some()
             && look.age_seconds(pod.metadata.deletion_timestamp) > TERMINATING_SECONDS_MAX
         {
-            stuck(look, of("Pod", &pod.metadata), &pod.metadata.finalizers);
+            // The drain of its node waits for it.
+            let outcome = if pod.spec.node_name.is_empty() { Outcome::Warn } else { Outcome::Fail };
+            let finding = stuck(of("Pod", &pod.metadata), &pod.metadata.finalizers, outcome);
+            look.say(finding.with("node", &pod.spec.node_name));
         }
     }
 }
 
-/// Why a container of a pod does not get well by itself.
+/// Why a container of a pod does not get well by itself: it waits for what does not come, or it crashed just now.
 fn broken_reason(pod: &Pod) -> Option<&str> {
-    let broken = ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"];
-    let waits = pod.status.container_statuses.iter().filter_map(|container| container.state.waiting.as_ref());
-    waits.map(|waiting| waiting.reason.as_str()).find(|reason| broken.contains(reason))
+    let status = &pod.status;
+    status.init_container_statuses.iter().chain(&status.container_statuses).find_map(|container| {
+        let waits = container.state.waiting.as_ref().map(|waiting| waiting.reason.as_str());
+        // What is being deleted may end as it likes.
+        let crashed = container.state.terminated.as_ref().filter(|ended| ended.exit_code != 0);
+        let crashed = crashed.filter(|_| pod.metadata.deletion_timestamp.is_none());
+        let crashed = crashed.map(|ended| if ended.reason.is_empty() { "Error" } else { ended.reason.as_str() });
+        waits.filter(|reason| BROKEN.contains(reason)).or(crashed)
+    })
+}
+
+/// How long a pod that runs has not been ready; 0 where that is not told.
+fn not_ready_seconds(look: &Look<'_>, pod: &Pod) -> i64 {
+    let ready = pod.status.conditions.iter().find(|condition| condition.r#type == "Ready");
+    look.age_seconds(ready.and_then(|condition| condition.last_transition_time))
 }
 
 /// Whether a volume holds data that stay behind or go with the pod; one in memory is lost at every restart anyway.
@@ -283,12 +335,12 @@ fn namespaces(look: &mut Look<'_>) {
     for namespace in look.need(&objects.namespaces, &["WL-013"]).into_iter().flatten() {
         let since = namespace.metadata.deletion_timestamp;
         if since.is_some() && look.age_seconds(since) > TERMINATING_SECONDS_MAX {
-            stuck(look, of("Namespace", &namespace.metadata), &namespace.metadata.finalizers);
+            look.say(stuck(of("Namespace", &namespace.metadata), &namespace.metadata.finalizers, Outcome::Warn));
         }
     }
 }
 
-fn stuck(look: &mut Look<'_>, subject: Subject, finalizers: &[String]) {
+fn stuck(subject: Subject, finalizers: &[String], outcome: Outcome) -> Finding {
     let finalizers = if finalizers.is_empty() { "-".to_owned() } else { finalizers.join(", ") };
-    look.say(Finding::new("WL-013", "stuck", Outcome::Warn, subject).with("finalizers", finalizers));
+    Finding::new("WL-013", "stuck", outcome, subject).with("finalizers", finalizers)
 }

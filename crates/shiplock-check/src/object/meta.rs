@@ -52,6 +52,8 @@ objects! {
         reason: String,
         /// Why, as a sentence.
         message: String,
+        /// Since when.
+        last_transition_time: Option<Timestamp>,
     }
     /// A selector.
     Selector {

@@ -29,6 +29,8 @@ objects! {
         /// Addresses from elsewhere.
         #[serde(rename = "externalIPs")]
         external_ips: Vec<String>,
+        /// Labels of nodes that its traffic keeps to; Kubernetes knew them until 1.21.
+        topology_keys: Vec<String>,
     }
     /// An EndpointSlice.
     Slice {

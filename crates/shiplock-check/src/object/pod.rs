@@ -85,6 +85,8 @@ objects! {
         conditions: Vec<Condition>,
         /// Its containers.
         container_statuses: Vec<ContainerStatus>,
+        /// Those of its containers that run before the others.
+        init_container_statuses: Vec<ContainerStatus>,
     }
     /// The status of a container.
     ContainerStatus {
@@ -99,11 +101,20 @@ objects! {
     ContainerState {
         /// Waiting, if it is.
         waiting: Option<Waiting>,
+        /// Ended, if it is.
+        terminated: Option<Terminated>,
     }
     /// Why a container waits.
     Waiting {
         /// `CrashLoopBackOff` …
         reason: String,
+    }
+    /// How a container ended.
+    Terminated {
+        /// `Completed`, `Error`, `OOMKilled` …
+        reason: String,
+        /// What its process said at its end: 0 where all was well.
+        exit_code: i64,
     }
     /// A container that runs before the others.
     InitContainer {
@@ -111,6 +122,10 @@ objects! {
         resources: Resources,
         /// `Always` where it goes on beside the others.
         restart_policy: String,
+        /// Its probes, where it goes on.
+        startup_probe: Option<Probe>,
+        /// Its probes, where it goes on.
+        readiness_probe: Option<Probe>,
     }
     /// What a pod must be near or far.
     Affinity {

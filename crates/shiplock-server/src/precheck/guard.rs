@@ -149,6 +149,14 @@ fn concerns(found: &Finding, plan: &Plan) -> bool {
     if found.subject.kind == "Node" && node(found, plan).is_none() {
         return false;
     }
+    // The drain of an upgrade needs no force for what nobody makes anew: the plan itself tells what it ends.
+    if found.check == "WL-009" {
+        return false;
+    }
+    let holds = |name: &String| plan.nodes().any(|node| node.node.as_str() == name);
+    if found.check == "WL-013" && found.parameters.get("node").is_some_and(|name| !holds(name)) {
+        return false;
+    }
     let has_pool = |stage: &Stage| stage.kind.pool().is_some_and(|pool| pool.as_str() == found.subject.name);
     if found.subject.kind == "NodePool" && !plan.stages.iter().any(has_pool) {
         return false;

@@ -62,6 +62,21 @@ fn what_fails_on_a_node_of_the_plan_stops_the_start_and_elsewhere_it_only_warns(
 }
 
 #[test]
+fn a_pod_that_does_not_end_stops_the_plan_of_its_node_and_one_that_nobody_makes_anew_stops_none() {
+    let plan = plan(PlanOptions::default());
+    let node = node_of(&plan, |kind| matches!(kind, StageKind::NodePool { .. }));
+    for (check, sentence, name, expected) in [
+        ("WL-013", "stuck", node.as_str(), CheckResult::Fail),
+        ("WL-013", "stuck", "elsewhere", CheckResult::Warn),
+        ("WL-009", "naked", node.as_str(), CheckResult::Warn),
+    ] {
+        let found = Finding::new(check, sentence, Outcome::Fail, Subject::new("Pod", "shop", "a"));
+        let found = kept(found.with("node", name).with("finalizers", "-"), &plan).unwrap();
+        assert_eq!(found.result, expected, "{check} on {name}");
+    }
+}
+
+#[test]
 fn what_a_stage_repairs_before_it_matters_is_a_pass_and_names_the_stage() {
     let plan = plan(PlanOptions::default());
     let node = node_of(&plan, |kind| matches!(kind, StageKind::NodePool { .. }));

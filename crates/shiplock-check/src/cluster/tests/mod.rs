@@ -13,6 +13,7 @@ mod capacity;
 mod compatibility;
 mod control_plane;
 mod selection;
+mod workload;
 
 fn snapshot() -> Snapshot {
     Snapshot {
@@ -333,7 +334,7 @@ fn workloads_that_an_upgrade_interrupts_are_found() {
         found(&fields),
         [
             "Warn API-015 seccomp Deployment n/a",
-            "Warn WL-009 naked Pod n/m",
+            "Fail WL-009 naked Pod n/m",
             "Warn WL-015 never Pod n/m",
             "Warn API-015 master-label Pod n/m"
         ]
@@ -354,7 +355,7 @@ fn workloads_that_an_upgrade_interrupts_are_found() {
     ]));
     assert_eq!(
         found(&pods),
-        ["Warn WL-009 naked Pod n/naked", "Warn WL-010 local Deployment n/a", "Warn WL-013 stuck Pod n/gone"]
+        ["Fail WL-009 naked Pod n/naked", "Warn WL-010 local Deployment n/a", "Fail WL-013 stuck Pod n/gone"]
     );
 }
 
