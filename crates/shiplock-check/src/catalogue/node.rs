@@ -106,11 +106,14 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "NODE-025",
         name: "docker-sock-mounts",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "volumes of pods",
+        reads: "volumes of pods, nodes",
         title: ["Pods that use Docker's socket", "使用 Docker 套接字的 pod"],
-        why: ["After a move to containerd nobody answers at that socket.", "迁移到 containerd 后该套接字无人响应。"],
+        why: [
+            "After a move to containerd nobody answers at that socket: it stops the start where a node runs Docker and the target does not.",
+            "迁移到 containerd 后该套接字无人响应：若节点运行 Docker 而目标版本不支持，则会阻止开始。",
+        ],
         fix: ["use a tool that speaks CRI", "请改用支持 CRI 的工具"],
         sentences: &[says("mounts", "it mounts the socket of Docker", "挂载了 Docker 套接字")],
         source: "https://kubernetes.io/docs/tasks/administer-cluster/migrating-from-dockershim/",

@@ -163,9 +163,15 @@ fn newest_tested(tested: &Tested, tag: &str) -> Option<MinorVersion> {
 
 /// A cloud controller manager must not be newer than an API server, and at most one minor older.
 fn cloud_manager(look: &mut Look<'_>, image: &str, subject: Subject) {
-    let Some(Ok(version)) = image_tag(image).map(KubernetesVersion::parse_reported) else { return };
+    let read = image_tag(image).map(KubernetesVersion::parse_reported);
+    let (Some(Ok(version)), Some(current)) = (read, look.question.current) else {
+        let why = format!("the version of the API server or that of its image is not known: {image}");
+        return look.say(Finding { subject, ..Finding::unknown("ADD-001", why) });
+    };
     // Before 1.20 makers counted on their own.
-    let (Some(current), true) = (look.question.current, version.release.minor >= 20) else { return };
+    if version.release.minor < 20 {
+        return;
+    }
     let target = look.question.target;
     let with = |sentence, outcome| {
         let finding = Finding::new("ADD-001", sentence, outcome, subject.clone()).with("version", version);

@@ -144,8 +144,14 @@ fn encryption(look: &mut Look<'_>) {
         let subject = of("Pod", &pod.metadata);
         if value("feature-gates").is_some_and(|gates| gates.split(',').any(|gate| gate.trim() == "KMSv1=true")) {
             look.say(Finding::new("CP-012", "kms-1", Outcome::Warn, subject));
-        } else if look.question.target.minor >= 29 && look.question.current.is_some_and(|current| current.minor < 29) {
-            look.say(Finding::new("CP-012", "kms-1-off", Outcome::Warn, subject));
+        } else if look.question.target.minor >= 29 {
+            match look.question.current {
+                Some(current) if current.minor >= 29 => {}
+                Some(_) => look.say(Finding::new("CP-012", "kms-1-off", Outcome::Warn, subject)),
+                None => {
+                    look.say(Finding { subject, ..Finding::unknown("CP-012", "the API server's version is not known") })
+                }
+            }
         }
     }
 }

@@ -28,6 +28,11 @@ pub fn client(reported: &str, question: &crate::question::Question) -> Option<Fi
     (!is_near).then(|| finding.with("target", target))
 }
 
+/// The begin of a text that was read and says nothing that is known.
+fn excerpt(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
 pub(super) fn judge(look: &mut Look<'_>) {
     path(look);
     kubelets(look);
@@ -36,8 +41,15 @@ pub(super) fn judge(look: &mut Look<'_>) {
     masters(look);
 }
 
+/// The checks that compare with the version of the API server.
+const OF_CURRENT: [&str; 4] = ["VER-001", "VER-002", "VER-004", "VER-005"];
+
 fn path(look: &mut Look<'_>) {
-    let (Some(current), target) = (look.question.current, look.question.target) else { return };
+    let target = look.question.target;
+    let Some(current) = look.question.current else {
+        let why = format!("the API server's version is `{}`", excerpt(&look.snapshot.version));
+        return look.findings.extend(OF_CURRENT.map(|check| Finding::unknown(check, &why)));
+    };
     let hops = current.minors_behind(target);
     if target < current {
         let finding = Finding::new("VER-001", "backwards", Outcome::Fail, Subject::cluster());
@@ -58,11 +70,12 @@ fn kubelets(look: &mut Look<'_>) {
     for node in nodes {
         let info = &node.status.node_info;
         let subject = || of("Node", &node.metadata);
+        runtime(look, &info.container_runtime_version, subject());
         let Ok(kubelet) = KubernetesVersion::parse_reported(&info.kubelet_version) else {
-            look.say(Finding {
-                subject: subject(),
-                ..Finding::unknown("VER-003", format!("kubelet version `{}`", info.kubelet_version))
-            });
+            let why = format!("kubelet version `{}`", excerpt(&info.kubelet_version));
+            for check in ["VER-002", "VER-003"] {
+                look.say(Finding { subject: subject(), ..Finding::unknown(check, &why) });
+            }
             continue;
         };
         minors.insert(kubelet.release);
@@ -81,7 +94,6 @@ fn kubelets(look: &mut Look<'_>) {
             let finding = with(Finding::new("VER-003", "between", Outcome::Warn, subject()));
             look.say(finding.with("target", target).with("at", at));
         }
-        runtime(look, &info.container_runtime_version, subject());
     }
     if minors.len() > 2 {
         let all = minors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -93,7 +105,10 @@ fn kubelets(look: &mut Look<'_>) {
 /// sources of 1.37 keep: it is a warning until the runtime itself is asked.
 fn runtime(look: &mut Look<'_>, reported: &str, subject: Subject) {
     let target = look.question.target.minor;
-    let Some((name, version)) = reported.split_once("://") else { return };
+    let Some((name, version)) = reported.split_once("://") else {
+        let why = format!("the version of its runtime is `{}`", excerpt(reported));
+        return look.say(Finding { subject, ..Finding::unknown("VER-010", why) });
+    };
     if name == "docker" && target >= 24 {
         look.say(Finding::new("VER-010", "docker", Outcome::Fail, subject).with("runtime", reported));
     } else if name == "containerd" && version.starts_with("1.") && target >= 36 {
@@ -101,33 +116,41 @@ fn runtime(look: &mut Look<'_>, reported: &str, subject: Subject) {
     }
 }
 
+/// The components that must be near the API server, each with its check.
+const SKEWED: [(&str, &str); 3] =
+    [("kube-proxy", "VER-004"), ("kube-controller-manager", "VER-005"), ("kube-scheduler", "VER-005")];
+
 fn components(look: &mut Look<'_>) {
     let objects = look.objects;
     let Some(pods) = look.need(&objects.pods, &["VER-004", "VER-005"]) else { return };
+    // Without the version of the cluster they are unknown as a whole.
     let (Some(current), target) = (look.question.current, look.question.target) else { return };
-    let mut seen = BTreeSet::new();
-    for pod in pods.iter().filter(|pod| pod.metadata.namespace == "kube-system") {
+    let (mut seen, mut unread) = (BTreeSet::new(), BTreeSet::new());
+    for pod in pods.iter().filter(|pod| pod.metadata.namespace == "kube-system" && !pod.has_ended()) {
         for container in &pod.spec.containers {
-            let name = image_name(&container.image);
-            let check = match name {
-                "kube-proxy" => "VER-004",
-                "kube-controller-manager" | "kube-scheduler" => "VER-005",
-                _ => continue,
-            };
+            // Mirrors name images as they like; kubeadm and all others name the container so.
+            let names = [image_name(&container.image), container.name.as_str()];
+            let Some(&(name, check)) = SKEWED.iter().find(|(name, _)| names.contains(name)) else { continue };
+            let subject = super::owner_of(pod);
             let Some(Ok(version)) = image_tag(&container.image).map(KubernetesVersion::parse_reported) else {
+                if unread.insert((name, subject.clone())) {
+                    let why = format!("the image of {name} names no version: {}", excerpt(&container.image));
+                    look.say(Finding { subject, ..Finding::unknown(check, why) });
+                }
                 continue;
             };
-            let allowed = if check == "VER-004" { older_max(version.release) } else { 1 };
-            let sentence = if version.release > current {
-                "newer"
-            } else if version.release.minors_behind(if check == "VER-004" { target } else { current }) > allowed {
-                "too-old"
+            let is_proxy = check == "VER-004";
+            let (allowed, at) = if is_proxy { (older_max(version.release), target) } else { (1, current) };
+            let (sentence, outcome) = if version.release > current {
+                ("newer", Outcome::Fail)
+            } else if version.release.minors_behind(at) > allowed {
+                // The plan brings those of masters up together with their API servers.
+                ("too-old", if is_proxy { Outcome::Fail } else { Outcome::Warn })
             } else {
                 continue;
             };
             if seen.insert((name, version, sentence)) {
-                let subject = super::owner_of(pod);
-                let finding = Finding::new(check, sentence, Outcome::Fail, subject).with("component", name);
+                let finding = Finding::new(check, sentence, outcome, subject).with("component", name);
                 look.say(finding.with("version", version).with("current", current).with("target", target));
             }
         }
@@ -139,9 +162,15 @@ fn instances(look: &mut Look<'_>) {
     for instance in &look.snapshot.metrics {
         let subject = || Subject::new("ApiServer", "", &instance.address);
         match &instance.version {
-            Read::Seen(version) => {
-                minors.extend(KubernetesVersion::parse_reported(version).ok().map(|version| version.release))
-            }
+            Read::Seen(version) => match KubernetesVersion::parse_reported(version) {
+                Ok(version) => {
+                    minors.insert(version.release);
+                }
+                Err(_) => {
+                    let why = format!("its version is `{}`", excerpt(version));
+                    look.findings.push(Finding { subject: subject(), ..Finding::unknown("VER-006", why) });
+                }
+            },
             Read::NotSeen(why) => {
                 look.findings.push(Finding { subject: subject(), ..Finding::unknown("VER-006", why) })
             }

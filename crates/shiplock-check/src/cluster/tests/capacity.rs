@@ -249,3 +249,33 @@ fn nodes_that_come_while_others_are_there_are_found() {
     growing.objects.nodes = seen(json!([born("w1", "2026-11-23T23:55:00Z"), born("w2", "2026-11-23T23:55:00Z")]));
     assert_eq!(found(&growing), [""; 0], "a cluster that is just born");
 }
+
+#[test]
+fn a_quota_is_used_up_by_amounts_and_not_by_how_they_are_written() {
+    for (resource, used, hard, expected) in [
+        ("pods", "5", "5", Some("Warn CAP-010 used-up")),
+        ("pods", "6", "5", Some("Warn CAP-010 used-up")),
+        ("pods", "4", "5", None),
+        ("count/pods", "1000", "1k", Some("Warn CAP-010 used-up")),
+        ("requests.cpu", "4", "4", Some("Warn CAP-010 used-up")),
+        ("requests.cpu", "4000m", "4", Some("Warn CAP-010 used-up")),
+        ("requests.cpu", "3900m", "4", None),
+        ("cpu", "4", "4", Some("Warn CAP-010 used-up")),
+        ("limits.memory", "1024Mi", "1Gi", Some("Warn CAP-010 used-up")),
+        ("memory", "1Gi", "2Gi", None),
+        ("requests.nvidia.com/gpu", "2", "2", Some("Warn CAP-010 used-up")),
+        // Nothing may run there, and somebody meant that.
+        ("pods", "0", "0", None),
+        // Volumes, Services and the like are kept while a pod moves.
+        ("requests.storage", "1Ti", "1Ti", None),
+        ("services", "5", "5", None),
+        ("pods", "many", "5", Some("Unknown CAP-010 not-seen")),
+        ("pods", "5", "", Some("Unknown CAP-010 not-seen")),
+    ] {
+        let mut snapshot = snapshot();
+        snapshot.objects.quotas = seen(json!([{ "metadata": { "name": "q", "namespace": "n" },
+            "status": { "used": { resource: used }, "hard": { resource: hard } } }]));
+        let expected: Vec<String> = expected.into_iter().map(|text| format!("{text} ResourceQuota n/q")).collect();
+        assert_eq!(found(&snapshot), expected, "{resource} {used} of {hard}");
+    }
+}
