@@ -46,7 +46,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "ADD-005",
         name: "crd-nonstructural",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
         reads: "CustomResourceDefinitions",
         title: ["Definitions without a structural schema", "没有结构化 schema 的定义"],

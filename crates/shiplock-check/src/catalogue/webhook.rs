@@ -20,6 +20,11 @@ const ENDED: Sentence =
     shown("ended", "the certificate of {name} ended {days} days ago", "{name} 的证书已过期 {days} 天");
 const SOON: Sentence =
     shown("soon", "the certificate of {name} ends in {days} days", "{name} 的证书将在 {days} 天后到期");
+const WITHIN: Sentence = shown(
+    "within",
+    "the certificate of {name} ends in {hours} hours, which may be within the upgrade",
+    "{name} 的证书将在 {hours} 小时后到期，可能就在升级期间",
+);
 const NOT_YET: Sentence = shown("not-yet", "the certificate of {name} does not hold yet", "{name} 的证书尚未生效");
 const UNTRUSTED: Sentence = shown(
     "untrusted",
@@ -28,7 +33,7 @@ const UNTRUSTED: Sentence = shown(
 );
 const SIGNED: Sentence =
     shown("signed", "the certificate of {name} is signed with SHA-1", "{name} 的证书使用 SHA-1 签名");
-const DIALLED: &[Sentence] = &[NO_SAN, WRONG_SAN, NO_HANDSHAKE, ENDED, SOON, NOT_YET, UNTRUSTED, SIGNED];
+const DIALLED: &[Sentence] = &[NO_SAN, WRONG_SAN, NO_HANDSHAKE, ENDED, WITHIN, SOON, NOT_YET, UNTRUSTED, SIGNED];
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -86,6 +91,11 @@ pub(super) const CHECKS: &[Check] = &[
                 "ended",
                 "webhook {webhook}: its certificate ended {days} days ago",
                 "webhook {webhook}：证书已过期 {days} 天",
+            ),
+            says(
+                "within",
+                "webhook {webhook}: its certificate ends in {hours} hours, which may be within the upgrade",
+                "webhook {webhook}：证书将在 {hours} 小时后到期，可能就在升级期间",
             ),
             says(
                 "soon",

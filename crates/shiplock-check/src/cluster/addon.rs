@@ -9,6 +9,9 @@ pub(super) fn judge(look: &mut Look<'_>) {
     for definition in look.need(&objects.definitions, &checks).into_iter().flatten() {
         let subject = || of("CustomResourceDefinition", &definition.metadata);
         let versions = &definition.spec.versions;
+        // The version of definitions that bears no schema without structure goes away.
+        let is_crossed = look.question.target.minor >= 22 && look.question.current.is_some_and(|now| now.minor < 22);
+        let unstructured = if is_crossed { Outcome::Fail } else { Outcome::Warn };
         let gone: Vec<&str> = definition
             .status
             .stored_versions
@@ -32,13 +35,13 @@ pub(super) fn judge(look: &mut Look<'_>) {
             let is = |name: &str, status: &str| condition.r#type == name && condition.status == status;
             let message: String = condition.message.chars().take(200).collect();
             if is("NonStructuralSchema", "True") {
-                look.say(Finding::new("ADD-005", "schema", Outcome::Warn, subject()).with("message", message));
+                look.say(Finding::new("ADD-005", "schema", unstructured, subject()).with("message", message));
             } else if is("Established", "False") || is("NamesAccepted", "False") {
                 look.say(Finding::new("ADD-006", "not-served", Outcome::Fail, subject()).with("message", message));
             }
         }
         if definition.spec.preserve_unknown_fields {
-            let finding = Finding::new("ADD-005", "schema", Outcome::Warn, subject());
+            let finding = Finding::new("ADD-005", "schema", unstructured, subject());
             look.say(finding.with("message", "preserveUnknownFields is true"));
         }
     }

@@ -27,6 +27,8 @@ const IN_TREE: &[(&str, &str, u32, Option<&str>)] = &[
 ];
 /// An attachment may be on its way for so long.
 const DETACHING_SECONDS_MAX: i64 = 360;
+/// A claim may wait for its volume for so long.
+const PENDING_SECONDS_MAX: i64 = 300;
 
 pub(super) fn judge(look: &mut Look<'_>) {
     volumes(look);
@@ -44,9 +46,14 @@ pub(super) fn judge(look: &mut Look<'_>) {
         }
     }
     for claim in look.need(&objects.claims, &["STO-006"]).into_iter().flatten() {
-        if claim.status.phase == "Lost" {
-            look.say(Finding::new("STO-006", "lost", Outcome::Warn, of("PersistentVolumeClaim", &claim.metadata)));
-        }
+        let since = claim.metadata.creation_timestamp;
+        let sentence = match claim.status.phase.as_str() {
+            "Lost" => "lost",
+            // One that was made just now may still get its volume.
+            "Pending" if since.is_none() || look.age_seconds(since) > PENDING_SECONDS_MAX => "pending",
+            _ => continue,
+        };
+        look.say(Finding::new("STO-006", sentence, Outcome::Warn, of("PersistentVolumeClaim", &claim.metadata)));
     }
 }
 

@@ -17,6 +17,8 @@ use crate::question::Question;
 use crate::report::{Finding, Outcome, Subject};
 use crate::snapshot::Snapshot;
 
+/// A certificate that ends within so many seconds may end within the upgrade.
+const WITHIN_SECONDS: i64 = 86400;
 /// A certificate that ends within so many days is told.
 const DAYS_WARN: i64 = 30;
 /// The port of a webhook's Service where it names none.
@@ -256,6 +258,8 @@ fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, find
         findings.push(say(by_end, "ended", worst).with("days", -days));
     } else if not_before > now {
         findings.push(say(by_end, "not-yet", worst));
+    } else if not_after < now + WITHIN_SECONDS {
+        findings.push(say(by_end, "within", worst).with("hours", (not_after - now).div_euclid(3600)));
     } else if days < DAYS_WARN {
         findings.push(say(by_end, "soon", Outcome::Warn).with("days", days));
     }

@@ -220,6 +220,13 @@ fn each_fault_of_a_certificate_has_its_finding() {
     assert_eq!(presented(signed(lasting(2020, (2026, 11, 1)))), ["Fail WHK-002 ended"]);
     assert_eq!(presented(signed(lasting(2027, (2030, 1, 1)))), ["Fail WHK-002 not-yet"]);
     assert_eq!(presented(signed(lasting(2020, (2026, 12, 10)))), ["Warn WHK-002 soon"]);
+    for (minutes, expected) in
+        [(57, "Fail WHK-002 within"), (23 * 60, "Fail WHK-002 within"), (25 * 60, "Warn WHK-002 soon")]
+    {
+        let mut params = params("x", &[NAME]);
+        params.not_after = date_time_ymd(2026, 11, 24) + std::time::Duration::from_secs(minutes * 60);
+        assert_eq!(presented(signed(params)), [expected], "it ends in {minutes} minutes");
+    }
     let other = Shown { bundle: STANDARD.encode(authority("ca").pem()), ..signed(params("x", &[NAME])) };
     assert_eq!(presented(other), ["Fail WHK-003 untrusted"], "another authority of the same name");
     let other = Shown { bundle: STANDARD.encode(authority("else").pem()), ..signed(params("x", &[NAME])) };
