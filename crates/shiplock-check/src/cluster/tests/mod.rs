@@ -13,6 +13,7 @@ mod capacity;
 mod compatibility;
 mod control_plane;
 mod selection;
+mod promise;
 mod version;
 mod workload;
 
