@@ -5,6 +5,7 @@
 
 mod demo;
 mod files;
+mod forms;
 mod standing;
 
 use serde_json::Value;

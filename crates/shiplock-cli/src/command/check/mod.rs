@@ -30,6 +30,7 @@ use crate::arguments::{CheckArguments, FailOn, Format, Policy};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
+use crate::result::Envelope;
 use crate::settings::read_bounded;
 
 pub(super) use self::server::{accept, reports};
@@ -181,13 +182,14 @@ fn blocks_on(options: &CheckArguments) -> Outcome {
 fn show(report: &Report, kept: Option<&CheckReportView>, blocks_on: Outcome, output: &Output) -> Result<(), Problem> {
     use render::check::Shown;
     let language = output.language();
+    let shown = kept.map_or_else(|| Shown::new(report), |view| Shown::kept(report, view));
     match output.format() {
         Format::Text | Format::Json | Format::Ndjson => {
-            let shown = kept.map_or_else(|| Shown::new(report), |view| Shown::kept(report, view));
             output.result(shown, |style| render::check::report(report, style));
         }
         Format::Yaml => {
-            let text = serde_saphyr::to_string(report);
+            // The same document as in JSON.
+            let text = serde_saphyr::to_string(&Envelope::new(shown));
             output.raw(&text.map_err(|error| internal("the report cannot be written as YAML").cause(error))?);
         }
         Format::Markdown => output.raw(&forms::markdown(report, language)),
