@@ -12,8 +12,8 @@ use crate::snapshot::{Effort, SNAPSHOT_SCHEMA};
 mod capacity;
 mod compatibility;
 mod control_plane;
-mod selection;
 mod promise;
+mod selection;
 mod version;
 mod workload;
 
