@@ -79,6 +79,10 @@ impl Agents {
                 let _ = told.send(begin.await);
                 let _ = stopped.await;
             });
+            // A request that is cut off gives its connection back to the client, which asks for the runtime.
+            let within = runtime.enter();
+            drop(tasks);
+            drop(within);
         };
         let thread = thread::Builder::new().name("simulated-agents".to_owned()).spawn(work).map_err(internal)?;
         let agents = Self { stop: Some(stop), thread: Some(thread) };
