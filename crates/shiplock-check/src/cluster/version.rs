@@ -105,14 +105,19 @@ fn kubelets(look: &mut Look<'_>) {
 /// sources of 1.37 keep: it is a warning until the runtime itself is asked.
 fn runtime(look: &mut Look<'_>, reported: &str, subject: Subject) {
     let target = look.question.target.minor;
-    let Some((name, version)) = reported.split_once("://") else {
-        let why = format!("the version of its runtime is `{}`", excerpt(reported));
-        return look.say(Finding { subject, ..Finding::unknown("VER-010", why) });
-    };
-    if name == "docker" && target >= 24 {
-        look.say(Finding::new("VER-010", "docker", Outcome::Fail, subject).with("runtime", reported));
-    } else if name == "containerd" && version.starts_with("1.") && target >= 36 {
-        look.say(Finding::new("VER-010", "containerd-1", Outcome::Warn, subject).with("runtime", reported));
+    let major = |version: &str| version.trim_start_matches('v').split('.').next()?.parse::<u32>().ok();
+    match reported.split_once("://") {
+        Some(("docker", _)) if target >= 24 => {
+            look.say(Finding::new("VER-010", "docker", Outcome::Fail, subject).with("runtime", reported));
+        }
+        Some(("containerd", version)) if major(version) == Some(1) && target >= 36 => {
+            look.say(Finding::new("VER-010", "containerd-1", Outcome::Warn, subject).with("runtime", reported));
+        }
+        Some((name, version)) if name != "containerd" || major(version).is_some() => {}
+        _ => {
+            let why = format!("the version of its runtime is `{}`", excerpt(reported));
+            look.say(Finding { subject, ..Finding::unknown("VER-010", why) });
+        }
     }
 }
 

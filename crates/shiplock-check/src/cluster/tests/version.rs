@@ -65,7 +65,12 @@ fn a_node_that_does_not_tell_its_versions_or_its_room_is_unknown_by_name() {
             json!({ "status": { "nodeInfo": { "containerRuntimeVersion": "2.2.9" } } }),
             vec!["Unknown VER-010 not-seen Node w1"],
         ),
+        (
+            json!({ "status": { "nodeInfo": { "containerRuntimeVersion": "containerd://" } } }),
+            vec!["Unknown VER-010 not-seen Node w1"],
+        ),
         (json!({ "status": { "nodeInfo": { "containerRuntimeVersion": "cri-o://1.33.0" } } }), vec![]),
+        (json!({ "status": { "nodeInfo": { "containerRuntimeVersion": "containerd://v2.0.5-k3s1" } } }), vec![]),
         (json!({ "status": { "allocatable": { "pods": null } } }), vec!["Unknown NODE-024 not-seen Node w1"]),
         (json!({ "status": { "allocatable": { "pods": "many" } } }), vec!["Unknown NODE-024 not-seen Node w1"]),
         (json!({ "status": { "allocatable": { "pods": "1k" } } }), vec![]),
