@@ -141,7 +141,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "same-node-replicas",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Deployments, StatefulSets, pods, nodes",
+        reads: "Deployments, StatefulSets, pods, nodes, PodDisruptionBudgets",
         title: ["Replicas on one node", "同一节点上的副本"],
         why: [
             "All of them go with that node, or with the nodes that are upgraded at once.",

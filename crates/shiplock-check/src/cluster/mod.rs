@@ -48,7 +48,7 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-008"]),
     ("/apis/apps/v1/statefulsets", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-008", "WL-012"]),
     ("/apis/apps/v1/daemonsets", &["WL-016"]),
-    ("/apis/policy/v1/poddisruptionbudgets", &["WL-001", "WL-002", "WL-003", "WL-004", "CAP-003"]),
+    ("/apis/policy/v1/poddisruptionbudgets", &["WL-001", "WL-002", "WL-003", "WL-004", "WL-008", "CAP-003"]),
     ("/api/v1/services", &["NET-001", "NET-008", "NET-009", "WL-007", "API-015"]),
     (
         "/apis/discovery.k8s.io/v1/endpointslices",

@@ -153,7 +153,7 @@ fn workloads(look: &mut Look<'_>) {
     let checks = ["WL-004", "WL-005", "WL-006", "WL-007", "WL-008"];
     let deployments = look.need(&objects.deployments, &checks);
     let sets = look.need(&objects.stateful_sets, &checks);
-    let budgets = objects.budgets.seen();
+    let budgets = look.need(&objects.budgets, &["WL-008"]);
     let services = look.need(&objects.services, &["WL-007"]);
     let pods = look.need(&objects.pods, &["WL-005", "WL-006", "WL-008"]);
     let bound = look.question.max_parallel;
@@ -172,13 +172,11 @@ fn workloads(look: &mut Look<'_>) {
             let replicas = workload.spec.replicas.unwrap_or(1);
             let labels = &workload.spec.template.metadata.labels;
             let subject = || of(kind, &workload.metadata);
-            if replicas > 1 {
-                let has_budget = budgets.is_none_or(|budgets| {
-                    budgets.iter().any(|budget| budget.metadata.namespace == namespace && covers(budget, labels))
-                });
-                if !has_budget {
-                    look.say(Finding::new("WL-004", "none", Outcome::Warn, subject()).with("replicas", replicas));
-                }
+            let has_budget = budgets.is_none_or(|budgets| {
+                budgets.iter().any(|budget| budget.metadata.namespace == namespace && covers(budget, labels))
+            });
+            if replicas > 1 && !has_budget {
+                look.say(Finding::new("WL-004", "none", Outcome::Warn, subject()).with("replicas", replicas));
             }
             let ready = nodes_of.get(&subject()).map(Vec::as_slice).unwrap_or_default();
             let hosts: BTreeSet<&str> = ready.iter().map(|pod| pod.spec.node_name.as_str()).collect();
@@ -186,7 +184,8 @@ fn workloads(look: &mut Look<'_>) {
             if on_one_node {
                 let node = hosts.first().copied().unwrap_or_default();
                 look.say(Finding::new("WL-008", "one-node", Outcome::Warn, subject()).with("node", node));
-            } else if ready.len() > 1 && packing::go_at_once(batches.as_deref(), &hosts) {
+            } else if ready.len() > 1 && !has_budget && packing::go_at_once(batches.as_deref(), &hosts) {
+                // Under a budget the drains of a batch wait for each other.
                 let nodes = hosts.iter().copied().collect::<Vec<_>>().join(", ");
                 look.say(Finding::new("WL-008", "one-batch", Outcome::Warn, subject()).with("nodes", nodes));
             }

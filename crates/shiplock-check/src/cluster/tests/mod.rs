@@ -142,7 +142,7 @@ fn what_was_not_seen_is_unknown_and_what_was_not_asked_says_nothing() {
     blind.objects.budgets = Read::NotSeen("poddisruptionbudgets is forbidden".into());
     assert_eq!(
         found(&blind),
-        ["WL-001", "WL-002", "WL-003", "WL-004"].map(|check| format!("Unknown {check} not-seen Cluster"))
+        ["WL-001", "WL-002", "WL-003", "WL-004", "WL-008"].map(|check| format!("Unknown {check} not-seen Cluster"))
     );
 }
 

@@ -81,6 +81,7 @@ fn what_a_batch_takes_whole_is_found_though_it_is_on_several_nodes() {
     ] {
         let mut snapshot = snapshot();
         snapshot.objects.nodes = seen(json!(nodes));
+        snapshot.objects.budgets = seen(json!([]));
         let endpoints: Vec<Value> = hosts.iter().map(|host| json!({ "nodeName": host })).collect();
         snapshot.objects.slices = seen(
             json!([{ "metadata": { "namespace": "n", "labels": { "kubernetes.io/service-name": "s" } }, "endpoints": endpoints }]),
@@ -95,6 +96,15 @@ fn what_a_batch_takes_whole_is_found_though_it_is_on_several_nodes() {
             let expected: Vec<String> = expected.iter().map(|word| format!("Warn {check} {word} {subject}")).collect();
             assert_eq!(of_check(&snapshot, check), expected, "{hosts:?}");
         }
+        // Under a budget the drains of a batch wait for each other.
+        snapshot.objects.budgets = seen(json!([{ "metadata": { "name": "b", "namespace": "n" },
+            "spec": { "maxUnavailable": 1, "selector": { "matchLabels": { "app": "a" } } } }]));
+        let expected: Vec<&str> = expected
+            .iter()
+            .filter(|word| **word == "one-node")
+            .map(|_| "Warn WL-008 one-node Deployment n/a")
+            .collect();
+        assert_eq!(of_check(&snapshot, "WL-008"), expected, "{hosts:?}");
     }
 }
 
