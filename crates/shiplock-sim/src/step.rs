@@ -191,25 +191,24 @@ pub(crate) fn before(world: &World, id: u32, program: &Work) -> Option<Work> {
 
 /// What a step that was done reports.
 pub(crate) fn outcome(action: &Action, interrupted: Duration) -> StepOutcome {
-    match action {
+    let components = match action {
         Action::UpgradeControlPlane(upgrade) => {
             let tag = |component: &ControlPlaneComponent| {
                 let image = upgrade.images.iter().find(|image| image.role == component.name());
                 let tag = image.and_then(|image| Some(image.reference.rsplit_once(':')?.1.to_owned()));
                 tag.unwrap_or_else(|| upgrade.version.to_string())
             };
-            StepOutcome::Swapped {
-                interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
-                components: upgrade.components.iter().map(|one| format!("{} {}", one.name(), tag(one))).collect(),
-                difference: String::new(),
-            }
+            upgrade.components.iter().map(|one| format!("{} {}", one.name(), tag(one))).collect()
         }
-        Action::RestoreControlPlane(restore) => StepOutcome::Swapped {
-            interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
-            components: vec![format!("{} {}", ControlPlaneComponent::KubeApiserver.name(), restore.version)],
-            difference: String::new(),
-        },
-        _ => StepOutcome::Done,
+        Action::RestoreControlPlane(restore) => {
+            vec![format!("{} {}", ControlPlaneComponent::KubeApiserver.name(), restore.version)]
+        }
+        _ => return StepOutcome::Done,
+    };
+    StepOutcome::Swapped {
+        interrupted_milliseconds: u64::try_from(interrupted.as_millis()).unwrap_or(u64::MAX),
+        components,
+        difference: String::new(),
     }
 }
 

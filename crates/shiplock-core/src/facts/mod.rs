@@ -337,6 +337,12 @@ impl WorkloadFacts {
     pub fn label(&self) -> String {
         format!("{} {}/{}", self.kind, self.namespace, self.name)
     }
+
+    /// How many pods must be ready now for it not to be worse than it was before: as many as then, but for those that its
+    /// owner does not want any more.
+    pub fn ready_wanted(&self, before: &Self) -> i64 {
+        before.ready.min(self.desired)
+    }
 }
 
 /// What the server knows of an enrolled agent.

@@ -47,7 +47,7 @@ pub fn worse_than_baseline(baseline: &[WorkloadFacts], now: &[WorkloadFacts]) ->
             by_name.get(&name(before)).copied()
         });
         let Some(after) = found else { continue };
-        let wanted = before.ready.min(after.desired);
+        let wanted = after.ready_wanted(before);
         if after.ready < wanted {
             worse.push(format!("{} {}/{wanted}", after.label(), after.ready));
         }

@@ -307,7 +307,7 @@ impl Run {
             let Some(fact) = cluster.workloads.get_mut(place) else { continue };
             self.world.refresh_workload_fact(workload, fact);
             // As the gate has it: nothing is added or deleted here, so that the baseline has the same places.
-            if baseline.get(place).is_some_and(|before| fact.ready < before.ready.min(fact.desired)) {
+            if baseline.get(place).is_some_and(|before| fact.ready < fact.ready_wanted(before)) {
                 self.behind.insert(workload);
             } else {
                 self.behind.remove(&workload);
