@@ -130,8 +130,8 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 /// The keys of findings that were there before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
-    /// See [`Finding::key`]; with each file by one name, however it was given.
-    pub findings: BTreeSet<String>,
+    /// See [`Finding::key`], each as often as it was found; with each file by one name, however it was given.
+    pub findings: Vec<String>,
     /// That one name of each file, by how it was given; others are taken as they were given.
     #[serde(skip)]
     pub names: BTreeMap<String, String>,
@@ -140,13 +140,26 @@ pub struct Baseline {
 impl Baseline {
     /// What a report finds now.
     pub fn of(report: &Report, names: BTreeMap<String, String>) -> Self {
-        let empty = Self { findings: BTreeSet::new(), names };
-        let findings = report.findings.iter().filter(|finding| finding.may_pass()).map(|one| empty.key(one)).collect();
+        let empty = Self { findings: Vec::new(), names };
+        let known = report.findings.iter().filter(|finding| finding.may_pass());
+        let mut findings: Vec<String> = known.map(|one| empty.key(one)).collect();
+        findings.sort_unstable();
         Self { findings, ..empty }
     }
 
-    fn knows(&self, finding: &Finding) -> bool {
-        finding.may_pass() && self.findings.contains(&self.key(finding))
+    /// How many findings were there before, by key.
+    fn numbers(&self) -> BTreeMap<&str, usize> {
+        let mut numbers = BTreeMap::new();
+        for key in &self.findings {
+            *numbers.entry(key.as_str()).or_default() += 1;
+        }
+        numbers
+    }
+
+    /// Whether a finding is one of as many as were there before and are left.
+    fn takes(&self, finding: &Finding, left: &mut BTreeMap<&str, usize>) -> bool {
+        let left = left.get_mut(self.key(finding).as_str()).filter(|left| finding.may_pass() && **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     fn key(&self, finding: &Finding) -> String {
@@ -258,6 +271,7 @@ impl Assembly<'_> {
         let (over, holding): (Vec<&Acceptance>, Vec<&Acceptance>) =
             self.acceptances.iter().partition(|acceptance| acceptance.is_over(today));
         let mut expired: Vec<Acceptance> = Vec::new();
+        let mut left = self.baseline.map(Baseline::numbers).unwrap_or_default();
         for finding in &mut findings {
             // A check of the plan says itself what nobody may let pass, and what the plan lets pass.
             if finding.sentence == OF_THE_PLAN && (finding.accepted.is_some() || finding.outcome != Outcome::Fail) {
@@ -267,7 +281,9 @@ impl Assembly<'_> {
             finding.accepted = match acceptance {
                 Some(Acceptance { author, reason, .. }) if author.is_empty() => Some(reason.clone()),
                 Some(Acceptance { author, reason, .. }) => Some(format!("{author}: {reason}")),
-                None if self.baseline.is_some_and(|known| known.knows(finding)) => Some("baseline".to_owned()),
+                None if self.baseline.is_some_and(|known| known.takes(finding, &mut left)) => {
+                    Some("baseline".to_owned())
+                }
                 None => None,
             };
             if finding.counts() {
@@ -381,6 +397,20 @@ mod tests {
         // Each is told once, and only where it would still let something pass.
         assert_eq!(expired(&[ended.clone(), of_nothing, ended.clone()]), std::slice::from_ref(&ended));
         assert_eq!(expired(&[ended, holding]), []);
+    }
+
+    #[test]
+    fn a_baseline_lets_no_more_of_the_same_pass_than_were_there_before() {
+        let finding = || Finding::new("API-010", "objects", Outcome::Fail, Subject::new("Ingress", "", ""));
+        let (selection, scopes) = (Selection::default(), BTreeSet::from(["cluster"]));
+        let report = |findings: Vec<Finding>, baseline: Option<&Baseline>| {
+            Assembly { baseline, ..bare(&selection, &scopes) }.report(findings)
+        };
+        let known = Baseline::of(&report(vec![finding(), finding()], None), BTreeMap::new());
+        for (found, new) in [(1, 0), (2, 0), (3, 1)] {
+            let report = report(vec![finding(); found], Some(&known));
+            assert_eq!(report.count(Outcome::Fail), new, "{found}");
+        }
     }
 
     #[test]
