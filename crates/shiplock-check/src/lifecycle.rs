@@ -126,6 +126,25 @@ impl Table {
         self.versions(kind).find(|found| found.version == version && found.group == group)
     }
 
+    /// Whether any version of Kubernetes has a kind of this name.
+    pub fn has_kind(&self, kind: &str) -> bool {
+        self.by_kind.contains_key(kind)
+    }
+
+    /// Whether a kind is none that Kubernetes ever had, of one of its own groups and of a version of which the target
+    /// serves nothing. Not of the core group: other tools have versions without a group.
+    pub fn is_dead(&self, api_version: &str, kind: &str, target: MinorVersion) -> bool {
+        let (group, version) = split(api_version);
+        if group.is_empty() || !is_own_group(group) || self.find(api_version, kind).is_some() {
+            return false;
+        }
+        let mut own = self.kinds.iter().filter(|found| found.group == group).peekable();
+        let is_served = |found: &KindLifecycle<'_>| {
+            found.version == version && !matches!(found.standing(target), Standing::Removed { .. })
+        };
+        own.peek().is_some() && !own.any(is_served)
+    }
+
     /// The life of a resource by its plural name.
     pub fn find_resource(&self, group: &str, version: &str, resource: &str) -> Option<&KindLifecycle<'static>> {
         let same = |kind: &&KindLifecycle<'static>| {
@@ -200,6 +219,12 @@ fn version_rank(version: &str) -> (u8, u32, u32) {
         (_, Some((_, minor))) => (0, major, digits(minor)),
         _ => (2, major, 0),
     }
+}
+
+/// Whether no other project may have a group of this name. Source: `validateCustomResourceDefinitionSpec` of
+/// k8s.io/apiextensions-apiserver asks for a dot; names under `k8s.io` are given by Kubernetes.
+pub fn is_own_group(group: &str) -> bool {
+    !group.contains('.') || group.ends_with(".k8s.io")
 }
 
 /// Group and version of an `apiVersion`.

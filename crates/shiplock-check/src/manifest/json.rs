@@ -5,16 +5,17 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    DEPTH_MAX, OBJECTS_MAX, Object, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder, item_kind,
-    lines_of, no_text,
+    DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder,
+    item_kind, lines_of, no_text,
 };
 
 /// Reads all values of a text that begins at this line. An error where it is not JSON at all and nothing was handed on.
 pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> Result<(), Trouble> {
+    let text = &*whole_characters(text);
     let mut reader = Reader { text, newest_line: Cell::new((0, first_line)), sink, visited: 0, found: 0 };
     let (mut at, mut is_first) = (0, true);
     while at < text.len() {
@@ -25,7 +26,8 @@ pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> Re
                 Some(Ok(value)) => {
                     is_first = false;
                     let before = reader.found;
-                    reader.visit(value.get(), None, 0);
+                    reader.visited = 0;
+                    reader.visit(value.get(), Role::Whole, 0);
                     if reader.found == before {
                         reader.sink.other();
                     }
@@ -48,6 +50,32 @@ pub(super) fn documents(text: &str, first_line: u32, sink: &mut impl Sink) -> Re
         }
     }
     Ok(())
+}
+
+/// The text with U+FFFD for each half of a character that is written without the other, as Kubernetes' parser reads it.
+/// It is as long as before.
+fn whole_characters(text: &str) -> Cow<'_, str> {
+    if !["\\ud", "\\uD"].iter().any(|begin| memchr::memmem::find(text.as_bytes(), begin.as_bytes()).is_some()) {
+        return Cow::Borrowed(text);
+    }
+    let code = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let mut whole = Cow::Borrowed(text);
+    let mut at = 0;
+    while let Some(offset) = text.get(at..).and_then(|rest| memchr::memchr(b'\\', rest.as_bytes())) {
+        at += offset;
+        at += match (code(at), code(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                whole.to_mut().replace_range(at..at + 6, "\\ufffd");
+                6
+            }
+            _ => 2,
+        };
+    }
+    whole
 }
 
 /// A key whose value identifies something, as text; other values are none.
@@ -111,6 +139,31 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
     }
 }
 
+/// The values of a list, up to one more than may be.
+struct Values<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Values<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Values<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Values<'de>, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    if values.len() <= OBJECTS_MAX {
+                        values.push(value);
+                    }
+                }
+                Ok(Values(values))
+            }
+        }
+        deserializer.deserialize_seq(All)
+    }
+}
+
 #[derive(Default, Deserialize)]
 struct Name<'a> {
     #[serde(borrow, default)]
@@ -150,18 +203,23 @@ impl<S: Sink> Reader<'_, '_, S> {
         self.sink.trouble(Trouble { line, kind });
     }
 
-    fn visit(&mut self, value: &str, inherited: Option<(&str, &str)>, depth: usize) {
+    fn visit(&mut self, value: &str, role: Role<'_>, depth: usize) {
         self.visited += 1;
         if depth >= DEPTH_MAX || self.visited >= OBJECTS_MAX {
             return self.trouble(value, TroubleKind::Bounds);
         }
         if value.starts_with('[') {
-            if inherited.is_none() {
-                self.visit_all(value, None, depth);
+            if role.inherited().is_none() {
+                self.visit_all(value, Role::Whole, depth);
             }
             return;
         }
-        let Ok(parts) = serde_json::from_str::<Parts<'_>>(value) else { return };
+        let Ok(parts) = serde_json::from_str::<Parts<'_>>(value) else {
+            if let (Some(why), true) = (role.must_be_object(), value != "null") {
+                self.trouble(value, why);
+            }
+            return;
+        };
         if let Some((_, at)) =
             [&parts.api_version, &parts.kind].into_iter().flatten().find(|(text, _)| is_placeholder(text))
         {
@@ -177,29 +235,30 @@ impl<S: Sink> Reader<'_, '_, S> {
         let api_version = parts.api_version.as_ref().map(|(text, at)| (text.as_ref(), *at));
         let kind = parts.kind.as_ref().map(|(text, _)| text.as_ref());
         let (Some((api_version, at)), Some(kind)) = (
-            api_version.or(inherited.map(|(api_version, _)| (api_version, value))),
-            kind.or(inherited.map(|(_, kind)| kind)),
+            api_version.or(role.inherited().map(|(api_version, _)| (api_version, value))),
+            kind.or(role.inherited().map(|(_, kind)| kind)),
         ) else {
             let list = kind.filter(|kind| is_list(kind)).and(parts.items.filter(|items| items.get().starts_with('[')));
-            let looks_meant = parts.metadata.is_some() || parts.has_spec || list.is_some();
-            if (api_version.is_some() || kind.is_some() || parts.is_miswritten) && looks_meant {
+            let has = |key: &str| if key == "spec" { parts.has_spec } else { parts.metadata.is_some() };
+            let version = api_version.map(|(api_version, _)| api_version);
+            if list.is_some() || role.is_meant(version, kind, has, || parts.is_miswritten) {
                 let key = if api_version.is_none() { "apiVersion" } else { "kind" };
                 self.trouble(value, TroubleKind::Incomplete(key));
             }
             if let Some(items) = list {
-                self.visit_all(items.get(), None, depth);
+                self.visit_all(items.get(), Role::Item, depth);
             }
             return;
         };
         let items = match (item_kind(kind), kind) {
-            (Some(item), _) => parts.items.map(|items| (items, Some((api_version, item)))),
-            (None, "List") => parts.items.map(|items| (items, None)),
-            (None, "Template") => parts.objects.map(|items| (items, None)),
+            (Some(item), _) => parts.items.map(|items| (items, Role::ItemOf(api_version, item))),
+            (None, "List") => parts.items.map(|items| (items, Role::Item)),
+            (None, "Template") => parts.objects.map(|items| (items, Role::Item)),
             _ => None,
         };
         match items {
-            Some((items, inherited)) if items.get().starts_with('[') => {
-                return self.visit_all(items.get(), inherited, depth);
+            Some((items, role)) if items.get().starts_with('[') => {
+                return self.visit_all(items.get(), role, depth);
             }
             Some((items, _)) if kind == "List" && items.get() != "null" => {
                 return self.trouble(items.get(), TroubleKind::Shape("its items are no list".to_owned()));
@@ -214,10 +273,14 @@ impl<S: Sink> Reader<'_, '_, S> {
         self.sink.object(Object { api_version, kind, namespace: &namespace, name: &name, line });
     }
 
-    fn visit_all(&mut self, values: &str, inherited: Option<(&str, &str)>, depth: usize) {
-        if let Ok(values) = serde_json::from_str::<Vec<&RawValue>>(values) {
+    fn visit_all(&mut self, values: &str, role: Role<'_>, depth: usize) {
+        if let Ok(Values(values)) = serde_json::from_str(values) {
             for value in values {
-                self.visit(value.get(), inherited, depth + 1);
+                // That was told once.
+                if self.visited >= OBJECTS_MAX {
+                    return;
+                }
+                self.visit(value.get(), role, depth + 1);
             }
         }
     }

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::{self, Table};
+
 /// One object, as the text has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object<'a> {
@@ -176,9 +178,22 @@ fn lines_of(text: &str) -> u32 {
     u32::try_from(memchr::memchr_iter(b'\n', text.as_bytes()).count()).unwrap_or(u32::MAX)
 }
 
+/// What stands where a manifest should be, by how it begins.
+const STAND_INS: [(&str, &str); 5] = [
+    ("version https://git-lfs.github.com/", "it is a pointer of Git LFS, the file itself was not fetched"),
+    ("$ANSIBLE_VAULT;", "it is encrypted by Ansible Vault"),
+    ("<!doctype html", "it is a page in HTML"),
+    ("<html", "it is a page in HTML"),
+    ("<?xml", "it is XML"),
+];
+
 /// Reads a document that is not simple.
 fn any_document(document: &str, line: u32, sink: &mut impl Sink) {
     let body = document.strip_prefix("---").unwrap_or(document).trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    let begins = |with: &str| body.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    if let Some((_, why)) = STAND_INS.iter().find(|(with, _)| begins(with)) {
+        return sink.trouble(Trouble { line, kind: TroubleKind::Unreadable((*why).to_owned()) });
+    }
     let mut not_json = None;
     if body.starts_with(['{', '[']) {
         let begin = line + lines_of(&document[..document.len() - body.len()]);
@@ -196,13 +211,73 @@ fn any_document(document: &str, line: u32, sink: &mut impl Sink) {
             let why = || TroubleKind::Syntax("it reads as text".to_owned());
             sink.trouble(not_json.unwrap_or_else(|| Trouble { line, kind: why() }));
         }
-        Ok(()) => found.replay(sink),
+        Ok(()) => {
+            let damage = not_json.filter(|_| found.has_objects() && found.has_stray_quote);
+            found.replay(sink);
+            if let Some(damage) = damage {
+                sink.trouble(damage);
+            }
+        }
         Err(trouble) => {
             // What the library read before the error belongs to the same document: it is not trusted.
             let is_template = has_template_mark(document) && matches!(trouble.kind, TroubleKind::Syntax(_));
             sink.trouble(if is_template { Trouble { kind: TroubleKind::Template, ..trouble } } else { trouble });
         }
     }
+}
+
+/// What a value is within its document.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    /// The whole, or an entry of a sequence that is no list of Kubernetes.
+    Whole,
+    /// An item of a list.
+    Item,
+    /// An item of a list of one version and kind, which it takes from the list.
+    ItemOf(&'a str, &'a str),
+}
+
+impl<'a> Role<'a> {
+    /// The version and kind that it takes from its list.
+    fn inherited(self) -> Option<(&'a str, &'a str)> {
+        match self {
+            Self::ItemOf(api_version, kind) => Some((api_version, kind)),
+            Self::Whole | Self::Item => None,
+        }
+    }
+
+    /// Why no API server takes it where it is no object; none where it need not be one.
+    fn must_be_object(self) -> Option<TroubleKind> {
+        let is_item = !matches!(self, Self::Whole);
+        is_item.then(|| TroubleKind::Shape("an item of its list is no object".to_owned()))
+    }
+
+    /// Whether what lacks its version or its kind was meant as an object of Kubernetes: other tools have files with the
+    /// same keys.
+    fn is_meant(
+        self,
+        api_version: Option<&str>,
+        kind: Option<&str>,
+        has: impl Fn(&str) -> bool,
+        is_miswritten: impl Fn() -> bool,
+    ) -> bool {
+        match (self, api_version, kind) {
+            (Self::Item | Self::ItemOf(..), ..) => true,
+            // Kustomize needs no version.
+            (_, None, Some("Kustomization" | "Component")) => false,
+            (_, None, Some(kind)) => has("metadata") || (has("spec") && Table::shipped().has_kind(kind)),
+            (_, Some(api_version), None) => {
+                let is_own = lifecycle::is_own_group(lifecycle::split(api_version).0);
+                (has("metadata") && (is_own || has("spec"))) || (is_own && has("spec"))
+            }
+            _ => is_miswritten() && (has("metadata") || has("spec")),
+        }
+    }
+}
+
+/// Whether YAML, as kubectl reads it, makes nothing of a scalar without quotes.
+fn is_null(plain: &str) -> bool {
+    matches!(plain, "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// The items of lists are of the list's version and kind where they do not say themselves.

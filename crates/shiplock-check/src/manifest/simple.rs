@@ -143,16 +143,18 @@ impl<'a> Scan<'a> {
     fn line(&mut self, line: &'a str, number: u32) -> Option<()> {
         let bytes = line.as_bytes();
         let column = bytes.iter().position(|byte| *byte != b' ').unwrap_or(bytes.len());
-        if let Open::Block { parent, column: own, blank } = self.open {
+        if let Open::Block { parent, column: before, blank } = self.open {
             if column == bytes.len() {
-                let blank = if own.is_none() { blank.max(column) } else { blank };
-                self.open = Open::Block { parent, column: own, blank };
+                let blank = if before.is_none() { blank.max(column) } else { blank };
+                self.open = Open::Block { parent, column: before, blank };
                 return Some(());
             }
             if column > parent {
-                let own = own.unwrap_or(column);
+                let own = before.unwrap_or(column);
                 let is_text = bytes[column..].iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
-                if column < own || blank > own || !is_text {
+                // Kubernetes' parser takes no tab before the indentation is known.
+                let is_indented = column >= own && blank <= own && (before.is_some() || bytes[column] != b'\t');
+                if !is_indented || !is_text {
                     return None;
                 }
                 self.open = Open::Block { parent, column: Some(own), blank };
@@ -338,7 +340,7 @@ impl<'a> Scan<'a> {
 
 /// The text of a scalar that no schema could make something else of.
 fn certain(text: &str) -> Option<&str> {
-    let is_text = !text.is_empty() && text != "~" && text != "null" && !super::is_number_or_bool(text);
+    let is_text = !super::is_null(text) && !super::is_number_or_bool(text);
     (is_text && !super::is_placeholder(text)).then_some(text)
 }
 
@@ -369,6 +371,10 @@ fn key_length(bytes: &[u8]) -> Option<(usize, usize)> {
         return None;
     }
     if quotes == 1 && bytes.get(1 + inner) != Some(&bytes[0]) {
+        return None;
+    }
+    // No text in YAML's eyes, and then no key.
+    if quotes == 0 && matches!(&bytes[..inner], b"null" | b"Null" | b"NULL") {
         return None;
     }
     let colon = bytes.get(length) == Some(&b':') && matches!(bytes.get(length + 1), None | Some(b' '));

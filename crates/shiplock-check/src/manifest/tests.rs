@@ -174,6 +174,13 @@ fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
             1,
             &["1 incomplete(\"apiversion\")"],
         ),
+        ("no version, known by its kind", "kind: Deployment\nspec: {}\n", 0, &["1 incomplete(\"apiversion\")"]),
+        (
+            "no kind of a custom version",
+            "apiVersion: x.io/v1\nmetadata: {}\nspec: {}\n",
+            0,
+            &["1 incomplete(\"kind\")"],
+        ),
         ("a list that is none", "apiVersion: v1\nkind: List\nitems:\n  apiVersion: a/v1\n  kind: K\n", 0, &["3 shape"]),
         ("the same in json", "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":{\"kind\":\"K\"}}", 0, &["1 shape"]),
         (
@@ -188,6 +195,12 @@ fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
         ("the same in json", "{\"apiVersion\":\n1,\"kind\":\"K\"}", 0, &["2 shape"]),
         ("a truth value in json", "{\"apiVersion\":\"a/v1\",\n\"kind\": true}", 0, &["2 shape"]),
         ("json with remarks", "{ // c\n \"apiVersion\":\"a/v1\",\"kind\":\"K\"}", 0, &["1 syntax"]),
+        (
+            "json with a raw line end and a stray letter",
+            "{\"apiVersion\":\"a/v1\",\"kind\":\"K\",\"a\":\"b\nc\",x\"metadata\": {}}",
+            1,
+            &["1 syntax"],
+        ),
         ("json after a remark", "// c\n{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}", 0, &["1 syntax"]),
         ("cut json", "{\"apiVersion\":\"a/v1\",\"kind\":\"K\"}\n{\"apiVersion\":", 1, &["2 syntax"]),
         (
@@ -218,6 +231,151 @@ fn what_cannot_be_read_is_told_and_the_good_objects_beside_it_are_found() {
 }
 
 #[test]
+fn a_template_that_reads_as_yaml_is_told_and_what_it_is_meant_to_be_is_judged() {
+    for value in [
+        "{{ .Release.Name }}",
+        "{{ template \"x.fullname\" . }}",
+        "{{ .Values.a | quote }}",
+        "{{ .Values.a | default \"b\" }}",
+        "{{.Values.a}}",
+        "{{ printf \"%s-%s\" .Release.Name \"x\" }}",
+        "{{ $x }}",
+        "{{ x }}",
+        "[ {{ x }} ]",
+    ] {
+        for text in [
+            format!("apiVersion: a/v1\nkind: K\nmetadata:\n  name: {value}\n"),
+            format!("apiVersion: a/v1\nkind: K\nspec:\n- b: {value}\n"),
+        ] {
+            let seen = seen(&text);
+            assert_eq!((seen.objects.len(), &seen.troubles[..]), (1, &["4 template".to_owned()][..]), "{text}");
+        }
+    }
+    // What is in quotes is text, and other tools fill in their own.
+    for text in [
+        "apiVersion: a/v1\nkind: K\nmetadata:\n  name: \"{{ .x }}\"\n  a: b{{ x }}\n",
+        "a:\n  b: {{ .x }}\n",
+        "on: push\njobs: ${{ x }}\n",
+    ] {
+        assert_eq!(seen(text).troubles, [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn what_is_yaml_and_kubernetes_parser_does_not_take_is_told_and_nothing_that_it_takes() {
+    let object = "apiVersion: v1\nkind: ConfigMap\n";
+    let refused = [
+        "metadata:\n : cm\n",
+        "? metadata:\n  name: x\n",
+        "a: {name: ?c}\n",
+        "a: [? ]\n",
+        "a: [c?d]\n",
+        "a: {b: http://x/?q=1}\n",
+        "a: {b: :c}\n",
+        "<<: text\n",
+        "a: {<<: [b]}\n",
+        "a: &a [{b: c}]\n<<: *a\n",
+        "null: x\n",
+        "a: {Null: x}\n",
+        "~: x\n",
+        ": x\n",
+        "? [a]\n: b\n",
+        "a: {[b]: c}\n",
+        "x: &a {b: c}\ny: {*a : d}\n",
+        "a: |\n  \tfoo\n",
+        "a: |\n\n  \t\n  foo\n",
+        "a:\n  b: >-\n    \tfoo\n",
+        "a: é\nb: |\n  foo\n\tbar\n",
+        "a:\n  -\tb\n",
+        "a:\n  - \tb: c\n",
+    ];
+    for text in refused {
+        let whole = format!("{object}---\n{object}{text}---\n{object}");
+        let seen = seen(&whole);
+        assert_eq!(seen.troubles.len(), 1, "{text}: {seen:?}");
+        assert!(seen.objects.len() >= 2, "{text}: {seen:?}");
+    }
+    let taken = [
+        "'': b\n",
+        "'null': b\n",
+        "!!str null: b\n",
+        "<<: []\n",
+        "'<<': text\n",
+        "a: &a {x: y}\n<<: [*a, {b: c}]\n",
+        "a: [?c]\n",
+        "a: {? b : c}\n",
+        "a: ?c\n",
+        "a: :c\n",
+        "a: http://x/?q=1\n",
+        "a: [a :b, 'x?', \"?y\"]\n",
+        "&a a: b\nc: {*a : d}\n",
+        "a: |2\n  \tfoo\n",
+        "a: |\n  foo\n  \tbar\n",
+        "a: >\n  foo\n  \t\n  bar\n",
+        "a: |\nb: \"c\n \td\"\n",
+        "a:\tb\n",
+        "a: [b,\n\tc]\n",
+        "5: b\ntrue: c\n",
+    ];
+    for text in taken {
+        let seen = seen(&format!("{object}{text}"));
+        assert_eq!((seen.objects.len(), &seen.troubles[..]), (1, &[][..]), "{text}");
+    }
+}
+
+#[test]
+fn an_item_of_a_list_that_is_no_object_is_told_beside_the_others() {
+    let good = "{\"apiVersion\": \"a/v1\", \"kind\": \"K\"}";
+    for (item, trouble) in [
+        ("\"text\"", Some("shape")),
+        ("3", Some("shape")),
+        ("true", Some("shape")),
+        ("{\"apiVersion\": \"a/v1\"}", Some("incomplete(\"kind\")")),
+        ("{\"kind\": \"K\"}", Some("incomplete(\"apiversion\")")),
+        ("{\"a\": \"b\"}", Some("incomplete(\"apiversion\")")),
+        ("null", None),
+    ] {
+        let items = format!("[{good},\n {item},\n {good}]");
+        for text in [
+            format!("{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": {items}}}"),
+            format!("apiVersion: v1\nkind: List\nitems: {items}\n"),
+        ] {
+            let line = if text.starts_with('{') { 2 } else { 4 };
+            let troubles: Vec<String> = trouble.iter().map(|trouble| format!("{line} {trouble}")).collect();
+            let seen = seen(&text);
+            assert_eq!((seen.objects.len(), seen.troubles), (2, troubles), "{text}");
+        }
+    }
+    assert_eq!(seen("apiVersion: a/v1\nkind: KList\nitems: [b]\n").troubles, ["3 shape"]);
+}
+
+#[test]
+fn half_a_character_in_json_hides_no_object() {
+    let object =
+        |with: &str| format!("{{\"apiVersion\":\"a/v1\",\"kind\":\"K\",\"metadata\":{{\"name\":\"x\"}}{with}}}");
+    for with in [",\"\\ud800\":1", ",\"a\":\"\\uDFFF\\uD800\"", ",\"\\\\ud800\":1", ",\"\\ud83d\\ude00\":1"] {
+        let list = format!("{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{},{}]}}", object(with), object(""));
+        let seen = seen(&list);
+        assert_eq!((seen.objects.len(), &seen.troubles[..]), (2, &[][..]), "{list}");
+    }
+    let named = seen("{\"apiVersion\":\"a/v1\",\"kind\":\"K\",\"metadata\":{\"name\":\"x\\ud800\",\"labels\":{}}}");
+    assert_eq!(named.objects, ["1 a/v1 K /x\u{fffd}"]);
+}
+
+#[test]
+fn what_stands_where_a_manifest_should_be_is_told() {
+    for text in [
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "$ANSIBLE_VAULT;1.1;AES256\n3132\n3334\n",
+        "<!DOCTYPE html>\n<html><body>404</body></html>\n",
+        "<?xml version=\"1.0\"?>\n<Error/>\n",
+    ] {
+        let seen = seen(text);
+        assert!(seen.troubles.len() == 1 && seen.troubles[0].starts_with("1 unreadable"), "{text}: {seen:?}");
+    }
+}
+
+#[test]
 fn what_refers_to_itself_or_grows_without_end_is_bounded() {
     let mut bomb = "a0: &a0 {apiVersion: a/v1, kind: K}\n".to_owned();
     for level in 1..12 {
@@ -238,6 +396,14 @@ fn what_refers_to_itself_or_grows_without_end_is_bounded() {
     for text in [merged + "<<: *x7\nkind: K\n", wide] {
         assert_eq!(seen(&text).troubles, ["1 bounds"]);
     }
+    // Text that packs well is no large tree, and what is left out of it is told; what cannot matter takes no room.
+    assert_eq!(seen(&"- a\n".repeat(1_000_001)).troubles.len(), 1);
+    let item = format!("- apiVersion: a/v1\n  kind: K\n  spec: [{}]\n", "a, ".repeat(1_000));
+    let list = seen(&format!("apiVersion: v1\nkind: List\nitems:\n{}", item.repeat(1_100)));
+    assert_eq!((list.objects.len(), list.troubles.len()), (1_100, 0));
+    let many =
+        format!("{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[[{0}0],[{0}0]]}}", "0,".repeat(OBJECTS_MAX));
+    assert!(seen(&many).troubles.iter().filter(|trouble| trouble.ends_with("bounds")).count() == 1);
     for deep in ["[".repeat(100_000), "{\"a\":".repeat(100_000), "- ".repeat(100_000), "a:\n ".repeat(9)] {
         let seen = seen(&deep);
         assert!(seen.objects.is_empty());
@@ -254,6 +420,10 @@ fn files_without_objects_are_no_trouble() {
         "a: 1\n",
         "just text\n",
         "apiVersion: v2\nname: chart\n",
+        "kind: Kustomization\nmetadata:\n  name: arbitrary\nresources: [a.yaml]\n",
+        "apiVersion: score.dev/v1b1\nmetadata:\n  name: x\ncontainers: {}\n",
+        "kind: Deploy\nname: x\nspec:\n  files: [a]\n",
+        "{\"kind\": \"pipeline\", \"spec\": {\"stages\": []}}",
         "Kind: of\nanything: else\n",
         "{\"kind\": \"compute#instanceList\", \"items\": [{\"kind\": \"compute#instance\"}]}",
         "apiVersion: v1\nkind: List\nitems: null\n",
@@ -295,6 +465,8 @@ mod agreement {
             "?",
             "<<",
             "- name",
+            "null",
+            "NULL",
         ]);
         let value = prop::sample::select(vec![
             "",
