@@ -6,22 +6,33 @@ use flate2::read::MultiGzDecoder;
 use shiplock_core::version::MinorVersion;
 
 use super::{Usage, flagged};
+use crate::lifecycle::{self, Table};
 use crate::manifest::{self, Object, Sink, Trouble, TroubleKind};
 use crate::question::Question;
 use crate::report::{Evidence, Finding, Outcome, Place, Subject};
 
 /// Configuration files of components: group, version, the minor that does not read it, what takes its place.
-/// Sources: KEP-785; kubernetes#117649, #114540, #108616; the changelogs of 1.21, 1.23 and 1.24.
+/// Sources: KEP-785; kubernetes#117649, #114540, #108616, #101129, #91420, #69055, #65628; kubeadm#1296; the changelogs of
+/// 1.21, 1.23, 1.24 and 1.37.
 const COMPONENT_CONFIGURATIONS: &[(&str, &str, u32, &str)] = &[
     ("kubescheduler.config.k8s.io", "v1alpha1", 19, "kubescheduler.config.k8s.io/v1"),
+    ("kubescheduler.config.k8s.io", "v1alpha2", 19, "kubescheduler.config.k8s.io/v1"),
     ("kubescheduler.config.k8s.io", "v1beta1", 23, "kubescheduler.config.k8s.io/v1"),
     ("kubescheduler.config.k8s.io", "v1beta2", 28, "kubescheduler.config.k8s.io/v1"),
     ("kubescheduler.config.k8s.io", "v1beta3", 29, "kubescheduler.config.k8s.io/v1"),
+    ("kubeadm.k8s.io", "v1alpha1", 12, "kubeadm.k8s.io/v1alpha2"),
+    ("kubeadm.k8s.io", "v1alpha2", 13, "kubeadm.k8s.io/v1alpha3"),
+    ("kubeadm.k8s.io", "v1alpha3", 15, "kubeadm.k8s.io/v1beta1"),
+    ("kubeadm.k8s.io", "v1beta1", 22, "kubeadm.k8s.io/v1beta2"),
     ("kubeadm.k8s.io", "v1beta2", 27, "kubeadm.k8s.io/v1beta3"),
+    ("kubeadm.k8s.io", "v1beta3", 37, "kubeadm.k8s.io/v1beta4"),
     ("audit.k8s.io", "v1alpha1", 24, "audit.k8s.io/v1"),
     ("audit.k8s.io", "v1beta1", 24, "audit.k8s.io/v1"),
     ("client.authentication.k8s.io", "v1alpha1", 24, "client.authentication.k8s.io/v1"),
 ];
+
+/// What is read of a file in an archive to see whether it is a manifest.
+const MEMBER_BYTES_READ: u64 = 64 << 10;
 
 /// What was read of one file or of many.
 #[derive(Debug, Default)]
@@ -58,7 +69,7 @@ impl FilesRead {
                 Ok(_) if unpacked.len() as u64 > unpacked_bytes_max => {
                     Some(format!("it unpacks to more than {unpacked_bytes_max} bytes"))
                 }
-                Ok(_) if unpacked.get(257..262) == Some(b"ustar") => {
+                Ok(_) if is_tape(&unpacked) => {
                     // A packed chart or an archive: what is in it must be rendered or unpacked.
                     self.files += 1;
                     self.trouble(file, &Trouble { line: 1, kind: TroubleKind::Template }, question);
@@ -77,6 +88,8 @@ impl FilesRead {
                     self.unreadable(file, why, question);
                 }
             }
+        } else if is_tape(content) || content.starts_with(b"PK\x03\x04") {
+            self.unreadable(file, "it is an archive that must be unpacked".to_owned(), question);
         } else {
             self.text(file, content, question);
         }
@@ -115,6 +128,49 @@ impl FilesRead {
     }
 }
 
+/// Whether this is an archive of `tar`.
+fn is_tape(content: &[u8]) -> bool {
+    content.get(257..262) == Some(b"ustar")
+}
+
+/// Whether an archive of `tar`, packed with gzip or not, or of `zip` seems to hold manifests: by the names of its files,
+/// in one of `tar` also by what they begin with. It is read up to the first one, and up to `bytes_max`.
+pub fn archive_has_manifests(content: &[u8], bytes_max: u64) -> bool {
+    if content.starts_with(b"PK\x03\x04") {
+        // In each entry of its directory the length of a name comes before the name.
+        return memchr::memmem::find_iter(content, b"PK\x01\x02").any(|at| {
+            let length =
+                content.get(at + 28..at + 30).map_or(0, |two| usize::from(two[0]) | (usize::from(two[1]) << 8));
+            content.get(at + 46..at + 46 + length).is_some_and(has_manifest_name)
+        });
+    }
+    let mut tape: Box<dyn std::io::Read> = match content {
+        [0x1F, 0x8B, ..] => Box::new(MultiGzDecoder::new(content).take(bytes_max)),
+        _ => Box::new(content),
+    };
+    let mut head = [0; 512];
+    while tape.read_exact(&mut head).is_ok() && is_tape(&head) {
+        let digits = std::str::from_utf8(&head[124..135]).unwrap_or_default().trim_matches([' ', '\0']);
+        let Ok(size) = u64::from_str_radix(digits, 8) else { return false };
+        let mut member = tape.by_ref().take(size.div_ceil(512) * 512);
+        if has_manifest_name(head[..100].split(|byte| *byte == 0).next().unwrap_or_default()) {
+            let mut begin = Vec::new();
+            let read = member.by_ref().take(MEMBER_BYTES_READ).read_to_end(&mut begin);
+            if read.is_ok() && memchr::memmem::find(&begin, b"apiVersion:").is_some() {
+                return true;
+            }
+        }
+        if std::io::copy(&mut member, &mut std::io::sink()).is_err() {
+            return false;
+        }
+    }
+    false
+}
+
+fn has_manifest_name(path: &[u8]) -> bool {
+    path.ends_with(b".yaml") || path.ends_with(b".yml")
+}
+
 struct OneFile<'a> {
     read: &'a mut FilesRead,
     file: &'a str,
@@ -133,6 +189,9 @@ impl Sink for OneFile<'_> {
             let evidence = Evidence { source: "API-007".to_owned(), seen: format!("{}:{line}", self.file) };
             let subject = Subject::new(kind, namespace, name);
             self.read.usages.push(Usage { life, subject, place: place(), evidence });
+        } else if Table::shipped().is_dead(api_version, kind, self.question.target) {
+            let why = format!("Kubernetes {} serves nothing of {api_version}", self.question.target);
+            self.trouble(Trouble { line, kind: TroubleKind::Shape(why) });
         } else if let Some((removed, successor)) = removed_configuration(api_version, self.question.target) {
             let finding = Finding::new("API-012", "removed", Outcome::Fail, Subject::new(kind, namespace, name));
             let finding = finding.with("api", format!("{api_version} {kind}")).with("since", removed);
@@ -150,26 +209,49 @@ impl Sink for OneFile<'_> {
 }
 
 /// Why no API server takes an object that says so of itself; none where one may.
-/// Source: `ParseGroupVersion` of k8s.io/apimachinery: at most one slash; kinds are told apart by case.
+/// Sources: `ParseGroupVersion` of k8s.io/apimachinery: at most one slash; kinds are told apart by case.
+/// `ValidateAPIService` of k8s.io/kube-aggregator: a group is a name of DNS, a version a label of it; as is, but for its
+/// case, the kind of a CustomResourceDefinition.
 fn no_server_takes(api_version: &str, kind: &str) -> Option<TroubleKind> {
     if api_version.is_empty() || kind.is_empty() {
         return Some(TroubleKind::Incomplete(if api_version.is_empty() { "apiVersion" } else { "kind" }));
     }
-    let (group, version) = crate::lifecycle::split(api_version);
-    if version.is_empty() || version.contains('/') || api_version.starts_with('/') {
+    let (group, version) = lifecycle::split(api_version);
+    let is_version = is_label(version) && version.starts_with(|first: char| first.is_ascii_lowercase());
+    let is_group = !api_version.contains('/') || group.split('.').all(is_label);
+    if !is_version || !is_group {
         return Some(TroubleKind::Shape("its apiVersion is not GROUP/VERSION".to_owned()));
     }
+    let is_kind = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if !kind.starts_with(|first: char| first.is_ascii_alphabetic()) || !kind.bytes().all(is_kind) {
+        return Some(TroubleKind::Shape("its kind is no name of a kind".to_owned()));
+    }
     // Custom kinds may be written so.
-    let is_own = !group.contains('.') || group.ends_with(".k8s.io");
-    (is_own && kind.starts_with(|first: char| first.is_ascii_lowercase()))
-        .then(|| TroubleKind::Shape(format!("kinds of Kubernetes begin with a capital letter, not `{kind}`")))
+    if lifecycle::is_own_group(group) && kind.starts_with(|first: char| first.is_ascii_lowercase()) {
+        return Some(TroubleKind::Shape(format!("kinds of Kubernetes begin with a capital letter, not `{kind}`")));
+    }
+    None
+}
+
+/// Whether this is a label of DNS.
+fn is_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// Whether a configuration file of a component is of a version that a minor does not read any more; since when, and what
 /// takes its place.
 pub(crate) fn removed_configuration(api_version: &str, target: MinorVersion) -> Option<(MinorVersion, &'static str)> {
-    let (group, version) = crate::lifecycle::split(api_version);
-    let found = COMPONENT_CONFIGURATIONS.iter().find(|(of, name, ..)| *of == group && *name == version)?;
-    let removed = MinorVersion { major: 1, minor: found.2 };
-    (removed <= target).then_some((removed, found.3))
+    let (group, version) = lifecycle::split(api_version);
+    let removed = |group: &str, version: &str| {
+        let found = COMPONENT_CONFIGURATIONS.iter().find(|(of, name, ..)| *of == group && *name == version)?;
+        let removed = MinorVersion { major: 1, minor: found.2 };
+        (removed <= target).then_some((removed, found.3))
+    };
+    let (since, mut successor) = removed(group, version)?;
+    // What took its place may have gone since.
+    while let Some((_, next)) = successor.split_once('/').and_then(|(group, version)| removed(group, version)) {
+        successor = next;
+    }
+    Some((since, successor))
 }

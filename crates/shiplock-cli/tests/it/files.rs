@@ -98,14 +98,128 @@ fn what_no_api_server_takes_is_told_and_never_silence() {
         ("v1/", "Pod", "shape"),
         ("extensions/v1beta1", "ingress", "shape"),
         ("networking.k8s.io/v1", "ingress", "shape"),
+        ("API_VERSION", "Ingress", "shape"),
+        ("ENC[AES256_GCM,data:p673w==,iv:YY=,type:str]", "Ingress", "shape"),
+        ("\"extensions/v1beta1 \"", "Ingress", "shape"),
+        ("Extensions/v1beta1", "Ingress", "shape"),
+        ("extensions/V1beta1", "Ingress", "shape"),
+        ("a..b/v1", "Ingress", "shape"),
+        ("a-/v1", "Ingress", "shape"),
+        ("1.1.0", "Ingress", "shape"),
+        ("v1", "\"Pod \"", "shape"),
+        // Kubernetes never had these kinds, and serves nothing of these versions any more.
+        ("apps/v1beta1", "Deploymnet", "shape"),
+        ("extensions/v1beta1", "Job", "shape"),
+        ("autoscaling/v2alpha1", "HorizontalPodAutoscaler", "shape"),
+        ("apps/v1alpha1", "PetSet", "shape"),
+        ("policy/v1alpha1", "PodDisruptionBudget", "shape"),
     ] {
         let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: a\n");
         std::fs::write(folder.path().join("a.yaml"), text).unwrap();
         let expected = (4, vec![format!("API-007 {sentence} a.yaml")]);
         assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), expected, "{api_version} {kind}");
     }
-    std::fs::write(folder.path().join("a.yaml"), "apiVersion: x.io/v1\nkind: thing\nmetadata:\n  name: a\n").unwrap();
-    assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), (0, Vec::new()));
+    for (api_version, kind) in [
+        ("x.io/v1", "thing"),
+        ("x.io/v1b1", "Thing"),
+        ("3scale.net/v1-a", "A2"),
+        ("v1alpha1", "HostnameConfig"),
+        ("skaffold/v2beta1", "Config"),
+        ("metrics.k8s.io/v1beta1", "NodeMetrics"),
+        ("snapshot.storage.k8s.io/v1", "VolumeSnapshot"),
+        ("kubeadm.k8s.io/v1beta4", "ClusterConfiguration"),
+        ("apps/v1", "Deployment"),
+    ] {
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: a\n");
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), (0, Vec::new()), "{api_version} {kind}");
+    }
+    for version in ["kubeadm.k8s.io/v1beta1", "kubeadm.k8s.io/v1beta3", "kubescheduler.config.k8s.io/v1alpha2"] {
+        let text = format!("apiVersion: {version}\nkind: X\nmetadata:\n  name: a\n");
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let expected = (3, vec!["API-012 removed a".to_owned()]);
+        assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), expected, "{version}");
+    }
+}
+
+/// A file in an archive of `tar`.
+fn member(name: &str, text: &str) -> Vec<u8> {
+    let mut member = vec![0; 512];
+    member[..name.len()].copy_from_slice(name.as_bytes());
+    member[124..135].copy_from_slice(format!("{:011o}", text.len()).as_bytes());
+    member[257..262].copy_from_slice(b"ustar");
+    member.extend(text.as_bytes());
+    member.resize(member.len().div_ceil(512) * 512, 0);
+    member
+}
+
+#[test]
+fn a_file_in_a_folder_that_holds_manifests_is_never_passed_over_whatever_its_name_is() {
+    let chart = [member("c/notes.txt", "x"), member("c/templates/a.yaml", INGRESS), vec![0; 1024]].concat();
+    let source = [member("s/main.c", "x"), member("s/.travis.yml", "a: b\n"), vec![0; 1024]].concat();
+    let pack = |bytes: &[u8]| {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    };
+    let zip = |name: &str| {
+        [&b"PK\x03\x04....PK\x01\x02"[..], &[0; 24], &[name.len() as u8], &[0; 17], name.as_bytes()].concat()
+    };
+    let wide: Vec<u8> = format!("\u{feff}{INGRESS}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let ingress = Some("API-002 removed");
+    let unreadable = Some("API-007 unreadable");
+    let cases: &[(&str, &[u8], Option<&str>)] = &[
+        ("chart.tar.gz", &pack(&chart), Some("API-007 template")),
+        ("chart.tar", &chart, unreadable),
+        ("source.tar.gz", &pack(&source), None),
+        ("source.tar", &source, None),
+        ("deploy.zip", &zip("a.yaml"), unreadable),
+        ("photos.zip", &zip("a.jpeg"), None),
+        ("program.jar", &zip("a.yml"), None),
+        ("x.yaml.bz2", b"BZh91AY", unreadable),
+        ("x.json.zst", b"\x28\xb5\x2f\xfd", unreadable),
+        ("notes.bz2", b"BZh91AY", None),
+        ("deploy.gz", &pack(INGRESS.as_bytes()), ingress),
+        ("log.gz", &pack(b"apiVersion was asked for\n"), None),
+        ("x.yaml.erb", b"<% if x %>\napiVersion: v1\n<% end %>\n", Some("API-007 template")),
+        ("x.yaml.j2", b"{% if x %}\napiVersion: v1\n{% endif %}\n", Some("API-007 template")),
+        ("x.yaml.bak", format!("replicas: 1\n---\n{INGRESS}").as_bytes(), ingress),
+        ("settings.yaml.example", b"a: b\n", None),
+        ("deploy", format!("\"apiVersion\": {}", &INGRESS[12..]).as_bytes(), ingress),
+        ("deploy.list", b"- apiVersion: extensions/v1beta1\n  kind: Ingress\n", ingress),
+        ("deploy.txt", format!("spec: {{}}\n{INGRESS}").as_bytes(), ingress),
+        ("deploy.conf", b"[{\"apiVersion\":\"extensions/v1beta1\",\"kind\":\"Ingress\"}]", ingress),
+        ("settings.ini", b"[apiVersion]\na = b\n", None),
+        ("wide.txt", &wide, ingress),
+        ("notes.txt", b"- apiVersion is a key\n", None),
+        ("pointer.yaml", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", unreadable),
+    ];
+    for (name, content, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), content).unwrap();
+        std::fs::write(folder.path().join("values.yaml"), "apiVersion: v1\nkind: Pod\n").unwrap();
+        let (code, found) = check(folder.path(), &["-f", "."], b"");
+        let found: Vec<&str> = found.iter().map(|one| one.rsplit_once(' ').unwrap().0).collect();
+        assert_eq!(found, expected.as_slice(), "{name}");
+        assert_eq!(
+            code,
+            if expected.is_some_and(|expected| expected.starts_with("API-007")) { 4 } else { 0 },
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_file_beyond_the_bound_is_told_by_its_size_and_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, code) in [("large.yaml", 4), ("large.iso", 0)] {
+        let path = folder.path().join(name);
+        // It takes no room: nothing was written to it.
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        std::fs::write(folder.path().join("a.yaml"), INGRESS).unwrap();
+        assert_eq!(check(folder.path(), &["-f", "."], b"").0, code, "{name}");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]
@@ -229,6 +343,16 @@ fn a_baseline_knows_a_file_however_it_is_given_and_wherever_the_command_is_run()
                 assert_eq!(said(&from, &words).0, 0, "{place} {written} {read}");
             }
         }
+    }
+    // One more of the same is new.
+    let words = [&["-f", "twice.yaml", "--write-baseline", "twice.json"][..], &strict].concat();
+    let nameless = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata:\n  generateName: a-\n---\n";
+    std::fs::write(path("twice.yaml"), nameless).unwrap();
+    assert_eq!(said(&folder, &words).0, 3);
+    for (times, code) in [(1, 0), (2, 3)] {
+        std::fs::write(path("twice.yaml"), nameless.repeat(times)).unwrap();
+        let words = [&["-f", "twice.yaml", "--baseline", "twice.json"][..], &strict].concat();
+        assert_eq!(said(&folder, &words).0, code, "{times}");
     }
     // The baseline lies beside the files: both may be read from anywhere, and elsewhere.
     std::fs::rename(&folder, root.path().join("moved")).unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 use shiplock_check::api::audit::AuditLog;
-use shiplock_check::api::files::FilesRead;
+use shiplock_check::api::files::{self, FilesRead};
 use shiplock_check::question::Question;
 use shiplock_core::problem::{Code, Problem};
 
@@ -17,6 +17,8 @@ use crate::arguments::CheckArguments;
 
 /// No manifest is larger; a larger file is told, not read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+/// What unpacks to more is told, not read: little that was packed may not take much memory.
+const UNPACKED_BYTES_MAX: u64 = 64 << 20;
 /// No audit event is longer.
 const AUDIT_LINE_BYTES_MAX: u64 = 4 << 20;
 /// A buffer that a large file made larger than this is given back.
@@ -27,6 +29,10 @@ const FILES_MAX: usize = 5_000_000;
 const THREADS_MAX: usize = 4;
 /// Names that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// Packed in ways that are not read.
+const PACKED_OTHERWISE: [&str; 6] = ["bz2", "xz", "zst", "lz4", "7z", "zip"];
+/// What is read of a packed file to see whether it is a manifest.
+const HEAD_BYTES: usize = 64 << 10;
 /// Names that are texts with manifests in them, not manifests, though some begin alike.
 const TEXTS: [&str; 3] = ["md", "markdown", "mdx"];
 /// Folders with these names are not gone into.
@@ -48,7 +54,7 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
             let mut content = Vec::new();
             match std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut content) {
                 Ok(_) if content.len() as u64 <= FILE_BYTES_MAX => {
-                    read.read("(stdin)", &content, FILE_BYTES_MAX, question);
+                    read.read("(stdin)", &content, UNPACKED_BYTES_MAX, question);
                 }
                 Ok(_) => read.unreadable("(stdin)", too_large(), question),
                 Err(error) => read.unreadable("(stdin)", error.to_string(), question),
@@ -108,25 +114,32 @@ fn read_all(candidates: &[Candidate], question: &Question) -> FilesRead {
 
 fn read_one(candidate: &Candidate, buffer: &mut Vec<u8>, read: &mut FilesRead, question: &Question) {
     buffer.clear();
-    let name = candidate.path.to_string_lossy();
-    let outcome = File::open(&candidate.path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(buffer));
+    let path = &candidate.path;
+    let name = path.to_string_lossy();
+    let is_wanted = candidate.is_named || has_manifest_name(path);
+    let outcome = File::open(path).and_then(|file| {
+        // A pipe has no size; and a file may grow.
+        let is_small = file.metadata()?.len() <= FILE_BYTES_MAX;
+        let bytes_max = if is_small { FILE_BYTES_MAX + 1 } else { HEAD_BYTES as u64 };
+        let length = file.take(bytes_max).read_to_end(buffer)?;
+        Ok(is_small && length as u64 <= FILE_BYTES_MAX)
+    });
     match outcome {
         Err(error) => read.unreadable(&name, error.to_string(), question),
-        Ok(length) if length as u64 > FILE_BYTES_MAX => read.unreadable(&name, too_large(), question),
-        Ok(_)
-            if candidate.is_named
-                || has_manifest_name(&candidate.path)
-                || (!has_extension(&candidate.path, &TEXTS) && looks_like_manifest(buffer)) =>
-        {
+        Ok(_) if !is_wanted && !looks_like_manifest(path, buffer) => {}
+        Ok(false) => read.unreadable(&name, too_large(), question),
+        Ok(true) if has_extension(path, &PACKED_OTHERWISE) && !buffer.starts_with(b"PK") => {
+            read.unreadable(&name, "it is packed otherwise than with gzip".to_owned(), question);
+        }
+        Ok(true) => {
             let known = |read: &FilesRead| (read.objects, read.others, read.findings.len());
             let before = known(read);
-            read.read(&name, buffer, FILE_BYTES_MAX, question);
+            read.read(&name, buffer, UNPACKED_BYTES_MAX, question);
             // What was to be written to it may have failed.
             if candidate.is_named && known(read) == before {
                 read.nothing(&name, question);
             }
         }
-        Ok(_) => {}
     }
     if buffer.capacity() > BUFFER_BYTES_KEPT {
         *buffer = Vec::with_capacity(64 << 10);
@@ -194,25 +207,52 @@ fn walk(
 }
 
 fn has_manifest_name(path: &Path) -> bool {
-    let packed = has_extension(path, &["gz"])
-        && path.file_stem().is_some_and(|stem| has_extension(Path::new(stem), &EXTENSIONS));
-    has_extension(path, &EXTENSIONS) || packed || has_extension(path, &["tgz"])
+    let is_packed = has_extension(path, &["gz"]) || has_extension(path, &PACKED_OTHERWISE);
+    has_extension(path, &EXTENSIONS) || (is_packed && has_manifest_stem(path)) || has_extension(path, &["tgz"])
+}
+
+/// Whether a name is one of a manifest but for one more extension, such as `x.yaml.erb`.
+fn has_manifest_stem(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| has_extension(Path::new(stem), &EXTENSIONS))
 }
 
 fn has_extension(path: &Path, known: &[&str]) -> bool {
     path.extension().is_some_and(|found| known.iter().any(|known| found.eq_ignore_ascii_case(known)))
 }
 
-/// Whether a file of another name begins as manifests do.
-fn looks_like_manifest(content: &[u8]) -> bool {
+/// Whether a file of another name holds manifests, by how it begins.
+fn looks_like_manifest(path: &Path, content: &[u8]) -> bool {
+    match content {
+        _ if has_extension(path, &TEXTS) => false,
+        // Programs are packed alike.
+        [b'P', b'K', 3, 4, ..] => {
+            has_extension(path, &["zip"]) && files::archive_has_manifests(content, FILE_BYTES_MAX)
+        }
+        [0x1F, 0x8B, ..] => {
+            let mut head = Vec::new();
+            // What came out before it broke off is enough.
+            let _ = MultiGzDecoder::new(content).take(HEAD_BYTES as u64).read_to_end(&mut head);
+            begins_as_manifest(path, &head) || files::archive_has_manifests(content, FILE_BYTES_MAX)
+        }
+        // UTF-16, as its letters.
+        [0xFF, 0xFE, rest @ ..] | [0xFE, 0xFF, rest @ ..] => {
+            let letters: Vec<u8> = rest.iter().copied().filter(|byte| *byte != 0).take(HEAD_BYTES).collect();
+            begins_as_manifest(path, &letters)
+        }
+        _ => begins_as_manifest(path, content) || files::archive_has_manifests(content, FILE_BYTES_MAX),
+    }
+}
+
+fn begins_as_manifest(path: &Path, content: &[u8]) -> bool {
     let head = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
     let is_remark = |line: &&[u8]| line.is_empty() || line.starts_with(b"#");
     let first = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !is_remark(line));
-    let begins = |word: &[u8]| first.is_some_and(|line| line.starts_with(word));
-    begins(b"apiVersion:")
-        || begins(b"kind:")
-        || begins(b"metadata:")
-        || ((begins(b"---") || begins(b"{") || begins(b"%YAML")) && memchr::memmem::find(head, b"apiVersion").is_some())
+    let begins = |words: &[&str]| first.is_some_and(|line| words.iter().any(|word| line.starts_with(word.as_bytes())));
+    let has = |word: &[u8]| memchr::memmem::find(head, word).is_some();
+    begins(&["apiVersion:", "kind:", "metadata:", "- apiVersion:", "\"apiVersion\":", "'apiVersion':"])
+        || (begins(&["---", "{", "%YAML", "<%", "spec:"]) && has(b"apiVersion"))
+        || (begins(&["["]) && has(b"\"apiVersion\""))
+        || (has_manifest_stem(path) && has(b"apiVersion:"))
 }
 
 /// Reads an audit log line by line, with the name that findings use for it.
