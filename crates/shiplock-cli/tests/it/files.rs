@@ -168,6 +168,9 @@ fn a_file_in_a_folder_that_holds_manifests_is_never_passed_over_whatever_its_nam
     let wide: Vec<u8> = format!("\u{feff}{INGRESS}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let ingress = Some("API-002 removed");
     let unreadable = Some("API-007 unreadable");
+    let below = format!("replicas: 1\n---\n{INGRESS}");
+    let quoted = format!("\"apiVersion\": {}", &INGRESS[12..]);
+    let behind = format!("spec: {{}}\n{INGRESS}");
     let cases: &[(&str, &[u8], Option<&str>)] = &[
         ("chart.tar.gz", &pack(&chart), Some("API-007 template")),
         ("chart.tar", &chart, unreadable),
@@ -183,11 +186,11 @@ fn a_file_in_a_folder_that_holds_manifests_is_never_passed_over_whatever_its_nam
         ("log.gz", &pack(b"apiVersion was asked for\n"), None),
         ("x.yaml.erb", b"<% if x %>\napiVersion: v1\n<% end %>\n", Some("API-007 template")),
         ("x.yaml.j2", b"{% if x %}\napiVersion: v1\n{% endif %}\n", Some("API-007 template")),
-        ("x.yaml.bak", format!("replicas: 1\n---\n{INGRESS}").as_bytes(), ingress),
+        ("x.yaml.bak", below.as_bytes(), ingress),
         ("settings.yaml.example", b"a: b\n", None),
-        ("deploy", format!("\"apiVersion\": {}", &INGRESS[12..]).as_bytes(), ingress),
+        ("deploy", quoted.as_bytes(), ingress),
         ("deploy.list", b"- apiVersion: extensions/v1beta1\n  kind: Ingress\n", ingress),
-        ("deploy.txt", format!("spec: {{}}\n{INGRESS}").as_bytes(), ingress),
+        ("deploy.txt", behind.as_bytes(), ingress),
         ("deploy.conf", b"[{\"apiVersion\":\"extensions/v1beta1\",\"kind\":\"Ingress\"}]", ingress),
         ("settings.ini", b"[apiVersion]\na = b\n", None),
         ("wide.txt", &wide, ingress),
