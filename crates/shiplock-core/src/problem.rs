@@ -342,6 +342,9 @@ codes! {
     UPG0528 FewerReadyPods 409 {
         "{workload} pods are ready in cluster {cluster}, fewer than before the upgrade{pressure}" "集群 {cluster} 的 {workload} 个 Pod 就绪，少于升级前{pressure}"
         fix "see why its pods are not ready (kubectl describe); it goes on by itself once they are" "请查看其 Pod 未就绪的原因（kubectl describe）；就绪后会自动继续" }
+    UPG0529 ImageGone 409 {
+        "image {image} is not on node {node}: it was there, or was prefetched, and somebody removed it" "节点 {node} 上没有镜像 {image}：它原本存在或已预取，但被删除了"
+        fix "import it on {node} with `ctr -n k8s.io images import` from the mirror, then continue; where a disk is more than 85 % full, the kubelet removes images that no container uses: make room first" "请在 {node} 上用 `ctr -n k8s.io images import` 从镜像站导入，然后继续；磁盘使用率超过 85 % 时 kubelet 会删除未使用的镜像：请先释放空间" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
         fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }

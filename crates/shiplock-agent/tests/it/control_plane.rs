@@ -324,7 +324,7 @@ async fn edits_by_hand_a_missing_image_a_full_disk_a_newer_etcd_and_a_webhook_ar
     for (what, code) in [
         ("edit", Code::HandEdited),
         ("other kubeadm", Code::HandEdited),
-        ("image", Code::DigestMismatch),
+        ("image", Code::ImageGone),
         ("disk", Code::DiskFull),
         ("newer etcd", Code::Downgrade),
         ("webhook", Code::WebhookRefuses),

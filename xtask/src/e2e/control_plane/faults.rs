@@ -98,7 +98,7 @@ pub(crate) fn faults(lab: &Lab) -> Result<()> {
     set_scheduler_gates(lab, None)?;
     lab.exec_text("m1", &["ctr", "-n", "k8s.io", "images", "rm", "--sync", SCHEDULER])?;
     installation.ok(&["continue", &id])?;
-    until_paused_with(&mut installation, &id, "UPG0503", &[SCHEDULER])?;
+    until_paused_with(&mut installation, &id, "UPG0529", &[SCHEDULER, "m1"])?;
     until_as_before(&mut installation, lab)?;
     let image = format!("{}/images/kube-scheduler-v1.36.3-amd64.tar", lab.mirror_url());
     lab.exec_text(

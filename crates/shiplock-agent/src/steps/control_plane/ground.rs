@@ -10,7 +10,7 @@ use shiplock_core::problem::{Code, Problem};
 use crate::control_plane::admission;
 use crate::control_plane::manifest::{self, Manifest};
 use crate::host::Host;
-use crate::steps::{Failure, LOOK_EVERY, Step, mismatch};
+use crate::steps::{Failure, LOOK_EVERY, Step};
 
 /// How long a container runtime that is being started is waited for.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(60);
@@ -43,11 +43,10 @@ impl<H: Host> Ground<'_, H> {
         }
     }
 
+    /// The id of an image that must be there. Error: [`Code::ImageGone`] where it is not.
     pub(super) async fn image_id(&self, reference: &str) -> Result<String, Problem> {
-        let missing = || {
-            mismatch(reference, "nothing", "the image of the plan")
-                .cause("the container runtime does not have the image that was prefetched")
-        };
+        let missing =
+            || Problem::new(Code::ImageGone).with("image", reference).with("node", &self.step.assignment.node);
         self.step.host.image_id(reference).await?.ok_or_else(missing)
     }
 
