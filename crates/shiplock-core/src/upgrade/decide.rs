@@ -334,7 +334,9 @@ impl View<'_> {
                 work.commands.push(Command::Run { step: step.number, attempt: progress.attempts + 1 });
                 return true;
             }
-            StepStatus::InFlight { since, .. } => work.waits.extend(self.in_flight_waits(step, *since)),
+            // Where something is to be done nothing is waited for.
+            StepStatus::InFlight { .. } if !work.commands.is_empty() => {}
+            StepStatus::InFlight { since, .. } => self.wait_for(step, *since, &mut work.waits),
             StepStatus::Failed { at, problem, retryable } => {
                 let attempt = progress.attempts + 1;
                 if progress.attempts_since_continue == 0 {
@@ -359,15 +361,16 @@ impl View<'_> {
         false
     }
 
-    fn in_flight_waits(&self, step: &Step, since: Timestamp) -> Vec<WaitingOn> {
-        let contact = self.contact_wait(step, since);
-        let step_waits = self.facts.progress.get(&step.number).filter(|waits| !waits.is_empty()).cloned();
-        let step_waits = step_waits.unwrap_or_else(|| {
-            let kind = step.action.kind().to_owned();
-            let what = Waiting::Step { step: step.number, kind, subject: subject(step), phase: None };
-            vec![WaitingOn::new(what, since).until(later(since, step.timeout_seconds))]
-        });
-        contact.into_iter().chain(step_waits).collect()
+    /// What a step in work waits for.
+    fn wait_for(&self, step: &Step, since: Timestamp, waits: &mut Vec<WaitingOn>) {
+        waits.extend(self.contact_wait(step, since));
+        if let Some(told) = self.facts.progress.get(&step.number).filter(|told| !told.is_empty()) {
+            waits.extend(told.iter().cloned());
+            return;
+        }
+        let kind = step.action.kind().to_owned();
+        let what = Waiting::Step { step: step.number, kind, subject: subject(step), phase: None };
+        waits.push(WaitingOn::new(what, since).until(later(since, step.timeout_seconds)));
     }
 
     /// That the agent of a step in work is silent: what the step says of itself is as old as that.
@@ -375,8 +378,8 @@ impl View<'_> {
         let node = step.target.node().filter(|_| step.action.executor() == Executor::Agent)?;
         let silent_since = self.silent_since(node, since);
         let deadline = later(silent_since, self.upgrade.plan.options.contact_timeout_seconds);
-        let wait = WaitingOn::new(Waiting::AgentContact { node: node.clone() }, silent_since).until(deadline);
-        self.older_than(silent_since, AGENT_LIVE_SECONDS).then_some(wait)
+        let wait = || WaitingOn::new(Waiting::AgentContact { node: node.clone() }, silent_since).until(deadline);
+        self.older_than(silent_since, AGENT_LIVE_SECONDS).then(wait)
     }
 
     /// An agent step in flight whose agent is silent for too long: never failed, but a person must look.
@@ -492,17 +495,15 @@ impl View<'_> {
 
     /// A drain that ended with "skip and return" leaves the node out.
     fn skipped_by_drain(&self, node: &NodePlan) -> Option<Problem> {
-        node.steps.iter().find_map(|step| match (&step.action, self.upgrade.step_status(step)) {
-            (
-                Action::Drain { timeout_seconds, .. },
-                Some(StepStatus::Succeeded { outcome: StepOutcome::DrainSkipped { blockers }, .. }),
-            ) => Some(
-                Problem::new(Code::DrainTimedOut)
-                    .with("node", &node.node)
-                    .with("limit", format!("{timeout_seconds} s"))
-                    .with("blockers", blockers.join(", ")),
-            ),
-            _ => None,
+        node.steps.iter().find_map(|step| {
+            let Action::Drain { timeout_seconds, .. } = &step.action else { return None };
+            let Some(StepStatus::Succeeded { outcome: StepOutcome::DrainSkipped { blockers }, .. }) =
+                self.upgrade.step_status(step)
+            else {
+                return None;
+            };
+            let problem = Problem::new(Code::DrainTimedOut).with("node", &node.node);
+            Some(problem.with("limit", format!("{timeout_seconds} s")).with("blockers", blockers.join(", ")))
         })
     }
 
@@ -545,5 +546,5 @@ fn is_own(stage: &Stage, step: &Step) -> bool {
 }
 
 fn subject(step: &Step) -> String {
-    step.target.node().map_or_else(|| "cluster".to_owned(), |node| format!("node {node}"))
+    step.target.node().map_or_else(|| "cluster".to_owned(), |node| ["node ", node.as_str()].concat())
 }

@@ -66,7 +66,9 @@ impl View<'_> {
     }
 
     pub(super) fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        for stage in &self.upgrade.plan.stages {
+        // Nothing was finished in a stage that has not begun.
+        let begun = self.upgrade.stages_started.iter().filter_map(|index| self.upgrade.plan.stages.get(*index));
+        for stage in begun {
             // Pools are planned by name, as facts are kept: who walks along need not search for each of thousands.
             let mut along = cluster.nodes.iter().peekable();
             for node in &stage.nodes {

@@ -26,7 +26,7 @@ impl View<'_> {
             }
         }
         for (step, _, since) in self.upgrade.in_flight().filter(|(step, ..)| !lost.contains(&step.number)) {
-            work.waits.extend(self.in_flight_waits(step, since));
+            self.wait_for(step, since, &mut work.waits);
         }
         for node in self.upgrade.plan.nodes() {
             let in_flight = node.steps.iter().any(|step| self.is_in_flight(step));
