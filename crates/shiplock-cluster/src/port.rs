@@ -140,13 +140,13 @@ pub struct DrainPod {
 impl DrainPod {
     /// `namespace/name`.
     pub fn label(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
+        [self.namespace.as_str(), "/", &self.name].concat()
     }
 
     /// Its top controller with its namespace, as `Deployment shop/web`.
     pub fn workload(&self) -> Option<String> {
         let (kind, name) = self.owner.as_ref()?.split_once(' ')?;
-        Some(format!("{kind} {}/{name}", self.namespace))
+        Some([kind, " ", &self.namespace, "/", name].concat())
     }
 }
 

@@ -354,12 +354,16 @@ impl DrainMachine {
     }
 
     fn wait(&self, tracked: &Tracked, now: Duration) -> Option<WaitingOn> {
-        let (node, pod, owner) = (self.node.clone(), tracked.pod.label(), tracked.pod.owner.clone());
+        let names = || (self.node.clone(), tracked.pod.label(), tracked.pod.owner.clone());
         if let Some(since) = tracked.ending_since {
-            let what = Waiting::PodTermination { node, pod, owner, grace_seconds: tracked.pod.grace_seconds };
-            return (now >= since + ENDING_QUIET).then(|| WaitingOn::new(what, self.at(since)));
+            return (now >= since + ENDING_QUIET).then(|| {
+                let (node, pod, owner) = names();
+                let what = Waiting::PodTermination { node, pod, owner, grace_seconds: tracked.pod.grace_seconds };
+                WaitingOn::new(what, self.at(since))
+            });
         }
         let refusal = tracked.refusal.as_ref()?;
+        let (node, pod, owner) = names();
         let what = match (&refusal.problem, tracked.pod.admitted_at) {
             (None, Some(at)) => {
                 let forgotten_at = at.saturating_add(BUDGET_REMEMBERS).unwrap_or(at);

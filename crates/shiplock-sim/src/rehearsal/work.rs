@@ -286,9 +286,13 @@ fn answer(
 }
 
 /// Evicts or deletes a pod that a drain saw.
-fn take(world: &mut World, pods: &DrainPods, pod: &Arc<DrainPod>, forced: bool) -> Eviction {
-    match pods.iter().find(|(_, seen)| Arc::ptr_eq(seen, pod)) {
-        Some((id, _)) => world.take_pod_by_id(*id, forced),
+fn take(world: &mut World, pods: &mut DrainPods, pod: &Arc<DrainPod>, forced: bool) -> Eviction {
+    match pods.iter_mut().find(|(_, seen)| Arc::ptr_eq(&seen.pod, pod)) {
+        Some((id, seen)) => {
+            let answer = world.take_pod_by_id(*id, forced);
+            seen.ended |= answer == Eviction::Accepted;
+            answer
+        }
         None => world.take_pod(pod, forced),
     }
 }

@@ -245,8 +245,8 @@ impl World {
         let mut collisions = 0_u64;
         loop {
             let uid = (deployment.meta.uid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut number = uid ^ u64::from(deployment.revision) ^ (collisions << 32);
-            let suffix = name_digits(&mut number, 9);
+            let number = uid ^ u64::from(deployment.revision) ^ (collisions << 32);
+            let suffix: String = name_digits(number, 9).collect();
             let name = format!("{}-{suffix}", deployment.meta.name);
             if self.replica_sets.id(&deployment.meta.namespace, &name).is_none() {
                 return suffix;
@@ -355,6 +355,16 @@ impl World {
         }
     }
 
+    /// The name of a new pod of a ReplicaSet or a DaemonSet.
+    fn new_pod_name(&mut self, set: &Workload) -> String {
+        let number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut name = String::with_capacity(set.meta.name.len() + 6);
+        name.push_str(&set.meta.name);
+        name.push('-');
+        name.extend(name_digits(number, 5));
+        name
+    }
+
     /// The live pods of a controller; in order, those that go first: without a node, then those that are not ready, then
     /// the youngest.
     fn live_pods_of(&self, id: WorkloadId) -> impl Iterator<Item = (bool, bool, Reverse<u32>)> + '_ {
@@ -369,8 +379,7 @@ impl World {
         let wanted = set.replicas as usize;
         let mut made = 0;
         for _ in found..wanted {
-            let mut number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let name = format!("{}-{}", set.meta.name, name_digits(&mut number, 5));
+            let name = self.new_pod_name(set);
             let pod = self.pod_from(set, id, &name, &set.template);
             made += u32::from(self.insert_pod(pod).is_some());
         }
@@ -477,8 +486,7 @@ impl World {
             if by_node.contains_key(node) {
                 continue;
             }
-            let mut number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let name = format!("{}-{}", set.meta.name, name_digits(&mut number, 5));
+            let name = self.new_pod_name(set);
             let mut pod = self.pod_from(set, id, &name, &set.template);
             let mut labels = (*pod.meta.labels).clone();
             labels.insert(key.into(), revision.clone());
@@ -523,16 +531,14 @@ pub(super) fn requests(template: &PodTemplate) -> super::object::Resources {
 }
 
 /// Characters as Kubernetes draws them for names.
-fn name_digits(number: &mut u64, count: usize) -> String {
+fn name_digits(mut number: u64, count: usize) -> impl Iterator<Item = char> {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    *number ^= *number >> 29;
-    *number = number.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    *number ^= *number >> 32;
-    (0..count)
-        .map(|_| {
-            let digit = ALPHABET[(*number % ALPHABET.len() as u64) as usize];
-            *number = *number / ALPHABET.len() as u64 + 0x5851_f42d;
-            char::from(digit)
-        })
-        .collect()
+    number ^= number >> 29;
+    number = number.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number ^= number >> 32;
+    (0..count).map(move |_| {
+        let digit = ALPHABET[(number % ALPHABET.len() as u64) as usize];
+        number = number / ALPHABET.len() as u64 + 0x5851_f42d;
+        char::from(digit)
+    })
 }

@@ -196,7 +196,7 @@ impl World {
         let Some(budget) = self.budgets.get(id) else { return };
         let mut selected = Selected::default();
         if let Some(selector) = &budget.selector {
-            let pods = self.pods.in_namespace(&budget.meta.namespace);
+            let pods = self.pods.all_in_namespace(&budget.meta.namespace);
             pods.filter(|(_, pod)| selector.matches(&pod.meta.labels)).for_each(|(id, pod)| selected.add(id, pod));
         }
         let now = selected.pods.clone();

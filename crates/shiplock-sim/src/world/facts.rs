@@ -12,14 +12,23 @@ use shiplock_core::facts::{
 use shiplock_core::id::{ClusterUid, NodeName, ObjectUid};
 use shiplock_core::version::KubernetesVersion;
 
-use super::object::{Effect, Node, Pod, Taint, Workload, WorkloadId, WorkloadKind, uuid_number, uuid_text};
+use super::object::{Effect, Node, Pod, Workload, WorkloadId, WorkloadKind, uuid_number, uuid_text};
 use super::{EvictAnswer, World};
 
 /// The annotation that marks a node as ours.
 pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
 
 /// Pods as a drain saw them, by id.
-pub type DrainPods = BTreeMap<u32, Arc<DrainPod>>;
+pub type DrainPods = BTreeMap<u32, SeenPod>;
+
+/// A pod as a drain saw it.
+#[derive(Clone, Debug)]
+pub struct SeenPod {
+    /// The pod, as it was when it was seen first.
+    pub pod: Arc<DrainPod>,
+    /// The drain itself had it end, and need not be told so.
+    pub ended: bool,
+}
 
 /// The UID of an object as the API tells it.
 pub fn object_uid(uid: u128) -> ObjectUid {
@@ -31,7 +40,7 @@ impl World {
     pub fn node_facts(&self, node: &Node) -> NodeFacts {
         let owner =
             node.meta.annotations.get(OWNER_ANNOTATION).and_then(|text| serde_json::from_str::<NodeOwner>(text).ok());
-        let hard = |taint: &Taint| taint.effect != Effect::PreferNoSchedule;
+        let hard = node.all_taints().filter(|(.., effect)| *effect != Effect::PreferNoSchedule);
         NodeFacts {
             uid: object_uid(node.meta.uid),
             machine_id: node.info.machine_id.to_string(),
@@ -46,7 +55,7 @@ impl World {
             },
             unschedulable: node.unschedulable,
             owner,
-            taints: node.all_taints().filter(hard).map(|taint| taint.key.to_string()).collect(),
+            taints: hard.map(|(key, ..)| key.to_owned()).collect(),
             labels: node.meta.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         }
     }
@@ -69,7 +78,8 @@ impl World {
             disruptions_allowed: i64::from(budget.allowed),
             expected_pods: i64::from(budget.expected),
         });
-        let pods = self.pods().iter().filter(|(_, pod)| with_pods && !pod.is_finished()).map(|(_, pod)| PodFacts {
+        let pods = with_pods.then(|| self.pods().iter()).into_iter().flatten().filter(|(_, pod)| !pod.is_finished());
+        let pods = pods.map(|(_, pod)| PodFacts {
             namespace: pod.meta.namespace.to_string(),
             name: pod.meta.name.to_string(),
             uid: object_uid(pod.meta.uid),
@@ -239,16 +249,17 @@ impl World {
     }
 
     /// As [`World::drain_pods`], where those that were seen before are known: all that may change in between is whether
-    /// they were told to end.
+    /// somebody else told them to end.
     pub fn drain_pods_again(&self, node: u32, known: &mut DrainPods) -> Vec<Arc<DrainPod>> {
         let pods = self.pods_on(node).filter_map(|id| Some((id, self.pods().get(id)?)));
         pods.filter(|(_, pod)| !pod.is_finished())
             .map(|(id, pod)| {
-                let held = known.entry(id).or_insert_with(|| Arc::new(self.drain_pod(id, pod)));
-                if held.is_terminating != pod.deletion.is_some() {
-                    Arc::make_mut(held).is_terminating = pod.deletion.is_some();
+                let first = || SeenPod { pod: Arc::new(self.drain_pod(id, pod)), ended: false };
+                let seen = known.entry(id).or_insert_with(first);
+                if !seen.ended && seen.pod.is_terminating != pod.deletion.is_some() {
+                    Arc::make_mut(&mut seen.pod).is_terminating = pod.deletion.is_some();
                 }
-                held.clone()
+                seen.pod.clone()
             })
             .collect()
     }
@@ -257,8 +268,8 @@ impl World {
     pub fn drain_pod(&self, id: u32, pod: &Pod) -> DrainPod {
         let owner =
             self.controller(pod).map(|(kind, owner)| match owner.owner.and_then(|above| self.workload(above)) {
-                Some(above) => format!("Deployment {}", above.meta.name),
-                None => format!("{kind} {}", owner.meta.name),
+                Some(above) => ["Deployment ", &above.meta.name].concat(),
+                None => [kind, " ", &owner.meta.name].concat(),
             });
         let budgets = self.budgets_of(id).iter().filter_map(|budget| self.budgets().get(*budget));
         DrainPod {
@@ -271,7 +282,7 @@ impl World {
             tolerates_unschedulable: pod.template.tolerates_cordon(),
             is_terminating: pod.deletion.is_some(),
             grace_seconds: pod.template.grace_seconds,
-            budgets: budgets.map(|budget| format!("{}/{}", budget.meta.namespace, budget.meta.name)).collect(),
+            budgets: budgets.map(|budget| [&*budget.meta.namespace, "/", &budget.meta.name].concat()).collect(),
             // An eviction is one act here: it does not break off.
             admitted_at: None,
         }

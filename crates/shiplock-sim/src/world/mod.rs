@@ -18,7 +18,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use shiplock_core::version::KubernetesVersion;
 
 pub use self::build::{NodeSpec, WorkloadSpec};
 pub use self::disruption::{DeleteAnswer, EvictAnswer};
-pub use self::facts::{DrainPods, OWNER_ANNOTATION, object_uid};
+pub use self::facts::{DrainPods, OWNER_ANNOTATION, SeenPod, object_uid};
 use self::index::{ByWorkload, Counts, Ids};
 pub use self::machine::{
     Etcd, EtcdMember, Executable, Installed, Machine, MachineFaults, StaticPod, Unit, UnitState, Work,
@@ -183,15 +183,42 @@ pub struct ReadinessChange {
     pub ready: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 struct Queued {
     at: Moment,
     sequence: u64,
     event: Event,
 }
 
+impl Queued {
+    /// What comes first: no two have the same.
+    fn turn(&self) -> (Moment, u64) {
+        (self.at, self.sequence)
+    }
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.turn() == other.turn()
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.turn().cmp(&other.turn())
+    }
+}
+
 /// What happens by itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 enum Event {
     Schedule,
     Reconcile(WorkloadId),

@@ -41,9 +41,14 @@ pub struct Meta {
 
 /// A UUID as text.
 pub fn uuid_text(uid: u128) -> String {
-    let (upper, lower) = ((uid >> 64) as u64, uid as u64);
-    let (first, second, third) = (upper >> 32, upper >> 16 & 0xffff, upper & 0xffff);
-    format!("{first:08x}-{second:04x}-{third:04x}-{:04x}-{:012x}", lower >> 48, lower & 0xffff_ffff_ffff)
+    let mut text = String::with_capacity(36);
+    for (place, byte) in uid.to_be_bytes().into_iter().enumerate() {
+        if matches!(place, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.extend([byte >> 4, byte & 0xf].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
+    }
+    text
 }
 
 /// The number of a UUID; none where the text is not one.
@@ -127,6 +132,13 @@ pub struct Taint {
     pub effect: Effect,
 }
 
+impl Taint {
+    /// Key, value and effect.
+    pub(super) fn parts(&self) -> (&str, &str, Effect) {
+        (&self.key, &self.value, self.effect)
+    }
+}
+
 /// A toleration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toleration {
@@ -141,17 +153,16 @@ pub struct Toleration {
 }
 
 impl Toleration {
-    /// Whether it tolerates a taint.
-    pub fn tolerates(&self, taint: &Taint) -> bool {
-        self.covers(&taint.key, &taint.value, taint.effect)
-    }
-
-    fn covers(&self, key: &str, value: &str, effect: Effect) -> bool {
+    /// Whether it tolerates a taint, given by key, value and effect.
+    fn tolerates(&self, (key, value, effect): (&str, &str, Effect)) -> bool {
         (self.key.is_empty() || &*self.key == key)
             && self.value.as_ref().is_none_or(|own| &**own == value)
             && self.effect.is_none_or(|own| own == effect)
     }
 }
+
+/// The key of the taint that a cordon brings.
+pub(super) const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
 
 /// A Node.
 #[derive(Clone, Debug)]
@@ -202,25 +213,16 @@ impl Node {
         self.meta.labels.get("topology.kubernetes.io/zone")
     }
 
-    /// Every taint, also those that a cordon and the node lifecycle controller bring.
-    pub fn all_taints(&self) -> impl Iterator<Item = Taint> + '_ {
-        let taint = |key: &str, effect| Taint { key: Text::from(key), value: Text::from(""), effect };
-        let mut more = Vec::new();
-        if self.unschedulable {
-            more.push(taint("node.kubernetes.io/unschedulable", Effect::NoSchedule));
-        }
-        match self.ready {
-            Some(true) => {}
-            Some(false) => {
-                more.push(taint("node.kubernetes.io/not-ready", Effect::NoSchedule));
-                more.push(taint("node.kubernetes.io/not-ready", Effect::NoExecute));
-            }
-            None => {
-                more.push(taint("node.kubernetes.io/unreachable", Effect::NoSchedule));
-                more.push(taint("node.kubernetes.io/unreachable", Effect::NoExecute));
-            }
-        }
-        self.taints.iter().cloned().chain(more)
+    /// Key, value and effect of every taint, also of those that a cordon and the node lifecycle controller bring.
+    pub fn all_taints(&self) -> impl Iterator<Item = (&str, &str, Effect)> {
+        let cordon = self.unschedulable.then_some((CORDON_TAINT, "", Effect::NoSchedule));
+        let of_lifecycle = match self.ready {
+            Some(true) => None,
+            Some(false) => Some("node.kubernetes.io/not-ready"),
+            None => Some("node.kubernetes.io/unreachable"),
+        };
+        let both = |key| [(key, "", Effect::NoSchedule), (key, "", Effect::NoExecute)];
+        self.taints.iter().map(Taint::parts).chain(cordon).chain(of_lifecycle.into_iter().flat_map(both))
     }
 }
 
@@ -351,9 +353,12 @@ pub struct PodTemplate {
 impl PodTemplate {
     /// Whether its pods tolerate a cordoned node.
     pub fn tolerates_cordon(&self) -> bool {
-        let covers =
-            |toleration: &Toleration| toleration.covers("node.kubernetes.io/unschedulable", "", Effect::NoSchedule);
-        self.tolerations.iter().any(covers)
+        self.tolerates((CORDON_TAINT, "", Effect::NoSchedule))
+    }
+
+    /// Whether its pods tolerate a taint, given by key, value and effect.
+    pub(super) fn tolerates(&self, taint: (&str, &str, Effect)) -> bool {
+        self.tolerations.iter().any(|toleration| toleration.tolerates(taint))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::object::{Effect, Node, Pod, PodTemplate, Taint};
+use super::object::{CORDON_TAINT, Effect, Node, Pod, PodTemplate};
 use super::table::Text;
 use super::{Event, World};
 
@@ -141,7 +141,7 @@ impl World {
             } else {
                 let place = node.meta.labels.get(&term.topology_key);
                 place.is_some()
-                    && self.pods.in_namespace(&pod.meta.namespace).any(|(_, other)| {
+                    && self.pods.all_in_namespace(&pod.meta.namespace).any(|(_, other)| {
                         other
                             .node
                             .and_then(|node| self.nodes.get(node))
@@ -165,7 +165,7 @@ impl World {
         for term in &pod.template.pod_affinity {
             let place = node.meta.labels.get(&term.topology_key);
             let mut any = false;
-            let near = self.pods.in_namespace(&pod.meta.namespace).any(|(_, other)| {
+            let near = self.pods.all_in_namespace(&pod.meta.namespace).any(|(_, other)| {
                 let matches = other.node.is_some() && term.selector.matches(&other.meta.labels);
                 any |= matches;
                 matches
@@ -203,7 +203,7 @@ impl World {
         let rather_not = node
             .taints
             .iter()
-            .any(|taint| taint.effect == Effect::PreferNoSchedule && !tolerates(&pod.template, taint));
+            .any(|taint| taint.effect == Effect::PreferNoSchedule && !pod.template.tolerates(taint.parts()));
         room - if rather_not { 1_000 } else { 0 }
     }
 
@@ -254,7 +254,7 @@ impl SpreadCounts {
                     counts.entry(place.clone()).or_default();
                 }
             }
-            for (_, other) in world.pods.in_namespace(&pod.meta.namespace) {
+            for (_, other) in world.pods.all_in_namespace(&pod.meta.namespace) {
                 if other.deletion.is_none()
                     && constraint.selector.matches(&other.meta.labels)
                     && let Some(place) = other
@@ -285,18 +285,10 @@ impl SpreadCounts {
     }
 }
 
-fn tolerates(template: &PodTemplate, taint: &Taint) -> bool {
-    template.tolerations.iter().any(|toleration| toleration.tolerates(taint))
-}
-
 fn taints_allow(template: &PodTemplate, node: &Node) -> bool {
-    if node.taints.is_empty() && node.is_ready() {
-        return true;
-    }
-    let hard = |taint: &Taint| taint.effect != Effect::PreferNoSchedule;
     node.all_taints()
-        .filter(|taint| hard(taint) && &*taint.key != "node.kubernetes.io/unschedulable")
-        .all(|taint| tolerates(template, &taint))
+        .filter(|(key, _, effect)| *effect != Effect::PreferNoSchedule && *key != CORDON_TAINT)
+        .all(|taint| template.tolerates(taint))
 }
 
 fn selected(template: &PodTemplate, node: &Node) -> bool {
@@ -316,5 +308,5 @@ pub(super) fn daemon_belongs(template: &PodTemplate, node: &Node) -> bool {
 /// Whether a pod of a DaemonSet that is there stays: only taints that evict take it.
 pub(super) fn daemon_stays(template: &PodTemplate, node: &Node) -> bool {
     selected(template, node)
-        && node.all_taints().filter(|taint| taint.effect == Effect::NoExecute).all(|taint| tolerates(template, &taint))
+        && node.all_taints().filter(|(.., effect)| *effect == Effect::NoExecute).all(|taint| template.tolerates(taint))
 }

@@ -1,8 +1,9 @@
-//! Tables of objects: cheap to clone, ordered by namespace and name, with a bounded log of changes for watches.
+//! Tables of objects: cheap to clone, read by namespace and name, with a bounded log of changes for watches.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::hash_map::{DefaultHasher, Entry};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::sync::{Arc, OnceLock};
 
 /// Text that many objects share.
 pub type Text = Arc<str>;
@@ -47,12 +48,32 @@ pub struct TooOld;
 
 const CHUNK: usize = 32;
 
+/// The ids of the objects of one namespace by their names. Those of pods come and go all the time and are seldom asked for
+/// in order, so they are brought into it where somebody does.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    /// The hasher has no luck of its own: a clone of a world goes on alike.
+    ids: HashMap<Text, u32, BuildHasherDefault<DefaultHasher>>,
+    ordered: OnceLock<Vec<u32>>,
+}
+
+impl Names {
+    /// The ids in order of the names.
+    fn ordered(&self) -> &[u32] {
+        self.ordered.get_or_init(|| {
+            let mut all: Vec<(&Text, u32)> = self.ids.iter().map(|(name, id)| (name, *id)).collect();
+            all.sort_unstable();
+            all.into_iter().map(|(_, id)| id).collect()
+        })
+    }
+}
+
 /// Objects of one kind. Ids are never given twice.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
     chunks: Vec<Arc<Vec<Option<Arc<T>>>>>,
     count: usize,
-    names: Arc<BTreeMap<Text, Arc<BTreeMap<Text, u32>>>>,
+    names: Arc<BTreeMap<Text, Arc<Names>>>,
     changes: VecDeque<Change<T>>,
     kept_max: usize,
     /// Changes up to this version were dropped.
@@ -77,7 +98,7 @@ impl<T: Object> Table<T> {
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.names.values().map(|names| names.len()).sum()
+        self.names.values().map(|names| names.ids.len()).sum()
     }
 
     /// Whether there is none.
@@ -102,7 +123,7 @@ impl<T: Object> Table<T> {
 
     /// The id of an object.
     pub fn id(&self, namespace: &str, name: &str) -> Option<u32> {
-        self.names.get(namespace)?.get(name).copied()
+        self.names.get(namespace)?.ids.get(name).copied()
     }
 
     /// The object with a name.
@@ -117,26 +138,29 @@ impl<T: Object> Table<T> {
 
     /// All objects with their ids, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
-        self.names.values().flat_map(|names| names.values()).filter_map(|id| Some((*id, self.get(*id)?)))
+        self.held(self.names.values().flat_map(|names| names.ordered().iter().copied()))
     }
 
     /// The objects of a namespace with their ids, by name.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (u32, &Arc<T>)> {
-        self.names
-            .get(namespace)
-            .into_iter()
-            .flat_map(|names| names.values())
-            .filter_map(|id| Some((*id, self.get(*id)?)))
+        self.held(self.names.get(namespace).into_iter().flat_map(|names| names.ordered().iter().copied()))
+    }
+
+    /// As [`Table::in_namespace`] without any order: for whoever counts.
+    pub fn all_in_namespace(&self, namespace: &str) -> impl Iterator<Item = (u32, &Arc<T>)> {
+        self.held(self.names.get(namespace).into_iter().flat_map(|names| names.ids.values().copied()))
     }
 
     /// The objects after a name, for paging: none begins at the first.
     pub fn after(&self, place: Option<(&str, &str)>) -> impl Iterator<Item = (u32, &Arc<T>)> {
         let place = place.map(|(namespace, name)| (Text::from(namespace), Text::from(name)));
-        self.names
-            .iter()
-            .flat_map(|(namespace, names)| names.iter().map(move |(name, id)| (namespace, name, *id)))
-            .filter(move |(namespace, name, _)| place.as_ref().is_none_or(|(n, m)| (*namespace, *name) > (n, m)))
-            .filter_map(|(_, _, id)| Some((id, self.get(id)?)))
+        self.iter().filter(move |(_, object)| {
+            place.as_ref().is_none_or(|(namespace, name)| (object.namespace(), object.name()) > (namespace, name))
+        })
+    }
+
+    fn held(&self, ids: impl Iterator<Item = u32>) -> impl Iterator<Item = (u32, &Arc<T>)> {
+        ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
     /// The changes after a version, oldest first.
@@ -173,10 +197,12 @@ impl<T: Object> Table<T> {
     pub fn insert(&mut self, mut object: T, version: u64) -> Option<u32> {
         let id = u32::try_from(self.count).ok()?;
         let names = Arc::make_mut(&mut self.names).entry(object.namespace().clone()).or_default();
-        match Arc::make_mut(names).entry(object.name().clone()) {
+        let names = Arc::make_mut(names);
+        match names.ids.entry(object.name().clone()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => _ = place.insert(id),
         }
+        names.ordered.take();
         object.set_version(version);
         if self.count.is_multiple_of(CHUNK) {
             self.chunks.push(Arc::default());
@@ -212,8 +238,9 @@ impl<T: Object> Table<T> {
         let all = Arc::make_mut(&mut self.names);
         if let Some(names) = all.get_mut(object.namespace()) {
             let names = Arc::make_mut(names);
-            names.remove(object.name());
-            if names.is_empty() {
+            names.ids.remove(object.name());
+            names.ordered.take();
+            if names.ids.is_empty() {
                 all.remove(object.namespace());
             }
         }

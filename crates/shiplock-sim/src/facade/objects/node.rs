@@ -33,12 +33,12 @@ pub(super) fn render(_: &World, id: u32, node: &Node) -> Value {
     if node.unschedulable {
         spec["unschedulable"] = true.into();
     }
-    let taint = |taint: Taint| {
-        let mut value = json!({"key": &*taint.key, "effect": taint.effect.word()});
-        if !taint.value.is_empty() {
-            value["value"] = (&*taint.value).into();
+    let taint = |(key, value, effect): (&str, &str, Effect)| {
+        let mut taint = json!({"key": key, "effect": effect.word()});
+        if !value.is_empty() {
+            taint["value"] = value.into();
         }
-        value
+        taint
     };
     let taints: Vec<Value> = node.all_taints().map(taint).collect();
     if !taints.is_empty() {
