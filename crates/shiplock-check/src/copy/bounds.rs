@@ -1,6 +1,6 @@
 //! What a copy may hold: whoever wrote the file, reading it is safe.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use super::{ClusterCopy, CopyResources, CopySelector, CopyTemplate};
 
@@ -69,7 +69,7 @@ impl ClusterCopy {
     }
 
     fn check_nodes(&self) -> Result<(), Refusal> {
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for node in &self.nodes {
             let what = || format!("node {}", short(&node.name));
             names(&[&node.name]).map_err(|why| Refusal { what: what(), why })?;
@@ -86,7 +86,7 @@ impl ClusterCopy {
     }
 
     fn check_workloads(&self) -> Result<(), Refusal> {
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         let mut wanted = 0_u64;
         for workload in &self.workloads {
             let what = || format!("{} {}/{}", short(&workload.kind), short(&workload.namespace), short(&workload.name));
@@ -128,7 +128,7 @@ impl ClusterCopy {
     }
 
     fn check_pods(&self) -> Result<(), Refusal> {
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for pod in &self.pods {
             let what = || format!("pod {}/{}", short(&pod.namespace), short(&pod.name));
             names(&[&pod.namespace, &pod.name]).map_err(|why| Refusal { what: what(), why })?;

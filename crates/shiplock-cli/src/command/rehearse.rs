@@ -84,6 +84,8 @@ pub(super) async fn rehearse<'a>(
         }
     };
     let report = rehearsal::rehearse(&prepared, &chosen, &progress);
+    // The command is about to end: to free a world pod by pod would be time that somebody waits.
+    std::mem::forget(prepared);
     if on_terminal {
         eprint!("\r\u{1b}[2K");
     }
