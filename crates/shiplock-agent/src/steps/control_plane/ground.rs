@@ -45,9 +45,12 @@ impl<H: Host> Ground<'_, H> {
 
     /// The id of an image that must be there. Error: [`Code::ImageGone`] where it is not.
     pub(super) async fn image_id(&self, reference: &str) -> Result<String, Problem> {
-        let missing =
-            || Problem::new(Code::ImageGone).with("image", reference).with("node", &self.step.assignment.node);
-        self.step.host.image_id(reference).await?.ok_or_else(missing)
+        self.step.host.image_id(reference).await?.ok_or_else(|| self.image_gone(reference))
+    }
+
+    /// That an image is not there any more.
+    pub(super) fn image_gone(&self, reference: &str) -> Problem {
+        Problem::new(Code::ImageGone).with("image", reference).with("node", &self.step.assignment.node)
     }
 
     /// The manifests in force, by component.

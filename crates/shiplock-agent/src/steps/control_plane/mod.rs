@@ -160,9 +160,10 @@ impl<H: Host> Master<'_, H> {
                         .with("architecture", "this node")
                 })?;
                 if !known.has(image) {
-                    let found = known.digest(&image.reference).unwrap_or("nothing");
-                    let problem = super::mismatch(&image.reference, found, &image.digest);
-                    return Err(problem.cause("the node does not have the image that was prefetched"));
+                    return Err(match known.digest(&image.reference) {
+                        Some(found) => super::mismatch(&image.reference, found, &image.digest),
+                        None => self.ground.image_gone(&image.reference),
+                    });
                 }
                 image.reference.clone()
             } else if self.has_kubelet() || self.is_stopped_with_etcd(component) {
