@@ -39,9 +39,8 @@ impl View<'_> {
             return Ok(());
         }
         let cluster = self.cluster().map_err(Hold::Wait)?;
-        let Some(since) = self.upgrade.batch_finished_at else { return Ok(()) };
-        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
-        let problem = if cluster.observed_at < since {
+        let Some(finished_at) = self.upgrade.batch_finished_at else { return Ok(()) };
+        let problem = if cluster.observed_at < finished_at {
             // Older than the batch: it cannot tell how the batch left the cluster.
             None
         } else {
@@ -50,19 +49,30 @@ impl View<'_> {
                 problem => problem,
             }
         };
-        let unseen =
-            || Problem::new(Code::ClusterNotRead).with("cluster", &self.upgrade.plan.cluster).with("since", since);
+        let cluster_name = &self.upgrade.plan.cluster;
+        let unseen = || Problem::new(Code::ClusterNotRead).with("cluster", cluster_name).with("since", finished_at);
         let problem = problem.unwrap_or_else(unseen);
-        if self.now >= deadline && !self.continued_since(deadline) {
-            return Err(Hold::Pause(Box::new(PauseReason::Gate { problem })));
-        }
-        let wait = WaitingOn::new(Waiting::Gate { problem }, since);
-        Err(Hold::Wait(Box::new(if self.now < deadline { wait.until(deadline) } else { wait })))
+        let since = self.since_continued(finished_at);
+        Err(self.hold(problem, since, |problem| PauseReason::Gate { problem }))
     }
 
-    /// A person who continued after the deadline wants it to go on waiting.
-    fn continued_since(&self, deadline: Timestamp) -> bool {
-        self.upgrade.updated_at >= deadline
+    /// Holds for what must be otherwise before it goes on; pauses when that takes longer than a gate may hold.
+    pub(super) fn hold(
+        &self,
+        problem: Problem,
+        since: Timestamp,
+        because: impl FnOnce(Problem) -> PauseReason,
+    ) -> Hold {
+        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
+        if self.now >= deadline {
+            return Hold::Pause(Box::new(because(problem)));
+        }
+        Hold::Wait(Box::new(WaitingOn::new(Waiting::Gate { problem }, since).until(deadline)))
+    }
+
+    /// From when on a time counts that began at `begun`: a person who continues gives it the whole of it again.
+    pub(super) fn since_continued(&self, begun: Timestamp) -> Timestamp {
+        self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun))
     }
 
     pub(super) fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {

@@ -73,7 +73,7 @@ impl View<'_> {
         if planted::is(Bug::QuorumNotRead) {
             return Ok(());
         }
-        Err(self.hold(problem, |problem| PauseReason::Gate { problem }))
+        Err(self.hold(problem, self.batch_wanted_since(), |problem| PauseReason::Gate { problem }))
     }
 
     /// No kubelet may become newer than any API server, see
@@ -93,24 +93,13 @@ impl View<'_> {
             .with("kubelet", kubelet)
             .with("nodes", &node.node)
             .with("api_server", server.described());
-        Err(self.hold(problem, |problem| PauseReason::InvariantBroken { problem }))
+        Err(self.hold(problem, self.batch_wanted_since(), |problem| PauseReason::InvariantBroken { problem }))
     }
 
     /// When the open batch was begun, or continued.
     fn batch_wanted_since(&self) -> Timestamp {
         let batch = self.upgrade.current_stage().and_then(|(index, _)| self.upgrade.open_batch(index));
-        let begun = batch.map_or(self.upgrade.created_at, |batch| batch.started_at);
-        self.upgrade.continued_at.map_or(begun, |continued| continued.max(begun))
-    }
-
-    /// Holds the open batch for what must be otherwise before a node of it is begun with; pauses when that takes too long.
-    fn hold(&self, problem: Problem, because: impl FnOnce(Problem) -> PauseReason) -> Hold {
-        let since = self.batch_wanted_since();
-        let deadline = later(since, self.upgrade.plan.options.gate_timeout_seconds);
-        if self.now >= deadline {
-            return Hold::Pause(Box::new(because(problem)));
-        }
-        Hold::Wait(Box::new(WaitingOn::new(Waiting::Gate { problem }, since).until(deadline)))
+        self.since_continued(batch.map_or(self.upgrade.created_at, |batch| batch.started_at))
     }
 
     fn others_carry(&self, node: &NodePlan, cluster: &ClusterFacts) -> Result<(), Problem> {

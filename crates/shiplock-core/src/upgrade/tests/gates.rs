@@ -52,6 +52,33 @@ fn a_workload_that_is_worse_than_before_holds_the_next_batch_and_then_pauses() {
 }
 
 #[test]
+fn a_gate_pauses_after_its_time_though_another_server_took_over_in_the_end_of_it() {
+    let mut world = held_by_a_gate();
+    let _ = world.settle();
+    world.now += i64::from(PlanOptions::default().gate_timeout_seconds);
+    let epoch = Epoch(world.upgrade.epoch.0 + 1);
+    world.append(Event::LeaseTaken { epoch, holder: "another".into() });
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Gate { .. }, .. }));
+}
+
+#[test]
+fn a_gate_that_a_person_continues_holds_for_its_whole_time_again() {
+    let mut world = held_by_a_gate();
+    let _ = world.settle();
+    let limit = i64::from(PlanOptions::default().gate_timeout_seconds);
+    world.now += limit;
+    let _ = world.settle();
+    world.now += 3600;
+    world.append(Event::Continued { by: "tester".into() });
+    let Decision::Wait { on, .. } = world.settle() else { panic!("the gate holds") };
+    assert_eq!(on[0].deadline, Some(at(world.now + limit)));
+    world.now += limit;
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Gate { .. }, .. }));
+}
+
+#[test]
 fn a_gate_over_pods_that_are_not_ready_names_the_nodes_that_are_short_of_something() {
     let mut world = held_by_a_gate();
     world.cluster.nodes.get_mut("blue-03").unwrap().taints.push("node.kubernetes.io/disk-pressure".to_owned());
