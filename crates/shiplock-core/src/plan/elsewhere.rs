@@ -3,8 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use super::DrainDecision;
 use crate::facts::{CONTROL_PLANE_LABEL, NodeFacts, Readiness};
 use crate::id::NodeName;
+
+/// Whether a node is drained that may be: only where its pods have another node to go to.
+pub(super) fn drained_where_possible(nodes: &BTreeMap<NodeName, NodeFacts>, name: &NodeName) -> DrainDecision {
+    match another_node_takes_pods(nodes, name) {
+        Ok(()) => DrainDecision::Drain,
+        Err(_) => DrainDecision::SkippedNowhereToGo,
+    }
+}
 
 /// Why no other node takes the pods of a node, one line for each of them; fine where one does.
 ///

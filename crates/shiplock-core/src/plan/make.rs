@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::control_plane::{self, Master};
-use super::elsewhere::another_node_takes_pods;
+use super::elsewhere::drained_where_possible;
 use super::soak;
 use super::{
     ContainerRuntimePolicy, DrainDecision, DrainPolicy, Mode, NodePlan, Note, Plan, PlanRequest, Stage, StageKind,
@@ -489,10 +489,8 @@ impl Builder<'_> {
         let target = Target::Node(name.clone());
         let mut steps = vec![self.step(Action::Cordon, target.clone(), CORDON_TIMEOUT_SECONDS)];
         if drain == DrainDecision::Drain {
-            let timeout_seconds = options.drain_timeout_seconds;
-            let action = Action::Drain { timeout_seconds, on_timeout: options.on_drain_timeout };
-            // The step outlives the drain's own limit, so that the drain itself says what blocked it.
-            steps.push(self.step(action, target.clone(), timeout_seconds.saturating_add(60)));
+            let (action, timeout_seconds) = options.drain_action();
+            steps.push(self.step(action, target.clone(), timeout_seconds));
         }
         if let Some(containerd) = &runtime {
             let pause = self.input.artefacts.image(self.to, "pause", &node.architecture)?;
@@ -510,10 +508,7 @@ impl Builder<'_> {
         match self.input.request.options.drain {
             DrainPolicy::Never => DrainDecision::SkippedByOption,
             DrainPolicy::Auto if kubelet.release == self.to.release && !other_runtime => DrainDecision::SkippedForPatch,
-            DrainPolicy::Auto | DrainPolicy::Always => match another_node_takes_pods(&self.input.facts.nodes, name) {
-                Ok(()) => DrainDecision::Drain,
-                Err(_) => DrainDecision::SkippedNowhereToGo,
-            },
+            DrainPolicy::Auto | DrainPolicy::Always => drained_where_possible(&self.input.facts.nodes, name),
         }
     }
 }

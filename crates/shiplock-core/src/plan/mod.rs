@@ -464,6 +464,13 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
+    /// The drain of a node, and the limit of its step in seconds: the step outlives the drain's own limit, so that the drain
+    /// itself says what blocked it.
+    fn drain_action(&self) -> (Action, u32) {
+        let timeout_seconds = self.drain_timeout_seconds;
+        (Action::Drain { timeout_seconds, on_timeout: self.on_drain_timeout }, timeout_seconds.saturating_add(60))
+    }
+
     /// Refuses values out of bounds.
     pub fn check(&self) -> Result<(), Problem> {
         let bounds = [

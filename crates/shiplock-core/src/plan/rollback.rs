@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::control_plane::{API_AWAY_SECONDS, tag};
+use super::elsewhere::drained_where_possible;
 use super::make::{BASELINE_TIMEOUT_SECONDS, COMPONENT_TIMEOUT_SECONDS, CORDON_TIMEOUT_SECONDS};
-use super::{Mode, NodePlan, Note, Plan, PlanOptions, Stage, StageKind, stage_name};
+use super::{DrainDecision, Mode, NodePlan, Note, Plan, PlanOptions, Stage, StageKind, stage_name};
 use crate::artefact::{ArtefactImage, ArtefactIndex};
 use crate::estimate::MeasuredTimes;
 use crate::facts::{AgentFacts, ClusterFacts, ControlPlaneComponent, ControlPlaneFacts, KeptControlPlane, NodeFacts};
@@ -320,9 +321,19 @@ impl Work<'_> {
                 .collect(),
         };
         let mut steps = vec![self.step(Action::Cordon, target.clone(), CORDON_TIMEOUT_SECONDS)];
-        let drain = planned.steps.iter().find(|step| matches!(step.action, Action::Drain { .. }));
-        if let Some(drain) = drain {
-            steps.push(self.step(drain.action.clone(), target.clone(), drain.timeout_seconds));
+        let drain = match planned.drain {
+            // What the other nodes take may have changed since.
+            DrainDecision::Drain | DrainDecision::SkippedNowhereToGo => {
+                drained_where_possible(&facts.nodes, &planned.node)
+            }
+            decided => decided,
+        };
+        if drain == DrainDecision::SkippedNowhereToGo {
+            self.notes.push(Note::DrainSkipped { node: planned.node.clone() });
+        }
+        if drain == DrainDecision::Drain {
+            let (action, timeout_seconds) = self.options.drain_action();
+            steps.push(self.step(action, target.clone(), timeout_seconds));
         }
         let restore = Action::RestoreControlPlane(Box::new(restore));
         steps.push(self.step(restore, target.clone(), COMPONENT_TIMEOUT_SECONDS));
@@ -335,7 +346,7 @@ impl Work<'_> {
             kubelet_from: kubelet_of(&planned.node, node)?,
             container_runtime_from: node.container_runtime_version.clone(),
             cordoned_before: node.unschedulable && node.owner.is_none(),
-            drain: planned.drain,
+            drain,
             steps,
             evidence: None,
         })

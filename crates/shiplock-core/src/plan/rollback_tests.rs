@@ -259,6 +259,23 @@ fn a_master_that_is_as_before_is_left_out() {
 }
 
 #[test]
+fn a_master_goes_back_without_a_drain_where_no_other_node_takes_its_pods_any_more() {
+    let world = cancelled_after(1, 1);
+    let mut left = Left::by(&world);
+    let drains = |left: &Left| {
+        let plan = left.plan(&world.upgrade).unwrap();
+        let report = check_plan(&plan, &left.cluster, &left.agents, at(world.now));
+        assert_eq!(report.blocking().map(|finding| &finding.check).collect::<Vec<_>>(), [""; 0]);
+        plan.steps().any(|step| matches!(step.action, Action::Drain { .. }))
+    };
+    assert!(drains(&left));
+    for (_, node) in left.cluster.nodes.iter_mut().filter(|(_, node)| !node.is_control_plane()) {
+        node.unschedulable = true;
+    }
+    assert!(!drains(&left));
+}
+
+#[test]
 fn etcd_stays_where_its_minor_version_changed_and_that_is_said() {
     let mut world = cancelled_after(3, 1);
     let plan = std::sync::Arc::make_mut(&mut world.upgrade.plan);
