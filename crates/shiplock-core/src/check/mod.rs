@@ -124,6 +124,7 @@ pub fn check_plan(
         ];
         findings.extend(checks.into_iter().map(|(check, outcome)| finding(check, subject.clone(), outcome)));
     }
+    findings.extend(check_joined(plan, cluster, agents));
     findings.extend(control_plane::check(plan, cluster, agents));
     for finding in &mut findings {
         // A person may let go what costs an outage or an edit, and never what would break the cluster.
@@ -269,6 +270,19 @@ fn check_drain(plan: &Plan, planned: &NodePlan, cluster: &ClusterFacts) -> Resul
         _ => return Ok(()),
     };
     Err((CheckResult::Fail, stale(plan, what)))
+}
+
+/// Add-ons run on nodes that joined since, too, and the plan fetches their images only to those that it knew. Nodes without
+/// an agent pull as they always do.
+fn check_joined(plan: &Plan, cluster: &ClusterFacts, agents: &BTreeMap<NodeName, AgentFacts>) -> Vec<Finding> {
+    if !plan.stages.iter().any(|stage| stage.kind == StageKind::AddOns) {
+        return Vec::new();
+    }
+    let prefetch = plan.steps().filter(|step| matches!(step.action, Action::Prefetch { .. }));
+    let fetched: BTreeSet<&NodeName> = prefetch.filter_map(|step| step.target.node()).collect();
+    let joined = cluster.nodes.keys().filter(|node| agents.contains_key(*node) && !fetched.contains(node));
+    let stale = |node: &NodeName| stale(plan, format!("it fetches no images of add-ons to node {node}, which is new"));
+    joined.map(|node| finding("NOD-002", format!("node {node}"), Err((CheckResult::Fail, stale(node))))).collect()
 }
 
 fn check_agent(

@@ -1,7 +1,7 @@
 use super::*;
 use crate::facts::{NodeFacts, Readiness};
 use crate::problem::Code;
-use crate::sample::{agents, at, cluster, plan_of, request};
+use crate::sample::{agents, at, cluster, cluster_with_masters, plan_of, request, request_for_all};
 
 /// What `NOD-002` says of a plan, where it stops the start.
 fn stopped(plan: &Plan, cluster: &ClusterFacts) -> Vec<String> {
@@ -44,4 +44,21 @@ fn a_node_that_is_not_drained_for_want_of_another_stops_the_start_once_there_is_
     assert_eq!(stopped(&plan, &alone), [""; 0]);
     let stopped = stopped(&plan, &cluster(&[("blue", 2)]));
     assert_eq!(stopped, ["it does not drain node blue-01, since no other node took its pods, and now one does"]);
+}
+
+#[test]
+fn a_node_that_joined_after_the_plan_stops_the_start_where_add_ons_will_run_on_it() {
+    let masters = |workers| cluster_with_masters(1, workers);
+    let options = || crate::plan::PlanOptions { accept: vec!["CP-003".to_owned()], ..Default::default() };
+    let plan = plan_of(&masters(2), &request_for_all("1.36", options())).unwrap();
+    assert_eq!(stopped(&plan, &masters(2)), [""; 0]);
+    let joined: Vec<NodeName> =
+        masters(3).nodes.into_keys().filter(|node| !masters(2).nodes.contains_key(node)).collect();
+    assert_eq!(
+        stopped(&plan, &masters(3)),
+        [format!("it fetches no images of add-ons to node {}, which is new", joined[0])]
+    );
+
+    let pools = plan_of(&cluster(&[("blue", 2)]), &request("1.36", options())).unwrap();
+    assert_eq!(stopped(&pools, &cluster(&[("blue", 3)])), [""; 0]);
 }
