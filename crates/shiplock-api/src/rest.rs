@@ -285,6 +285,9 @@ pub struct RollbackCreate {
     /// Makes the plan and forgets it.
     #[serde(default)]
     pub dry_run: bool,
+    /// Refuses a plan whose own checks would stop its start: asked before the upgrade is ended for it.
+    #[serde(default)]
+    pub must_start: bool,
 }
 
 /// Cancels: `POST /api/v1/upgrades/{id}/cancel`.

@@ -56,6 +56,7 @@ impl Exit {
             | Code::NoLogs
             | Code::SeveralActiveUpgrades => Self::Usage,
             Code::RollbackLeft => Self::Detached,
+            Code::RollbackBlocked => Self::Blocked,
             _ => Self::Failed,
         }
     }

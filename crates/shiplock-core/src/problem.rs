@@ -123,6 +123,9 @@ codes! {
     UPG0125 RollbackLeft 409 {
         "nothing of upgrade {upgrade} was taken back: the command was left before the upgrade had come to rest" "升级 {upgrade} 未回退任何内容：命令在升级停下之前被中断"
         fix "take it back when it is paused: shiplock rollback {upgrade}; or go on: shiplock continue {upgrade}" "待其暂停后回退：shiplock rollback {upgrade}；或继续升级：shiplock continue {upgrade}" }
+    UPG0126 RollbackBlocked 409 {
+        "a way back from upgrade {upgrade} would be blocked, so the upgrade was not cancelled" "升级 {upgrade} 的回退会被检查拦下，因此未取消该升级"
+        fix "handle what is named, or let it pass with --accept and its name, and run the command again; or go on: shiplock continue {upgrade}" "请处理所列问题，或用 --accept 加其名称放行，然后重新运行；或继续升级：shiplock continue {upgrade}" }
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }

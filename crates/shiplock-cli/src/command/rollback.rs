@@ -46,7 +46,7 @@ async fn prepare(
     context: &Context<'_>,
 ) -> Result<ControlFlow<Exit, UpgradeCreate>, Problem> {
     let Context { client, output } = context;
-    let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run };
+    let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run, must_start: false };
     let preview = match client.make_rollback(id, &asked(true)).await {
         Err(problem) if problem.code == Code::NothingToDo => {
             let found = client.upgrade(id).await?;
@@ -88,7 +88,7 @@ async fn prepare(
     }
     output.remark(&whereabouts(&preview.cluster, context).await?);
     confirm(output, "rollback", preview.cluster.as_str(), options.yes).await?;
-    let ended = end(id, &asked(true), context).await?;
+    let ended = end(id, &RollbackCreate { must_start: true, ..asked(true) }, context).await?;
     if !ended.state.is_terminal() {
         output.result(result::OneUpgrade { upgrade: ended.clone(), detached: false }, |style| {
             upgrade::outcome(&ended, style)
@@ -184,7 +184,8 @@ async fn end(id: &UpgradeId, preview: &RollbackCreate, context: &Context<'_>) ->
     if found.state.is_terminal() {
         return Ok(found);
     }
-    // What finished meanwhile may have gone too far: then it stays paused, and nothing is cancelled.
+    // What finished meanwhile may have gone too far, and its own checks may not let a way back start: then it stays paused,
+    // and nothing is cancelled.
     client.make_rollback(id, preview).await?;
     let cancelled = client.cancel(id, &CancelRequest::default(), Some(found.len)).await?;
     rest(cancelled, context).await

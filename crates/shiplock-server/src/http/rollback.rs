@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use shiplock_api::rest::RollbackCreate;
+use shiplock_core::check::{CheckReport, check_plan};
 use shiplock_core::id::{PlanId, UpgradeId};
 use shiplock_core::plan::{Plan, RollbackInput, make_rollback};
 use shiplock_core::problem::{Code, Problem};
@@ -61,6 +62,7 @@ pub(super) async fn make(
             accept.push(id.clone());
         }
     }
+    let agents = agents(&site, name).await?;
     let plan = make_rollback(&RollbackInput {
         id: &PlanId::new(random_name("p", 8)),
         now: Timestamp::now(),
@@ -69,17 +71,32 @@ pub(super) async fn make(
         newer: newer.as_ref(),
         accept: &accept,
         facts: &facts,
-        agents: &agents(&site, name).await?,
+        agents: &agents,
         mirror: artefacts.as_ref().map(|(mirror, index)| (mirror.as_str(), index)),
         new_apis: &new_apis,
         measured: &measured(&site, name).await?,
     })?;
+    if asked.must_start {
+        check_start(&upgrade.id, &check_plan(&plan, &facts, &agents, Timestamp::now()))?;
+    }
     if asked.dry_run {
         return Ok((StatusCode::OK, Json(plan)));
     }
     site.store.add_plan(&plan).await?;
     tracing::info!(cluster = %name, plan = %plan.id, upgrade = %id, %by, "a plan was made that takes an upgrade back");
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// Refuses a way back that its own checks would not let start, with what blocks it.
+fn check_start(upgrade: &UpgradeId, report: &CheckReport) -> Result<(), Problem> {
+    let mut blocking = report.blocking().peekable();
+    if blocking.peek().is_none() {
+        return Ok(());
+    }
+    Err(blocking.fold(Problem::new(Code::RollbackBlocked).with("upgrade", upgrade), |refused, finding| {
+        let what = finding.problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+        refused.cause(format!("{} {}{what}", finding.check, finding.subject))
+    }))
 }
 
 /// An API that is away on the only master, which would go back: what can still be done there is told.
@@ -141,6 +158,20 @@ mod tests {
                 told.parameters.get("node").map(String::as_str),
                 (masters == 1 && code == Code::RollbackNeedsCluster).then_some("m1")
             );
+        }
+    }
+
+    #[test]
+    fn a_way_back_that_its_own_checks_would_stop_is_refused_before_anything_is_ended_for_it() {
+        let cluster = sample::cluster_with_masters(1, 1);
+        let agents = sample::agents(&cluster, sample::at(0));
+        for (accept, stops) in [(vec![], Some("CP-003")), (vec!["CP-003".to_owned()], None)] {
+            let options = PlanOptions { accept, ..PlanOptions::default() };
+            let plan = sample::plan_of(&cluster, &sample::request_for_all("1.36", options)).unwrap();
+            let refused = check_start(&"u1".into(), &check_plan(&plan, &cluster, &agents, sample::at(0))).err();
+            assert_eq!(refused.as_ref().map(|refused| refused.code), stops.map(|_| Code::RollbackBlocked));
+            let causes = refused.map_or_else(Vec::new, |refused| refused.causes);
+            assert_eq!(causes.iter().any(|cause| cause.starts_with("CP-003")), stops.is_some(), "{causes:?}");
         }
     }
 }
