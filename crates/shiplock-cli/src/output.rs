@@ -106,6 +106,12 @@ impl Output {
         print(text);
     }
 
+    /// Prints a document that is of use only whole.
+    pub(crate) fn document(&self, text: &str) -> std::io::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+    }
+
     /// Prints an event of a feed, where each has its line.
     pub(crate) fn feed<T: Serialize>(&self, data: T) {
         if self.format == Format::Ndjson {

@@ -23,7 +23,7 @@ pub struct RehearseArguments {
     /// The target: a minor such as 1.36 (its newest patch) or a version such as v1.36.3.
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     pub to: VersionRequest,
-    /// The snapshot to rehearse on; without it the cluster of the kubeconfig is read.
+    /// The snapshot to rehearse on, - for standard input; without it the cluster of the kubeconfig is read.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     pub snapshot: Option<PathBuf>,
     /// A registered cluster: the server makes the plan, with the artefacts of the cluster's mirror and the times that its
@@ -33,7 +33,7 @@ pub struct RehearseArguments {
     /// A mirror whose index tells sizes and runtimes: http(s)://… or a folder.
     #[arg(long, value_name = "ROOT")]
     pub mirror: Option<String>,
-    /// Runs with drawn times beside the nominal one; without it 20, and fewer where the cluster is large.
+    /// Runs with drawn times beside the nominal one; without it 20, and fewer where the cluster is large: the report says so.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub runs: Option<u32>,
     /// Try other bounds on batches too, to find better ones; done by itself where the cluster is small.

@@ -31,7 +31,7 @@ Never in it: values of Secrets, environments, commands of containers but Kuberne
 but what kubeadm keeps in kube-system.
 Exit codes: 0 written whole, 4 written but something could not be read, 1 failed, 2 usage")]
 pub struct SnapshotArguments {
-    /// The file to write, also as -o FILE; its folder must be there. Readable by its owner alone.
+    /// The file to write, also as -o FILE, or - for standard output; its folder must be there. Readable by its owner alone.
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
     /// How the cluster is reached.

@@ -1,12 +1,16 @@
 //! `rehearse`: an upgrade on a copy of the cluster, before the real one.
 
+use std::path::Path;
+
 use shiplock_api::rest::PlanCreate;
+use shiplock_check::named;
 use shiplock_check::run::Selection;
 use shiplock_cluster::collect::Collection;
 use shiplock_core::problem::{Code, Problem};
-use shiplock_sim::rehearsal::{self, Options, Source};
+use shiplock_sim::rehearsal::{self, LeftOut, Options, Source, TooMuch};
 
 use super::Context;
+use super::check::bad_option;
 use super::snapshot;
 use crate::arguments::RehearseArguments;
 use crate::exit::Exit;
@@ -15,7 +19,7 @@ use crate::render;
 
 /// Without --runs and --compare so many pods are moved in all runs together: about ten seconds of work.
 const PODS_OF_ALL_RUNS: usize = 60_000;
-const DRAWN_RUNS: usize = 20;
+const DRAWN_RUNS: u32 = 20;
 
 /// What is printed as JSON.
 #[derive(Debug, serde::Serialize)]
@@ -29,7 +33,15 @@ pub(super) async fn rehearse<'a>(
     context: impl FnOnce() -> Result<Context<'a>, Problem>,
     output: &Output,
 ) -> Result<Exit, Problem> {
-    let request = options.options.request(options.to);
+    let mut request = options.options.request(options.to);
+    // Before anything is read, as a server has it.
+    for word in &mut request.options.accept {
+        *word = named::acceptable(word).map_err(|why| bad_option("--accept", word, &why))?.to_owned();
+    }
+    request.options.check()?;
+    if options.svg.as_deref() == Some(Path::new(snapshot::STREAM)) {
+        return Err(bad_option("--svg", snapshot::STREAM, "the report goes to standard output; name a file"));
+    }
     let plan = match &options.cluster {
         Some(cluster) => {
             let asked = PlanCreate { request: request.clone(), dry_run: true };
@@ -67,11 +79,19 @@ pub(super) async fn rehearse<'a>(
         _ => Source::Nothing,
     };
     let prepared = rehearsal::prepare(copy, &request, source)?;
-    let affordable = PODS_OF_ALL_RUNS / prepared.pods().max(1);
-    let drawn = u32::try_from(affordable.min(DRAWN_RUNS)).unwrap_or(0);
+    let affordable = u32::try_from(PODS_OF_ALL_RUNS / prepared.pods().max(1)).unwrap_or(u32::MAX);
+    let drawn_runs = options.runs.unwrap_or(affordable.min(DRAWN_RUNS));
+    let compare = options.compare || affordable >= DRAWN_RUNS;
+    let fewer_runs = options.runs.is_none() && drawn_runs < DRAWN_RUNS;
     let chosen = Options {
-        drawn_runs: options.runs.unwrap_or(drawn),
-        compare: options.compare || affordable >= DRAWN_RUNS,
+        drawn_runs,
+        left_out: (fewer_runs || !compare).then_some(LeftOut {
+            because: TooMuch::Pods,
+            pods_max: PODS_OF_ALL_RUNS,
+            drawn_runs_usual: fewer_runs.then_some(DRAWN_RUNS),
+            settings: !compare,
+        }),
+        compare,
         floor_percent: options.floor,
         seed: options.seed,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

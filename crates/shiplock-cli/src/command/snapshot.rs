@@ -1,8 +1,7 @@
 //! `snapshot`: a cluster in a file, to rehearse on and to check.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,13 +11,16 @@ use shiplock_cluster::collect::{self, Collection};
 use shiplock_cluster::{InlinedKubeconfig, Kubeconfig, KubeconfigSource};
 use shiplock_core::problem::{Code, Problem};
 
-use crate::arguments::{ClusterAccess, SnapshotArguments};
+use super::check::bad_option;
+use crate::arguments::{ClusterAccess, Format, SnapshotArguments};
 use crate::exit::Exit;
 use crate::output::{Output, Progress};
 use crate::render::table::Table;
 
 /// No snapshot is larger: one of 5,000 nodes and 150,000 pods has some hundred megabytes.
 const BYTES_MAX: u64 = 4 << 30;
+/// In place of the name of a file: standard input or output.
+pub(super) const STREAM: &str = "-";
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -35,6 +37,11 @@ struct Written {
 
 /// Writes a snapshot and says what is in it.
 pub(super) async fn snapshot(options: SnapshotArguments, output: &Output) -> Result<Exit, Problem> {
+    let to_stdout = options.file == Path::new(STREAM);
+    if to_stdout && output.format() != Format::Text {
+        let why = "the snapshot itself goes to standard output, so that what is in it cannot be told there too";
+        return Err(bad_option("--file", STREAM, why));
+    }
     let selection = Selection::default();
     let snapshot = read(
         &options.access,
@@ -42,14 +49,15 @@ pub(super) async fn snapshot(options: SnapshotArguments, output: &Output) -> Res
         output,
     )
     .await?;
-    let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
+    let document = serde_json::to_string(&snapshot).map_err(|error| {
         Problem::new(Code::Internal).with("what", "a snapshot cannot be written as JSON").cause(error)
     })?;
-    write(&options.file, &bytes).map_err(|error| unusable(&options.file, "written").cause(error))?;
+    let result = if to_stdout { output.document(&document) } else { write(&options.file, document.as_bytes()) };
+    result.map_err(|error| unusable(&options.file, "written").cause(error))?;
     let (holds, not_seen) = contents(&snapshot);
     let written = Written {
         path: options.file.display().to_string(),
-        bytes: bytes.len(),
+        bytes: document.len(),
         server: snapshot.server.clone(),
         version: snapshot.version.clone(),
         holds,
@@ -74,8 +82,13 @@ pub(super) async fn snapshot(options: SnapshotArguments, output: &Output) -> Res
          anything but what kubeadm keeps in kube-system.\n",
         "不包含：Secret 的值、环境变量、除 Kubernetes 自身组件外的容器命令，以及除 kubeadm 在 kube-system 中保存的内容外的 ConfigMap。\n",
     ));
-    text.push_str(&format!("{}  {}\n", written.path, shiplock_core::size::readable_bytes(written.bytes as u64)));
-    output.result(written, |_| text);
+    let path = if to_stdout { output.pick("standard output", "标准输出") } else { &*written.path };
+    text.push_str(&format!("{path}  {}\n", shiplock_core::size::readable_bytes(written.bytes as u64)));
+    if to_stdout {
+        output.remark(&text);
+    } else {
+        output.result(written, |_| text);
+    }
     Ok(if is_whole { Exit::Done } else { Exit::Undecided })
 }
 
@@ -116,26 +129,37 @@ fn contents(snapshot: &Snapshot) -> (BTreeMap<&'static str, usize>, BTreeMap<&'s
     (holds, not_seen)
 }
 
-/// Only its owner may read it: names and labels tell much of a company.
+/// Only its owner may read it: names and labels tell much of a company. What has the name is never half of a snapshot.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // A pipe or a device is written to, and not replaced by a file.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut name = path.file_name().ok_or_else(|| std::io::Error::other("it is no file"))?.to_owned();
-    name.push(".part");
-    let part = folder.join(name);
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
-/// Reads a snapshot from a file.
+/// Reads a snapshot from a file, or from standard input as `-`.
 pub(super) fn load(path: &Path) -> Result<Snapshot, Problem> {
     let unreadable = |why: String| Problem::new(Code::SnapshotUnreadable).with("path", path.display()).with("why", why);
-    let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
-    if !metadata.is_file() || metadata.len() > BYTES_MAX {
-        return Err(unreadable("it is no regular file, or larger than any snapshot".to_owned()));
+    let mut bytes = Vec::new();
+    if path == Path::new(STREAM) {
+        let read = std::io::stdin().lock().take(BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|error| unreadable(error.to_string()))?;
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(unreadable("it is larger than any snapshot".to_owned()));
+        }
+    } else {
+        let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+        if !metadata.is_file() || metadata.len() > BYTES_MAX {
+            return Err(unreadable("it is no regular file, or larger than any snapshot".to_owned()));
+        }
+        bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     }
-    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     Snapshot::parse(&path.to_string_lossy(), &bytes)
 }
 

@@ -1,7 +1,7 @@
 //! The report of a rehearsal, for people.
 
 use shiplock_core::estimate::Estimate;
-use shiplock_sim::rehearsal::{HeldLine, Range, Report, StageLine};
+use shiplock_sim::rehearsal::{HeldLine, HeldUntil, Range, Report, StageLine};
 
 use super::table::{Table, one_line};
 use super::{Style, Tone, time, words};
@@ -28,7 +28,7 @@ pub fn report(report: &Report, style: &Style) -> String {
     text.push_str(&better(report, style));
     text.push_str(&title(style, "What it does not know", "无法得知"));
     for unknown in &report.unknown {
-        text.push_str(&format!("  - {}\n", unknown.text(style.language)));
+        text.push_str(&format!("  - {}\n", one_line(&unknown.text(style.language))));
     }
     text
 }
@@ -98,6 +98,15 @@ fn head(report: &Report, style: &Style) -> String {
             )
         });
     }
+    text.push_str(&left_out(report, style));
+    if let Some(unfinished) = &report.unfinished {
+        let (runs, of, why) = (unfinished.runs, unfinished.of, unfinished.because.sentence(style.language));
+        text.push_str(&if style.zh() {
+            format!("  另外 {of} 轮中有 {runs} 轮未能完成，不计入任何用时：{why}\n")
+        } else {
+            format!("  {runs} of the {of} other runs do not come to their end and are in none of these times: {why}\n")
+        });
+    }
     if !report.blockers.is_empty() || !report.pauses.is_empty() {
         text.push_str(style.pick(
             "  What waits for a person is not in it; the rehearsal goes on as if it had been seen to.\n",
@@ -105,6 +114,31 @@ fn head(report: &Report, style: &Style) -> String {
         ));
     }
     text
+}
+
+/// That less was done than is usual, why, and how to have it all.
+fn left_out(report: &Report, style: &Style) -> String {
+    let Some(left_out) = report.left_out else { return String::new() };
+    let (drawn, pods) = (report.drawn_runs, report.pods);
+    match (left_out.drawn_runs_usual, left_out.settings, style.zh()) {
+        (Some(usual), true, false) => format!(
+            "  {drawn} of the usual {usual} drawn runs, and no other settings tried: with {pods} pods that would take long; --runs {usual} and --compare do it all\n"
+        ),
+        (Some(usual), true, true) => format!(
+            "  抽样 {drawn} 次而非通常的 {usual} 次，也未尝试其他设置：{pods} 个 Pod 耗时过长；用 --runs {usual} 和 --compare 全部执行\n"
+        ),
+        (Some(usual), false, false) => format!(
+            "  {drawn} of the usual {usual} drawn runs: with {pods} pods all would take long; --runs {usual} makes them all\n"
+        ),
+        (Some(usual), false, true) => {
+            format!("  抽样 {drawn} 次而非通常的 {usual} 次：{pods} 个 Pod 耗时过长；用 --runs {usual} 全部执行\n")
+        }
+        (None, true, false) => {
+            format!("  No other settings tried: with {pods} pods that would take long; --compare tries them\n")
+        }
+        (None, true, true) => format!("  未尝试其他设置：{pods} 个 Pod 耗时过长；用 --compare 尝试\n"),
+        (None, false, _) => String::new(),
+    }
 }
 
 fn stage_name(stage: &StageLine, style: &Style) -> String {
@@ -187,7 +221,7 @@ fn trouble(report: &Report, style: &Style) -> String {
             .problem
             .as_ref()
             .map_or_else(Default::default, |problem| (problem.sentence(language), problem.fix(language)));
-        format!("  {}  {sentence}\n        → {fix}\n", finding.check)
+        format!("  {}  {}\n        → {fix}\n", finding.check, one_line(&sentence))
     });
     text.push_str(&list(
         style,
@@ -195,6 +229,22 @@ fn trouble(report: &Report, style: &Style) -> String {
         "需要人工处理的排空阻塞",
         &report.blockers,
         |one| held(one, style),
+    ));
+    text.push_str(&list(
+        style,
+        "Drains that take all of their time",
+        "耗尽时限的排空",
+        &report.timed_out,
+        |one| {
+            let lasted = at(one.lasted_milliseconds);
+            let then = match one.until {
+                HeldUntil::NodeLeftOut => style.pick("then its node is left out", "随后跳过该节点"),
+                _ => style.pick("then the pod is deleted, whatever its budget says", "随后不顾 PDB 删除该 Pod"),
+            };
+            let fix = one.waiting_on.fix(language).map_or_else(String::new, |fix| format!("        → {fix}\n"));
+            let sentence = one.waiting_on.sentence(language);
+            format!("  {}  {lasted}  {sentence}{}{then}\n{fix}", at(one.begin_milliseconds), style.pick("; ", "；"))
+        },
     ));
     text.push_str(&list(
         style,
@@ -235,8 +285,8 @@ fn trouble(report: &Report, style: &Style) -> String {
         format!("  {since}  {}{owner}, {lasts}: {}\n", one.pod, one.why)
     }));
     text.push_str(&list(style, "Nodes at risk", "有风险的节点", &report.nodes_at_risk, |one| {
-        let risks: Vec<String> = one.risks.iter().map(|risk| risk.text(language)).collect();
-        format!("  {}: {}\n", one.node, risks.join("; "))
+        let risks: Vec<String> = one.risks.iter().map(|risk| one_line(&risk.text(language))).collect();
+        format!("  {}{}{}\n", one.node, style.pick(": ", "："), risks.join(style.pick("; ", "；")))
     }));
     text.push_str(&list(style, "It pauses", "会暂停", &report.pauses, |one| {
         let why = one.because.problem().map_or_else(
@@ -281,7 +331,7 @@ fn better(report: &Report, style: &Style) -> String {
         text.push_str(&table.render());
     }
     for advice in &report.advice {
-        text.push_str(&line(style, Tone::Good, "Better", "更好的设置", &advice.text(style.language)));
+        text.push_str(&line(style, Tone::Good, "Better", "更好的设置", &one_line(&advice.text(style.language))));
     }
     text
 }
@@ -292,9 +342,11 @@ pub(super) mod tests {
     use serde_json::{Value, json};
     use shiplock_check::snapshot::Snapshot;
     use shiplock_core::catalogue::VersionRequest;
+    use shiplock_core::facts::not_ready;
     use shiplock_core::language::Language;
     use shiplock_core::plan::{Mode, PlanOptions, PlanRequest};
-    use shiplock_sim::rehearsal::{self, Options, Source};
+    use shiplock_core::step::OnDrainTimeout;
+    use shiplock_sim::rehearsal::{self, Advice, LeftOut, Options, Risk, Source, TooMuch};
 
     use super::*;
 
@@ -347,16 +399,20 @@ pub(super) mod tests {
 
     /// A rehearsal with something of everything: it blocks, a workload falls to zero, and other settings are compared.
     pub(in crate::render) fn rehearsed() -> Report {
+        rehearsed_with(PlanOptions { max_parallel: 2, ..PlanOptions::default() })
+    }
+
+    fn rehearsed_with(options: PlanOptions) -> Report {
         let request = PlanRequest {
             to: VersionRequest::parse("1.36").unwrap(),
             mode: Mode::Cluster,
             pools: Vec::new(),
             nodes: Vec::new(),
             exclude_nodes: Vec::new(),
-            options: PlanOptions { max_parallel: 2, ..PlanOptions::default() },
+            options,
         };
         let prepared = rehearsal::prepare(snapshot(), &request, Source::Nothing).unwrap();
-        let options = Options { drawn_runs: 3, compare: true, floor_percent: 60, seed: 1, threads: 1 };
+        let options = Options { drawn_runs: 3, left_out: None, compare: true, floor_percent: 60, seed: 1, threads: 1 };
         rehearsal::rehearse(&prepared, &options, &|_, _| {})
     }
 
@@ -365,6 +421,50 @@ pub(super) mod tests {
         let told = rehearsed();
         for (name, language) in [("rehearsal_en", Language::En), ("rehearsal_zh", Language::Zh)] {
             insta::assert_snapshot!(name, report(&told, &Style::plain(language, Timestamp::UNIX_EPOCH)));
+        }
+    }
+
+    #[test]
+    fn a_drain_that_takes_all_of_its_time_says_what_is_done_then() {
+        for (on_drain_timeout, english, chinese) in [
+            (OnDrainTimeout::Skip, "then its node is left out", "随后跳过该节点"),
+            (OnDrainTimeout::Force, "then the pod is deleted", "随后不顾 PDB 删除该 Pod"),
+        ] {
+            let told = rehearsed_with(PlanOptions { on_drain_timeout, ..PlanOptions::default() });
+            for (language, expected) in [(Language::En, english), (Language::Zh, chinese)] {
+                let text = report(&told, &Style::plain(language, Timestamp::UNIX_EPOCH));
+                assert!(text.contains(expected) && text.contains("edit pdb shop"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_with_its_reason_and_how_to_have_it() {
+        let mut told = rehearsed();
+        let mut text = |drawn_runs_usual, settings, language| {
+            told.left_out = Some(LeftOut { because: TooMuch::Pods, pods_max: 6, drawn_runs_usual, settings });
+            report(&told, &Style::plain(language, Timestamp::UNIX_EPOCH))
+        };
+        let both = text(Some(20), true, Language::En);
+        assert!(both.contains("3 of the usual 20 drawn runs, and no other settings tried: with 7 pods"), "{both}");
+        assert!(both.contains("--runs 20 and --compare"), "{both}");
+        assert!(text(Some(20), false, Language::En).contains("--runs 20 makes them all"));
+        assert!(text(None, true, Language::En).contains("--compare tries them"));
+        assert!(text(Some(20), true, Language::Zh).contains("抽样 3 次而非通常的 20 次，也未尝试其他设置"));
+    }
+
+    #[test]
+    fn text_of_a_file_that_anybody_wrote_commands_no_terminal() {
+        let mut told = rehearsed();
+        let escape = "\u{1b}[2J\nOK";
+        told.stages[0].pool = Some(escape.to_owned());
+        told.version = escape.to_owned();
+        told.nodes_at_risk[0].risks.push(Risk::NotReady { why: escape.to_owned() });
+        told.advice.push(Advice::PoolsFirst { pools: vec![escape.to_owned()], then: vec![escape.to_owned()] });
+        told.findings[0].problem = Some(not_ready(&"w1".into(), escape));
+        for language in [Language::En, Language::Zh] {
+            let text = report(&told, &Style::plain(language, Timestamp::UNIX_EPOCH));
+            assert!(!text.contains('\u{1b}') && !text.lines().any(|line| line == "OK"), "{text}");
         }
     }
 }

@@ -5,10 +5,15 @@ use std::fmt::Write as _;
 use shiplock_core::language::Language;
 use shiplock_sim::rehearsal::{BatchLine, Report};
 
+use super::table::cut;
+use super::words;
+
 const WIDTH: u64 = 1_000;
 const LEFT: u64 = 190;
 const LANE: u64 = 18;
 const TOP: u64 = 64;
+/// So many cells of a name fit beside the lanes; the whole of it is the title.
+const LABEL_CELLS_MAX: usize = 26;
 /// Nodes of a stage that have lanes of their own; with more its batches share one.
 const NODE_LANES_MAX: usize = 60;
 
@@ -19,22 +24,23 @@ pub fn svg(report: &Report, language: Language) -> String {
     let (mut body, mut y) = (String::new(), TOP);
     for stage in &report.stages {
         let nodes: usize = stage.batches.iter().map(|batch| batch.nodes.len()).sum();
-        let name = stage.pool.as_ref().map_or_else(|| stage.stage.to_owned(), |pool| format!("{} {pool}", stage.stage));
+        let name = words::stage(stage.stage, stage.pool.as_deref(), language);
         label(&mut body, y, &name, true);
         bar(&mut body, x(stage.begin_milliseconds), x(stage.end_milliseconds), y, "#5b7fa6", &name);
         y += LANE;
         if nodes <= NODE_LANES_MAX {
-            y = node_lanes(&mut body, &stage.batches, report, y, &x);
+            y = node_lanes(&mut body, &stage.batches, report, language, y, &x);
         } else {
             for batch in &stage.batches {
-                let title = format!("batch {}: {} nodes", batch.batch, batch.nodes.len());
+                let nodes = words::nodes(batch.nodes.len(), language);
+                let title = format!("{}{}{nodes}", batch_name(batch, language), language.pick(": ", "："));
                 bar(&mut body, x(batch.begin_milliseconds), x(batch.end_milliseconds), y, "#8fb4d9", &title);
             }
             label(&mut body, y, language.pick("batches", "批次"), false);
             y += LANE;
         }
     }
-    for held in &report.blockers {
+    for held in report.blockers.iter().chain(&report.timed_out) {
         let at = x(held.begin_milliseconds);
         let _ = writeln!(
             body,
@@ -66,25 +72,34 @@ pub fn svg(report: &Report, language: Language) -> String {
     )
 }
 
-fn node_lanes(body: &mut String, batches: &[BatchLine], report: &Report, top: u64, x: &impl Fn(u64) -> u64) -> u64 {
+fn batch_name(batch: &BatchLine, language: Language) -> String {
+    match language {
+        Language::Zh => format!("第 {} 批", batch.batch),
+        Language::En => format!("batch {}", batch.batch),
+    }
+}
+
+fn node_lanes(
+    body: &mut String,
+    batches: &[BatchLine],
+    report: &Report,
+    language: Language,
+    top: u64,
+    x: &impl Fn(u64) -> u64,
+) -> u64 {
     let mut y = top;
+    let drain_name = language.pick("drain", "排空");
     for batch in batches {
+        let batch_name = batch_name(batch, language);
         for node in &batch.nodes {
             label(body, y, &node.node, false);
-            let blocked = report.blockers.iter().any(|held| held.node == node.node);
-            let fill = if blocked { "#e6a19a" } else { "#8fb4d9" };
-            let title = format!("{}, batch {}", node.node, batch.batch);
+            let blocked = report.blocked_nodes().any(|blocked| blocked == node.node);
+            let (fill, drain_fill) = if blocked { ("#e6a19a", "#c0392b") } else { ("#8fb4d9", "#e0a94a") };
+            let title = format!("{}{}{batch_name}", node.node, language.pick(", ", "，"));
             bar(body, x(node.begin_milliseconds), x(node.end_milliseconds), y, fill, &title);
-            if let Some(drain) = node.drain_milliseconds {
-                let begin = node.begin_milliseconds;
-                bar(
-                    body,
-                    x(begin),
-                    x(begin + drain),
-                    y,
-                    if blocked { "#c0392b" } else { "#e0a94a" },
-                    &format!("{}: drain", node.node),
-                );
+            if let (Some(begin), Some(takes)) = (node.drain_begin_milliseconds, node.drain_milliseconds) {
+                let title = format!("{}{}{drain_name}", node.node, language.pick(": ", "："));
+                bar(body, x(begin), x(begin + takes), y, drain_fill, &title);
             }
             y += LANE;
         }
@@ -94,8 +109,9 @@ fn node_lanes(body: &mut String, batches: &[BatchLine], report: &Report, top: u6
 
 fn label(body: &mut String, y: u64, text: &str, is_stage: bool) {
     let (x, weight) = if is_stage { (8, "bold") } else { (20, "normal") };
-    let text: String = text.chars().take(28).collect();
-    let _ = writeln!(body, "<text x=\"{x}\" y=\"{}\" font-weight=\"{weight}\">{}</text>", y + 12, escaped(&text));
+    let (shown, whole) = (escaped(&cut(text, LABEL_CELLS_MAX)), escaped(text));
+    let title = if shown == whole { String::new() } else { format!("<title>{whole}</title>") };
+    let _ = writeln!(body, "<text x=\"{x}\" y=\"{}\" font-weight=\"{weight}\">{title}{shown}</text>", y + 12);
 }
 
 fn bar(body: &mut String, from: u64, to: u64, y: u64, fill: &str, title: &str) {
@@ -142,5 +158,37 @@ mod tests {
         told.stages[0].pool = Some("</text><script>alert(1)</script>".to_owned());
         let picture = svg(&told, Language::Zh);
         assert!(!picture.contains("<script>") && picture.contains("&lt;script&gt;"));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_beside_its_lane_and_whole_in_its_title() {
+        let mut told = rehearsed();
+        let long = "w".repeat(63);
+        let last = told.stages.iter_mut().rfind(|stage| !stage.batches.is_empty()).unwrap();
+        last.batches[0].nodes[0].node = long.clone();
+        let picture = svg(&told, Language::En);
+        assert!(picture.contains(&format!("<title>{long}</title>{}…</text>", "w".repeat(25))), "{picture}");
+    }
+
+    #[test]
+    fn words_are_of_the_language() {
+        let picture = svg(&rehearsed(), Language::Zh);
+        for word in ["节点池 blue", "控制面", "第 1 批", "排空"] {
+            assert!(picture.contains(word), "{word}: {picture}");
+        }
+        for word in ["batch", "drain", "control_plane", "node_pool"] {
+            assert!(!picture.contains(word), "{word}: {picture}");
+        }
+    }
+
+    #[test]
+    fn a_rehearsal_without_nodes_or_time_has_a_picture() {
+        let mut told = rehearsed();
+        told.stages.truncate(1);
+        (told.blockers, told.total) = (Vec::new(), shiplock_sim::rehearsal::Range::default());
+        let picture = svg(&told, Language::En);
+        assert!(picture.ends_with("</svg>\n") && !picture.contains("NaN"), "{picture}");
+        told.stages.clear();
+        assert!(svg(&told, Language::Zh).ends_with("</svg>\n"));
     }
 }

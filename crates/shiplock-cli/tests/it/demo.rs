@@ -1,6 +1,6 @@
 //! The demo as it is typed: what is promised at its begin holds, the controls are real, and nothing is left.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -180,4 +180,56 @@ fn two_demos_go_side_by_side_and_a_given_directory_stays() {
     assert_eq!(one.stop(), Vec::<PathBuf>::new());
     assert_eq!(other.stop(), Vec::<PathBuf>::new());
     assert!(path.join("server/shiplock.db").is_file());
+}
+
+/// How `shiplock` ends with these words and this standard input: exit code, standard output, standard error.
+fn fed(line: &str, stdin: &[u8]) -> (i32, Vec<u8>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shiplock"));
+    command.args(line.split_whitespace()).args(["--lang", "en"]).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // A program that reads no standard input may have ended.
+        scope.spawn(move || input.write_all(stdin));
+        let output = child.wait_with_output().unwrap();
+        (output.status.code().unwrap(), output.stdout, String::from_utf8(output.stderr).unwrap())
+    })
+}
+
+#[test]
+fn a_snapshot_goes_to_standard_output_and_a_rehearsal_reads_it_there() {
+    let demo = Demo::start(&["--seed", "3"]);
+    let kubeconfig = demo.cluster("ready")["kubeconfig"].as_str().unwrap();
+    let (code, snapshot, told) = fed(&format!("snapshot --kubeconfig {kubeconfig} -o -"), b"");
+    assert!(code == 0 && told.contains("pods") && told.contains("standard output"), "{code}: {told}");
+    assert!(!std::path::Path::new("-").exists(), "no file has the name");
+    let (code, _, told) = fed(&format!("snapshot --kubeconfig {kubeconfig} --file - -o json"), b"");
+    assert!(code == 2 && told.contains("UPG0114"), "two documents in one: {code}: {told}");
+
+    let rehearse = "rehearse --snapshot - --to 1.36 --accept cp-003 -o json";
+    let (code, first, told) = fed(rehearse, &snapshot);
+    assert_eq!(code, 0, "{told}");
+    let report: Value = serde_json::from_slice(&first).unwrap();
+    let report = &report["rehearsal"];
+    assert_eq!((&report["drawn_runs"], &report["left_out"]), (&20.into(), &Value::Null), "{report:#}");
+    assert!(fed(rehearse, &snapshot).1 == first, "the same again, to the letter");
+    assert_eq!(demo.stop(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_rehearsal_of_what_cannot_be_is_refused_before_anything_is_read_and_says_what_can() {
+    for (options, said) in [
+        ("--accept NOPE-1", "there is no check with this id"),
+        ("--accept CP-03", "did you mean CP-003"),
+        ("--accept CP-002", "it can be mended and not accepted"),
+        ("--kubeadm-patches patches", "it must be an absolute path on the masters"),
+        ("--max-parallel 0", "it must be 1 to"),
+        ("--svg -", "name a file"),
+    ] {
+        let (code, output, told) = fed(&format!("rehearse --snapshot /nonexistent --to 1.36 {options}"), b"");
+        assert!(code == 2 && output.is_empty(), "{options}: {code}: {told}");
+        assert!(told.contains("UPG0114") && told.contains(said), "{options}: {told}");
+    }
+    let (code, _, told) = fed("rehearse --snapshot - --to 1.36", b"{\"schema\": 1, ");
+    assert!(code == 1 && told.contains("UPG0841"), "{code}: {told}");
 }

@@ -21,19 +21,20 @@ use shiplock_check::copy::ClusterCopy;
 use shiplock_check::snapshot::{Read, Snapshot};
 use shiplock_core::artefact::ArtefactIndex;
 use shiplock_core::catalogue::Catalogue;
-use shiplock_core::facts::{AgentFacts, ClusterFacts};
+use shiplock_core::check::{CheckResult, Finding};
+use shiplock_core::facts::{AgentFacts, ClusterFacts, not_ready};
 use shiplock_core::id::NodeName;
-use shiplock_core::plan::{MAX_PARALLEL_LIMIT, Plan, PlanRequest};
+use shiplock_core::plan::{MAX_PARALLEL_LIMIT, Plan, PlanRequest, StageKind};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::Action;
 use shiplock_core::version::KubernetesVersion;
 
 pub use self::copy::world_of;
 pub use self::report::{
-    Advice, BatchLine, BatchNode, Because, HeldLine, NodeLine, PauseLine, Range, Report, Risk, Setting, StageLine,
-    StepLine, Unknown, UnplacedLine, WorkloadLine,
+    Advice, BatchLine, BatchNode, Because, HeldLine, HeldUntil, LeftOut, NodeLine, PauseLine, Range, Report, Risk,
+    Setting, StageLine, StepLine, TooMuch, Unfinished, Unknown, UnplacedLine, WorkloadLine,
 };
-use self::run::{Span, Trace};
+use self::run::{Held, Span, Trace};
 use self::time::Luck;
 use crate::world::{WorkloadKind, World};
 
@@ -56,6 +57,8 @@ pub struct Prepared {
     agents: BTreeMap<NodeName, AgentFacts>,
     plan: Plan,
     drains_only: Option<Problem>,
+    /// What stops the start and is not so in the world.
+    findings: Vec<Finding>,
     unknown: Vec<Unknown>,
     at_risk: BTreeMap<String, Vec<Risk>>,
     taken_at: jiff::Timestamp,
@@ -76,6 +79,8 @@ impl Prepared {
 pub struct Options {
     /// Runs with drawn times.
     pub drawn_runs: u32,
+    /// What is left out that is usual, for the report.
+    pub left_out: Option<LeftOut>,
     /// Whether other bounds on batches are tried.
     pub compare: bool,
     /// Workloads with fewer ready pods than this share of before are told, in hundredths; those without any always are.
@@ -86,15 +91,19 @@ pub struct Options {
     pub threads: usize,
 }
 
+/// So much is told of why a node is not Ready.
+const REASON_CHARS_MAX: usize = 200;
+
 /// Makes a world of a snapshot and a plan for it.
 pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) -> Result<Prepared, Problem> {
-    let copy = match snapshot.copy {
+    let mut copy = match snapshot.copy {
         Read::Seen(copy) => copy,
         Read::NotSeen(why) => return Err(Problem::new(Code::SnapshotWithoutCopy).cause(why)),
         Read::NotAsked => return Err(Problem::new(Code::SnapshotWithoutCopy)),
     };
     copy.check()
         .map_err(|refusal| Problem::new(Code::SnapshotRefused).with("what", refusal.what).with("why", refusal.why))?;
+    let not_ready = as_if_ready(&mut copy);
     let mut world = world_of(&copy, snapshot.taken_at);
     let version = KubernetesVersion::parse_reported(&snapshot.version);
     if let Ok(version) = &version {
@@ -104,6 +113,9 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
     let facts = world.cluster_facts(false);
     let agents = plan::assumed_agents(&world);
     let mut unknown = vec![Unknown::Checks, Unknown::PodTimes, Unknown::Agents];
+    if !not_ready.is_empty() {
+        unknown.insert(0, Unknown::NotReady { nodes: not_ready.keys().map(ToString::to_string).collect() });
+    }
     let now = facts.observed_at;
     let made = match source {
         Source::Plan(plan) => Ok(plan.clone()),
@@ -138,6 +150,9 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
         }
     };
     plan::without_image_ids(&mut plan);
+    if let Some(folder) = &plan.options.kubeadm_patches {
+        unknown.push(Unknown::Patches { folder: folder.clone() });
+    }
     unknown.extend(never_measured(&plan));
     unknown.push(Unknown::Scheduling);
     let others = copy.pods.iter().filter(|pod| pod.other_owner.is_some()).count();
@@ -146,7 +161,8 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
     }
     unknown.extend([Unknown::NewVersion, Unknown::Later]);
     Ok(Prepared {
-        at_risk: at_risk(&copy, &plan),
+        at_risk: at_risk(&copy, &not_ready, &plan),
+        findings: findings(&facts, &not_ready, &plan),
         pods: copy.pods.len(),
         world,
         facts,
@@ -171,8 +187,56 @@ fn never_measured(plan: &Plan) -> Option<Unknown> {
     (!kinds.is_empty()).then_some(Unknown::NeverMeasured { kinds })
 }
 
+/// Why nodes are not Ready, by name. From here on they are, and the pods on them run: a rehearsal without them would say
+/// little, since what waits for a node waits until somebody has seen to it.
+fn as_if_ready(copy: &mut ClusterCopy) -> BTreeMap<NodeName, String> {
+    let mut found = BTreeMap::new();
+    let mut places = BTreeSet::new();
+    for (place, node) in copy.nodes.iter_mut().enumerate() {
+        if let Some(why) = node.not_ready.take() {
+            places.insert(place);
+            let words = why.split_whitespace().collect::<Vec<_>>().join(" ");
+            found.insert(NodeName::from(node.name.as_str()), words.chars().take(REASON_CHARS_MAX).collect());
+        }
+    }
+    for pod in copy.pods.iter_mut().filter(|pod| pod.node.is_some_and(|node| places.contains(&node))) {
+        pod.ready = true;
+    }
+    found
+}
+
+/// What the checks before the start would say of nodes that are not Ready, by the names under which it is accepted.
+fn findings(cluster: &ClusterFacts, nodes: &BTreeMap<NodeName, String>, plan: &Plan) -> Vec<Finding> {
+    let with_masters = plan.stages.iter().any(|stage| stage.kind == StageKind::ControlPlane);
+    let mut found = Vec::new();
+    for (name, why) in nodes {
+        let is_master = cluster.nodes.get(name).is_some_and(|node| node.is_control_plane());
+        let problem = not_ready(name, why);
+        let check = match problem.code {
+            _ if is_master && with_masters => "CP-002",
+            // A node that the plan leaves alone stops nothing.
+            _ if !plan.holds(name) => continue,
+            Code::PlegNotHealthy => "NODE-002",
+            _ => "NODE-001",
+        };
+        // No master may be away, whatever is accepted.
+        if check == "CP-002" || !plan.options.accepts(check) {
+            found.push(Finding {
+                check: check.to_owned(),
+                result: CheckResult::Fail,
+                subject: format!("node {name}"),
+                problem: Some(problem),
+                accepted: false,
+                accepted_by: None,
+                repaired_by_stage: None,
+            });
+        }
+    }
+    found
+}
+
 /// What is at risk by the snapshot alone, on nodes that are drained.
-fn at_risk(copy: &ClusterCopy, plan: &Plan) -> BTreeMap<String, Vec<Risk>> {
+fn at_risk(copy: &ClusterCopy, not_ready: &BTreeMap<NodeName, String>, plan: &Plan) -> BTreeMap<String, Vec<Risk>> {
     let drained: BTreeSet<&str> = plan
         .steps()
         .filter(|step| matches!(step.action, Action::Drain { .. }))
@@ -201,7 +265,7 @@ fn at_risk(copy: &ClusterCopy, plan: &Plan) -> BTreeMap<String, Vec<Risk>> {
     let mut found: BTreeMap<String, Vec<Risk>> = BTreeMap::new();
     for (place, node) in copy.nodes.iter().enumerate() {
         let mut risks = Vec::new();
-        if let Some(why) = &node.not_ready {
+        if let Some(why) = not_ready.get(node.name.as_str()) {
             risks.push(Risk::NotReady { why: why.clone() });
         }
         if drained.contains(node.name.as_str()) {
@@ -231,15 +295,21 @@ pub fn rehearse(prepared: &Prepared, options: &Options, progress: &(dyn Fn(usize
     let mut traces = run_all(prepared, &jobs, options.threads.max(3), progress);
     let nominal = traces.remove(0);
     let (best, worst) = (traces.remove(0), traces.remove(0));
-    let drawn_runs = options.drawn_runs as usize;
-    let mut drawn: Vec<u64> = traces.iter().take(drawn_runs).map(|trace| milliseconds(trace.total)).collect();
-    drawn.sort_unstable();
+    let others = traces.split_off(options.drawn_runs as usize);
     let mut settings = vec![setting(prepared, asked, &nominal)];
-    let compared = jobs.iter().zip(std::iter::once(None).chain([None, None]).chain(traces.iter().map(Some)));
-    settings.extend(
-        compared.skip(3 + drawn_runs).filter_map(|((_, bound), trace)| Some(setting(prepared, *bound, trace?))),
-    );
-    let mut report = assemble(prepared, options, &nominal, [&best, &worst]);
+    let bounds = jobs.iter().skip(3 + traces.len()).map(|(_, bound)| *bound);
+    settings.extend(bounds.zip(&others).map(|(bound, trace)| setting(prepared, bound, trace)));
+    // What ended early says nothing of how long all of it takes, unless that is all that can be said.
+    let is_whole = |trace: &&Trace| trace.ended_early.is_none() || nominal.ended_early.is_some();
+    let mut drawn: Vec<u64> = traces.iter().filter(is_whole).map(|trace| milliseconds(trace.total)).collect();
+    drawn.sort_unstable();
+    let ends: Vec<&Trace> = [&best, &worst].into_iter().filter(is_whole).collect();
+    let mut report = assemble(prepared, options, &nominal, &ends);
+    let broken_off: Vec<&Trace> = [&best, &worst].into_iter().chain(&traces).filter(|trace| !is_whole(trace)).collect();
+    report.unfinished = broken_off.first().and_then(|trace| {
+        let (runs, of) = (broken_off.len(), traces.len() + 2);
+        Some(Unfinished { runs, of, because: trace.ended_early.clone()? })
+    });
     report.percentiles = percentiles(&drawn);
     report.drawn_runs = options.drawn_runs;
     report.advice = Setting::advice(&settings);
@@ -306,7 +376,7 @@ fn setting(prepared: &Prepared, max_parallel: u32, trace: &Trace) -> Setting {
         nominal_milliseconds: milliseconds(trace.total),
         workloads_at_zero: workloads(prepared, trace, 0).len(),
         unplaced: trace.unplaced.iter().filter(|pod| pod.until.is_none()).count(),
-        blockers: trace.held.iter().filter(|held| held.is_for_ever).count(),
+        blockers: trace.held.iter().filter(|held| held.until != HeldUntil::BudgetAllows).count(),
     }
 }
 
@@ -314,16 +384,18 @@ fn span(of: Option<&Span>) -> Duration {
     of.map_or(Duration::ZERO, |span| span.end.saturating_sub(span.begin))
 }
 
-fn range(nominal: Duration, ends: [Duration; 2]) -> Range {
-    let all = [nominal, ends[0], ends[1]].map(milliseconds);
+/// The nominal time, and how far it is from that in the runs at the ends of all ranges.
+fn range(nominal: Duration, ends: &[&Trace], of: impl Fn(&Trace) -> Duration) -> Range {
+    let nominal = milliseconds(nominal);
+    let all = ends.iter().map(|end| milliseconds(of(end)));
     Range {
-        nominal_milliseconds: all[0],
-        lower_milliseconds: all.into_iter().min().unwrap_or(0),
-        upper_milliseconds: all.into_iter().max().unwrap_or(0),
+        nominal_milliseconds: nominal,
+        lower_milliseconds: all.clone().fold(nominal, u64::min),
+        upper_milliseconds: all.fold(nominal, u64::max),
     }
 }
 
-fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: [&Trace; 2]) -> Report {
+fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: &[&Trace]) -> Report {
     let plan = &prepared.plan;
     let stages = plan.stages.iter().enumerate().filter_map(|(index, stage)| {
         let own = nominal.stages.get(&index)?;
@@ -332,27 +404,32 @@ fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: [&Tra
             pool: stage.kind.pool().map(ToString::to_string),
             begin_milliseconds: milliseconds(own.begin),
             end_milliseconds: milliseconds(own.end),
-            takes: range(span(Some(own)), ends.map(|end| span(end.stages.get(&index)))),
+            takes: range(span(Some(own)), ends, |end| span(end.stages.get(&index))),
             batches: batches(plan, index, nominal, ends),
         })
     });
-    let held = |is_for_ever: bool| {
-        let lines = nominal.held.iter().filter(move |held| held.is_for_ever == is_for_ever);
-        lines.map(|held| HeldLine {
+    let held = |among: &[HeldUntil]| -> Vec<HeldLine> {
+        let lines = nominal.held.iter().filter(|held| among.contains(&held.until));
+        let line = |held: &Held| HeldLine {
             node: held.node.to_string(),
             fix: held.wait.fix(shiplock_core::language::Language::En),
             waiting_on: held.wait.clone(),
             begin_milliseconds: milliseconds(held.began),
             lasted_milliseconds: milliseconds(held.lasted),
-        })
+            until: held.until,
+        };
+        lines.map(line).collect()
     };
-    let mut steps: Vec<StepLine> = nominal
-        .steps
-        .iter()
-        .filter_map(|(number, span)| {
-            let step = plan.step(*number)?;
+    let of_stage = plan.stages.iter().flat_map(|stage| {
+        stage.steps.iter().chain(stage.nodes.iter().flat_map(|node| &node.steps)).map(move |step| (stage, step))
+    });
+    let mut steps: Vec<StepLine> = of_stage
+        .filter_map(|(stage, step)| {
+            let span = nominal.steps.get(&step.number)?;
             Some(StepLine {
-                step: number.0,
+                step: step.number.0,
+                stage: stage.kind.word(),
+                pool: stage.kind.pool().map(ToString::to_string),
                 kind: step.action.kind(),
                 node: step.target.node().map(ToString::to_string),
                 begin_milliseconds: milliseconds(span.begin),
@@ -362,7 +439,7 @@ fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: [&Tra
         .collect();
     steps.sort_by_key(|step| (step.begin_milliseconds, step.step));
     let mut at_risk = prepared.at_risk.clone();
-    for held in nominal.held.iter().filter(|held| held.is_for_ever) {
+    for held in nominal.held.iter().filter(|held| held.until == HeldUntil::PersonActs) {
         let risks = at_risk.entry(held.node.to_string()).or_default();
         if !risks.contains(&Risk::DrainBlocks) {
             risks.push(Risk::DrainBlocks);
@@ -380,14 +457,20 @@ fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: [&Tra
         nodes: prepared.facts.nodes.len(),
         pods: prepared.pods,
         max_parallel: plan.options.max_parallel,
-        total: range(nominal.total, ends.map(|end| end.total)),
+        total: range(nominal.total, ends, |end| end.total),
         percentiles: BTreeMap::new(),
         drawn_runs: 0,
+        left_out: options.left_out.map(|left_out| {
+            // Where drains alone are rehearsed there are no other settings to try.
+            LeftOut { settings: left_out.settings && prepared.drains_only.is_none(), ..left_out }
+        }),
+        unfinished: None,
         stages: stages.collect(),
         steps,
-        findings: nominal.findings.clone(),
-        blockers: held(true).collect(),
-        held_up: held(false).collect(),
+        findings: prepared.findings.iter().chain(&nominal.findings).cloned().collect(),
+        blockers: held(&[HeldUntil::PersonActs]),
+        timed_out: held(&[HeldUntil::NodeLeftOut, HeldUntil::PodDeleted]),
+        held_up: held(&[HeldUntil::BudgetAllows]),
         workloads: workloads(prepared, nominal, options.floor_percent),
         floor_percent: options.floor_percent,
         unplaced: nominal
@@ -414,7 +497,7 @@ fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: [&Tra
     }
 }
 
-fn batches(plan: &Plan, stage: usize, nominal: &Trace, ends: [&Trace; 2]) -> Vec<BatchLine> {
+fn batches(plan: &Plan, stage: usize, nominal: &Trace, ends: &[&Trace]) -> Vec<BatchLine> {
     let of_stage = |trace: &'_ Trace, ordinal: u32| {
         let found = trace.batches.iter().find(|(of, batch, ..)| (*of, *batch) == (stage, ordinal));
         found.map_or(Duration::ZERO, |(.., own)| span(Some(own)))
@@ -427,14 +510,13 @@ fn batches(plan: &Plan, stage: usize, nominal: &Trace, ends: [&Trace; 2]) -> Vec
             .flat_map(|node| &node.steps)
             .filter_map(|step| Some((step.action.kind(), nominal.steps.get(&step.number)?)))
             .collect();
+        let drain = steps.iter().find(|(kind, _)| *kind == "drain").map(|(_, drain)| *drain);
         BatchNode {
             node: name.to_string(),
             begin_milliseconds: steps.first().map_or(0, |(_, span)| milliseconds(span.begin)),
             end_milliseconds: steps.last().map_or(0, |(_, span)| milliseconds(span.end)),
-            drain_milliseconds: steps
-                .iter()
-                .find(|(kind, _)| *kind == "drain")
-                .map(|(_, own)| milliseconds(span(Some(own)))),
+            drain_begin_milliseconds: drain.map(|drain| milliseconds(drain.begin)),
+            drain_milliseconds: drain.map(|drain| milliseconds(span(Some(drain)))),
         }
     };
     let own = nominal.batches.iter().filter(|(of, ..)| *of == stage);
@@ -442,7 +524,7 @@ fn batches(plan: &Plan, stage: usize, nominal: &Trace, ends: [&Trace; 2]) -> Vec
         batch: *ordinal,
         begin_milliseconds: milliseconds(own.begin),
         end_milliseconds: milliseconds(own.end),
-        takes: range(span(Some(own)), ends.map(|end| of_stage(end, *ordinal))),
+        takes: range(span(Some(own)), ends, |end| of_stage(end, *ordinal)),
         nodes: nodes.iter().map(node).collect(),
     })
     .collect()
@@ -495,7 +577,7 @@ fn workloads(prepared: &Prepared, trace: &Trace, floor_percent: u32) -> Vec<Work
 
 /// Where drains block in some pools alone, the others can go first.
 fn pools_first(report: &Report) -> Option<Advice> {
-    let blocked: BTreeSet<&str> = report.blockers.iter().map(|held| held.node.as_str()).collect();
+    let blocked: BTreeSet<&str> = report.blocked_nodes().collect();
     let pools = report.stages.iter().filter_map(|stage| Some((stage.pool.clone()?, stage)));
     let (then, first): (Vec<_>, Vec<_>) = pools.partition(|(_, stage)| {
         stage.batches.iter().flat_map(|batch| &batch.nodes).any(|node| blocked.contains(node.node.as_str()))

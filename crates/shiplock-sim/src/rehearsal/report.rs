@@ -35,6 +35,10 @@ pub struct Report {
     pub percentiles: BTreeMap<&'static str, u64>,
     /// How many runs with drawn times.
     pub drawn_runs: u32,
+    /// What was left out; none where all was done that is usual or was asked for.
+    pub left_out: Option<LeftOut>,
+    /// The runs that did not come to their end though the nominal one did. They are not in any time.
+    pub unfinished: Option<Unfinished>,
     /// The stages in order.
     pub stages: Vec<StageLine>,
     /// Every step of the nominal run, in the order in which it began.
@@ -43,6 +47,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Drains that block until a person acts.
     pub blockers: Vec<HeldLine>,
+    /// Drains that take all of their time, after which the plan says what is done.
+    pub timed_out: Vec<HeldLine>,
     /// Evictions that a budget holds up for a while.
     pub held_up: Vec<HeldLine>,
     /// Workloads whose ready pods fall to zero, or below the floor.
@@ -73,7 +79,45 @@ impl Report {
             || self.ended_early.is_some()
             || self.pauses.iter().any(|pause| !pause.because.is_a_wish())
             || self.unplaced.iter().any(|pod| pod.end_milliseconds.is_none())
+            || self.unfinished.is_some()
     }
+
+    /// The nodes whose drain does not end before its time is over.
+    pub fn blocked_nodes(&self) -> impl Iterator<Item = &str> {
+        self.blockers.iter().chain(&self.timed_out).map(|held| held.node.as_str())
+    }
+}
+
+/// What was left out of a rehearsal, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// What there is too much of.
+    pub because: TooMuch,
+    /// All drawn runs together move about so many pods at most, unless more runs are asked for.
+    pub pods_max: usize,
+    /// How many drawn runs are usual, where fewer were made.
+    pub drawn_runs_usual: Option<u32>,
+    /// Whether other settings were not tried.
+    pub settings: bool,
+}
+
+/// What there is too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooMuch {
+    /// Pods in the snapshot.
+    Pods,
+}
+
+/// Runs that did not come to their end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unfinished {
+    /// How many.
+    pub runs: usize,
+    /// Of how many beside the nominal one.
+    pub of: usize,
+    /// Why the first of them ended.
+    pub because: Problem,
 }
 
 /// How long something takes.
@@ -128,6 +172,8 @@ pub struct BatchNode {
     pub begin_milliseconds: u64,
     /// When its last step ends.
     pub end_milliseconds: u64,
+    /// When its drain begins; none where it is not drained.
+    pub drain_begin_milliseconds: Option<u64>,
     /// How long its drain takes; none where it is not drained.
     pub drain_milliseconds: Option<u64>,
 }
@@ -137,6 +183,10 @@ pub struct BatchNode {
 pub struct StepLine {
     /// Its number in the plan.
     pub step: u32,
+    /// The stable word of its stage.
+    pub stage: &'static str,
+    /// The pool of its stage.
+    pub pool: Option<String>,
     /// Its kind.
     pub kind: &'static str,
     /// Its node.
@@ -160,6 +210,22 @@ pub struct HeldLine {
     pub begin_milliseconds: u64,
     /// How long it held; until the drain gave up where it holds until a person acts.
     pub lasted_milliseconds: u64,
+    /// What ends it.
+    pub until: HeldUntil,
+}
+
+/// What ends it that a pod holds up a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldUntil {
+    /// A person: the upgrade pauses where the time of the drain is over before.
+    PersonActs,
+    /// The time of the drain is over, and its node is left out.
+    NodeLeftOut,
+    /// The time of the drain is over, and the pod is deleted, budgets notwithstanding.
+    PodDeleted,
+    /// Its budget allows it after a while.
+    BudgetAllows,
 }
 
 /// A workload.
@@ -221,7 +287,7 @@ pub enum Risk {
         /// The first of them.
         example: String,
     },
-    /// It is not Ready now.
+    /// It was not Ready when the snapshot was taken.
     NotReady {
         /// Why.
         why: String,
@@ -247,8 +313,8 @@ impl Risk {
             Self::LocalVolumes { count, example } => {
                 format!("the volumes of {count} pods are on this node alone, such as {example}")
             }
-            Self::NotReady { why } if zh => format!("当前未就绪：{why}"),
-            Self::NotReady { why } => format!("not Ready now: {why}"),
+            Self::NotReady { why } if zh => format!("快照中未就绪：{why}"),
+            Self::NotReady { why } => format!("not Ready in the snapshot: {why}"),
             Self::LeftOut if zh => "排空超时后被跳过".to_owned(),
             Self::LeftOut => "left out after its drain took too long".to_owned(),
         }
@@ -387,6 +453,16 @@ pub enum Unknown {
     PodTimes,
     /// Agents are assumed on every node, alive and with room.
     Agents,
+    /// How it goes on with nodes that are not Ready: they are rehearsed as if they were.
+    NotReady {
+        /// The nodes.
+        nodes: Vec<String>,
+    },
+    /// What kubeadm patches change: they are on the masters.
+    Patches {
+        /// The folder.
+        folder: String,
+    },
     /// What the mirror holds: sizes are assumed, and runtimes stay as they are.
     Mirror,
     /// Preferences of the scheduler, preemption, autoscalers.
@@ -428,6 +504,26 @@ impl Unknown {
             }
             Self::Agents if zh => "假定每个节点上都有在线且空间充足的 agent".to_owned(),
             Self::Agents => "agents are assumed on every node, alive and with room".to_owned(),
+            Self::NotReady { nodes } if zh => {
+                format!(
+                    "未就绪的节点：{} 按已就绪演练，其上的 Pod 视为在运行；现状下升级不会开始，或会在读回附加组件时等待这些节点",
+                    some(nodes, "、")
+                )
+            }
+            Self::NotReady { nodes } => {
+                format!(
+                    "nodes that are not Ready: {} rehearsed as if Ready and with pods that run; as it is, the upgrade would not start, or wait for them where add-ons are read back",
+                    some(nodes, ", ") + if nodes.len() == 1 { " is" } else { " are" }
+                )
+            }
+            Self::Patches { folder } if zh => {
+                format!("{folder} 中的 kubeadm 补丁：它们位于各控制面节点上，快照不含它们，也不知道该目录是否存在")
+            }
+            Self::Patches { folder } => {
+                format!(
+                    "the kubeadm patches in {folder}: they are on the masters, and a snapshot tells neither what they change nor whether they are there"
+                )
+            }
             Self::Mirror if zh => "镜像站的内容：大小为假定值，容器运行时视为不升级（用 --mirror 提供）".to_owned(),
             Self::Mirror => {
                 "what the mirror holds: sizes are assumed and runtimes stay as they are (give it with --mirror)"
@@ -447,4 +543,12 @@ impl Unknown {
             Self::Later => "what changes in the cluster after the snapshot".to_owned(),
         }
     }
+}
+
+/// As many names as a line bears.
+fn some(names: &[String], between: &str) -> String {
+    const NAMED_MAX: usize = 10;
+    let named = names.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(between);
+    let more = names.len().saturating_sub(NAMED_MAX);
+    if more > 0 { format!("{named} +{more}") } else { named }
 }

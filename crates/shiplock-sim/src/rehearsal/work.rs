@@ -43,6 +43,8 @@ pub(super) struct Work {
     pub(super) look_at: Moment,
     by: By,
     waits: Vec<WaitingOn>,
+    /// Its waits may differ from what they were when this was last asked.
+    has_looked: bool,
 }
 
 /// Who does it.
@@ -86,7 +88,7 @@ impl Work {
         let machine = StepMachine::new(step.clone(), context, begins_at.timestamp(), begins_at.timestamp());
         let node = step.target.node().and_then(|node| world.nodes().id("", node.as_str()));
         let by = By::Server { machine: Box::new(machine), fed: None, pods: DrainPods::new() };
-        Self { step, attempt, node, began_at: begins_at, look_at: begins_at, by, waits: Vec::new() }
+        Self { step, attempt, node, began_at: begins_at, look_at: begins_at, by, waits: Vec::new(), has_looked: false }
     }
 
     /// A step of an agent that takes so long. None where its node is not in the world.
@@ -107,12 +109,13 @@ impl Work {
         }
         let began_at = world.now();
         let by = By::Agent { assignment, node, program };
-        Some(Self { step, attempt, node: Some(node), began_at, look_at: began_at + takes, by, waits: Vec::new() })
+        let look_at = began_at + takes;
+        Some(Self { step, attempt, node: Some(node), began_at, look_at, by, waits: Vec::new(), has_looked: false })
     }
 
-    /// What it waits for.
-    pub(super) fn waits(&self) -> &[WaitingOn] {
-        &self.waits
+    /// What it waits for, where that may have changed since this was last asked.
+    pub(super) fn new_waits(&mut self) -> Option<&[WaitingOn]> {
+        std::mem::take(&mut self.has_looked).then_some(self.waits.as_slice())
     }
 
     /// The assignment of a step of an agent.
@@ -123,19 +126,14 @@ impl Work {
         }
     }
 
-    /// The pods that hold it up, where nothing but pods does.
-    pub(super) fn pods_that_hold(&self) -> impl Iterator<Item = &str> {
-        self.waits.iter().filter_map(|wait| match &wait.what {
-            Waiting::PodDisruptionBudget { pod, .. }
-            | Waiting::PodTermination { pod, .. }
-            | Waiting::EvictionRefused { pod, .. } => Some(pod.as_str()),
-            _ => None,
-        })
-    }
-
-    /// Whether nothing but a budget, or a pod that never ends, holds it up.
+    /// Whether a budget, or a pod that has not ended, holds it up.
     pub(super) fn is_held_by_pods(&self) -> bool {
-        self.pods_that_hold().next().is_some()
+        self.waits.iter().any(|wait| {
+            matches!(
+                wait.what,
+                Waiting::PodDisruptionBudget { .. } | Waiting::PodTermination { .. } | Waiting::EvictionRefused { .. }
+            )
+        })
     }
 
     /// When its own time is over.
@@ -170,6 +168,7 @@ impl Work {
                     _ => {
                         let input = if fed.is_some() { StepInput::Rested } else { StepInput::Begin };
                         let looked = drive(machine, input, self.began_at, world, facts, pods, &mut self.waits);
+                        self.has_looked = true;
                         let rest = if let Looked::AgainAfter(rest) = looked { rest } else { LOOKS };
                         *fed = Some(Fed { at: now, seen, rest });
                         looked

@@ -283,7 +283,7 @@ fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Problem
     std::fs::write(path, text).map_err(|error| unusable(path, "written").cause(error))
 }
 
-fn bad_option(option: &str, value: &str, why: &str) -> Problem {
+pub(super) fn bad_option(option: &str, value: &str, why: &str) -> Problem {
     let value = value.chars().take(200).collect::<String>();
     Problem::new(Code::BadOption).with("option", option).with("value", value).with("why", why)
 }

@@ -23,8 +23,9 @@ use shiplock_server::driver::machine::{Input, Machine, Output};
 use shiplock_server::driver::step::StepContext;
 
 use self::person::PERSON;
-use self::trace::{Held, Unplaced};
-pub(super) use self::trace::{Span, Trace};
+use self::trace::Unplaced;
+pub(super) use self::trace::{Held, Span, Trace};
+use super::report::HeldUntil;
 use super::time::{Luck, Times};
 use super::work::{Ended, Work};
 use crate::machine::machine_facts;
@@ -54,6 +55,24 @@ pub(super) fn run(
     run.finish()
 }
 
+/// What holds up a drain.
+struct Holding {
+    wait: WaitingOn,
+    since: Moment,
+    /// The same, as the report counts time.
+    began: Duration,
+    /// None while it does.
+    until: Option<Moment>,
+    /// The time of the drain ran out on it.
+    timed_out: bool,
+}
+
+impl Holding {
+    fn is_budget(&self) -> bool {
+        matches!(self.wait.what, Waiting::PodDisruptionBudget { .. })
+    }
+}
+
 /// A run in work.
 struct Run {
     world: World,
@@ -67,12 +86,13 @@ struct Run {
     times: Times,
     work: BTreeMap<StepNumber, Work>,
     trace: Trace,
-    /// Time that passed while only people could act: in all, and from when to when.
+    /// Time that passed while only people could act, in all; and how much of it there was from a moment on.
     blocked: Duration,
-    jumps: Vec<(Moment, Moment)>,
-    held_since: Option<Moment>,
-    /// Evictions that are held up now, by step and pod: since when, and how long after the begin that was.
-    holding: BTreeMap<StepNumber, BTreeMap<String, (Moment, Duration, WaitingOn)>>,
+    jumps: Vec<(Moment, Duration)>,
+    /// Since when no pod has changed while everything in work waits for pods, with the newest change of any.
+    quiet: Option<(u64, Moment)>,
+    /// What holds up drains now, by step and by what it is.
+    holding: BTreeMap<StepNumber, BTreeMap<String, Holding>>,
     unplaced: BTreeMap<u32, Unplaced>,
     /// The newest change of a pod that it was found with.
     unplaced_as_of: Option<u64>,
@@ -84,7 +104,7 @@ struct Run {
     behind: BTreeSet<WorkloadId>,
     pauses: usize,
     /// How often the read-back of add-ons failed.
-    add_ons_failed: usize,
+    add_ons_failed: u32,
 }
 
 impl Run {
@@ -147,7 +167,7 @@ impl Run {
             trace,
             blocked: Duration::ZERO,
             jumps: Vec::new(),
-            held_since: None,
+            quiet: None,
             holding: BTreeMap::new(),
             unplaced: BTreeMap::new(),
             unplaced_as_of: None,
@@ -331,8 +351,8 @@ impl Run {
         }
         loop {
             self.find_unplaced();
-            if self.only_people_can_help() {
-                self.jump_over();
+            if self.is_stuck() {
+                self.run_out();
             } else {
                 let next = self.work.values().map(|work| work.look_at).min().unwrap_or_else(|| self.world.now());
                 self.world.advance(next.min(Moment::from(self.wake_at)).max(self.world.now()));
@@ -350,6 +370,7 @@ impl Run {
             self.work.iter().filter(|(_, work)| work.look_at <= now).map(|(number, _)| *number).collect();
         let mut ended: Vec<(StepNumber, Ended)> = Vec::new();
         for number in due {
+            self.note_time_over(number);
             let Some(work) = self.work.get_mut(&number) else { continue };
             let (driver, read) = (&mut self.driver, &mut self.read);
             let mut facts = |world: &World| {
@@ -369,8 +390,9 @@ impl Run {
             }
             self.note_holding(number);
         }
-        let all_held = !self.work.is_empty() && self.work.values().all(Work::is_held_by_pods);
-        self.held_since = if all_held { self.held_since.or(Some(now)) } else { None };
+        let newest = self.world.pods().newest();
+        let quiet = self.quiet.filter(|(seen, _)| *seen == newest).or(Some((newest, now)));
+        self.quiet = quiet.filter(|_| self.is_held());
         let any = !ended.is_empty();
         for (step, result) in ended {
             let Some(work) = self.work.remove(&step) else { continue };
@@ -396,35 +418,53 @@ impl Run {
         any
     }
 
-    /// Notes which pods hold up a step that was looked at.
+    /// Notes what holds up a step that was looked at.
     fn note_holding(&mut self, number: StepNumber) {
-        let (now, elapsed) = (self.world.now(), self.elapsed());
-        let Some(work) = self.work.get(&number) else { return };
-        for wait in work.waits() {
-            if let Waiting::PodDisruptionBudget { pod, .. } | Waiting::PodTermination { pod, .. } = &wait.what {
-                let holding = self.holding.entry(number).or_default();
-                if !holding.contains_key(pod) {
-                    holding.insert(pod.clone(), (now, elapsed, wait.clone()));
-                }
-            }
+        let (now, began) = (self.world.now(), self.elapsed());
+        let Some(waits) = self.work.get_mut(&number).and_then(Work::new_waits) else { return };
+        let held = waits
+            .iter()
+            .filter(|wait| matches!(wait.what, Waiting::PodDisruptionBudget { .. } | Waiting::PodTermination { .. }));
+        let held: BTreeMap<String, &WaitingOn> = held.map(|wait| (wait.key(), wait)).collect();
+        let holding = self.holding.entry(number).or_default();
+        for (_, over) in holding.iter_mut().filter(|(key, of)| of.until.is_none() && !held.contains_key(*key)) {
+            over.until = Some(now);
+        }
+        for (key, wait) in held {
+            let new = || Holding { wait: wait.clone(), since: now, began, until: None, timed_out: false };
+            holding.entry(key).or_insert_with(new).until = None;
+        }
+    }
+
+    /// Notes what a drain waited for until its time was over, before it acts on that.
+    fn note_time_over(&mut self, number: StepNumber) {
+        let now = self.world.now();
+        if self.work.get(&number).is_none_or(|work| now < work.deadline()) {
+            return;
+        }
+        let holding = self.holding.get_mut(&number).into_iter().flat_map(BTreeMap::values_mut);
+        for held in holding.filter(|held| held.until.is_none() && held.is_budget()) {
+            held.timed_out = true;
         }
     }
 
     fn end_holding(&mut self, step: StepNumber, work: &Work, result: &Ended) {
-        let is_for_ever = matches!(result, Err(_) | Ok(StepOutcome::DrainSkipped { .. }));
-        let left: BTreeSet<&str> = work.pods_that_hold().collect();
         let now = self.world.now();
-        for (pod, (since, began, wait)) in self.holding.remove(&step).unwrap_or_default() {
-            let is_for_ever = is_for_ever && left.contains(pod.as_str());
-            let lasted = now.since(since);
-            let by_budget = matches!(wait.what, Waiting::PodDisruptionBudget { .. });
-            if is_for_ever || (by_budget && lasted >= HELD_UP_TOLD) {
-                let node = work.step.target.node().cloned().unwrap_or_else(|| NodeName::from("?"));
-                // What a person continues and meets again is one thing.
-                if is_for_ever && self.trace.held.iter().any(|held| held.is_for_ever && held.wait.what == wait.what) {
-                    continue;
-                }
-                self.trace.held.push(Held { node, wait, began, lasted, is_for_ever });
+        for held in self.holding.remove(&step).unwrap_or_default().into_values() {
+            let lasted = held.until.unwrap_or(now).since(held.since);
+            let until = match result {
+                Err(_) if held.until.is_none() => HeldUntil::PersonActs,
+                Ok(StepOutcome::DrainSkipped { .. }) if held.until.is_none() => HeldUntil::NodeLeftOut,
+                Ok(_) if held.timed_out => HeldUntil::PodDeleted,
+                _ if held.is_budget() && lasted >= HELD_UP_TOLD => HeldUntil::BudgetAllows,
+                _ => continue,
+            };
+            let node = work.step.target.node().cloned().unwrap_or_else(|| NodeName::from("?"));
+            let Holding { wait, began, .. } = held;
+            // What a person continues and meets again is one thing.
+            let is_same = |told: &Held| told.until == until && told.wait.what == wait.what;
+            if until != HeldUntil::PersonActs || !self.trace.held.iter().any(is_same) {
+                self.trace.held.push(Held { node, wait, began, lasted, until });
             }
         }
     }
@@ -503,18 +543,19 @@ impl Run {
 
     fn finish(mut self) -> Trace {
         self.find_unplaced();
+        self.trace.total = self.elapsed();
+        if self.trace.ended_early.is_some() {
+            self.trace.break_off(self.driver.upgrade());
+        }
         self.trace.unplaced.extend(self.unplaced.into_values());
-        self.trace.total = self.world.now().since(self.begin).saturating_sub(self.blocked);
-        let (begin, jumps) = (self.begin, &self.jumps);
-        // Both are in order of time.
-        let (mut passed, mut next) = (Duration::ZERO, 0);
+        // Both are in order of time, and in none of the jumps any pod has changed.
+        let (begin, mut jumps) = (self.begin, self.jumps.iter().peekable());
+        let mut blocked = Duration::ZERO;
         let change = |change: &ReadinessChange| {
-            while let Some((since, until)) = jumps.get(next).filter(|(_, until)| *until <= change.at) {
-                passed += until.since(*since);
-                next += 1;
+            while let Some((_, in_all)) = jumps.next_if(|(ended, _)| *ended <= change.at) {
+                blocked = *in_all;
             }
-            let at = jumps.get(next).map_or(change.at, |(since, _)| change.at.min(*since));
-            (at.since(begin).saturating_sub(passed), change.workload, change.ready)
+            (change.at.since(begin).saturating_sub(blocked), change.workload, change.ready)
         };
         self.trace.readiness = self.world.readiness_changes().iter().map(change).collect();
         self.trace

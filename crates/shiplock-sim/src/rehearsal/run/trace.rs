@@ -6,8 +6,9 @@ use std::time::Duration;
 use shiplock_core::check::Finding;
 use shiplock_core::id::{NodeName, StepNumber};
 use shiplock_core::problem::Problem;
-use shiplock_core::upgrade::{Event, PauseReason, WaitingOn};
+use shiplock_core::upgrade::{Event, PauseReason, Upgrade, WaitingOn};
 
+use crate::rehearsal::report::HeldUntil;
 use crate::world::WorkloadId;
 
 /// From when to when something went, since the begin of the upgrade. What waited for a person is not in it.
@@ -24,8 +25,7 @@ pub(in crate::rehearsal) struct Held {
     pub(in crate::rehearsal) wait: WaitingOn,
     pub(in crate::rehearsal) began: Duration,
     pub(in crate::rehearsal) lasted: Duration,
-    /// It does not end by itself.
-    pub(in crate::rehearsal) is_for_ever: bool,
+    pub(in crate::rehearsal) until: HeldUntil,
 }
 
 /// A pod that finds no place.
@@ -92,6 +92,25 @@ impl Trace {
             Event::PauseRequested { reason, .. } if self.pauses.last().is_some_and(|(_, last)| last == reason) => {}
             Event::PauseRequested { reason, .. } => self.pauses.push((at, reason.clone())),
             _ => {}
+        }
+    }
+
+    /// What is in work when the run ends early lasts until then.
+    pub(in crate::rehearsal) fn break_off(&mut self, upgrade: &Upgrade) {
+        let end = self.total;
+        let stage = upgrade.current_stage().map(|(stage, _)| stage);
+        if let Some(span) = stage.and_then(|stage| self.stages.get_mut(&stage)) {
+            span.end = end;
+        }
+        if stage.is_some_and(|stage| upgrade.open_batch(stage).is_some())
+            && let Some((.., span)) = self.batches.last_mut()
+        {
+            span.end = end;
+        }
+        for (step, ..) in upgrade.in_flight() {
+            if let Some(span) = self.steps.get_mut(&step.number) {
+                span.end = end;
+            }
         }
     }
 }
