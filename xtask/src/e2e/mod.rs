@@ -243,6 +243,12 @@ const SCENARIOS: &[Scenario] = &[
         run: rehearse::run,
     },
     Scenario {
+        name: "rehearse-whole",
+        promise: "the stages and steps of a whole cluster, its master too, are those of its rehearsal, in the same order",
+        in_gate: false,
+        run: rehearse::whole,
+    },
+    Scenario {
         name: "refusals",
         promise: "bad input gets its own error and nothing is changed",
         in_gate: false,
