@@ -4,6 +4,7 @@ pub mod bench;
 pub mod bench_precheck;
 pub mod ci;
 pub mod e2e;
+pub mod fields;
 pub mod lab;
 pub mod lifecycle;
 pub mod simulation;

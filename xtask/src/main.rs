@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, e2e, lab, lifecycle, simulation};
+use xtask::{bench, ci, e2e, fields, lab, lifecycle, simulation};
 
 /// Developer tasks of Shiplock.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Task {
     E2e(e2e::Arguments),
     /// The table of API lifecycles, from Kubernetes' own sources
     Lifecycle(lifecycle::Arguments),
+    /// The table of the fields of each kind, from Kubernetes' own sources
+    Fields(fields::Arguments),
     /// Simulated upgrades with faults, by seed
     Sim(simulation::SimArguments),
     /// Simulated upgrades with faults, from random seeds, for some minutes
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Soak(arguments) => simulation::soak(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lifecycle(arguments) => lifecycle::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Fields(arguments) => fields::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::E2e(arguments) => e2e::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match result {

@@ -27,6 +27,7 @@ pub(super) fn run(lab: &Lab) -> Result<()> {
     second.stop(Signal::INT)?;
     for kubectl in &kubectls {
         demo.look_with(kubectl)?;
+        demo.write_with(kubectl)?;
     }
     demo.drain_with(kubectls.last().context("the lab has no kubectl")?)?;
     demo.upgrade_the_ready_one()?;
@@ -139,6 +140,36 @@ impl Demo {
         ensure!(ask(&["api-resources"])?.contains("poddisruptionbudgets"), "no api-resources");
         ask(&["label", "node", "bakery-w01", "tried=yes", "--overwrite"])?;
         ensure!(ask(&["get", "nodes", "-l", "tried=yes", "-o", "name"])?.trim() == "node/bakery-w01", "labels select");
+        Ok(())
+    }
+
+    /// What kubectl makes by its own commands, which newer ones send in protobuf; what is nonsense; what nothing simulated has.
+    fn write_with(&self, program: &Path) -> Result<()> {
+        let ask = |words: &[&str]| run_program(&mut self.kubectl(program, "ready", words)?);
+        let refused = |words: &[&str], why: &str| {
+            let output = self.kubectl(program, "ready", words)?.output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(!output.status.success() && said.contains(why), "{words:?} said\n{said}");
+            Ok(())
+        };
+        ask(&["create", "namespace", "moon"])?;
+        ensure!(ask(&["get", "namespace", "moon"])?.contains("Active"), "a new namespace is not active");
+        ask(&["create", "configmap", "-n", "moon", "one", "--from-literal=a=1"])?;
+        ask(&["create", "secret", "generic", "-n", "moon", "one", "--from-literal=a=1"])?;
+        ask(&["create", "job", "-n", "moon", "one", "--image=busybox"])?;
+        ask(&["create", "pdb", "-n", "moon", "one", "--selector=app=web", "--min-available=50%"])?;
+        ask(&["create", "deployment", "-n", "moon", "web", "--image=nginx", "--replicas=2"])?;
+        ask(&["rollout", "status", "-n", "moon", "deployment/web", "--timeout=60s"])?;
+        ask(&["expose", "-n", "moon", "deployment", "web", "--port=80"])?;
+        let pods = ask(&["get", "pods", "-A", "--chunk-size=5", "-o", "name"])?;
+        ensure!(pods == ask(&["get", "pods", "-A", "-o", "name"])?, "pages and the whole list differ");
+        refused(&["create", "configmap", "-n", "moon", "Not_a_name"], "metadata.name: Invalid value")?;
+        refused(&["create", "configmap", "-n", "moon", "one"], "already exists")?;
+        refused(&["scale", "-n", "moon", "deployment", "web", "--replicas=20000"], "spec.replicas: Invalid value")?;
+        refused(&["logs", "-n", "moon", "deployment/web"], "is simulated")?;
+        refused(&["exec", "-n", "moon", "deployment/web", "--", "true"], "is simulated")?;
+        ensure!(ask(&["get", "leases", "-n", "kube-node-lease"])?.contains("bakery-w06"), "no leases of kubelets");
+        ask(&["delete", "namespace", "moon", "--timeout=60s"])?;
         Ok(())
     }
 

@@ -174,7 +174,7 @@ fn merge(known: Vec<Kind>, declared: &BTreeMap<Name, Declared>, release: &str) -
 }
 
 /// Fetches a module through Go and says where it lies and what its checksum is.
-fn download(module: &str) -> Result<(PathBuf, String)> {
+pub(crate) fn download(module: &str) -> Result<(PathBuf, String)> {
     #[derive(Deserialize)]
     struct Downloaded {
         #[serde(rename = "Dir")]
@@ -202,7 +202,7 @@ fn read_module(root: &Path, has_groups: bool, declared: &mut BTreeMap<Name, Decl
     Ok(())
 }
 
-fn folders(path: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;

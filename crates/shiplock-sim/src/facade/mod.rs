@@ -6,6 +6,7 @@
 
 mod discovery;
 mod disturb;
+mod fields;
 mod list;
 pub mod listener;
 mod objects;
@@ -24,6 +25,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod verbs;
 mod watch;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use percent_encoding::percent_decode_str;
 
 use super::resource::Resource;
+use super::status::Refusal;
 
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) enum Route {
     OpenApiOf { group: String, version: String },
     /// A collection, an object or a subresource.
     Objects(Target),
+    /// A way to what runs in a pod or on a node, such as a log.
+    NotSimulated(&'static Resource, String),
     /// Nothing that is served.
     Unknown,
 }
@@ -41,6 +44,13 @@ pub(super) struct Target {
     pub(super) name: Option<String>,
     pub(super) subresource: Option<String>,
 }
+
+/// Subresources of upstream that lead into what runs in pods and on nodes.
+const NOT_SIMULATED: [(&str, &[&str]); 3] = [
+    ("pods", &["attach", "binding", "ephemeralcontainers", "exec", "log", "portforward", "proxy", "resize"]),
+    ("nodes", &["proxy"]),
+    ("services", &["proxy"]),
+];
 
 impl Route {
     /// Reads a path.
@@ -82,6 +92,8 @@ impl Route {
             [plural] => (plural, None, None),
             [plural, name] => (plural, Some(*name), None),
             [plural, name, subresource] => (plural, Some(*name), Some(*subresource)),
+            // What comes behind a proxy is for what it leads to.
+            [plural, name, "proxy", ..] => (plural, Some(*name), Some("proxy")),
             _ => return Self::Unknown,
         };
         let Some(resource) = Resource::find(group, version, plural) else { return Self::Unknown };
@@ -91,21 +103,27 @@ impl Route {
         {
             return Self::Unknown;
         }
-        if subresource.is_some_and(|subresource| !resource.subresources.contains(&subresource)) {
-            return Self::Unknown;
+        if let Some(subresource) = subresource.filter(|one| !resource.subresources.contains(one)) {
+            let leads_in = |(of, all): &(&str, &[&str])| *of == resource.plural && all.contains(&subresource);
+            let is_known = resource.group.is_empty() && NOT_SIMULATED.iter().any(leads_in);
+            return if is_known { Self::NotSimulated(resource, subresource.to_owned()) } else { Self::Unknown };
         }
         let owned = |word: Option<&str>| word.map(str::to_owned);
         Self::Objects(Target { resource, namespace, name: owned(name), subresource: owned(subresource) })
     }
 }
 
-/// The parameters behind the question mark; of one that is given twice the last counts.
+/// The parameters behind the question mark; of one that is given twice the first counts.
 #[derive(Debug, Default)]
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
     pub(super) fn parse(query: Option<&str>) -> Self {
-        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
+        let mut all = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned() {
+            all.entry(name).or_insert(value);
+        }
+        Self(all)
     }
 
     /// A parameter; one that is empty counts as absent.
@@ -113,12 +131,18 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
+    /// A whole number, 0 where there is none; one below 0 counts as 0.
+    pub(super) fn number(&self, name: &str) -> Result<u64, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(0) };
+        let number: i64 = text
+            .parse()
+            .map_err(|_| Refusal::bad_request(format!("{name}: strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+        Ok(u64::try_from(number).unwrap_or(0))
     }
 
+    /// Whether something is asked for: only what is absent, `0` and `false` is a no.
     pub(super) fn flag(&self, name: &str) -> bool {
-        matches!(self.text(name), Some("1" | "true"))
+        self.0.get(name).is_some_and(|text| text != "0" && !text.eq_ignore_ascii_case("false"))
     }
 }
 
@@ -163,6 +187,15 @@ mod tests {
                 "/apis/apps/v1/namespaces/shop/deployments/web",
                 target("apps", "deployments", Some("shop"), Some("web"), None),
             ),
+            (
+                "/api/v1/namespaces/shop/pods/a/log",
+                Route::NotSimulated(Resource::find("", "v1", "pods").unwrap(), "log".into()),
+            ),
+            (
+                "/api/v1/nodes/a/proxy/stats/summary",
+                Route::NotSimulated(Resource::find("", "v1", "nodes").unwrap(), "proxy".into()),
+            ),
+            ("/api/v1/namespaces/shop/pods/a/moon", Route::Unknown),
             ("/api/v1/pods/a", Route::Unknown),
             ("/api/v1/namespaces/shop/nodes", Route::Unknown),
             ("/api/v1/nodes/a/eviction", Route::Unknown),
@@ -175,10 +208,16 @@ mod tests {
     }
 
     #[test]
-    fn of_the_query_only_what_has_a_value_counts() {
-        let query = Query::parse(Some("watch=1&limit=5&fieldSelector=spec.nodeName%3Dw-1&continue="));
-        assert!(query.flag("watch"));
-        assert_eq!(query.number("limit"), Some(5));
+    fn a_query_is_read_as_upstream_reads_it() {
+        let query =
+            Query::parse(Some("watch=1&limit=5&limit=7&fieldSelector=spec.nodeName%3Dw-1&continue=&moon=many&less=-1"));
+        assert!(query.flag("watch") && query.flag("continue") && !query.flag("absent"));
+        assert!(!Query::parse(Some("watch=0")).flag("watch") && !Query::parse(Some("watch=False")).flag("watch"));
+        assert_eq!(
+            (query.number("limit").unwrap(), query.number("less").unwrap(), query.number("no").unwrap()),
+            (5, 0, 0)
+        );
+        assert_eq!(query.number("moon").unwrap_err().code, 400);
         assert_eq!(query.text("fieldSelector"), Some("spec.nodeName=w-1"));
         assert_eq!(query.text("continue"), None);
     }

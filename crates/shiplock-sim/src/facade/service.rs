@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::{BoxError, Service};
@@ -73,10 +73,9 @@ impl Facade {
         let (parts, body) = request.into_parts();
         let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(_) => {
-                let large = Refusal::new(413, "RequestEntityTooLarge", "the body of the request is too large");
-                return Ok(refusal(&large));
-            }
+            Err(error) if error.is::<LengthLimitError>() => return Ok(refusal(&Refusal::too_large(BODY_BYTES_MAX))),
+            // It was cut off: nobody waits for an answer.
+            Err(error) => return Err(error),
         };
         let disturbance = self.shared.disturbance(&parts.method, parts.uri.path());
         match disturbance {
@@ -121,8 +120,9 @@ impl Facade {
             Route::Objects(target) => {
                 let query = &Query::parse(parts.uri.query());
                 let (method, content_type) = (&parts.method, header(CONTENT_TYPE));
-                let asked = Asked { method, target: &target, query, accept, content_type, body };
-                return asked.carry_out(world).map(Given::Answer);
+                let user_agent = header(USER_AGENT);
+                let asked = Asked { method, target: &target, query, accept, content_type, user_agent, body };
+                return asked.carry_out(world, &mut self.shared.versions()).map(Given::Answer);
             }
             Route::Health(what) => {
                 let is_verbose = parts.uri.query().is_some_and(|query| query.contains("verbose"));
@@ -143,6 +143,7 @@ impl Facade {
             Route::Resources { group, version } => discovery::resources(&group, &version)?,
             Route::OpenApi => openapi::index(),
             Route::OpenApiOf { group, version } => openapi::document(&group, &version)?,
+            Route::NotSimulated(resource, subresource) => return Err(Refusal::not_simulated(resource, &subresource)),
             Route::Unknown => return Err(Refusal::no_such_path()),
         };
         Ok(Given::Answer(Answer::Document(200, body)))

@@ -6,6 +6,7 @@ use http::Method;
 use tokio::sync::watch;
 
 use super::disturb::{Disturbance, Trouble};
+use super::list::Versions;
 use crate::run::gateway::Weather;
 use crate::world::World;
 
@@ -36,13 +37,15 @@ pub struct Shared {
     /// What requests meet on their way; none where all goes well.
     trouble: Mutex<Option<Trouble>>,
     changed: watch::Sender<u64>,
+    /// For lists that are read in pages. Taken after the world, never before.
+    versions: Mutex<Versions>,
 }
 
 impl Shared {
     /// Shares a world.
     pub fn new(world: World, settings: Settings) -> Self {
         let changed = watch::Sender::new(world.version());
-        Self { world: Mutex::new(world), settings, trouble: Mutex::new(None), changed }
+        Self { world: Mutex::new(world), settings, trouble: Mutex::new(None), changed, versions: Mutex::default() }
     }
 
     /// The same with trouble on the way of requests, as much as [`Shared::set_weather`] says and a seed draws.
@@ -79,6 +82,10 @@ impl Shared {
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn settings(&self) -> &Settings {

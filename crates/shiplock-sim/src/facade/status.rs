@@ -12,13 +12,36 @@ pub(super) struct Refusal {
     reason: &'static str,
     message: String,
     details: Value,
+    /// A token with which a list that cannot go on as it was goes on from the present.
+    continues: Option<String>,
     /// Said in the header `Retry-After`, too.
     pub(super) retry_after_seconds: Option<u32>,
 }
 
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cause {
+    /// Such as `FieldValueInvalid`.
+    reason: &'static str,
+    field: String,
+    /// Such as `Required value`.
+    text: String,
+}
+
+impl Cause {
+    pub(super) fn new(reason: &'static str, field: &str, text: impl Into<String>) -> Self {
+        Self { reason, field: field.to_owned(), text: text.into() }
+    }
+
+    /// A value that cannot be taken, and why.
+    pub(super) fn invalid(field: &str, why: impl Into<String>) -> Self {
+        Self::new("FieldValueInvalid", field, why)
+    }
+}
+
 impl Refusal {
     pub(super) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: json!({}), retry_after_seconds: None }
+        Self { code, reason, message: message.into(), details: json!({}), continues: None, retry_after_seconds: None }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -43,6 +66,9 @@ impl Refusal {
             "message": self.message,
             "code": self.code,
         });
+        if let Some(token) = &self.continues {
+            body["metadata"]["continue"] = token.as_str().into();
+        }
         if !self.reason.is_empty() {
             body["reason"] = self.reason.into();
         }
@@ -87,11 +113,29 @@ impl Refusal {
         Self::new(400, "BadRequest", message)
     }
 
-    pub(super) fn invalid(resource: &Resource, name: &str, field: &str, why: &str) -> Self {
-        let message = format!("{} \"{name}\" is invalid: {field}: {why}", resource.kind);
-        let mut refusal = Self::new(422, "Invalid", message);
-        refusal.details = json!({"name": name, "kind": resource.kind, "group": resource.group,
-            "causes": [{"reason": "FieldValueInvalid", "message": why, "field": field}]});
+    /// An object that cannot be, with everything that is wrong with it.
+    pub(super) fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
+        let kind = if resource.group.is_empty() {
+            resource.kind.to_owned()
+        } else {
+            format!("{}.{}", resource.kind, resource.group)
+        };
+        Self::invalid_kind(&kind, name, causes).of(resource)
+    }
+
+    fn of(mut self, resource: &Resource) -> Self {
+        self.details["kind"] = resource.kind.into();
+        self.details["group"] = resource.group.into();
+        self
+    }
+
+    /// The same of what is no resource, such as options.
+    pub(super) fn invalid_kind(kind: &str, name: &str, causes: Vec<Cause>) -> Self {
+        let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.text)).collect();
+        let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
+        let mut refusal = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {said}"));
+        let cause = |cause: &Cause| json!({"reason": cause.reason, "message": cause.text, "field": cause.field});
+        refusal.details = json!({"name": name, "kind": kind, "causes": causes.iter().map(cause).collect::<Vec<_>>()});
         refusal
     }
 
@@ -107,7 +151,7 @@ impl Refusal {
 
     pub(super) fn unsupported_media_type() -> Self {
         let message = "the body of the request was in an unknown format - accepted media types include: \
-            application/json, application/json-patch+json, application/merge-patch+json, \
+            application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json-patch+json, application/merge-patch+json, \
             application/strategic-merge-patch+json, application/apply-patch+yaml";
         Self::new(415, "UnsupportedMediaType", message)
     }
@@ -117,11 +161,35 @@ impl Refusal {
         Self::new(410, "Expired", format!("too old resource version: {wanted} ({oldest})"))
     }
 
-    /// A page of a list that is forgotten.
-    pub(super) fn continue_expired() -> Self {
+    /// A list as it was is forgotten; with a token to go on from the present.
+    pub(super) fn continue_expired(token: String) -> Self {
         let message = "The provided continue parameter is too old to display a consistent list result. You can start \
-            a new list without the continue parameter.";
-        Self::new(410, "Expired", message)
+            a new list without the continue parameter, or use the continue token in this response to retrieve the remainder \
+            of the results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+            modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+        Self { continues: Some(token), ..Self::new(410, "Expired", message) }
+    }
+
+    /// A list of a version that is not there yet.
+    pub(super) fn too_large_version(wanted: u64, newest: u64) -> Self {
+        let message = format!("Too large resource version: {wanted}, current: {newest}");
+        let mut refusal = Self::new(504, "Timeout", format!("Timeout: {message}"));
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        refusal.details = json!({"causes": [cause]});
+        refusal.retry_after_seconds = Some(1);
+        refusal
+    }
+
+    /// A body beyond the bound.
+    pub(super) fn too_large(bytes_max: usize) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {bytes_max}"))
+    }
+
+    /// A way to what runs in a pod, such as its log.
+    pub(super) fn not_simulated(resource: &Resource, subresource: &str) -> Self {
+        let name = format!("{}/{subresource}", resource.plural);
+        let message = format!("{name} is not served: this cluster is simulated, and nothing runs in its pods");
+        Self::new(405, "MethodNotAllowed", message)
     }
 
     /// It cannot answer now: 429, or a failure of its own.

@@ -20,6 +20,8 @@ use shiplock_core::upgrade::{StepOutcome, Waiting, WaitingOn};
 use super::{DeprecatedRequests, Facade, Settings, Shared};
 use crate::world::{Keep, NodeSpec, Pace, Selector, Share, WorkloadKind, WorkloadSpec, World, labels};
 
+mod writes;
+
 const IMAGES: [(ControlPlaneComponent, &str); 4] = [
     (ControlPlaneComponent::Etcd, "registry.k8s.io/etcd:3.6.6-0"),
     (ControlPlaneComponent::KubeApiserver, "registry.k8s.io/kube-apiserver:v1.35.4"),
@@ -82,8 +84,19 @@ async fn ask_as(
     body: Value,
 ) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
+    send(shared, method, path, accept, content_type, body.into()).await
+}
+
+async fn send(
+    shared: &Arc<Shared>,
+    method: Method,
+    path: &str,
+    accept: &str,
+    content_type: &str,
+    body: bytes::Bytes,
+) -> (u16, Value) {
     let request = Request::builder().method(method).uri(path).header("accept", accept);
-    let request = request.header("content-type", content_type).body(http_body_util::Full::new(body.into())).unwrap();
+    let request = request.header("content-type", content_type).body(http_body_util::Full::new(body)).unwrap();
     let request: Request<http_body_util::Full<bytes::Bytes>> = request;
     let response = tower::ServiceExt::oneshot(Facade::new(shared.clone(), None), request).await.unwrap();
     let code = response.status().as_u16();
@@ -375,7 +388,7 @@ async fn what_is_wrong_is_refused_with_the_codes_and_reasons_of_an_api_server() 
         (Method::POST, "/api/v1/namespaces/nowhere/configmaps", map("one"), 404, "NotFound"),
         (Method::POST, maps, json!({"kind": "Pod", "metadata": {"name": "x"}}), 400, "BadRequest"),
         (Method::POST, maps, json!({"metadata": {}}), 422, "Invalid"),
-        (Method::POST, maps, json!({"metadata": {"name": "odd", "labels": ["a"]}}), 422, "Invalid"),
+        (Method::POST, maps, json!({"metadata": {"name": "odd", "labels": ["a"]}}), 400, "BadRequest"),
         (Method::PUT, "/api/v1/namespaces/shop/configmaps/one", map("two"), 400, "BadRequest"),
         (Method::PATCH, "/api/v1/namespaces/shop/configmaps/one", json!({}), 415, "UnsupportedMediaType"),
         (Method::DELETE, maps, Value::Null, 405, "MethodNotAllowed"),

@@ -2,18 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::list;
-use super::objects::{self, Eviction};
-use super::patch::{self, Applied, Form as PatchForm};
+use super::fields;
+use super::list::{self, Versions};
+use super::objects;
+use super::patch::{self, Applied, Form as PatchForm, Writer};
 use super::path::{Query, Target};
 use super::protobuf;
 use super::resource::Resource;
 use super::review;
 use super::selector::Selectors;
-use super::status::Refusal;
+use super::status::{Cause, Refusal};
 use super::table::{Form, Include, Printer, partial};
+use super::typed;
 use super::watch::Watch;
 use crate::world::World;
+
+/// What subresources and deletions take.
+const SCALE: Option<&str> = Some("autoscaling.v1.Scale");
+const EVICTION: Option<&str> = Some("policy.v1.Eviction");
+const DELETE_OPTIONS: Option<&str> = Some("meta.v1.DeleteOptions");
 
 /// A request about objects.
 pub(super) struct Asked<'a> {
@@ -22,6 +29,7 @@ pub(super) struct Asked<'a> {
     pub(super) query: &'a Query,
     pub(super) accept: &'a str,
     pub(super) content_type: &'a str,
+    pub(super) user_agent: &'a str,
     pub(super) body: &'a [u8],
 }
 
@@ -31,7 +39,7 @@ struct Deletion {
     uid: Option<String>,
     resource_version: Option<String>,
     grace_seconds: Option<u32>,
-    dry_run: bool,
+    is_dry_run: bool,
 }
 
 /// What comes of it.
@@ -43,19 +51,25 @@ pub(super) enum Answer {
 }
 
 impl Asked<'_> {
-    /// Does what is asked.
-    pub(super) fn carry_out(&self, world: &mut World) -> Result<Answer, Refusal> {
+    /// Does what is asked; what is asked for as a dry run it does to a world that nobody sees.
+    pub(super) fn carry_out(&self, world: &mut World, versions: &mut Versions) -> Result<Answer, Refusal> {
+        match self.query.text("dryRun") {
+            None => self.act(world, versions),
+            Some("All") => self.act(&mut world.clone(), versions),
+            Some(other) => Err(unsupported_dry_run(other)),
+        }
+    }
+
+    fn act(&self, world: &mut World, versions: &mut Versions) -> Result<Answer, Refusal> {
         let Target { resource, name, subresource, .. } = self.target;
         let is_read = matches!(*self.method, http::Method::GET | http::Method::HEAD);
         match (self.method.as_str(), name.as_deref(), subresource.as_deref()) {
             ("POST", None, None) if resource.is_review => {
-                // Some clients ask in protobuf. What they ask does not change the answer.
-                let asked = if self.is_binary() { json!({}) } else { self.document()? };
-                Ok(Answer::Document(201, review::answer(resource, asked)))
+                Ok(Answer::Document(201, review::answer(resource, self.typed(self.message())?)))
             }
             _ if resource.is_review => Err(Refusal::method_not_allowed(self.target)),
             (_, None, None) if is_read && self.query.flag("watch") => Ok(Answer::Watch(Box::new(self.watch(world)?))),
-            (_, None, None) if is_read => self.list(world),
+            (_, None, None) if is_read => self.list(world, versions),
             (_, Some(name), None | Some("status")) if is_read => {
                 Ok(Answer::Document(200, self.shown(world, self.existing(world, name)?)))
             }
@@ -63,16 +77,17 @@ impl Asked<'_> {
             ("POST", None, None) => self.create(world),
             ("POST", Some(name), Some("eviction")) => self.evict(world, name),
             ("PUT", Some(name), subresource @ (None | Some("status"))) => {
-                let object = self.document()?;
+                let object = self.typed(self.message())?;
                 self.replace(world, name, object, subresource.is_some())
             }
             ("PUT", Some(name), Some("scale")) => {
-                let wanted = self.document()?;
+                let wanted = self.typed(SCALE)?;
                 self.set_scale(world, name, &wanted)
             }
             ("PATCH", Some(name), Some("scale")) => {
                 let object = scale(&self.existing(world, name)?);
-                let patched = patch::patched(resource, &object, self.patch_form()?, &self.document()?)?;
+                let mut patched = patch::patched(resource, &object, self.patch_form()?, &self.document()?)?;
+                self.conform_patched(SCALE, &mut patched)?;
                 self.set_scale(world, name, &patched)
             }
             ("PATCH", Some(name), subresource @ (None | Some("status"))) => {
@@ -87,14 +102,6 @@ impl Asked<'_> {
         self.target.namespace.as_deref().unwrap_or_default()
     }
 
-    fn is_binary(&self) -> bool {
-        self.content_type.contains("protobuf") || self.content_type.contains("cbor")
-    }
-
-    fn is_dry_run(&self) -> bool {
-        self.query.text("dryRun") == Some("All")
-    }
-
     fn existing(&self, world: &World, name: &str) -> Result<Value, Refusal> {
         let resource = self.target.resource;
         objects::get(world, resource, self.namespace(), name).ok_or_else(|| Refusal::not_found(resource, name))
@@ -102,8 +109,13 @@ impl Asked<'_> {
 
     /// The body; apply patches are YAML, of which JSON is a part.
     fn document(&self) -> Result<Value, Refusal> {
-        if self.is_binary() {
+        if self.content_type.contains("cbor") {
+            // Clients that send it try again in JSON.
             return Err(Refusal::unsupported_media_type());
+        }
+        if self.content_type.contains("protobuf") {
+            let unreadable = || Refusal::bad_request("the object provided is unrecognized");
+            return protobuf::object(self.body).ok_or_else(unreadable);
         }
         if self.content_type.contains("yaml") {
             let text = std::str::from_utf8(self.body).map_err(|error| Refusal::bad_request(error.to_string()))?;
@@ -111,6 +123,43 @@ impl Asked<'_> {
         }
         serde_json::from_slice(self.body)
             .map_err(|error| Refusal::bad_request(format!("the object provided is unrecognized: {error}")))
+    }
+
+    /// The name of the message of what is asked for; none where upstream has none.
+    fn message(&self) -> Option<&'static str> {
+        let resource = self.target.resource;
+        fields::of_kind(&resource.api_version(), resource.kind)
+    }
+
+    /// Has an object be of a message. What it does not have is dropped, unless the client wants to be told of it.
+    fn conform(&self, message: Option<&'static str>, object: &mut Value) -> Result<(), String> {
+        let Some(message) = message else { return Ok(()) };
+        let unknown = typed::conform(message, object)?;
+        if unknown.is_empty() || self.query.text("fieldValidation") != Some("Strict") {
+            return Ok(());
+        }
+        let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+        Err(format!("strict decoding error: {}", unknown.join(", ")))
+    }
+
+    /// The body as an object of a message.
+    fn typed(&self, message: Option<&'static str>) -> Result<Value, Refusal> {
+        let mut object = self.document()?;
+        let resource = self.target.resource;
+        self.conform(message, &mut object).map_err(|why| {
+            let (kind, version) = (resource.kind, resource.version);
+            Refusal::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+        })?;
+        Ok(object)
+    }
+
+    /// Has an object that a patch made be of a message.
+    fn conform_patched(&self, message: Option<&'static str>, object: &mut Value) -> Result<(), Refusal> {
+        let refused = |why: String| {
+            let name = self.target.name.as_deref().unwrap_or_default();
+            Refusal::invalid(self.target.resource, name, vec![Cause::invalid("patch", format!("Invalid value: {why}"))])
+        };
+        self.conform(message, object).map_err(refused)
     }
 
     /// An object in the form that the client accepts.
@@ -131,21 +180,26 @@ impl Asked<'_> {
         Selectors::parse(self.target.resource.kind, labels, fields)
     }
 
-    fn list(&self, world: &World) -> Result<Answer, Refusal> {
+    fn list(&self, world: &World, versions: &mut Versions) -> Result<Answer, Refusal> {
         let resource = self.target.resource;
         let selectors = self.selectors()?;
-        let mut found = match selectors.field("spec.nodeName").filter(|node| !node.is_empty()) {
-            Some(node) if resource.kind == "Pod" && self.target.namespace.is_none() => objects::pods_on(world, node),
-            _ => objects::list(world, resource, self.target.namespace.as_deref()),
+        self.check_version(world)?;
+        let find = |world: &World| {
+            let mut found = match selectors.field("spec.nodeName").filter(|node| !node.is_empty()) {
+                Some(node) if resource.kind == "Pod" && self.target.namespace.is_none() => {
+                    objects::pods_on(world, node)
+                }
+                _ => objects::list(world, resource, self.target.namespace.as_deref()),
+            };
+            found.retain(|object| selectors.matches(object));
+            found
         };
-        found.retain(|object| selectors.matches(object));
         let asked = list::Asked {
-            limit: self.query.number("limit").unwrap_or(0),
+            limit: self.query.number("limit")?,
             token: self.query.text("continue"),
             counts_rest: selectors.is_empty(),
         };
-        let is_forgotten = |version| objects::is_forgotten(world, resource, version);
-        let page = list::page(found, &asked, world.version(), is_forgotten)?;
+        let page = list::page(world, versions, &asked, find)?;
         let body = match Form::of(self.accept) {
             Form::Plain => json!({
                 "kind": format!("{}List", resource.kind),
@@ -167,6 +221,17 @@ impl Asked<'_> {
         Ok(Answer::Document(200, body))
     }
 
+    /// A list of a version that was or that is to come cannot be given.
+    fn check_version(&self, world: &World) -> Result<(), Refusal> {
+        let (wanted, newest) = (self.query.number("resourceVersion")?, world.version());
+        match self.query.text("resourceVersionMatch") {
+            _ if wanted > newest => Err(Refusal::too_large_version(wanted, newest)),
+            Some("Exact") if wanted != newest => Err(Refusal::expired(wanted, newest)),
+            None | Some("Exact" | "NotOlderThan") => Ok(()),
+            Some(other) => Err(Refusal::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}"))),
+        }
+    }
+
     fn watch(&self, world: &World) -> Result<Watch, Refusal> {
         let form = Form::of(self.accept);
         let printer = Printer::new(self.target.resource, Include::of(self.query.text("includeObject")));
@@ -182,7 +247,7 @@ impl Asked<'_> {
     }
 
     fn create(&self, world: &mut World) -> Result<Answer, Refusal> {
-        let mut object = self.document()?;
+        let mut object = self.typed(self.message())?;
         let resource = self.target.resource;
         self.check_kind(&object)?;
         self.put_namespace(&mut object)?;
@@ -191,7 +256,11 @@ impl Asked<'_> {
         if metadata["name"].as_str().is_none_or(str::is_empty) {
             if prefix.is_empty() {
                 let why = "Required value: name or generateName is required";
-                return Err(Refusal::invalid(resource, "", "metadata.name", why));
+                return Err(Refusal::invalid(
+                    resource,
+                    "",
+                    vec![Cause::new("FieldValueRequired", "metadata.name", why)],
+                ));
             }
             // Not random: the version makes it unlike any other, and the same in each run.
             metadata["name"] = format!("{prefix}{:05x}", world.version() + 1).into();
@@ -204,8 +273,18 @@ impl Asked<'_> {
             return Err(Refusal::already_exists(resource, &name));
         }
         self.check_namespace(world)?;
-        let made = if self.is_dry_run() { object } else { objects::create(world, resource, object)? };
+        self.book(world, None, &mut object);
+        let made = objects::create(world, resource, object)?;
         Ok(Answer::Document(201, self.shown(world, made)))
+    }
+
+    /// Books who has set what, and when.
+    fn book(&self, world: &World, before: Option<&Value>, after: &mut Value) {
+        let time = time_text(world);
+        // Clients that name no manager are known by the program that they say they are.
+        let program = self.user_agent.split('/').next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+        let writer = Writer { manager: self.query.text("fieldManager").unwrap_or(program), time: &time };
+        patch::book(before, after, writer);
     }
 
     fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
@@ -266,7 +345,8 @@ impl Asked<'_> {
         }
         let found = self.existing(world, name)?;
         self.check_writer(&found, &object)?;
-        let kept = if self.is_dry_run() { object } else { objects::replace(world, resource, object, is_status)? };
+        self.book(world, Some(&found), &mut object);
+        let kept = objects::replace(world, resource, object, is_status)?;
         Ok(Answer::Document(200, self.shown(world, kept)))
     }
 
@@ -289,35 +369,36 @@ impl Asked<'_> {
 
     fn patch(&self, world: &mut World, name: &str, is_status: bool) -> Result<Answer, Refusal> {
         let resource = self.target.resource;
-        let (form, body) = (self.patch_form()?, self.document()?);
+        let form = self.patch_form()?;
+        let body = if form == PatchForm::Apply { self.typed(self.message())? } else { self.document()? };
         let found = objects::get(world, resource, self.namespace(), name);
         let mut next = if form == PatchForm::Apply {
             let manager = self.query.text("fieldManager").ok_or_else(|| {
                 Refusal::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
             })?;
-            let applied = Applied {
-                manager,
-                force: self.query.flag("force"),
-                configuration: &body,
-                time: &world.now().timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            };
+            let applied =
+                Applied { manager, force: self.query.flag("force"), configuration: &body, time: &time_text(world) };
             patch::apply(found.as_ref(), &applied)?
         } else {
             let found = found.as_ref().ok_or_else(|| Refusal::not_found(resource, name))?;
             patch::patched(resource, found, form, &body)?
         };
+        self.conform_patched(self.message(), &mut next)?;
         let Some(found) = found else {
             self.put_namespace(&mut next)?;
             next["metadata"]["name"] = name.into();
             self.check_namespace(world)?;
-            let made = if self.is_dry_run() { next } else { objects::create(world, resource, next)? };
+            let made = objects::create(world, resource, next)?;
             return Ok(Answer::Document(201, self.shown(world, made)));
         };
         self.check_writer(&found, &next)?;
-        if next == found || self.is_dry_run() {
+        if next == found {
             return Ok(Answer::Document(200, self.shown(world, next)));
         }
         self.put_namespace(&mut next)?;
+        if form != PatchForm::Apply {
+            self.book(world, Some(&found), &mut next);
+        }
         let kept = objects::replace(world, resource, next, is_status)?;
         Ok(Answer::Document(200, self.shown(world, kept)))
     }
@@ -327,22 +408,27 @@ impl Asked<'_> {
         self.check_writer(&object, wanted)?;
         let replicas = &wanted["spec"]["replicas"];
         object["spec"]["replicas"] = if replicas.is_null() { 0.into() } else { replicas.clone() };
-        let kept =
-            if self.is_dry_run() { object } else { objects::replace(world, self.target.resource, object, false)? };
+        let kept = objects::replace(world, self.target.resource, object, false)?;
         Ok(Answer::Document(200, scale(&kept)))
     }
 
     /// What a deletion or an eviction asks for: its options, and the query.
-    fn deletion(&self, options: &Value) -> Deletion {
+    fn deletion(&self, options: &Value) -> Result<Deletion, Refusal> {
         let text = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let grace = options["gracePeriodSeconds"].as_u64().or(self.query.number("gracePeriodSeconds"));
-        let dry = options["dryRun"].as_array().is_some_and(|all| all.iter().any(|one| one == "All"));
-        Deletion {
+        // Upstream takes one below 0 for 1.
+        let grace = options["gracePeriodSeconds"].as_i64().map(|seconds| u64::try_from(seconds).unwrap_or(1));
+        let of_query = self.query.text("gracePeriodSeconds").map(|_| self.query.number("gracePeriodSeconds"));
+        let grace = grace.or(of_query.transpose()?);
+        let dry_run = options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).next();
+        if let Some(other) = dry_run.filter(|word| *word != "All") {
+            return Err(unsupported_dry_run(other));
+        }
+        Ok(Deletion {
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
             grace_seconds: grace.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
-            dry_run: dry || self.is_dry_run(),
-        }
+            is_dry_run: dry_run.is_some(),
+        })
     }
 
     fn check_preconditions(&self, found: &Value, deletion: &Deletion) -> Result<(), Refusal> {
@@ -360,34 +446,39 @@ impl Asked<'_> {
 
     fn delete(&self, world: &mut World, name: &str) -> Result<Answer, Refusal> {
         let resource = self.target.resource;
-        let options = match self.is_binary() {
-            _ if self.body.is_empty() => Value::Null,
-            true => protobuf::delete_options(self.body).ok_or_else(Refusal::unsupported_media_type)?,
-            false => self.document()?,
-        };
-        let deletion = self.deletion(&options);
+        let options = if self.body.is_empty() { Value::Null } else { self.typed(DELETE_OPTIONS)? };
+        let deletion = self.deletion(&options)?;
         let found = self.existing(world, name)?;
         self.check_preconditions(&found, &deletion)?;
-        let left = if deletion.dry_run {
-            None
-        } else {
-            objects::delete(world, resource, self.namespace(), name, deletion.grace_seconds)?
-        };
+        if deletion.is_dry_run {
+            return Ok(Answer::Document(200, success(resource, &found)));
+        }
+        let left = objects::delete(world, resource, self.namespace(), name, deletion.grace_seconds)?;
         Ok(Answer::Document(200, left.unwrap_or_else(|| success(resource, &found))))
     }
 
     fn evict(&self, world: &mut World, name: &str) -> Result<Answer, Refusal> {
-        let body = self.document()?;
+        let body = self.typed(EVICTION)?;
         if body["metadata"]["name"].as_str().is_some_and(|given| given != name) {
             return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
         }
-        let deletion = self.deletion(&body["deleteOptions"]);
+        let deletion = self.deletion(&body["deleteOptions"])?;
         let found = self.existing(world, name)?;
         self.check_preconditions(&found, &deletion)?;
-        let eviction = Eviction { grace_seconds: deletion.grace_seconds, dry_run: deletion.dry_run };
-        objects::evict(world, self.target.resource, self.namespace(), name, eviction)?;
+        let grace = deletion.grace_seconds;
+        let evict = |world: &mut World| objects::evict(world, self.target.resource, self.namespace(), name, grace);
+        if deletion.is_dry_run { evict(&mut world.clone()) } else { evict(world) }?;
         Ok(Answer::Document(201, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))
     }
+}
+
+fn unsupported_dry_run(word: &str) -> Refusal {
+    let why = format!("Unsupported value: {word:?}: supported values: \"All\"");
+    Refusal::invalid_kind("Options", "", vec![Cause::new("FieldValueNotSupported", "dryRun", why)])
+}
+
+fn time_text(world: &World) -> String {
+    world.now().timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A text of an object's metadata, empty where there is none.

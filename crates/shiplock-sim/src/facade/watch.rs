@@ -82,7 +82,10 @@ impl Watch {
             told_columns: false,
             is_broken: false,
             wants_bookmarks: query.flag("allowWatchBookmarks"),
-            timeout: query.number("timeoutSeconds").map_or(TIMEOUT_DEFAULT, Duration::from_secs),
+            timeout: match query.number("timeoutSeconds")? {
+                0 => TIMEOUT_DEFAULT,
+                seconds => Duration::from_secs(seconds),
+            },
         };
         let mut objects = objects::list(world, resource, watch.namespace.as_deref());
         objects.retain(|object| watch.selectors.matches(object));

@@ -20,7 +20,7 @@ use super::table::Text;
 pub struct NodeSpec {
     /// The name.
     pub name: String,
-    /// The labels; the hostname label comes by itself.
+    /// The labels; those of host name, architecture and system come by themselves.
     pub labels: BTreeMap<String, String>,
     /// The taints.
     pub taints: Vec<Taint>,
@@ -106,7 +106,14 @@ impl World {
     pub fn add_node(&mut self, spec: &NodeSpec) -> Option<u32> {
         let mut all: BTreeMap<Text, Text> =
             spec.labels.iter().map(|(key, value)| (Text::from(key.as_str()), Text::from(value.as_str()))).collect();
-        all.entry("kubernetes.io/hostname".into()).or_insert_with(|| spec.name.as_str().into());
+        // What a kubelet says of its machine.
+        for (key, value) in [
+            ("kubernetes.io/arch", spec.architecture.as_str()),
+            ("kubernetes.io/hostname", &spec.name),
+            ("kubernetes.io/os", "linux"),
+        ] {
+            all.entry(key.into()).or_insert_with(|| value.into());
+        }
         let mut meta = self.new_meta("", &spec.name, &Arc::new(all));
         if let Some(uid) = spec.uid {
             meta.uid = uid;

@@ -544,6 +544,7 @@ impl World {
             created_at: self.now,
             labels: labels.clone(),
             annotations: Labels::default(),
+            managed_fields: None,
         }
     }
 
@@ -700,6 +701,24 @@ impl World {
     pub fn delete_lease(&mut self, id: u32) -> bool {
         let version = self.next_version();
         self.leases.remove(id, version).is_some()
+    }
+
+    /// Changes a Service.
+    pub fn change_service(&mut self, id: u32, change: impl FnOnce(&mut Service)) -> bool {
+        let version = self.next_version();
+        self.services.change(id, version, change)
+    }
+
+    /// Deletes a Service.
+    pub fn delete_service(&mut self, id: u32) -> bool {
+        let version = self.next_version();
+        self.services.remove(id, version).is_some()
+    }
+
+    /// Deletes a claim, and its volume with it. Pods that have it go on.
+    pub fn delete_claim(&mut self, id: u32) -> bool {
+        let version = self.next_version();
+        self.claims.remove(id, version).is_some()
     }
 
     /// Keeps an object that is not modelled; none where there is one of the name.

@@ -37,6 +37,8 @@ pub struct Meta {
     pub labels: Labels,
     /// `metadata.annotations`.
     pub annotations: Labels,
+    /// `metadata.managedFields`: which client has set which fields; none where no client has written.
+    pub managed_fields: Option<Arc<Value>>,
 }
 
 /// A UUID as text.

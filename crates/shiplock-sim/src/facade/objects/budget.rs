@@ -2,9 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::metadata::{envelope, put, read_selector, read_strings, selector, time};
-use crate::facade::resource::Resource;
-use crate::facade::status::Refusal;
+use super::metadata::{envelope, put, read_selector, selector, time, write};
 use crate::world::{Budget, Keep, Share, World};
 
 fn share(share: Share) -> Value {
@@ -62,54 +60,32 @@ pub(super) fn render(_: &World, _: u32, budget: &Budget) -> Value {
 }
 
 /// What a budget says it keeps; without a word nothing may be disrupted beyond one pod, as upstream has it.
-fn read_keep(resource: &Resource, object: &Value) -> Result<Keep, Refusal> {
-    let spec = &object["spec"];
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let read = |field: &str| match &spec[field] {
-        Value::Null => Ok(None),
-        value => read_share(value).map(Some).ok_or_else(|| {
-            Refusal::invalid(
-                resource,
-                name,
-                &format!("spec.{field}"),
-                "Invalid value: it is no number and no percentage",
-            )
-        }),
-    };
-    match (read("minAvailable")?, read("maxUnavailable")?) {
-        (Some(_), Some(_)) => {
-            Err(Refusal::invalid(resource, name, "spec", "minAvailable and maxUnavailable cannot be both set"))
-        }
-        (_, Some(most)) => Ok(Keep::MaxUnavailable(most)),
-        (Some(kept), None) => Ok(Keep::MinAvailable(kept)),
-        (None, None) => Ok(Keep::MinAvailable(Share::Count(1))),
+fn read_keep(spec: &Value) -> Keep {
+    match (read_share(&spec["minAvailable"]), read_share(&spec["maxUnavailable"])) {
+        (_, Some(most)) => Keep::MaxUnavailable(most),
+        (Some(kept), None) => Keep::MinAvailable(kept),
+        (None, None) => Keep::MinAvailable(Share::Count(1)),
     }
 }
 
-/// Makes a budget.
-pub(super) fn create(world: &mut World, resource: &Resource, object: &Value) -> Result<Option<u32>, Refusal> {
-    let keep = read_keep(resource, object)?;
+/// Makes a budget; none where the name is taken.
+pub(super) fn create(world: &mut World, object: &Value) -> Option<u32> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-    let id = world.add_budget(text("namespace"), text("name"), read_selector(&object["spec"]["selector"]), keep);
-    if let Some(id) = id {
-        replace(world, resource, id, object)?;
-    }
-    Ok(id)
+    let (spec, selector) = (&object["spec"], read_selector(&object["spec"]["selector"]));
+    let id = world.add_budget(text("namespace"), text("name"), selector, read_keep(spec))?;
+    replace(world, id, object);
+    Some(id)
 }
 
 /// Takes another spec.
-pub(super) fn replace(world: &mut World, resource: &Resource, id: u32, object: &Value) -> Result<(), Refusal> {
-    let keep = read_keep(resource, object)?;
+pub(super) fn replace(world: &mut World, id: u32, object: &Value) {
+    let keep = read_keep(&object["spec"]);
     let selector = read_selector(&object["spec"]["selector"]);
-    let labels = read_strings(&object["metadata"]["labels"]);
-    let annotations = read_strings(&object["metadata"]["annotations"]);
     let always = object["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
     world.change_budget(id, |budget| {
         budget.keep = keep;
         budget.selector = selector;
-        budget.meta.labels = labels;
-        budget.meta.annotations = annotations;
+        write(&mut budget.meta, object);
         budget.always_allow_unhealthy = always;
     });
-    Ok(())
 }

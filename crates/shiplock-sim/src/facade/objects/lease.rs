@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::metadata::{envelope, micro_time, put, read_strings, read_time};
+use super::metadata::{envelope, micro_time, put, read_time, write};
 use crate::world::{Lease, Text, World};
 
 /// Renders a Lease.
@@ -21,8 +21,7 @@ pub(super) fn render(_: &World, _: u32, lease: &Lease) -> Value {
 fn read_into(lease: &mut Lease, object: &Value) {
     let spec = &object["spec"];
     let number = |field: &str| spec[field].as_i64().and_then(|number| i32::try_from(number).ok());
-    lease.meta.labels = read_strings(&object["metadata"]["labels"]);
-    lease.meta.annotations = read_strings(&object["metadata"]["annotations"]);
+    write(&mut lease.meta, object);
     lease.holder = spec["holderIdentity"].as_str().map(Text::from);
     lease.duration_seconds = number("leaseDurationSeconds");
     lease.acquired_at = read_time(&spec["acquireTime"]);

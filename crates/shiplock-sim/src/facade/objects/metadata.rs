@@ -51,11 +51,20 @@ pub(super) fn envelope(api_version: &str, kind: &str, meta: &Meta) -> Value {
         ("namespace", if meta.namespace.is_empty() { Value::Null } else { (&*meta.namespace).into() }),
         ("labels", strings(&meta.labels)),
         ("annotations", strings(&meta.annotations)),
+        ("managedFields", meta.managed_fields.as_deref().map_or(Value::Null, Value::clone)),
     ];
     for (name, value) in optional {
         put(&mut metadata, name, value);
     }
     json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
+}
+
+/// Takes of an object what its writer may say of its metadata.
+pub(super) fn write(meta: &mut Meta, object: &Value) {
+    let metadata = &object["metadata"];
+    meta.labels = read_strings(&metadata["labels"]);
+    meta.annotations = read_strings(&metadata["annotations"]);
+    meta.managed_fields = metadata["managedFields"].is_array().then(|| Arc::new(metadata["managedFields"].clone()));
 }
 
 /// Sets a field unless the value is nothing.

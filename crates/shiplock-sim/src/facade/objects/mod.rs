@@ -10,6 +10,7 @@ mod node;
 mod pod;
 mod service;
 mod template;
+mod validation;
 mod volume;
 mod workload;
 
@@ -20,12 +21,12 @@ use serde_json::{Value, json};
 use shiplock_core::facts::ControlPlaneComponent;
 use shiplock_core::version::MinorVersion;
 
-use self::metadata::{envelope, read_strings};
-use super::resource::Resource;
+use self::metadata::envelope;
+use super::resource::{RESOURCES, Resource};
 use super::status::Refusal;
 use crate::world::{
-    Change, ChangeKind, DeleteAnswer, EvictAnswer, JsonObject, Meta, Object, Table, Text, WorkloadId, WorkloadKind,
-    World, uuid_text,
+    Change, ChangeKind, DeleteAnswer, EvictAnswer, JsonObject, Labels, Object, Table, Text, WorkloadId, WorkloadKind,
+    World, uuid_number, uuid_text,
 };
 
 /// One change of one object.
@@ -145,8 +146,10 @@ fn kept(_: &World, _: u32, object: &JsonObject) -> Value {
     value
 }
 
+/// Where kubelets renew their Leases.
+const NODE_LEASES: &str = "kube-node-lease";
 /// Namespaces that every cluster has.
-const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const NAMESPACES: [&str; 4] = ["default", NODE_LEASES, "kube-public", "kube-system"];
 
 fn namespace(world: &World, name: &str) -> Value {
     let uid = if name == "kube-system" {
@@ -163,11 +166,9 @@ fn namespace(world: &World, name: &str) -> Value {
             "uid": uuid_text(uid),
             "resourceVersion": "1",
             "creationTimestamp": metadata::time(world.nodes().iter().map(|(_, node)| node.meta.created_at).min().unwrap_or_default()),
-            "labels": {"kubernetes.io/metadata.name": name},
         },
     });
-    object["spec"] = json!({"finalizers": ["kubernetes"]});
-    object["status"] = json!({"phase": "Active"});
+    complete_namespace(&mut object, name);
     object
 }
 
@@ -204,7 +205,7 @@ pub(super) fn get(world: &World, resource: &Resource, namespace: &str, name: &st
             let claims = world.claims().iter();
             claims.map(|(_, claim)| volume::volume(claim)).find(|volume| volume["metadata"]["name"] == name)
         }
-        Place::Leases if namespace == "kube-node-lease" => node::lease(world, name),
+        Place::Leases if namespace == NODE_LEASES => node::lease(world, name),
         _ => None,
     })
 }
@@ -221,6 +222,9 @@ pub(super) fn list(world: &World, resource: &Resource, namespace: Option<&str>) 
             found.extend(services.map(|(_, service)| service::slice(world, service)));
         }
         Place::Volumes => found.extend(world.claims().iter().map(|(_, claim)| volume::volume(claim))),
+        Place::Leases if is_wanted(NODE_LEASES) => {
+            found.extend(world.nodes().iter().filter_map(|(_, kept)| node::lease(world, &kept.meta.name)));
+        }
         _ => return found,
     }
     sorted(found)
@@ -243,10 +247,20 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
 
+/// What an API server adds to a Namespace.
+fn complete_namespace(object: &mut Value, name: &str) {
+    if !object["metadata"]["labels"].is_object() {
+        object["metadata"]["labels"] = json!({});
+    }
+    object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+    object["spec"] = json!({"finalizers": ["kubernetes"]});
+    object["status"] = json!({"phase": "Active"});
+}
+
 /// What nobody may write, in words.
 fn not_writable(resource: &Resource, name: &str) -> Refusal {
     let message = format!(
-        "{} \"{name}\" is forbidden: the simulated cluster computes {} and takes none",
+        "{} \"{name}\" is forbidden: a simulated cluster does not take this write of {}",
         resource.qualified(),
         resource.plural
     );
@@ -257,59 +271,34 @@ fn not_writable(resource: &Resource, name: &str) -> Refusal {
 fn content(object: Value) -> Arc<Value> {
     let mut value = object;
     if let Some(metadata) = value["metadata"].as_object_mut() {
-        for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "labels", "annotations"] {
+        // What every object has is kept beside it.
+        for field in
+            ["uid", "resourceVersion", "creationTimestamp", "generation", "labels", "annotations", "managedFields"]
+        {
             metadata.remove(field);
         }
     }
     Arc::new(value)
 }
 
-/// A workload of more pods holds up everything else in the simulated cluster.
-const REPLICAS_MAX: i64 = 10_000;
-
-/// What an API server validates and the world could not hold.
-fn check(resource: &Resource, name: &str, object: &Value) -> Result<(), Refusal> {
-    for field in ["labels", "annotations"] {
-        let kept = &object["metadata"][field];
-        let are_texts = kept.as_object().is_some_and(|all| all.values().all(Value::is_string));
-        if !kept.is_null() && !are_texts {
-            let why = "Invalid value: it must map strings to strings";
-            return Err(Refusal::invalid(resource, name, &format!("metadata.{field}"), why));
-        }
-    }
-    let replicas = &object["spec"]["replicas"];
-    if replicas.is_null() || replicas.as_i64().is_some_and(|count| (0..=REPLICAS_MAX).contains(&count)) {
-        return Ok(());
-    }
-    let why = format!("Invalid value: {replicas}: a simulated cluster takes 0 to {REPLICAS_MAX}");
-    Err(Refusal::invalid(resource, name, "spec.replicas", &why))
-}
-
 /// Makes an object; its metadata is whole but for UID, version and time.
-pub(super) fn create(world: &mut World, resource: &'static Resource, object: Value) -> Result<Value, Refusal> {
+pub(super) fn create(world: &mut World, resource: &'static Resource, mut object: Value) -> Result<Value, Refusal> {
     let (namespace, name) = (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
-    check(resource, &name, &object)?;
+    validation::check(resource, &object, None)?;
     let made = match place(resource) {
         Place::Workloads(kind) => workload::create(world, kind, &object),
-        Place::Budgets => budget::create(world, resource, &object)?,
+        Place::Budgets => budget::create(world, &object),
         Place::Leases => lease::create(world, &object),
-        Place::Pods => {
-            let template = Arc::new(template::read(&object, crate::world::Behaviour::default()));
-            let node = object["spec"]["nodeName"].as_str().and_then(|node| world.nodes().id("", node));
-            world.add_pod(&namespace, &name, &template, None, node)
-        }
-        Place::Services => {
-            let selector = object["spec"]["selector"].is_object().then(|| read_strings(&object["spec"]["selector"]));
-            let ports = object["spec"]["ports"].as_array().into_iter().flatten();
-            let ports: Vec<u16> = ports.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok()).collect();
-            world.add_service(&namespace, &name, selector, &ports)
-        }
+        Place::Pods => pod::create(world, &object),
+        Place::Services => service::create(world, &object),
         Place::Claims => world.add_claim(&namespace, &name, None, None),
         Place::Nodes | Place::Volumes => return Err(not_writable(resource, &name)),
         Place::Slices | Place::Namespaces | Place::Kept => {
-            let labels = read_strings(&object["metadata"]["labels"]);
-            let annotations = read_strings(&object["metadata"]["annotations"]);
-            let meta = Meta { annotations, ..world.new_meta(namespace.as_str(), &name, &labels) };
+            if place(resource) == Place::Namespaces {
+                complete_namespace(&mut object, &name);
+            }
+            let mut meta = world.new_meta(namespace.as_str(), &name, &Labels::default());
+            metadata::write(&mut meta, &object);
             world.create_other(&resource.qualified(), JsonObject { meta, value: content(object) })
         }
     };
@@ -324,8 +313,9 @@ pub(super) fn replace(
     is_status: bool,
 ) -> Result<Value, Refusal> {
     let (namespace, name) = (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
-    check(resource, &name, &object)?;
     let gone = || Refusal::not_found(resource, &name);
+    let before = get(world, resource, &namespace, &name).ok_or_else(gone)?;
+    validation::check(resource, &object, Some(&before))?;
     let place = place(resource);
     match place {
         _ if is_status && place != Place::Kept => {}
@@ -343,27 +333,32 @@ pub(super) fn replace(
         }
         Place::Budgets => {
             let id = world.budgets().id(&namespace, &name).ok_or_else(gone)?;
-            budget::replace(world, resource, id, &object)?;
+            budget::replace(world, id, &object);
         }
         Place::Leases => {
             let id = world.leases().id(&namespace, &name).ok_or_else(gone)?;
             lease::replace(world, id, &object);
         }
-        Place::Services | Place::Claims | Place::Volumes => return Err(not_writable(resource, &name)),
+        Place::Services => {
+            let id = world.services().id(&namespace, &name).ok_or_else(gone)?;
+            service::replace(world, id, &object);
+        }
+        Place::Claims | Place::Volumes => return Err(not_writable(resource, &name)),
         Place::Slices | Place::Namespaces | Place::Kept => {
             let key = resource.qualified();
-            let Some(id) = world.others(&key).and_then(|table| table.id(&namespace, &name)) else {
+            let kept = world.others(&key).and_then(|table| table.id(&namespace, &name));
+            let Some(id) =
+                kept.or_else(|| (place == Place::Namespaces).then(|| keep_namespace(world, resource, &before))?)
+            else {
                 return Err(not_writable(resource, &name));
             };
-            let labels = read_strings(&object["metadata"]["labels"]);
-            let annotations = read_strings(&object["metadata"]["annotations"]);
+            let written = object.clone();
             let value = content(object);
             world.change_other(&key, id, |kept| {
                 if kept.value["spec"] != value["spec"] {
                     kept.meta.generation += 1;
                 }
-                kept.meta.labels = labels;
-                kept.meta.annotations = annotations;
+                metadata::write(&mut kept.meta, &written);
                 kept.value = value;
             });
         }
@@ -394,8 +389,11 @@ pub(super) fn delete(
         }
         Place::Budgets => world.budgets().id(namespace, name).is_some_and(|id| world.delete_budget(id)),
         Place::Leases => world.leases().id(namespace, name).is_some_and(|id| world.delete_lease(id)),
-        Place::Services | Place::Claims | Place::Volumes => return Err(not_writable(resource, name)),
-        Place::Slices | Place::Namespaces | Place::Kept => {
+        Place::Services => world.services().id(namespace, name).is_some_and(|id| world.delete_service(id)),
+        Place::Claims => world.claims().id(namespace, name).is_some_and(|id| world.delete_claim(id)),
+        Place::Volumes => return Err(not_writable(resource, name)),
+        Place::Namespaces => return delete_namespace(world, resource, name).map(|()| None),
+        Place::Slices | Place::Kept => {
             let key = resource.qualified();
             match world.others(&key).and_then(|table| table.id(namespace, name)) {
                 Some(id) => world.delete_other(&key, id),
@@ -406,30 +404,47 @@ pub(super) fn delete(
     if is_done { Ok(None) } else { Err(gone()) }
 }
 
-/// What an eviction asks for besides the pod.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Eviction {
-    pub(super) grace_seconds: Option<u32>,
-    pub(super) dry_run: bool,
+/// Keeps a namespace that was computed, so that it can be written.
+fn keep_namespace(world: &mut World, resource: &Resource, computed: &Value) -> Option<u32> {
+    let mut meta = world.new_meta("", text(computed, "name"), &Labels::default());
+    meta.uid = uuid_number(text(computed, "uid"))?;
+    meta.created_at = metadata::read_time(&computed["metadata"]["creationTimestamp"])?;
+    world.create_other(&resource.qualified(), JsonObject { meta, value: content(computed.clone()) })
 }
 
-/// Evicts a pod: budgets are asked, and charged unless it is a dry run.
+/// Deletes everything in a namespace, and it. Pods end by themselves; until then it is there, as it is computed of them.
+fn delete_namespace(world: &mut World, resource: &Resource, name: &str) -> Result<(), Refusal> {
+    if NAMESPACES.contains(&name) {
+        let message = format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted");
+        return Err(Refusal::new(403, "Forbidden", message));
+    }
+    let order = |inner: &&'static Resource| place(inner) == Place::Pods;
+    let mut inside: Vec<&'static Resource> = RESOURCES.iter().filter(|one| one.namespaced).collect();
+    // Pods last: nobody makes them anew.
+    inside.sort_by_key(order);
+    for inner in inside {
+        for object in list(world, inner, Some(name)) {
+            // What is computed goes with what it is computed of.
+            let _ = delete(world, inner, name, text(&object, "name"), None);
+        }
+    }
+    if let Some(id) = world.others(&resource.qualified()).and_then(|table| table.id("", name)) {
+        world.delete_other(&resource.qualified(), id);
+    }
+    Ok(())
+}
+
+/// Evicts a pod: budgets are asked and charged.
 pub(super) fn evict(
     world: &mut World,
     resource: &Resource,
     namespace: &str,
     name: &str,
-    eviction: Eviction,
+    grace_seconds: Option<u32>,
 ) -> Result<(), Refusal> {
-    let answer = if eviction.dry_run {
-        // A clone is cheap, and answers with the same accounting.
-        world.clone().evict(namespace, name, None)
-    } else {
-        world.evict(namespace, name, None)
-    };
-    match answer {
+    match world.evict(namespace, name, None) {
         EvictAnswer::Accepted => {
-            if let (Some(seconds), false) = (eviction.grace_seconds, eviction.dry_run) {
+            if let Some(seconds) = grace_seconds {
                 world.delete_pod(namespace, name, None, Some(i64::from(seconds)));
             }
             Ok(())
@@ -480,9 +495,4 @@ pub(super) fn is_serving(world: &World, instance: Option<&str>) -> bool {
         Some(name) => world.nodes().id("", name).is_some_and(|id| world.api_server_answers(id)),
         None => world.api_answers(),
     }
-}
-
-/// The oldest version after which every change of a resource is kept.
-pub(super) fn is_forgotten(world: &World, resource: &Resource, version: u64) -> bool {
-    changes(world, resource, version).is_err()
 }

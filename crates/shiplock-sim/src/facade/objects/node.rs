@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::metadata::{envelope, put, read_strings, time};
-use crate::world::{Effect, Node, Resources, Taint, Text, World};
+use super::metadata::{envelope, put, read_strings, time, write};
+use crate::world::{Effect, Node, Resources, Taint, Text, World, uuid_text};
 
 /// What the node lifecycle controller and a cordon bring; it is no setting of anybody.
 const BROUGHT: [&str; 3] =
@@ -126,8 +126,7 @@ pub(super) fn replace(world: &mut World, id: u32, object: &Value) {
         return;
     }
     world.change_node(id, |node| {
-        node.meta.labels = labels;
-        node.meta.annotations = annotations;
+        write(&mut node.meta, object);
         node.unschedulable = unschedulable;
         node.taints = Arc::new(taints);
     });
@@ -140,7 +139,15 @@ pub(super) fn lease(world: &World, name: &str) -> Option<Value> {
     let runs = world.machine(id).is_some_and(|machine| machine.kubelet_runs());
     let renewed = if runs { world.now() } else { node.ready_since };
     let mut object = envelope("coordination.k8s.io/v1", "Lease", &node.meta);
-    object["metadata"]["namespace"] = "kube-node-lease".into();
+    object["metadata"] = json!({
+        "name": name,
+        "namespace": "kube-node-lease",
+        // Unlike that of the node.
+        "uid": uuid_text(!node.meta.uid),
+        "resourceVersion": object["metadata"]["resourceVersion"],
+        "creationTimestamp": object["metadata"]["creationTimestamp"],
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": uuid_text(node.meta.uid)}],
+    });
     put(
         &mut object,
         "spec",

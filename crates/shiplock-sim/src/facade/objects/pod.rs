@@ -1,11 +1,13 @@
 //! Pods.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::metadata::{envelope, owner, put, read_strings, time};
+use super::metadata::{envelope, owner, put, read_strings, time, write};
 use super::node::address;
 use super::template;
-use crate::world::{Phase, Pod, World, uuid_text};
+use crate::world::{Behaviour, Phase, Pod, World, uuid_text};
 
 /// The address of a pod.
 pub(super) fn pod_address(id: u32) -> String {
@@ -94,15 +96,25 @@ fn status(id: u32, pod: &Pod) -> Value {
     status
 }
 
+/// Makes a pod that nothing controls; none where the name is taken.
+pub(super) fn create(world: &mut World, object: &Value) -> Option<u32> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let template = Arc::new(template::read(object, Behaviour::default()));
+    let node = object["spec"]["nodeName"].as_str().and_then(|node| world.nodes().id("", node));
+    let id = world.add_pod(text("namespace"), text("name"), &template, None, node)?;
+    world.change_pod(id, |pod| write(&mut pod.meta, object));
+    Some(id)
+}
+
 /// Takes what may be changed of a pod: labels and annotations.
 pub(super) fn replace(world: &mut World, id: u32, object: &Value) {
     let labels = read_strings(&object["metadata"]["labels"]);
     let mut annotations = read_strings(&object["metadata"]["annotations"]);
-    std::sync::Arc::make_mut(&mut annotations).remove("kubernetes.io/config.mirror");
+    Arc::make_mut(&mut annotations).remove("kubernetes.io/config.mirror");
     let same = world.pods().get(id).is_some_and(|pod| pod.meta.labels == labels && pod.meta.annotations == annotations);
     if !same {
         world.change_pod(id, |pod| {
-            pod.meta.labels = labels;
+            write(&mut pod.meta, object);
             pod.meta.annotations = annotations;
         });
     }

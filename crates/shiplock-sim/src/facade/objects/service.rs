@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::metadata::{envelope, put, strings};
+use super::metadata::{envelope, put, read_strings, strings, write};
 use super::pod::pod_address;
-use crate::world::{Service, World};
+use crate::world::{Labels, Service, World};
 
 /// Renders a Service.
 pub(super) fn render(_: &World, _: u32, service: &Service) -> Value {
@@ -22,6 +22,34 @@ pub(super) fn render(_: &World, _: u32, service: &Service) -> Value {
     object["spec"] = spec;
     object["status"] = json!({"loadBalancer": {}});
     object
+}
+
+fn read_selector(spec: &Value) -> Option<Labels> {
+    spec["selector"].is_object().then(|| read_strings(&spec["selector"]))
+}
+
+fn read_ports(spec: &Value) -> Vec<u16> {
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    ports.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok()).collect()
+}
+
+/// Makes a Service; none where the name is taken.
+pub(super) fn create(world: &mut World, object: &Value) -> Option<u32> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let spec = &object["spec"];
+    let id = world.add_service(text("namespace"), text("name"), read_selector(spec), &read_ports(spec))?;
+    replace(world, id, object);
+    Some(id)
+}
+
+/// Takes what may be changed of a Service: labels, annotations, selector, ports.
+pub(super) fn replace(world: &mut World, id: u32, object: &Value) {
+    let (selector, ports) = (read_selector(&object["spec"]), read_ports(&object["spec"]));
+    world.change_service(id, |service| {
+        service.selector = selector;
+        service.ports = ports;
+        write(&mut service.meta, object);
+    });
 }
 
 /// The EndpointSlice of a Service.

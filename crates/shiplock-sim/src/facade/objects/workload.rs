@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::metadata::{envelope, owner, put, read_selector, read_strings, selector, time};
+use super::metadata::{envelope, owner, put, read_selector, read_strings, selector, time, write};
 use super::template;
 use crate::world::{Behaviour, Workload, WorkloadId, WorkloadKind, WorkloadSpec, World};
 
@@ -93,12 +93,7 @@ pub(super) fn create(world: &mut World, kind: WorkloadKind, object: &Value) -> O
         uid: None,
     };
     let id = world.add_workload(&spec)?;
-    let labels = read_strings(&object["metadata"]["labels"]);
-    let annotations = read_strings(&object["metadata"]["annotations"]);
-    world.change_workload(id, |workload| {
-        workload.meta.labels = labels;
-        workload.meta.annotations = annotations;
-    });
+    world.change_workload(id, |workload| write(&mut workload.meta, object));
     Some(id.id)
 }
 
@@ -117,8 +112,7 @@ pub(super) fn replace(world: &mut World, id: WorkloadId, object: &Value) {
         return;
     }
     world.change_workload(id, |workload| {
-        workload.meta.labels = labels;
-        workload.meta.annotations = annotations;
+        write(&mut workload.meta, object);
         workload.replicas = count;
         workload.template = template;
     });

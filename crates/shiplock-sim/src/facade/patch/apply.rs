@@ -1,6 +1,6 @@
 //! Server-side apply, see <https://kubernetes.io/docs/reference/using-api/server-side-apply/>, as deep as its users
 //! here go: fields have managers, a manager's field that is left out goes away unless another owns it too, and a value
-//! that another manager has applied is a conflict unless forced. Ownership is kept by leaf, lists with keys by element.
+//! that another manager has set is a conflict unless forced. Ownership is kept by leaf, lists with keys by element.
 
 use std::collections::BTreeSet;
 
@@ -70,9 +70,60 @@ pub(in crate::facade) fn apply(object: Option<&Value>, applied: &Applied<'_>) ->
     for path in had.difference(&ours).filter(|path| !of_others.contains(*path)) {
         remove(&mut next, path);
     }
-    others.push(entry(applied, &wanted["apiVersion"], &ours));
+    others.retain(|other| other["fieldsV1"].as_object().is_some_and(|fields| !fields.is_empty()));
+    let mut own = entry(applied, &wanted["apiVersion"], &ours);
+    // What was applied before is no write.
+    let is_same = had == ours && ours.iter().all(|path| look(object, path) == look(&wanted, path));
+    if let Some(entry) = before.first().filter(|_| is_same) {
+        own["time"] = entry["time"].clone();
+    }
+    others.push(own);
     set_managers(&mut next, others);
     Ok(next)
+}
+
+/// Who wrote an object otherwise than by an apply.
+#[derive(Clone, Copy)]
+pub(in crate::facade) struct Writer<'a> {
+    pub(in crate::facade) manager: &'a str,
+    /// RFC 3339, for `managedFields`.
+    pub(in crate::facade) time: &'a str,
+}
+
+/// Books who has set the fields that a write changed; `before` is none where it made the object. What a client says of
+/// `managedFields` itself is not taken.
+pub(in crate::facade) fn book(before: Option<&Value>, after: &mut Value, writer: Writer<'_>) {
+    let (mut left, mut changed) = (BTreeSet::new(), BTreeSet::new());
+    owned(after, &mut Vec::new(), &mut left);
+    let is_changed = |path: &&Vec<String>| before.is_none_or(|before| look(before, path) != look(after, path));
+    changed.extend(left.iter().filter(is_changed).cloned());
+    let entries = before.and_then(|before| before["metadata"]["managedFields"].as_array()).cloned().unwrap_or_default();
+    let (mut kept, mut time) = (Vec::new(), Value::from(writer.time));
+    for mut entry in entries {
+        let mut fields = BTreeSet::new();
+        read_fields(&entry["fieldsV1"], &mut Vec::new(), &mut fields);
+        fields.retain(|path| left.contains(path) && !changed.contains(path));
+        if entry["manager"] == writer.manager && entry["operation"] == "Update" {
+            if changed.is_empty() {
+                time = entry["time"].clone();
+            }
+            changed.extend(fields);
+        } else if !fields.is_empty() {
+            entry["fieldsV1"] = write_fields(&fields);
+            kept.push(entry);
+        }
+    }
+    if !changed.is_empty() {
+        kept.push(json!({
+            "manager": writer.manager,
+            "operation": "Update",
+            "apiVersion": after["apiVersion"],
+            "time": time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": write_fields(&changed),
+        }));
+    }
+    set_managers(after, kept);
 }
 
 fn entry(applied: &Applied<'_>, api_version: &Value, fields: &BTreeSet<Vec<String>>) -> Value {
@@ -86,16 +137,33 @@ fn entry(applied: &Applied<'_>, api_version: &Value, fields: &BTreeSet<Vec<Strin
     })
 }
 
-fn set_managers(object: &mut Value, entries: Vec<Value>) {
+fn set_managers(object: &mut Value, mut entries: Vec<Value>) {
+    // One order, whoever wrote last.
+    let key =
+        |entry: &Value| ["manager", "operation"].map(|field| entry[field].as_str().unwrap_or_default().to_owned());
+    entries.sort_by_cached_key(key);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("managedFields".to_owned(), Value::Array(entries));
     }
 }
 
-/// The leaves of a configuration, as steps of `fieldsV1`. What names an object belongs to nobody.
+/// The leaves of a configuration, as steps of `fieldsV1`. What names an object and what the API server says of it belong to
+/// nobody.
 fn owned(value: &Value, path: &mut Vec<String>, found: &mut BTreeSet<Vec<String>>) {
-    const NAMING: [&str; 4] = ["f:apiVersion", "f:kind", "f:metadata.f:name", "f:metadata.f:namespace"];
-    if NAMING.contains(&path.join(".").as_str()) {
+    const OF_NOBODY: [&str; 11] = [
+        "f:apiVersion",
+        "f:kind",
+        "f:metadata.f:creationTimestamp",
+        "f:metadata.f:generateName",
+        "f:metadata.f:generation",
+        "f:metadata.f:managedFields",
+        "f:metadata.f:name",
+        "f:metadata.f:namespace",
+        "f:metadata.f:resourceVersion",
+        "f:metadata.f:uid",
+        "f:status",
+    ];
+    if OF_NOBODY.contains(&path.join(".").as_str()) {
         return;
     }
     let field = path.last().and_then(|step| step.strip_prefix("f:")).unwrap_or_default();

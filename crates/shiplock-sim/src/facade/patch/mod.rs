@@ -5,9 +5,9 @@ mod strategic;
 
 use serde_json::Value;
 
-pub(super) use self::apply::{Applied, apply};
+pub(super) use self::apply::{Applied, Writer, apply, book};
 use super::resource::Resource;
-use super::status::Refusal;
+use super::status::{Cause, Refusal};
 
 /// The form of a patch, by the content type of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) fn patched(resource: &Resource, object: &Value, form: Form, body: &Va
     }
     if !next.is_object() {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        return Err(Refusal::invalid(resource, name, "", "the patch leaves no object"));
+        return Err(Refusal::invalid(resource, name, vec![Cause::invalid("patch", "the patch leaves no object")]));
     }
     Ok(next)
 }
