@@ -90,7 +90,7 @@ pub(crate) fn program(action: &Action) -> Option<(Work, Duration)> {
             return Some((Work::Swap { images, kubelet, emulates: emulated_after(upgrade) }, SWAP));
         }
         Action::UploadConfiguration { .. } | Action::RestoreConfiguration { .. } => (Work::UploadConfiguration, 5),
-        Action::UpgradeAddons { .. } => (Work::AddOns(addon_images()), 5),
+        Action::UpgradeAddons { version, .. } => (Work::AddOns(addon_images(*version)), 5),
         _ => return None,
     };
     Some((work, Duration::from_secs(seconds)))

@@ -217,6 +217,8 @@ impl Demo {
             self.json(&["backup", "list", "bakery"])?["backups"].as_array().is_some_and(|all| all.len() == 1),
             "no backup"
         );
+        let next = self.json(&["plan", "bakery", "--to", "1.37"])?;
+        ensure!(next["plan"]["to"] == "v1.37.2", "no way on from there: {next:#}");
         Ok(())
     }
 

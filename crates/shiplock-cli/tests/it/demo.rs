@@ -142,6 +142,9 @@ fn the_ready_cluster_is_upgraded_at_the_speed_that_was_asked_for_and_the_one_und
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(demo.shiplock("backup list bakery")["backups"].as_array().unwrap().len(), 1);
+    // From there it goes on.
+    let next = demo.shiplock("plan bakery --to 1.37");
+    assert_eq!(next["plan"]["to"], "v1.37.2", "{next:#}");
     let underway = demo.cluster("underway")["upgrade"].as_str().unwrap().to_owned();
     demo.until(&underway, |upgrade| upgrade["state"] == "succeeded");
     assert_eq!(demo.stop(), Vec::<PathBuf>::new());

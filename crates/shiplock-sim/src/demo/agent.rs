@@ -19,7 +19,7 @@ use shiplock_agent::steps::backup_etcd::BackupMessage;
 use shiplock_agent::steps::{Failure, StepEvent, unit_prefix};
 use shiplock_api::agent::{Assignment, AssignmentId, EtcdSnapshot};
 use shiplock_core::facts::examination::{NodeExamination, NodeQuestion};
-use shiplock_core::facts::{ControlPlaneFacts, MachineFacts};
+use shiplock_core::facts::{ControlPlaneFacts, MachineFacts, Observed};
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::hexadecimal;
 use shiplock_core::problem::{Code, Problem};
@@ -30,6 +30,7 @@ use tokio::task::LocalSet;
 
 use super::cluster::Cluster;
 use super::examination::examine;
+use crate::machine::etcd_facts;
 use crate::step;
 use crate::world::{UnitState, World};
 
@@ -175,6 +176,9 @@ impl SimulatedPlace {
             problem: Box::new(Problem::new(Code::BackupFailed).with("node", &assignment.node).with("why", why)),
             retryable: true,
         };
+        let Some(etcd_version) = self.cluster.shared.look(|world| etcd_version(world, self.id)) else {
+            return Err(failed(&"its member of etcd does not answer"));
+        };
         let path = self.folder.join(format!("{}-{}.db", assignment.node, assignment.id.upgrade));
         std::fs::write(&path, &content).map_err(|error| failed(&error))?;
         let snapshot = EtcdSnapshot {
@@ -183,7 +187,7 @@ impl SimulatedPlace {
             hash: 1,
             revision,
             keys,
-            etcd_version: "3.6.6".to_owned(),
+            etcd_version,
         };
         let send = BackupMessage::Send { snapshot, path: path.clone() };
         let sent = self.ask(events, |answer| StepEvent::Backup { message: send, answer }).await;
@@ -194,6 +198,12 @@ impl SimulatedPlace {
             Err(error) => Err(failed(&format!("{error:?}"))),
         }
     }
+}
+
+/// The version of the member on a master; none while it does not serve.
+fn etcd_version(world: &World, id: u32) -> Option<String> {
+    let Observed::Known(etcd) = etcd_facts(world, id) else { return None };
+    etcd.members.into_iter().find(|member| member.id == etcd.own_id)?.healthy_version
 }
 
 impl SimulatedPlace {
