@@ -47,7 +47,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         runtime.shutdown_background();
         ended
     });
-    match ended {
+    match ended.and_then(|exit| output::unwritten().map_or(Ok(exit), Err)) {
         Ok(exit) => exit,
         Err(problem) => output.problem(&problem),
     }

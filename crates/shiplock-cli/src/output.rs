@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write as _};
+use std::sync::OnceLock;
 
 use clap::builder::StyledStr;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use shiplock_core::language::Language;
-use shiplock_core::problem::Problem;
+use shiplock_core::problem::{Code, Problem};
 
 use crate::arguments::{Format, GlobalArguments, ProgressChoice, parse_language};
 use crate::exit::Exit;
@@ -224,9 +225,25 @@ pub(crate) fn say_styled(text: &StyledStr, to_stderr: bool) {
     }
 }
 
+/// Why something could not be written to stdout, where it was so.
+static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
+
 fn print(text: &str) {
-    // A closed pipe (`| head`) is the reader's choice and no failure.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A closed pipe (`| head`) is the reader's choice and no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = UNWRITTEN.set(error);
+        }
+        _ => {}
+    }
+}
+
+/// The problem that the result could not be written, as to a full disk; none where it could.
+pub(crate) fn unwritten() -> Option<Problem> {
+    let error = UNWRITTEN.get()?;
+    let problem = Problem::new(Code::FileUnusable).with("path", "/dev/stdout").with("subject", "this machine");
+    Some(problem.with("operation", "written").because(error))
 }
 
 pub(crate) fn print_json<T: Serialize>(data: &T) {

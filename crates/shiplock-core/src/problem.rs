@@ -405,6 +405,9 @@ codes! {
     UPG0807 NoLogs 404 {
         "upgrade {upgrade} has not collected the logs of this node; nodes with logs: {nodes}" "升级 {upgrade} 没有收集该节点的日志；有日志的节点：{nodes}"
         fix "name one of these nodes; logs are collected when a step on a node fails for good" "请指明其中一个节点；仅当节点上的步骤最终失败时才收集日志" }
+    UPG0808 TooFewFiles 500 {
+        "this process may open {limit} files, and {needed} are needed" "本进程最多可打开 {limit} 个文件，需要 {needed} 个"
+        fix "raise the limit, then do the same again: ulimit -n {needed}" "请提高限制后重试：ulimit -n {needed}" }
     UPG0841 SnapshotUnreadable 400 {
         "the snapshot {path} cannot be read: {why}" "无法读取快照 {path}：{why}"
         fix "take it anew: shiplock snapshot -o FILE" "请重新生成：shiplock snapshot -o FILE" }

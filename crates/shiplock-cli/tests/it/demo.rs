@@ -236,3 +236,45 @@ fn a_rehearsal_of_what_cannot_be_is_refused_before_anything_is_read_and_says_wha
     let (code, _, told) = fed("rehearse --snapshot - --to 1.36", b"{\"schema\": 1, ");
     assert!(code == 1 && told.contains("UPG0841"), "{code}: {told}");
 }
+
+/// What a demo says that does not begin, and what it leaves below the folder that it was given.
+fn not_begun(mut command: Command, below: &std::path::Path) -> String {
+    let output = command.env("TMPDIR", below).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let left: Vec<PathBuf> = std::fs::read_dir(below).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_demo_that_cannot_begin_says_why_and_leaves_nothing() {
+    let below = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_shiplock");
+
+    let mut long = Command::new(program);
+    long.args(["demo", "--data-dir"]).arg(below.path().join("a".repeat(60)).join("b".repeat(60)));
+    let said = not_begun(long, below.path());
+    assert!(said.contains("UPG0515") && said.contains("shiplock.sock"), "{said}");
+
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 64; exec \"$0\" demo", program]);
+    let said = not_begun(few, below.path());
+    assert!(said.contains("UPG0808") && said.contains("ulimit -n 512"), "{said}");
+
+    // Nobody can know of a demo that could not say where it is.
+    let mut full = Command::new("sh");
+    full.args(["-c", "exec \"$0\" demo >/dev/full", program]);
+    let said = not_begun(full, below.path());
+    assert!(said.contains("UPG0515") && said.contains("/dev/stdout"), "{said}");
+}
+
+#[test]
+fn a_check_of_a_cluster_of_the_demo_leaves_nothing_at_home() {
+    let demo = Demo::start(&[]);
+    let home = tempfile::tempdir().unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_shiplock"));
+    check.args(["check", "--kubeconfig", demo.cluster("blocked")["kubeconfig"].as_str().unwrap()]);
+    let checked = check.env("HOME", home.path()).env_remove("XDG_CACHE_HOME").output().unwrap();
+    assert_eq!(checked.status.code(), Some(3), "{checked:?}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}

@@ -52,9 +52,13 @@ impl Known {
         read().unwrap_or_default()
     }
 
-    /// Keeps what a check read.
+    /// Keeps what a check read; where there are no releases, nothing is left of a cluster.
     pub(super) fn write(&self, snapshot: &Snapshot) {
         let (Some(path), Read::Seen(releases)) = (&self.path, &snapshot.releases) else { return };
+        if releases.is_empty() {
+            let _ = std::fs::remove_file(path);
+            return;
+        }
         let write = || -> std::io::Result<()> {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;

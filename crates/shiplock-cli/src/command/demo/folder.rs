@@ -23,7 +23,11 @@ pub(super) enum Folder {
     /// Removed when it is dropped; the lock after it.
     Temporary(tempfile::TempDir, #[expect(dead_code, reason = "held, not read")] File),
     /// Stays.
-    Given(PathBuf),
+    Given {
+        path: PathBuf,
+        /// The first directory on the way to it that was made for it.
+        made: Option<PathBuf>,
+    },
 }
 
 fn unusable(path: &Path, operation: &str, error: &io::Error) -> Problem {
@@ -37,20 +41,23 @@ impl Folder {
         match given {
             None => Self::temporary(&std::env::temp_dir()),
             Some(path) => {
+                let missing = path.ancestors().filter(|path| !path.as_os_str().is_empty() && !path.exists());
+                let made = missing.last().map(Path::to_owned);
                 DirBuilder::new()
                     .recursive(true)
                     .mode(0o700)
                     .create(&path)
                     .map_err(|error| unusable(&path, "made", &error))?;
                 // Relative paths would mean another place to the server and to other terminals.
-                let path = path.canonicalize().map_err(|error| unusable(&path, "read", &error))?;
+                let canonical = |path: &Path| path.canonicalize().map_err(|error| unusable(path, "read", &error));
+                let (path, made) = (canonical(&path)?, made.as_deref().map(canonical).transpose()?);
                 let mut entries = fs::read_dir(&path).map_err(|error| unusable(&path, "read", &error))?;
                 if entries.next().is_some() {
                     let problem =
                         Problem::new(Code::BadOption).with("option", "--data-dir").with("value", path.display());
                     return Err(problem.with("why", "it is not empty; a demo begins with nothing"));
                 }
-                Ok(Self::Given(path))
+                Ok(Self::Given { path, made })
             }
         }
     }
@@ -68,13 +75,27 @@ impl Folder {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Temporary(folder, _) => folder.path(),
-            Self::Given(path) => path,
+            Self::Given { path, .. } => path,
         }
     }
 
     /// Whether it stays when the demo ends.
     pub(super) fn stays(&self) -> bool {
-        matches!(self, Self::Given(_))
+        matches!(self, Self::Given { .. })
+    }
+
+    /// Removes what a demo that did not begin has put down. A given directory was empty: all in it is of the demo.
+    pub(super) fn give_up(self) {
+        let Self::Given { path, made } = self else { return };
+        // What cannot be removed costs space and nothing else.
+        if let Some(made) = made {
+            let _ = fs::remove_dir_all(made);
+            return;
+        }
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
     }
 }
 
@@ -131,5 +152,20 @@ mod tests {
         drop(given);
         assert!(path.join("x").exists());
         assert_eq!(Folder::open(Some(path)).unwrap_err().code, Code::BadOption);
+    }
+
+    #[test]
+    fn of_a_demo_that_did_not_begin_no_folder_is_left_and_what_was_there_before_stays() {
+        let below = tempfile::tempdir().unwrap();
+        let (made, there) = (below.path().join("a/b"), below.path().join("there"));
+        fs::create_dir(&there).unwrap();
+        for path in [&made, &there] {
+            let given = Folder::open(Some(path.clone())).unwrap();
+            fs::create_dir(path.join("server")).unwrap();
+            fs::write(path.join("x"), "x").unwrap();
+            given.give_up();
+        }
+        assert!(!below.path().join("a").exists());
+        assert_eq!(fs::read_dir(there).unwrap().count(), 0);
     }
 }

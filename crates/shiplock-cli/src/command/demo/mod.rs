@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shiplock_api::client::{Client, Endpoint};
 use shiplock_api::rest::{ClusterAdd, PlanCreate, UpgradeCreate};
 use shiplock_core::catalogue::VersionRequest;
@@ -27,7 +28,7 @@ use self::folder::Folder;
 use crate::arguments::DemoArguments;
 use crate::attached::interrupted_or_left;
 use crate::exit::Exit;
-use crate::output::{Output, Progress};
+use crate::output::{self, Output, Progress};
 use crate::render::demo as text;
 use crate::result;
 use crate::settings::SOCKET_NAME;
@@ -39,20 +40,59 @@ const TARGET: &str = "1.36";
 /// given by itself, whoever comes a minute later still finds it in the middle.
 const UNDERWAY_INTERVAL_SECONDS: u32 = 600;
 
+/// So many files may be open: 250 are when nobody asks, and every client of a cluster holds some.
+const FILES_MIN: u64 = 512;
+/// As many as are asked of the system, so that clients find room.
+const FILES_WANTED: u64 = 4096;
+
 /// Shows the demo until SIGINT or SIGTERM, or until its terminal is closed: nothing is left behind then either.
 pub(super) async fn demo(options: DemoArguments, output: &Output) -> Result<Exit, Problem> {
     log(output);
+    allow_files()?;
     let mut stop = pin!(interrupted_or_left());
     let folder = Folder::open(options.data_dir)?;
-    let started = tokio::select! {
-        started = Demo::start(folder, options.speed, options.seed) => started?,
-        () = &mut stop => return Ok(Exit::Done),
+    let mut demo = Demo::default();
+    let begun = tokio::select! {
+        begun = demo.begin(&folder, options.speed, options.seed) => begun.map(Some),
+        () = &mut stop => Ok(None),
     };
-    output.result(&started.shown, |style| text::begin(&started.shown, style));
-    stop.await;
-    started.end().await;
-    output.remark(output.pick("The demo has ended.", "演示已结束。"));
-    Ok(Exit::Done)
+    let (is_begun, ended) = match begun {
+        Ok(Some(shown)) => {
+            output.result(&shown, |style| text::begin(&shown, style));
+            // Nobody knows of a demo that could not say where it is.
+            let unwritten = output::unwritten();
+            if unwritten.is_none() {
+                stop.await;
+            }
+            (unwritten.is_none(), unwritten.map_or(Ok(()), Err))
+        }
+        Ok(None) => (false, Ok(())),
+        Err(problem) => (false, Err(problem)),
+    };
+    demo.end().await;
+    if is_begun {
+        drop(folder);
+        output.remark(output.pick("The demo has ended.", "演示已结束。"));
+    } else {
+        folder.give_up();
+    }
+    ended.map(|()| Exit::Done)
+}
+
+/// Asks the system for room for open files, and refuses to begin without.
+fn allow_files() -> Result<(), Problem> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(FILES_WANTED).min(FILES_WANTED);
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current >= FILES_WANTED {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(wanted), ..limit };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { wanted.max(current) } else { current };
+    if current >= FILES_MIN {
+        return Ok(());
+    }
+    Err(Problem::new(Code::TooFewFiles).with("limit", current).with("needed", FILES_MIN))
 }
 
 /// The server's log is for who asks for it; warnings are for all.
@@ -65,20 +105,18 @@ fn log(output: &Output) {
     }
 }
 
-/// A demo at work.
+/// A demo at work, or as far as it has begun.
+#[derive(Default)]
 struct Demo {
-    shown: result::DemoStarted,
-    agents: Agents,
-    stop: oneshot::Sender<()>,
-    server: JoinHandle<()>,
-    /// The clusters' clocks and endpoints; aborted when it is dropped.
+    agents: Option<Agents>,
+    /// Ends the server, which then returns.
+    server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// The clusters' clocks and endpoints.
     clusters: JoinSet<()>,
-    /// Last: what is above uses it.
-    folder: Folder,
 }
 
 impl Demo {
-    async fn start(folder: Folder, speed: u32, seed: u64) -> Result<Self, Problem> {
+    async fn begin(&mut self, folder: &Folder, speed: u32, seed: u64) -> Result<result::DemoStarted, Problem> {
         let path = folder.path().to_owned();
         let mirror = path.join("mirror");
         let index =
@@ -98,13 +136,13 @@ impl Demo {
         let server = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
+        self.server = Some((stop, server));
 
-        let mut tasks = JoinSet::new();
         let client = Client::new(Endpoint::Socket(socket.clone()), None, None)?;
         let mut joining = Vec::new();
         let mut clusters = Vec::new();
         for cluster in Cluster::all(seed, speed) {
-            let kubeconfig = cluster.open(&mut tasks).await?;
+            let kubeconfig = cluster.open(&mut self.clusters).await?;
             let place = path.join(format!("{}.kubeconfig", cluster.name));
             write_secret(&place, &kubeconfig).map_err(|error| unwritable(&place, &error))?;
             let add = ClusterAdd {
@@ -124,7 +162,7 @@ impl Demo {
         }
         let scratch = path.join("agents");
         fs::create_dir(&scratch).map_err(|error| unwritable(&scratch, &error))?;
-        let agents = Agents::join(joining, &agent_url, &ca_pin, scratch).await?;
+        self.agents = Some(Agents::join(joining, &agent_url, &ca_pin, scratch).await?);
         for (cluster, _) in &clusters {
             all_heard_of(&client, cluster).await?;
         }
@@ -156,26 +194,26 @@ impl Demo {
             });
         }
         let program = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
-        let shown = result::DemoStarted {
+        Ok(result::DemoStarted {
             server: socket.display().to_string(),
             program,
             speed,
             folder: path.display().to_string(),
             folder_stays: folder.stays(),
             clusters: shown,
-        };
-        Ok(Self { shown, agents, stop, server, clusters: tasks, folder })
+        })
     }
 
-    /// Ends everything in order: agents first, then the server, then the clusters, and last the directory.
+    /// Ends everything in order: agents first, then the server, then the clusters.
     async fn end(self) {
-        let Self { agents, stop, server, clusters, folder, .. } = self;
+        let Self { agents, server, mut clusters } = self;
         // They wait for the end of their thread, which is no work for this one.
         let _ = tokio::task::spawn_blocking(move || drop(agents)).await;
-        let _ = stop.send(());
-        let _ = server.await;
-        drop(clusters);
-        drop(folder);
+        if let Some((stop, server)) = server {
+            let _ = stop.send(());
+            let _ = server.await;
+        }
+        clusters.shutdown().await;
     }
 }
 
