@@ -147,6 +147,7 @@ fn seeds(from: u64, count: u64, limit: Option<Duration>, seam: Through) -> bool 
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
     let states: Mutex<BTreeMap<String, u64>> = Mutex::default();
+    let (killed_pods, appends_on_full_disk) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -161,6 +162,8 @@ fn seeds(from: u64, count: u64, limit: Option<Duration>, seam: Through) -> bool 
                         Err(_) => "no plan".to_owned(),
                         Ok(mut simulation) => {
                             let result = simulation.run(VIRTUAL_MAX);
+                            killed_pods.fetch_add(result.killed_pods, Ordering::SeqCst);
+                            appends_on_full_disk.fetch_add(result.appends_on_full_disk, Ordering::SeqCst);
                             if let Some(violation) = &result.violation {
                                 failed.fetch_add(1, Ordering::SeqCst);
                                 println!(
@@ -181,9 +184,11 @@ fn seeds(from: u64, count: u64, limit: Option<Duration>, seam: Through) -> bool 
     let seconds = begun.elapsed().as_secs_f64();
     let failed = failed.into_inner();
     println!(
-        "{runs} seeds in {seconds:.1} s ({:.1}/s, {}), {failed} failed; ended {states:?}",
+        "{runs} seeds in {seconds:.1} s ({:.1}/s, {}), {failed} failed; ended {states:?}; {} pods ended by SIGKILL alone, {} appends met a full disk",
         runs as f64 / seconds,
-        seam.word()
+        seam.word(),
+        killed_pods.into_inner(),
+        appends_on_full_disk.into_inner()
     );
     failed == 0
 }

@@ -1,9 +1,9 @@
 //! Stories: scripts of plain commands whose transcripts are kept, and the standard upgrade of `crash-everywhere`.
 //!
 //! A script has one command a line; `#` begins a comment. `cluster MASTERS WORKERS`, `option NAME VALUE`, `budget
-//! blocking|loose|none` and `servers N` set up; `at SECONDS COMMAND` says what happens when: `pause`, `continue`, `cancel
-//! [NODE …]`, `max-parallel N`, `kubelet-broken N`, `agent-cut-off N`, `node-removed N`, `budget-opens`, `mend`, and
-//! every other fault by its name; `until SECONDS` bounds the run.
+//! blocking|loose|none`, `ignores-sigterm SECONDS` and `servers N` set up; `at SECONDS COMMAND` says what happens when:
+//! `pause`, `continue`, `cancel [NODE …]`, `max-parallel N`, `mend`, and faults by their names, such as `kubelet-broken N`;
+//! `until SECONDS` bounds the run.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::run::{BudgetSetup, Operation, Setup, Simulation};
 /// The standard upgrade: 3 masters, 4 workers, a budget that blocks until it is mended, and one pause.
 pub fn standard(seed: u64) -> Result<Simulation, Problem> {
     let mut setup = Setup::new(3, 4);
-    setup.workloads[0].2 = BudgetSetup::Blocking;
+    setup.workloads[0].budget = BudgetSetup::Blocking;
     setup.options.max_parallel = 2;
     let mut simulation = Simulation::new(&setup, seed, 1)?;
     simulation.operate(Duration::from_secs(170), Operation::Pause);
@@ -53,12 +53,16 @@ pub fn tell(script: &str) -> Result<String, Problem> {
             "seed" => seed = number(1)?,
             "until" => until = number(1)?,
             "budget" => {
-                setup.workloads[0].2 = match words.get(1) {
+                setup.workloads[0].budget = match words.get(1) {
                     Some(&"blocking") => BudgetSetup::Blocking,
                     Some(&"loose") => BudgetSetup::Loose,
                     Some(&"none") => BudgetSetup::None,
                     _ => return Err(wrong(line, "blocking, loose or none")),
                 }
+            }
+            "ignores-sigterm" => {
+                let seconds = i64::try_from(number(1)?).map_err(|_| wrong(line, "so long a time there is not"))?;
+                setup.workloads[0].ignores_sigterm = Some(seconds);
             }
             "option" => option(&mut setup, line, &words)?,
             "at" => later.push((number(1)?, command(line, &words[2..])?)),
@@ -123,6 +127,7 @@ fn command(line: &str, words: &[&str]) -> Result<Option<Fault>, Problem> {
         "address-moves" => Fault::AddressMoves(number(1)? as usize),
         "agent-crash" => Fault::AgentCrash(number(1)?, u64::from(number(2)?)),
         "store-down" => Fault::StoreDown(u64::from(number(1)?)),
+        "store-full" => Fault::StoreFull(u64::from(number(1)?)),
         "node-rejoins" => Fault::NodeRejoins(number(1)?),
         "etcd-ill" => Fault::EtcdIll(number(1)?),
         "api-down" => Fault::ApiDown(u64::from(number(1)?)),

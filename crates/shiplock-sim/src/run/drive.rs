@@ -10,11 +10,13 @@ use shiplock_server::driver::step::StepInput;
 use shiplock_server::driver::{LEASE_RENEWAL, claim_problem};
 use shiplock_server::store::{Store as _, StoreError};
 
-use super::check::Violation;
 use super::event::{DriverId, Event};
 use super::server::{self, Server, now_or_never};
 use super::transcript::line_of;
 use super::{LOOK_EVERY, Simulation};
+
+/// Writes that still fit on a full disk, in thousandths.
+const FITS_ON_A_FULL_DISK: u32 = 125;
 
 impl Simulation {
     pub(super) fn server_starts(&mut self, index: usize) {
@@ -31,7 +33,7 @@ impl Simulation {
         if !self.servers[index].up || self.servers[index].life != life || self.stopped {
             return;
         }
-        if self.now >= self.opens_at && self.servers[index].driver.is_none() && !self.faults.store_down {
+        if self.now >= self.opens_at && self.servers[index].driver.is_none() && self.store_writes().is_ok() {
             let (now, policy) = (self.now, self.policy);
             let id = self.id.clone();
             if let Some(records) = self.servers[index].take_over(index, &self.store, &id, policy, now) {
@@ -51,7 +53,7 @@ impl Simulation {
         if !self.servers[index].up || self.servers[index].life != life {
             return;
         }
-        if !self.faults.store_down {
+        if self.store_writes().is_ok() {
             let (id, now) = (self.id.clone(), self.now);
             if !self.servers[index].renew(&self.store, &id, now) {
                 self.later(index);
@@ -64,7 +66,7 @@ impl Simulation {
     pub(super) fn later(&mut self, index: usize) {
         let id = self.id.clone();
         if let Some(epoch) = self.servers[index].driver.as_ref().map(|driver| driver.epoch)
-            && !self.faults.store_down
+            && self.store_writes().is_ok()
         {
             // Refused where another has taken it.
             let _ = now_or_never(self.store.release_lease(&id, epoch));
@@ -121,13 +123,7 @@ impl Simulation {
                     }
                     self.stopped = true;
                 }
-                server::Wish::Stop(Some(why)) => {
-                    self.violation = Some(Violation {
-                        invariant: 10,
-                        detail: format!("the log cannot be folded: {why}"),
-                        at: self.now,
-                    });
-                }
+                server::Wish::Stop(Some(why)) => self.violate(10, format!("the log cannot be folded: {why}")),
             }
         }
     }
@@ -135,6 +131,19 @@ impl Simulation {
     pub(super) fn store_delay(&mut self) -> Duration {
         let slow = self.faults.store_slow;
         Duration::from_millis(self.between(1, 3)) + slow
+    }
+
+    /// Whether the store can write now. As SQLite does, it refuses what a full disk has no room for and goes on reading;
+    /// what fits where the write-ahead log was written before is taken still.
+    pub(super) fn store_writes(&mut self) -> Result<(), StoreError> {
+        let failed = |why: &'static str| Err(StoreError::Failed { operation: "write", source: why.into() });
+        if self.faults.store_down {
+            return failed("the disk does not answer");
+        }
+        if self.faults.store_full && !self.chance(FITS_ON_A_FULL_DISK) {
+            return failed("database or disk is full");
+        }
+        Ok(())
     }
 
     pub(super) fn append(&mut self, driver: DriverId, expected_len: u64, events: &[LogEvent]) {
@@ -148,17 +157,14 @@ impl Simulation {
             return;
         };
         let clock = held.clock(self.now);
-        let result = if self.faults.store_down {
-            Err(StoreError::Failed { operation: "append", source: "the disk does not answer".into() })
-        } else {
-            let id = self.id.clone();
-            now_or_never(self.store.append(&id, expected_len, epoch, clock, events))
-        };
+        let id = self.id.clone();
+        let result =
+            self.store_writes().and_then(|()| now_or_never(self.store.append(&id, expected_len, epoch, clock, events)));
         if let Ok(records) = &result {
             self.note(records.clone());
         }
         let failed = matches!(result, Err(StoreError::Failed { .. }));
-        let id = self.id.clone();
+        self.appends_on_full_disk += u64::from(failed && self.faults.store_full);
         let input = self.servers[driver.server].appended(result, &self.store, &id).map(Box::new);
         let after = if failed { Duration::from_secs(1) } else { Duration::from_millis(self.between(0, 1)) };
         self.queue(after, Event::Appended { driver, input });
@@ -169,7 +175,7 @@ impl Simulation {
         for record in records {
             self.fingerprint = (self.fingerprint ^ record.number).wrapping_mul(0x0100_0000_01b3);
             if let Err(illegal) = self.log.advance(&record) {
-                self.violation = Some(Violation { invariant: 10, detail: illegal.to_string(), at: self.now });
+                self.violate(10, illegal.to_string());
             }
             if self.transcript.is_some() {
                 let line = line_of(&record, &self.log);

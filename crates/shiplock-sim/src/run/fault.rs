@@ -24,6 +24,7 @@ pub(super) struct Faults {
     pub(super) api_slow: Duration,
     pub(super) watch_lag: Duration,
     pub(super) store_down: bool,
+    pub(super) store_full: bool,
     pub(super) store_slow: Duration,
     pub(super) disk_slow: Duration,
     /// Nodes whose agents reach nobody.
@@ -82,6 +83,8 @@ pub enum Fault {
     WatchLag(u64),
     /// The store fails for so many seconds.
     StoreDown(u64),
+    /// The disk of the store is full for so many seconds.
+    StoreFull(u64),
     /// Each append takes so many milliseconds longer.
     StoreSlow(u64),
     /// Each write of a journal takes so many milliseconds longer.
@@ -223,6 +226,10 @@ impl Simulation {
                 self.faults.store_down = true;
                 self.ends_later(fault, *seconds);
             }
+            Fault::StoreFull(seconds) => {
+                self.faults.store_full = true;
+                self.ends_later(fault, *seconds);
+            }
             Fault::StoreSlow(milliseconds) => self.faults.store_slow = Duration::from_millis(*milliseconds),
             Fault::DiskSlow(milliseconds) => self.faults.disk_slow = Duration::from_millis(*milliseconds),
             Fault::Network(loss, twice, late) => {
@@ -298,6 +305,7 @@ impl Simulation {
             }
             Fault::ApiDown(_) => self.faults.api_down = false,
             Fault::StoreDown(_) => self.faults.store_down = false,
+            Fault::StoreFull(_) => self.faults.store_full = false,
             Fault::KubeletFlap(node, _) => {
                 if let Some(node) = self.nth_worker(*node)
                     && self.world.machine(node).is_some_and(|machine| machine.on && machine.kubelet.running.is_none())
@@ -406,7 +414,11 @@ impl Drawn {
             setup.pools.push(("green".to_owned(), luck.random_range(1..=3)));
         }
         if luck.random_range(0..4) == 0 {
-            setup.workloads[0].2 = BudgetSetup::Blocking;
+            setup.workloads[0].budget = BudgetSetup::Blocking;
+        }
+        if luck.random_range(0..4) == 0 {
+            let which = luck.random_range(0..setup.workloads.len());
+            setup.workloads[which].ignores_sigterm = Some(luck.random_range(30..=180));
         }
         let options = &mut setup.options;
         options.accept = vec!["CP-003".to_owned()];
@@ -457,7 +469,7 @@ fn draw(luck: &mut ChaCha8Rng) -> Fault {
     let node = luck.random_range(0..64u32);
     let server = luck.random_range(0..2usize);
     let seconds = luck.random_range(1..60u64);
-    match luck.random_range(0..44) {
+    match luck.random_range(0..46) {
         0..=3 => Fault::ServerCrash(server, seconds),
         4 => Fault::ServerFreeze(server, seconds),
         5 | 6 => Fault::AddressMoves(server),
@@ -495,6 +507,7 @@ fn draw(luck: &mut ChaCha8Rng) -> Fault {
         40 => Fault::Operator(Operation::Pause),
         41 => Fault::Operator(Operation::Cancel(Vec::new())),
         42 => Fault::Operator(Operation::MaxParallel(luck.random_range(1..8))),
+        43 | 44 => Fault::StoreFull(2 * seconds),
         _ => Fault::Operator(if luck.random() { Operation::SecondUpgrade } else { Operation::Continue }),
     }
 }

@@ -42,7 +42,7 @@ use self::fault::{Fault, Faults};
 use self::gateway::Gateway;
 use self::operate::TEND_EVERY;
 use self::server::{Server, now_or_never};
-pub use self::setup::{BEGIN, BudgetSetup, CLUSTER, Setup};
+pub use self::setup::{BEGIN, BudgetSetup, CLUSTER, Setup, WorkloadSetup};
 pub use crate::release::{FROM, TO, artefacts};
 use crate::world::{Moment, Text, Work, World, uuid_text};
 
@@ -154,6 +154,7 @@ pub struct Simulation {
     violation: Option<Violation>,
     fingerprint: u64,
     handled: u64,
+    appends_on_full_disk: u64,
     transcript: Option<Vec<String>>,
     /// No server looks for the upgrade before: an operator begins one once agents were heard of.
     opens_at: Moment,
@@ -179,6 +180,10 @@ pub struct RunResult {
     pub events: u64,
     /// Over everything that happened: equal for equal seeds.
     pub fingerprint: u64,
+    /// Pods that did not end before SIGKILL.
+    pub killed_pods: u64,
+    /// Appends for which the store had no room.
+    pub appends_on_full_disk: u64,
 }
 
 impl Simulation {
@@ -236,6 +241,7 @@ impl Simulation {
             violation: None,
             fingerprint: 0xcbf2_9ce4_8422_2325,
             handled: 0,
+            appends_on_full_disk: 0,
             transcript: None,
             opens_at: now + Duration::from_secs(5),
             stopped: false,
@@ -403,6 +409,13 @@ impl Simulation {
         }
     }
 
+    /// An invariant does not hold, unless its checker was taken away.
+    fn violate(&mut self, invariant: u8, detail: String) {
+        if self.checkers.is_on(invariant) {
+            self.violation = Some(Violation { invariant, detail, at: self.now });
+        }
+    }
+
     /// Runs until it ends, or until so much virtual time has passed.
     pub fn run(&mut self, at_most: Duration) -> RunResult {
         let limit = BEGIN + at_most;
@@ -414,9 +427,7 @@ impl Simulation {
                 self.log.state.word(),
                 self.now.since(BEGIN).as_secs()
             );
-            if self.checkers.is_on(11) {
-                self.violation = Some(Violation { invariant: 11, detail, at: self.now });
-            }
+            self.violate(11, detail);
         }
         if self.violation.is_none() {
             let checkers = std::mem::take(&mut self.checkers);
@@ -429,6 +440,8 @@ impl Simulation {
             took: self.now.since(BEGIN),
             events: self.handled,
             fingerprint: self.fingerprint,
+            killed_pods: self.world.killed_pods(),
+            appends_on_full_disk: self.appends_on_full_disk,
         }
     }
 

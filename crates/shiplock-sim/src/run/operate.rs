@@ -10,7 +10,6 @@ use shiplock_server::driver::machine::Input;
 use shiplock_server::http::control::{Control, judge};
 use shiplock_server::store::{NewUpgrade, Store as _};
 
-use super::check::Violation;
 use super::event::Event;
 use super::server::now_or_never;
 use super::{CLUSTER, Operation, Simulation};
@@ -42,8 +41,14 @@ impl Simulation {
             }
         };
         let (id, len, at) = (self.id.clone(), self.log.len, self.now.timestamp());
-        if let Ok(records) = now_or_never(self.store.append_request(&id, len, at, &[event])) {
-            self.note(records);
+        let appended =
+            self.store_writes().and_then(|()| now_or_never(self.store.append_request(&id, len, at, &[event])));
+        match appended {
+            Ok(records) => self.note(records),
+            Err(error) => {
+                let what = format!("operator: {operation:?} is not recorded: {}", error.into_problem());
+                return self.say(|| what);
+            }
         }
         // Whoever drives it is woken.
         for index in 0..self.servers.len() {
@@ -87,10 +92,9 @@ impl Simulation {
             now: self.now.timestamp(),
             idempotency_key: None,
         };
-        let made = now_or_never(self.store.create_upgrade(&new)).is_ok();
-        if made && !self.log.state.is_terminal() && self.checkers.is_on(17) {
-            let detail = "a second upgrade of the cluster was begun beside an active one".to_owned();
-            self.violation = Some(Violation { invariant: 17, detail, at: self.now });
+        let made = self.store_writes().and_then(|()| now_or_never(self.store.create_upgrade(&new)));
+        if made.is_ok() && !self.log.state.is_terminal() {
+            self.violate(17, "a second upgrade of the cluster was begun beside an active one".to_owned());
         }
     }
 }

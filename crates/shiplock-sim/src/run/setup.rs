@@ -29,6 +29,26 @@ pub enum BudgetSetup {
     Blocking,
 }
 
+/// A Deployment.
+#[derive(Clone, Debug)]
+pub struct WorkloadSetup {
+    /// Its name.
+    pub name: String,
+    /// So many pods.
+    pub replicas: u32,
+    /// Its budget.
+    pub budget: BudgetSetup,
+    /// SIGTERM does nothing to its pods: SIGKILL ends them after so many seconds.
+    pub ignores_sigterm: Option<i64>,
+}
+
+impl WorkloadSetup {
+    /// A workload whose pods end when they are told to.
+    pub fn new(name: &str, replicas: u32, budget: BudgetSetup) -> Self {
+        Self { name: name.to_owned(), replicas, budget, ignores_sigterm: None }
+    }
+}
+
 /// The cluster of a simulation.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -36,8 +56,8 @@ pub struct Setup {
     pub masters: usize,
     /// Workers, in pools of this many each.
     pub pools: Vec<(String, usize)>,
-    /// Deployments: name, replicas, budget.
-    pub workloads: Vec<(String, u32, BudgetSetup)>,
+    /// What runs in it.
+    pub workloads: Vec<WorkloadSetup>,
     /// The options of the plan.
     pub options: PlanOptions,
 }
@@ -48,7 +68,10 @@ impl Setup {
         Self {
             masters,
             pools: vec![("blue".to_owned(), workers)],
-            workloads: vec![("cart".to_owned(), 4, BudgetSetup::Loose), ("search".to_owned(), 2, BudgetSetup::None)],
+            workloads: vec![
+                WorkloadSetup::new("cart", 4, BudgetSetup::Loose),
+                WorkloadSetup::new("search", 2, BudgetSetup::None),
+            ],
             options: PlanOptions::default(),
         }
     }
@@ -77,9 +100,13 @@ impl Setup {
         if self.masters > 0 {
             add_addons(&mut world, FROM);
         }
-        for (name, replicas, budget) in &self.workloads {
+        for WorkloadSetup { name, replicas, budget, ignores_sigterm } in &self.workloads {
             let mut spec = WorkloadSpec::new(WorkloadKind::Deployment, "shop", name, *replicas);
             spec.template = PodTemplate { labels: labels([("app", name.as_str())]), ..PodTemplate::default() };
+            if let Some(seconds) = ignores_sigterm {
+                spec.template.grace_seconds = *seconds;
+                spec.template.behaviour.ignores_sigterm = true;
+            }
             world.add_workload(&spec);
             let keep = match budget {
                 BudgetSetup::None => continue,

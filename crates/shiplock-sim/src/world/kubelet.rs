@@ -94,11 +94,13 @@ impl World {
             // Its kubelet ends it when it is there again.
             return;
         }
-        let (claims, finalizer) = (self.claims_of(pod), pod.template.behaviour.finalizer);
+        let behaviour = pod.template.behaviour;
+        let claims = self.claims_of(pod);
+        self.killed_pods += u64::from(behaviour.ignores_sigterm);
         for claim in claims {
             self.claims.change_quietly(claim, |claim| claim.attached = None);
         }
-        if finalizer {
+        if behaviour.finalizer {
             self.set_ready(id, false);
             return;
         }

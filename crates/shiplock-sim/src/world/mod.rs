@@ -149,6 +149,8 @@ pub struct World {
     started: Option<Vec<(u32, Text, Work)>>,
     /// How the ready pods of workloads changed; none where nobody wants to know.
     readiness: Option<Vec<ReadinessChange>>,
+    /// Pods that ignored SIGTERM until SIGKILL.
+    killed_pods: u64,
     /// Workloads whose wanted or ready pods may have changed since this was last asked, where readiness is recorded.
     changed: BTreeSet<WorkloadId>,
 }
@@ -283,6 +285,7 @@ impl World {
             scheduler_at: 0,
             started: None,
             readiness: None,
+            killed_pods: 0,
             changed: BTreeSet::new(),
         }
     }
@@ -473,6 +476,11 @@ impl World {
     /// The units that were started since this was last asked: node, name, work.
     pub fn take_started(&mut self) -> Vec<(u32, Text, Work)> {
         self.started.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// How many pods ignored SIGTERM until SIGKILL.
+    pub fn killed_pods(&self) -> u64 {
+        self.killed_pods
     }
 
     /// When something happens next by itself.

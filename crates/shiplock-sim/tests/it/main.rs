@@ -81,11 +81,16 @@ fn faults_on_the_way_to_the_api_break_no_invariant() {
 /// A bounded number of seeds here, as many as are wanted in `cargo xtask sim`.
 #[test]
 fn faults_of_every_kind_break_no_invariant() {
+    let (mut killed_pods, mut appends_on_full_disk) = (0, 0);
     for seed in 1..=100 {
         let Ok(mut simulation) = Drawn::of(seed).simulation(seed) else { continue };
         let result = simulation.run(VIRTUAL_MAX);
         if let Some(violation) = result.violation {
             panic!("{violation}: reproduce with `cargo xtask sim --seed {seed} --trace`");
         }
+        killed_pods += result.killed_pods;
+        appends_on_full_disk += result.appends_on_full_disk;
     }
+    assert!(killed_pods > 0, "no pod ignored SIGTERM");
+    assert!(appends_on_full_disk > 0, "the disk of no store was full when something was to be recorded");
 }

@@ -10,7 +10,7 @@ use shiplock_core::planted::{Bug, plant};
 use shiplock_core::step::OnDrainTimeout;
 use shiplock_sim::run::check::INVARIANTS;
 use shiplock_sim::run::fault::{Drawn, Fault};
-use shiplock_sim::run::{BudgetSetup, Operation, Setup};
+use shiplock_sim::run::{BudgetSetup, Operation, Setup, WorkloadSetup};
 
 const VIRTUAL_MAX: Duration = Duration::from_secs(3 * 3600);
 
@@ -54,12 +54,12 @@ fn provoked(bug: Bug, seed: u64) -> Drawn {
             heal_at = at(90, 2);
         }
         Bug::CordonLeftBehind => {
-            setup.workloads[0].2 = BudgetSetup::Blocking;
+            setup.workloads[0].budget = BudgetSetup::Blocking;
             setup.options.on_drain_timeout = OnDrainTimeout::Skip;
             setup.options.drain_timeout_seconds = 60;
         }
         Bug::AlwaysForce => {
-            setup.workloads[0].2 = BudgetSetup::Blocking;
+            setup.workloads[0].budget = BudgetSetup::Blocking;
             setup.options.drain_timeout_seconds = 60;
         }
         Bug::CancelKeepsCordons => {
@@ -71,7 +71,7 @@ fn provoked(bug: Bug, seed: u64) -> Drawn {
         Bug::LeaseIgnored => {
             // A drain that takes long: the budget lets one pod go at a time.
             setup = Setup::new(0, 4);
-            setup.workloads = vec![("cart".to_owned(), 32, BudgetSetup::Loose)];
+            setup.workloads = vec![WorkloadSetup::new("cart", 32, BudgetSetup::Loose)];
             servers = 2;
             faults.push((at(25, 2), Fault::ServerFreeze(0, 20)));
         }
