@@ -7,12 +7,16 @@
 pub enum Bug {
     /// 1: whether the other members carry etcd is not looked at.
     QuorumNotRead,
+    /// 1: whether the other members carry etcd is read before a master is begun with, and not again right before the act.
+    QuorumReadEarly,
     /// 2: node pools are planned ahead of the control plane.
     PoolsFirst,
     /// 3: the batch goes on while a node that was left out still carries our cordon.
     CordonLeftBehind,
     /// 4: a batch takes as many nodes as the bound lets, from the first on.
     BatchLawForgotten,
+    /// 4: the batch law begins again at its first size when a paused upgrade is continued.
+    BatchLawRestarts,
     /// 5: masters go together like nodes of a pool.
     MastersTogether,
     /// 6: a step is begun before its intent is stored.
@@ -49,11 +53,13 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug, in the order of the invariants.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::QuorumNotRead,
+        Self::QuorumReadEarly,
         Self::PoolsFirst,
         Self::CordonLeftBehind,
         Self::BatchLawForgotten,
+        Self::BatchLawRestarts,
         Self::MastersTogether,
         Self::IntentAfterEffect,
         Self::CancelKeepsCordons,

@@ -21,7 +21,6 @@ use crate::problem::{Code, Problem};
 use crate::step::{Action, Executor, Step};
 
 use self::gate::Hold;
-use super::batch;
 use super::event::{Event, PauseReason, StepOutcome};
 use super::state::{NodeProgress, State, StepStatus, Upgrade};
 use super::waiting::{Waiting, WaitingOn};
@@ -509,15 +508,13 @@ impl View<'_> {
 
     /// Opens the next batch of a pool; true when the pool has no node left.
     fn next_batch(&self, index: usize, stage: &Stage, work: &mut Work) -> bool {
-        let begun = self.upgrade.batches.get(&index).map_or(0, Vec::len);
-        let ordinal = u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
-        let size_limit = batch::size_limit(ordinal, stage.max_parallel(self.upgrade.max_parallel));
+        let (ordinal, size_limit) = self.upgrade.next_batch(index, stage);
         let waits = |node: &&NodePlan| self.upgrade.node_progress(node) == NodeProgress::Waiting;
         if !self.upgrade.nodes_left(stage).any(|node| waits(&node)) {
             return true;
         }
         // The gate is asked time and again; who is next matters once it holds.
-        if begun > 0
+        if ordinal > 1
             && let Err(held) = self.gate_before_batch()
         {
             match held {

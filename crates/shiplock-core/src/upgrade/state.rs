@@ -12,9 +12,11 @@ use crate::facts::WorkloadFacts;
 use crate::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
 use crate::language::Language;
 use crate::plan::{NodePlan, Plan, Stage, StageKind};
+use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 use crate::step::{Action, Step};
 
+use super::batch;
 use super::event::{Event, EventRecord, PauseReason, StepOutcome};
 use super::waiting::Waiting;
 
@@ -526,12 +528,10 @@ impl Upgrade {
     ) -> Result<(), String> {
         let planned = self.plan.stages.get(stage).ok_or("no such stage")?;
         let in_work = self.stages_started.contains(&stage) && !self.stages_finished.contains(&stage);
-        let batches = self.batches.entry(stage).or_default();
-        if !in_work || batches.last().is_some_and(|batch| !batch.finished) {
+        if !in_work || self.open_batch(stage).is_some() {
             return Err(format!("stage {stage} is not ready for a batch"));
         }
-        let expected = u32::try_from(batches.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let lawful = super::batch::size_limit(expected, planned.max_parallel(self.max_parallel));
+        let (expected, lawful) = self.next_batch(stage, planned);
         if ordinal != expected || size_limit != lawful || nodes.is_empty() || nodes.len() > lawful as usize {
             return Err(format!(
                 "batch {ordinal} of {} nodes breaks the batch law: batch {expected}, at most {lawful}",
@@ -544,7 +544,12 @@ impl Upgrade {
                 return Err(format!("node {node} is not to be taken in stage {stage}"));
             }
         }
-        batches.push(Batch { ordinal, nodes: nodes.to_vec(), started_at, finished: false });
+        self.batches.entry(stage).or_default().push(Batch {
+            ordinal,
+            nodes: nodes.to_vec(),
+            started_at,
+            finished: false,
+        });
         Ok(())
     }
 
@@ -722,6 +727,18 @@ impl Upgrade {
     pub fn node_counts(&self) -> (usize, usize) {
         let nodes = self.plan.nodes_in_the_end();
         (nodes.iter().filter(|node| self.node_progress(node) == NodeProgress::Done).count(), nodes.len())
+    }
+
+    /// The ordinal of the next batch of a stage, and the most nodes that it may take.
+    pub(super) fn next_batch(&self, index: usize, stage: &Stage) -> (u32, u32) {
+        let begun = self.batches.get(&index).map_or(&[][..], Vec::as_slice);
+        let next = |begun: usize| u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1);
+        let counted = if planted::is(Bug::BatchLawRestarts) {
+            begun.iter().filter(|batch| self.continued_at.is_none_or(|at| batch.started_at > at)).count()
+        } else {
+            begun.len()
+        };
+        (next(begun.len()), batch::size_limit(next(counted), stage.max_parallel(self.max_parallel)))
     }
 
     /// Whether the stage with an index is a node pool.

@@ -67,7 +67,8 @@ pub struct Checkers {
     pausing: bool,
     cancelled: bool,
     max_parallel: u32,
-    batches: BTreeMap<usize, u32>,
+    /// Of each stage, the newest batch and how many nodes batches took.
+    batches: BTreeMap<usize, (u32, usize)>,
     open: Option<(usize, BTreeSet<String>)>,
     newest: BTreeSet<String>,
     abandoned: BTreeSet<String>,
@@ -408,18 +409,23 @@ impl Checkers {
 
     fn batch(&mut self, plan: &Plan, stage: usize, batch: u32, nodes: &[NodeName]) -> Vec<(u8, String)> {
         let mut found = Vec::new();
-        let before = self.batches.get(&stage).copied().unwrap_or(0);
-        let masters = plan.stages.get(stage).is_some_and(|stage| stage.kind == StageKind::ControlPlane);
-        let lawful = 1usize.checked_shl(before).unwrap_or(usize::MAX).min(self.max_parallel as usize);
+        let (before, taken) = self.batches.get(&stage).copied().unwrap_or_default();
+        let planned = plan.stages.get(stage);
+        let masters = planned.is_some_and(|stage| matches!(stage.kind, StageKind::ControlPlane | StageKind::StepUp));
+        let left = planned.map_or(0, |stage| stage.nodes.len()).saturating_sub(taken);
+        // Neither more nodes than the law lets go together nor fewer: it does not begin again after a pause.
+        let bound = if masters { 1 } else { self.max_parallel as usize };
+        let lawful = 1usize.checked_shl(before).unwrap_or(usize::MAX).min(bound).min(left);
         if masters && nodes.len() > 1 {
             found.push((5, format!("{} masters go together", nodes.len())));
-        } else if batch != before + 1 || nodes.len() > lawful || nodes.is_empty() {
-            found.push((4, format!("batch {batch} of {} nodes follows batch {before}: at most {lawful}", nodes.len())));
+        } else if batch != before + 1 || nodes.len() != lawful || nodes.is_empty() {
+            let nodes = nodes.len();
+            found.push((4, format!("batch {batch} of {nodes} nodes follows batch {before}: the law says {lawful}")));
         }
         if let Some((other, _)) = &self.open {
             found.push((5, format!("a batch of stage {stage} began while one of stage {other} was in work")));
         }
-        self.batches.insert(stage, batch);
+        self.batches.insert(stage, (batch, taken + nodes.len()));
         let names: BTreeSet<String> = nodes.iter().map(ToString::to_string).collect();
         self.newest = names.clone();
         self.open = Some((stage, names));
@@ -582,7 +588,8 @@ impl Checkers {
         while let Ok(page) = now_or_never(simulation.store.events_since(position, 7)) {
             let Some(last) = page.last() else { break };
             position = last.position;
-            read.extend(page.iter().map(|record| record.number));
+            let ours = page.iter().filter(|record| record.upgrade == simulation.id);
+            read.extend(ours.map(|record| record.number));
         }
         let whole: Vec<u64> = (1..=simulation.log.len).collect();
         if read != whole {

@@ -84,6 +84,7 @@ impl Executing {
     pub(super) fn act(&mut self, world: &mut World, id: u32) -> Option<Wish> {
         let (program, takes) = self.program()?;
         if !planted::is(Bug::QuorumNotRead)
+            && !planted::is(Bug::QuorumReadEarly)
             && let Err(why) = step::guard(world, id, &self.assignment)
         {
             self.phase = Phase::HeldBack(why);

@@ -1,8 +1,7 @@
-//! Planted bugs: each is found by the checker of its invariant within a stated number of seeds, and by none of this number
-//! where that checker is taken away.
+//! Planted bugs: each is found by the checker of its invariant within a stated number of seeds, and where that checker is
+//! taken away by no other, but for those that break another invariant later on.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use shiplock_core::plan::DrainPolicy;
@@ -17,9 +16,11 @@ const VIRTUAL_MAX: Duration = Duration::from_secs(3 * 3600);
 /// Every bug of [`Bug::ALL`], its invariant, and within how many seeds it is found.
 const BUGS: &[(Bug, u8, u64)] = &[
     (Bug::QuorumNotRead, 1, 20),
+    (Bug::QuorumReadEarly, 1, 20),
     (Bug::PoolsFirst, 2, 5),
     (Bug::CordonLeftBehind, 3, 20),
     (Bug::BatchLawForgotten, 4, 5),
+    (Bug::BatchLawRestarts, 4, 5),
     (Bug::MastersTogether, 5, 5),
     (Bug::IntentAfterEffect, 6, 5),
     (Bug::CancelKeepsCordons, 7, 40),
@@ -38,6 +39,10 @@ const BUGS: &[(Bug, u8, u64)] = &[
     (Bug::UncordonNotNoticed, 19, 20),
 ];
 
+/// Bugs that break another invariant later in the run in which they are found: a cordon that was left behind is given back
+/// out of its turn, and an upgrade whose step nobody reports does not end.
+const FOUND_BY_OTHERS: &[(Bug, u8)] = &[(Bug::CordonLeftBehind, 5), (Bug::StepInvented, 11)];
+
 /// Runs in which something goes wrong that the bug needs: the moment and the seed are drawn.
 fn provoked(bug: Bug, seed: u64) -> Drawn {
     let mut setup = Setup::new(3, 4);
@@ -47,6 +52,17 @@ fn provoked(bug: Bug, seed: u64) -> Drawn {
     let (mut servers, mut heal_at) = (1, 900);
     match bug {
         Bug::QuorumNotRead => faults.push((at(5, 3), Fault::EtcdIll(2))),
+        Bug::QuorumReadEarly => {
+            // Time passes between the look at etcd and the act.
+            faults.push((5, Fault::DiskSlow(2_000)));
+            faults.push((at(20, 3), Fault::EtcdIll(2)));
+        }
+        Bug::BatchLawRestarts => {
+            setup = Setup::new(0, 7);
+            setup.options.max_parallel = 4;
+            faults.push((at(25, 3), Fault::Operator(Operation::Pause)));
+            faults.push((at(150, 3), Fault::Operator(Operation::Continue)));
+        }
         Bug::PauseStartsNodes => {
             // A master of the batch is held back, and could be begun with once etcd is well again.
             faults.push((10, Fault::EtcdIll(2)));
@@ -112,36 +128,32 @@ fn provoked(bug: Bug, seed: u64) -> Drawn {
     Drawn { setup, servers, faults, heal_at }
 }
 
-/// The seed at which the checker of an invariant finds something, by the seeds that are to be tried.
-fn found(bug: Bug, seeds: RangeInclusive<u64>, invariant: u8, taken_away: bool) -> Option<u64> {
-    plant(Some(bug));
-    let hit = seeds.into_iter().find(|seed| {
-        let Ok(mut simulation) = provoked(bug, *seed).simulation(*seed) else { return false };
-        if taken_away {
-            simulation.checkers_mut().take_away(invariant);
-        }
-        let result = simulation.run(VIRTUAL_MAX);
-        result.violation.is_some_and(|violation| violation.invariant == invariant)
-    });
-    plant(None);
-    hit
+/// The invariant that a run with a bug breaks first, by the checkers but one.
+fn broken(bug: Bug, seed: u64, taken_away: Option<u8>) -> Option<u8> {
+    let mut simulation = provoked(bug, seed).simulation(seed).ok()?;
+    if let Some(invariant) = taken_away {
+        simulation.checkers_mut().take_away(invariant);
+    }
+    simulation.run(VIRTUAL_MAX).violation.map(|violation| violation.invariant)
 }
 
+/// Where a checker is taken away, the others do not stand in for it but in the cases that are named.
 #[test]
-fn each_planted_bug_is_found_by_the_checker_of_its_invariant_and_not_without_it() {
-    let mut missed = Vec::new();
+fn each_planted_bug_is_found_by_the_checker_of_its_invariant_and_where_that_is_taken_away_by_no_other() {
+    let (mut missed, mut found_by_others) = (Vec::new(), Vec::new());
     for (bug, invariant, seeds) in BUGS {
-        match found(*bug, 1..=*seeds, *invariant, false) {
+        plant(Some(*bug));
+        match (1..=*seeds).find(|seed| broken(*bug, *seed, None) == Some(*invariant)) {
             Some(seed) => {
                 println!("{bug:?}: invariant {invariant}, seed {seed} of {seeds}");
-                if found(*bug, seed..=seed, *invariant, true).is_some() {
-                    missed.push(format!("{bug:?} is found without the checker of invariant {invariant}"));
-                }
+                found_by_others.extend(broken(*bug, seed, Some(*invariant)).map(|other| (*bug, other)));
             }
             None => missed.push(format!("{bug:?} was not found by invariant {invariant} within {seeds} seeds")),
         }
+        plant(None);
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+    assert_eq!(found_by_others, FOUND_BY_OTHERS);
 }
 
 #[test]
