@@ -72,7 +72,7 @@ rules:
     resources: [jobs]
     verbs: [list]
   - apiGroups: [networking.k8s.io]
-    resources: [networkpolicies, servicecidrs]
+    resources: [networkpolicies, servicecidrs, ingresses]
     verbs: [list]
   - apiGroups: [metrics.k8s.io]
     resources: [nodes]
@@ -182,13 +182,13 @@ mod tests {
         assert!(!ROLE_MANIFEST.lines().any(gives_secrets));
     }
 
-    /// What may be listed in all namespaces, or in kube-system, as paths.
-    fn listed() -> Vec<String> {
+    /// What may be listed in all namespaces or in one, and what may be got by name, as paths.
+    fn readable() -> Vec<String> {
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(ROLE_MANIFEST).unwrap();
         let words = |value: &serde_json::Value| -> Vec<String> {
             value.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
         };
-        let mut listed = Vec::new();
+        let mut readable = Vec::new();
         for role in documents.iter().filter(|document| !document["rules"].is_null()) {
             let namespace = role["metadata"]["namespace"].as_str();
             for rule in role["rules"].as_array().unwrap() {
@@ -198,17 +198,20 @@ mod tests {
                 }) {
                     let place = namespace.map_or(String::new(), |name| format!("/namespaces/{name}"));
                     if verbs.iter().any(|verb| verb == "list") {
-                        listed.push(format!("{group}{place}/{resource}"));
+                        readable.push(format!("{group}{place}/{resource}"));
+                    }
+                    for name in words(&rule["resourceNames"]).iter().filter(|_| verbs.contains(&"get".to_owned())) {
+                        readable.push(format!("{group}{place}/{resource}/{name}"));
                     }
                 }
             }
         }
-        listed
+        readable
     }
 
     #[test]
     fn every_list_of_the_checks_may_be_read_and_the_configuration_by_name() {
-        let listed = listed();
+        let readable = readable();
         for (path, _) in shiplock_check::cluster::READS {
             // `/api/v1/pods` and `/apis/apps/v1/deployments`, without the version.
             let mut parts = path.split('/').skip(1);
@@ -218,7 +221,7 @@ mod tests {
             if rest.last() == Some(&"configmaps") {
                 continue;
             }
-            assert!(listed.contains(&wanted), "{wanted}");
+            assert!(readable.contains(&wanted), "{wanted}");
         }
         for name in shiplock_check::object::CONFIGURATIONS {
             assert!(ROLE_MANIFEST.contains(name), "{name}");

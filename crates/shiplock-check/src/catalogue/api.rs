@@ -13,7 +13,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "deprecated-api",
         severity: Severity::Advice,
         scope: Scope::Any,
-        reads: "files, live objects, Helm releases",
+        reads: ["files, live objects, Helm releases", "文件、集群中的对象、Helm release"],
         title: ["APIs that the target calls deprecated", "目标版本中已弃用的 API"],
         why: [
             "A deprecated version still works at the target and goes away in a later release. It is advice and never stops an upgrade.",
@@ -43,7 +43,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "removed-at-target",
         severity: Severity::AdviceUnlessStrict,
         scope: Scope::Any,
-        reads: "files, live objects, Helm releases",
+        reads: ["files, live objects, Helm releases", "文件、集群中的对象、Helm release"],
         title: ["APIs that the target does not serve", "目标版本不再提供的 API"],
         why: [
             "Whoever writes through a version that the API server does not serve gets `no matches for kind`. Stored objects stay; their writers break. The profile `strict` stops the upgrade.",
@@ -80,7 +80,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "live-authorship",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "metadata of the objects of flagged kinds, through a version that stays",
+        reads: [
+            "metadata of the objects of flagged kinds, through a version that stays",
+            "被标记类型的对象的元数据，通过仍会保留的版本读取",
+        ],
         title: ["Who writes live objects, and through which version", "谁在通过哪个版本写入现有对象"],
         why: [
             "Every version of an API shows every object, so the version in an answer says nothing. managedFields say who wrote last through which version; an old annotation alone does not.",
@@ -103,7 +106,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "last-applied-stale",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "annotations of kubectl and kapp on the same objects",
+        reads: ["annotations of kubectl and kapp on the same objects", "同一批对象上 kubectl 与 kapp 的注解"],
         title: ["Annotations that remember an old version", "仍记录旧版本的注解"],
         why: [
             "kubectl keeps what it applied last. Where nothing else says who writes, that is the only trace; where managedFields are newer, it is stale and harmless.",
@@ -123,7 +126,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "helm-release-manifest",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Secrets and ConfigMaps of Helm: the newest revision of each release",
+        reads: [
+            "Secrets and ConfigMaps of Helm: the newest revision of each release",
+            "Helm 的 Secret 与 ConfigMap：每个 release 的最新修订",
+        ],
         title: ["Helm releases", "Helm 发布（release）"],
         why: [
             "Helm compares the stored manifest with the cluster at its next upgrade, and fails with `no matches for kind` where the manifest names a version that is not served.",
@@ -159,7 +165,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "helm-kubeversion",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "kubeVersion of the charts of Helm releases",
+        reads: ["kubeVersion of the charts of Helm releases", "Helm release 的 chart 的 kubeVersion"],
         title: ["Charts that exclude the target version", "不支持目标版本的 chart"],
         why: [
             "Helm refuses to upgrade a release whose chart excludes the cluster's version.",
@@ -195,7 +201,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "manifest-files",
         severity: Severity::Advice,
         scope: Scope::File,
-        reads: "YAML and JSON files, folders, standard input",
+        reads: ["YAML and JSON files, folders, standard input", "YAML 与 JSON 文件、目录、标准输入"],
         title: ["Files that cannot be judged", "无法判断的文件"],
         why: [
             "What cannot be read cannot be judged. A checker that passes over it in silence says that all is well when it is not.",
@@ -241,7 +247,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "requested-deprecated-metric",
         severity: Severity::Advice,
         scope: Scope::ControlPlane,
-        reads: "apiserver_requested_deprecated_apis of every API server",
+        reads: [
+            "apiserver_requested_deprecated_apis of every API server",
+            "每个 API server 的 apiserver_requested_deprecated_apis",
+        ],
         title: ["Requests to deprecated APIs that API servers counted", "API server 统计到的弃用 API 请求"],
         why: [
             "Clients that only read leave no trace in objects. Each API server remembers since its start which deprecated versions were asked for, but not by whom.",
@@ -264,7 +273,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "audit-log-callers",
         severity: Severity::AdviceUnlessStrict,
         scope: Scope::File,
-        reads: "lines of the audit log with k8s.io/deprecated",
+        reads: ["lines of the audit log with k8s.io/deprecated", "审计日志中带有 k8s.io/deprecated 的行"],
         title: ["Who calls deprecated APIs, from the audit log", "审计日志中的弃用 API 调用方"],
         why: [
             "Only the audit log names the caller: user, user agent, verb, address and time.",
@@ -310,7 +319,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "removed-kind-no-successor",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "objects of kinds that the target drops without a successor",
+        reads: ["objects of kinds that the target drops without a successor", "目标版本移除且没有替代的类型的对象"],
         title: ["Kinds that go away without a successor", "被移除且没有替代的类型"],
         why: [
             "Such objects lose their effect with the upgrade, such as PodSecurityPolicies at 1.25: pods that they restricted are restricted no longer.",
@@ -330,7 +339,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "alpha-api-objects",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "objects of alpha versions that the target does not serve",
+        reads: ["objects of alpha versions that the target does not serve", "目标版本不再提供的 alpha 版本的对象"],
         title: ["Objects of alpha versions that go away", "即将移除的 alpha 版本对象"],
         why: [
             "Alpha versions change without migration: objects that are stored in one that goes away can become unreadable.",
@@ -353,7 +362,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "component-config-api",
         severity: Severity::Blocking,
         scope: Scope::Any,
-        reads: "apiVersion of configuration files of kubeadm, scheduler and audit, and of kubeadm's ConfigMap",
+        reads: [
+            "apiVersion of configuration files of kubeadm, scheduler and audit, and of kubeadm's ConfigMap",
+            "kubeadm、scheduler、审计配置文件以及 kubeadm 的 ConfigMap 的 apiVersion",
+        ],
         title: ["Configuration files of components", "组件配置文件"],
         why: [
             "A component that is given a configuration of a version that it does not know does not start.",
@@ -372,7 +384,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "knowledge-horizon",
         severity: Severity::Blocking,
         scope: Scope::Any,
-        reads: "the table of API lifecycles that is compiled in",
+        reads: ["the table of API lifecycles that is compiled in", "内置的 API 生命周期表"],
         title: ["Whether the target is known", "目标版本是否已知"],
         why: [
             "Of a release that came after this build nothing is known. Then nothing can be called ready, and nobody can accept it.",
@@ -394,7 +406,7 @@ pub(super) const CHECKS: &[Check] = &[
                 fix: Some(["ask about a version from {oldest} on", "请指定 {oldest} 或更新的版本"]),
             },
         ],
-        source: "the product's own rule: unknown is not OK",
+        source: "https://kubernetes.io/releases/",
         not_built: None,
     },
     Check {
@@ -402,7 +414,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "deprecated-fields",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Services, pods",
+        reads: ["Services, pods, Ingresses", "Service、pod、Ingress"],
         title: ["Fields that are deprecated", "已弃用的字段"],
         why: [
             "What a release does not heed any more is passed over without a word: a profile is not applied, a pod finds no node.",
@@ -424,6 +436,17 @@ pub(super) const CHECKS: &[Check] = &[
                 fix: Some([
                     "take topologyKeys out, and use spec.trafficDistribution where traffic should stay near",
                     "请移除 topologyKeys；如需就近转发请使用 spec.trafficDistribution",
+                ]),
+            },
+            Sentence {
+                name: "ingress-class",
+                text: [
+                    "it names its class in the annotation kubernetes.io/ingress.class, which is deprecated since 1.18",
+                    "它用自 1.18 起弃用的注解 kubernetes.io/ingress.class 指定类别",
+                ],
+                fix: Some([
+                    "make an IngressClass for its controller if there is none, name it in spec.ingressClassName, and take the annotation out",
+                    "请为其控制器创建 IngressClass（若没有），在 spec.ingressClassName 中引用，并移除该注解",
                 ]),
             },
             Sentence {

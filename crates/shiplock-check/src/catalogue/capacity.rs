@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "node-level-50-70",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "nodes, pods, metrics.k8s.io where it is served",
+        reads: ["nodes, pods, metrics.k8s.io where it is served", "节点、pod，以及提供时的 metrics.k8s.io"],
         title: ["Use of nodes that reserve nothing", "未预留资源的节点的利用率"],
         why: [
             "Where nothing is kept back for the system, a busy node lets the kubelet and the runtime starve while an upgrade restarts them.",
@@ -38,7 +38,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "reservation-missing",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Reserved resources", "资源预留"],
         why: [
             "What pods may use is all that the node has; nothing is left for the system while many pods start at once.",
@@ -61,7 +61,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "drain-simulation",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes, pods, PodDisruptionBudgets, PersistentVolumes, PersistentVolumeClaims",
+        reads: [
+            "nodes, pods, PodDisruptionBudgets, PersistentVolumes, PersistentVolumeClaims",
+            "节点、pod、PodDisruptionBudget、PersistentVolume、PersistentVolumeClaim",
+        ],
         title: ["Room for each batch", "各批次的容量"],
         why: [
             "The pods of a batch must find a place on the nodes that stay: by requests, slots, taints, selectors, affinity and volumes. Batches are 1, 2, 4 … up to the bound, pool by pool. It only warns where these pods are under a budget: nodes come back in place, and the drain waits for that.",
@@ -105,7 +108,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "autoscaler-swift-mode",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "taints of nodes",
+        reads: ["taints of nodes", "节点的污点"],
         title: ["Nodes that a cloud has stopped", "被云上弹性停机的节点"],
         why: [
             "A stopped instance cannot be upgraded; when it is started again it comes back with the old version.",

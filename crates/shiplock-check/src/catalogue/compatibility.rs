@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "addon-compat",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "images of pods",
+        reads: ["images of pods", "pod 的镜像"],
         title: ["Versions of add-ons", "组件版本"],
         why: [
             "A cloud controller manager must not be newer than an API server, and at most one minor older. Of other add-ons the makers publish which releases of Kubernetes they tested.",
@@ -52,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "addon-eol",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "images of pods",
+        reads: ["images of pods", "pod 的镜像"],
         title: ["Add-ons at their end", "停止维护的组件"],
         why: [
             "What is not mended any more breaks with some release, and nobody repairs it.",
@@ -68,7 +68,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "operator-gate",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "OperatorConditions, ClusterOperators, where they are served",
+        reads: [
+            "OperatorConditions, ClusterOperators, where they are served",
+            "OperatorCondition、ClusterOperator（如提供）",
+        ],
         title: ["Operators that say no", "拒绝升级的 operator"],
         why: [
             "An operator that says that it must not be upgraded now knows why.",
@@ -84,7 +87,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "coredns-migration",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "ConfigMap kube-system/coredns",
+        reads: ["ConfigMap kube-system/coredns", "kube-system 中的 ConfigMap coredns"],
         title: ["Plugins of CoreDNS", "CoreDNS 插件"],
         why: [
             "CoreDNS does not start with a plugin that it does not have any more.",
@@ -107,7 +110,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "cni-version",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "images of pods",
+        reads: ["images of pods", "pod 的镜像"],
         title: ["Network plugin", "网络插件"],
         why: [
             "Makers of network plugins publish which releases of Kubernetes they tested. Of plugins that publish none nothing is said.",
@@ -130,7 +133,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "kube-proxy-ipvs",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "ConfigMap kube-system/kube-proxy",
+        reads: ["ConfigMap kube-system/kube-proxy", "kube-system 中的 ConfigMap kube-proxy"],
         title: ["kube-proxy in mode ipvs", "ipvs 模式的 kube-proxy"],
         why: ["The mode is deprecated from 1.35 on and will be taken out.", "该模式自 1.35 起弃用，之后将移除。"],
         fix: ["plan a move to nftables or iptables", "请计划迁移到 nftables 或 iptables"],
@@ -143,7 +146,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "networkpolicy-agent",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "NetworkPolicies, webhook configurations, Services, pods",
+        reads: ["NetworkPolicies, webhook configurations, Services, pods", "NetworkPolicy、webhook 配置、Service、pod"],
         title: ["Webhooks behind network policies", "网络策略后的 webhook"],
         why: [
             "API servers call webhooks from addresses of nodes. Where a policy lets only pods in, whether the call arrives depends on the network plugin, and on which node the pod is after a drain.",
@@ -166,7 +169,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "service-cidr-free",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "ServiceCIDRs, ConfigMap kube-system/kubeadm-config, Services",
+        reads: [
+            "ServiceCIDRs, ConfigMap kube-system/kubeadm-config, Services",
+            "ServiceCIDR、ConfigMap kube-system/kubeadm-config、Service",
+        ],
         title: ["Addresses of Services", "Service 地址"],
         why: [
             "Without a free address no Service can be made, also none that an add-on brings.",
@@ -182,7 +188,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "csi-node-registered",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "CSINodes, pods, PersistentVolumeClaims, PersistentVolumes",
+        reads: [
+            "CSINodes, pods, PersistentVolumeClaims, PersistentVolumes",
+            "CSINode、pod、PersistentVolumeClaim、PersistentVolume",
+        ],
         title: ["CSI drivers on nodes", "节点上的 CSI 驱动"],
         why: [
             "A driver that does not run on a node cannot mount or unmount there: a drain waits for ever.",

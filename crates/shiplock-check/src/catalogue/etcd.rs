@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "target-supported",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "the version catalogue that is compiled in",
+        reads: ["the version catalogue that is compiled in", "内置的版本目录"],
         title: ["Support of the target", "目标版本的支持状态"],
         why: [
             "A release that is not mended any more gets no fix for what is found in it.",
@@ -31,7 +31,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "etcd-version",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "images of static pods in kube-system",
+        reads: ["images of static pods in kube-system", "kube-system 中静态 pod 的镜像"],
         title: ["Version of etcd", "etcd 版本"],
         why: [
             "etcd goes up one minor after the other. Members of 3.5 before 3.5.26 may leave the cluster in a state that 3.6 refuses.",
@@ -61,7 +61,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "etcd-health-quorum",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "static pods of etcd in kube-system; members, alarms and health, asked by the agents of masters",
+        reads: [
+            "static pods of etcd in kube-system; members, alarms and health, asked by the agents of masters",
+            "kube-system 中 etcd 的静态 pod；由控制面节点的 agent 询问的成员、告警与健康状况",
+        ],
         title: ["Health of etcd", "etcd 健康状况"],
         why: [
             "A member that is not ready takes one of the votes that the upgrade needs. Quorum itself, learners and alarms are read at each member before it is touched.",
@@ -83,7 +86,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "etcd-db-size",
         severity: Severity::Blocking,
         scope: Scope::ControlPlane,
-        reads: "apiserver_storage_size_bytes, --quota-backend-bytes of etcd",
+        reads: [
+            "apiserver_storage_size_bytes, --quota-backend-bytes of etcd",
+            "apiserver_storage_size_bytes、etcd 的 --quota-backend-bytes",
+        ],
         title: ["Size of the etcd database", "etcd 数据库大小"],
         why: [
             "At its quota etcd takes no more writes; an upgrade writes much.",
@@ -102,7 +108,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "etcd-latency",
         severity: Severity::Advice,
         scope: Scope::ControlPlane,
-        reads: "etcd_request_duration_seconds of every API server",
+        reads: [
+            "etcd_request_duration_seconds of every API server",
+            "每个 API server 的 etcd_request_duration_seconds",
+        ],
         title: ["Latency of etcd", "etcd 延迟"],
         why: [
             "Slow writes let leases lapse: controllers and members change their leaders in the middle of an upgrade.",
@@ -122,7 +131,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "encryption-config",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "flags of static API servers in kube-system",
+        reads: ["flags of static API servers in kube-system", "kube-system 中静态 API server 的启动参数"],
         title: ["Encryption at rest", "静态加密"],
         why: [
             "KMS version 1 is off from 1.29 on: without the gate KMSv1 an API server that uses it does not start.",
@@ -148,7 +157,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "storage-version-old",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "CustomResourceDefinitions",
+        reads: ["CustomResourceDefinitions", "所有 CustomResourceDefinition"],
         title: ["Objects that may be stored in old versions", "可能以旧版本存储的对象"],
         why: [
             "A version that objects may still be stored in cannot be taken away by the next release of its maker.",
@@ -171,7 +180,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "events-error-burst",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Events of type Warning in kube-system",
+        reads: ["Events of type Warning in kube-system", "kube-system 中类型为 Warning 的 Event"],
         title: ["Warnings in kube-system", "kube-system 中的告警事件"],
         why: [
             "What keeps failing before an upgrade is taken for its fault afterwards.",

@@ -159,8 +159,8 @@ pub struct Check {
     pub severity: Severity,
     /// What must be reachable.
     pub scope: Scope,
-    /// What it reads.
-    pub reads: &'static str,
+    /// What it reads: English, Chinese.
+    pub reads: [&'static str; 2],
     /// What it is about: English, Chinese.
     pub title: [&'static str; 2],
     /// Why it matters: English, Chinese.
@@ -200,13 +200,13 @@ const fn not_built(
     title: [&'static str; 2],
     reason: [&'static str; 2],
 ) -> Check {
-    let source = "the catalogue of checks";
+    let source = "docs/checks/README.md";
     Check {
         id,
         name,
         severity,
         scope,
-        reads: "-",
+        reads: ["-", "-"],
         title,
         why: reason,
         fix: reason,

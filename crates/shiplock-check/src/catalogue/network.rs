@@ -8,7 +8,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "lb-etp-local",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "Services, EndpointSlices, nodes",
+        reads: [
+            "Services, EndpointSlices, nodes; pods and webhook configurations that name a load balancer's address",
+            "Service、EndpointSlice、节点；引用负载均衡地址的 pod 与 webhook 配置",
+        ],
         title: ["Traffic that stays on its node", "仅限本节点的流量"],
         why: [
             "With externalTrafficPolicy Local a node without a ready pod drops the traffic that it is given.",
@@ -34,6 +37,17 @@ pub(super) const CHECKS: &[Check] = &[
                 "externalTrafficPolicy is Local and all ready pods are on {nodes}, which may be upgraded in one batch",
                 "externalTrafficPolicy 为 Local，且所有就绪 pod 都在 {nodes}，它们可能在同一批次升级",
             ),
+            Sentence {
+                name: "by-address",
+                text: [
+                    "externalTrafficPolicy is Local and {user} calls it from within the cluster by {address}, its load balancer: from a node without a ready pod that may go nowhere",
+                    "externalTrafficPolicy 为 Local，而 {user} 在集群内通过其负载均衡 {address} 访问：没有就绪 pod 的节点上可能不通",
+                ],
+                fix: Some([
+                    "let {user} call the Service by its name, or use policy Cluster",
+                    "请让 {user} 通过 Service 名称访问，或改用 Cluster",
+                ]),
+            },
         ],
         source: "https://kubernetes.io/docs/reference/networking/virtual-ips/#external-traffic-policy",
         not_built: None,
@@ -43,7 +57,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "dns-health",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "pods of the name server",
+        reads: ["pods of the name server", "域名服务的 pod"],
         title: ["Name server", "域名服务"],
         why: ["Without it nothing finds anything.", "没有它，服务之间无法互相发现。"],
         fix: [
@@ -63,7 +77,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "ingress-controller",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "images of pods",
+        reads: ["images of pods", "pod 的镜像"],
         title: ["ingress-nginx", "ingress-nginx 状态"],
         why: [
             "Its makers have ended it in March 2026; holes are not mended any more.",
@@ -83,7 +97,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "flexvolume",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "PersistentVolumes, pods",
+        reads: ["PersistentVolumes, pods", "PersistentVolume、pod"],
         title: ["FlexVolume", "FlexVolume 卷"],
         why: [
             "FlexVolume is deprecated since 1.23. Mounts of an old OSS driver (up to v1.11.2.5) break when the kubelet is upgraded.",
@@ -102,7 +116,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "in-tree-removed",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "PersistentVolumes, StorageClasses, pods",
+        reads: ["PersistentVolumes, StorageClasses, pods", "PersistentVolume、StorageClass、pod"],
         title: ["Volumes that were taken out", "已移除的卷类型"],
         why: ["The kubelet of the target cannot mount them.", "目标版本的 kubelet 无法挂载。"],
         fix: ["move the data to a CSI driver before the upgrade", "请在升级前将数据迁移到 CSI 驱动"],
@@ -115,7 +129,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "csi-migration-driver",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "PersistentVolumes, StorageClasses, pods, CSIDrivers",
+        reads: [
+            "PersistentVolumes, StorageClasses, pods, CSIDrivers",
+            "PersistentVolume、StorageClass、pod、CSIDriver",
+        ],
         title: ["Volumes that a CSI driver must serve", "需 CSI 驱动支持的卷"],
         why: [
             "From that release on the volume is handed to a CSI driver, which must be installed.",
@@ -135,7 +152,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "volumeattachment-stuck",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "VolumeAttachments",
+        reads: ["VolumeAttachments", "所有 VolumeAttachment"],
         title: ["Volumes that cannot be attached or detached", "无法挂接或卸载的卷"],
         why: ["A pod that is drained waits for its volume on the new node.", "被排空的 pod 会在新节点上等待其卷。"],
         fix: ["see its message, and detach it by hand if its node is gone", "请查看消息；若节点已消失请手动卸载"],
@@ -148,7 +165,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pvc-lost",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "PersistentVolumeClaims",
+        reads: ["PersistentVolumeClaims", "所有 PersistentVolumeClaim"],
         title: ["Claims without a volume", "没有卷的 PVC"],
         why: [
             "A pod that is drained does not come up again without its volume.",
@@ -174,7 +191,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "local-pv",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "PersistentVolumes",
+        reads: ["PersistentVolumes", "所有 PersistentVolume"],
         title: ["Volumes that are bound to a node", "绑定到节点的卷"],
         why: [
             "A pod with one cannot move: it waits until its node is back.",

@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "node-ready-schedulable",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Nodes that are ready", "节点就绪"],
         why: [
             "A node that is not ready cannot be upgraded, and takes the place of one in the batch.",
@@ -31,7 +31,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pleg-health",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "condition Ready of nodes",
+        reads: ["condition Ready of nodes", "节点的 Ready 状况"],
         title: ["PLEG", "PLEG 健康状况"],
         why: [
             "The kubelet cannot list its pods in time: its runtime hangs. A drain would hang too.",
@@ -47,7 +47,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "custom-os-image",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "nodes, /etc/os-release",
+        reads: ["nodes, /etc/os-release", "节点、/etc/os-release"],
         title: ["Operating systems", "操作系统"],
         why: [
             "Packages and kernels of systems that are not mended any more do not go with new releases.",
@@ -76,7 +76,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "node-pressure",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "conditions of nodes",
+        reads: ["conditions of nodes", "节点的状况（condition）"],
         title: ["Pressure on nodes", "节点压力"],
         why: [
             "A node under pressure evicts pods by itself and takes no new ones.",
@@ -92,7 +92,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "free-pod-slots",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes, pods",
+        reads: ["nodes, pods", "节点、pod"],
         title: ["Room for pods", "pod 余量"],
         why: [
             "Pods that are drained from other nodes need slots, and so do those of the system.",
@@ -100,7 +100,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         fix: ["move pods away from it, or raise maxPods", "请移走部分 pod，或提高 maxPods"],
         sentences: &[says("full", "it has {free} slots for pods left", "仅剩 {free} 个 pod 名额")],
-        source: "ACK pre-check: available pods > 2",
+        source: "https://www.alibabacloud.com/help/en/document_detail/606069.html",
         not_built: None,
     },
     Check {
@@ -108,7 +108,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "docker-sock-mounts",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "volumes of pods, nodes",
+        reads: ["volumes of pods, nodes", "pod 的卷、节点"],
         title: ["Pods that use Docker's socket", "使用 Docker 套接字的 pod"],
         why: [
             "After a move to containerd nobody answers at that socket: it stops the start where a node runs Docker and the target does not.",
@@ -124,7 +124,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "autoscaler-version",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "images of pods",
+        reads: ["images of pods", "pod 的镜像"],
         title: ["Version of the cluster autoscaler", "cluster autoscaler 版本"],
         why: ["The autoscaler simulates the scheduler of its own minor.", "autoscaler 会模拟与其次版本相同的调度器。"],
         fix: ["bring it to {target} after the control plane", "请在控制面升级后将其升级到 {target}"],
@@ -137,7 +137,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "autoscaler-race",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "images of pods",
+        reads: ["images of pods", "pod 的镜像"],
         title: ["A cluster autoscaler at work", "正在运行的 cluster autoscaler"],
         why: [
             "It may remove a node that is being upgraded, or add one of the old version.",
@@ -153,7 +153,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pending-pods",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: ["pods", "所有 pod"],
         title: ["Pods that find no place", "无法调度的 pod"],
         why: [
             "Where pods wait already, those of a drained node will wait too.",
@@ -172,7 +172,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "resourcequota-surge",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "ResourceQuotas",
+        reads: ["ResourceQuotas", "所有 ResourceQuota"],
         title: ["Quotas without room", "没有余量的配额"],
         why: [
             "A rolling update or a drained pod may need one pod more than the quota allows.",

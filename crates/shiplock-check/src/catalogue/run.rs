@@ -8,7 +8,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "removed-feature-gates-flags",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "flags of components in kube-system, ConfigMaps kubelet-config and kube-proxy",
+        reads: [
+            "flags of components in kube-system, ConfigMaps kubelet-config and kube-proxy",
+            "kube-system 中组件的启动参数、ConfigMap kubelet-config 与 kube-proxy",
+        ],
         title: ["Flags and feature gates that are gone", "已移除的参数与特性门控"],
         why: [
             "A component that is given a flag, feature gate, admission plugin or API version that it does not know ends at once, and so does one whose gate can only have the other value.",
@@ -64,7 +67,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "window-change-freeze",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Nodes that come and go", "正在增减的节点"],
         why: [
             "A plan names nodes. One that comes after it is not upgraded; one that goes stops its batch. Windows are held by the gates of an upgrade.",
@@ -86,7 +89,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "image-not-repullable",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: ["pods", "所有 pod"],
         title: ["Images that are never pulled", "从不拉取的镜像"],
         why: [
             "With imagePullPolicy Never a pod runs only where somebody has put its image; on another node it does not start. Whether registries answer is seen by the nodes.",
@@ -105,7 +108,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "kubectl-version",
         severity: Severity::Advice,
         scope: Scope::Client,
-        reads: "kubectl version --client",
+        reads: ["kubectl version --client", "kubectl version --client 的结果"],
         title: ["kubectl of this machine", "本机 kubectl"],
         why: [
             "kubectl goes with API servers of its own minor and of the ones beside it. An older one refuses or loses fields that it does not know.",
@@ -125,7 +128,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "controller-client-skew",
         severity: Severity::Advice,
         scope: Scope::File,
-        reads: "user agents in the audit log",
+        reads: ["user agents in the audit log", "审计日志中的 user agent"],
         title: ["Old clients, from the audit log", "审计日志中的旧客户端"],
         why: [
             "Other machines and pipelines have a kubectl of their own, which goes with API servers of its own minor and of the ones beside it. Callers of versions that go away are named by API-009.",
@@ -145,7 +148,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "watch-client-resilience",
         severity: Severity::Advice,
         scope: Scope::File,
-        reads: "watches in the audit log",
+        reads: ["watches in the audit log", "审计日志中的 watch"],
         title: ["Clients that watch, from the audit log", "审计日志中的监听型客户端"],
         why: [
             "Every watch ends when its API server is upgraded. A program that does not list again and retry with growing pauses stands still, or presses the new API server.",

@@ -11,7 +11,8 @@ fn ids_and_names_are_unique_and_every_text_is_there_in_both_languages() {
         assert!(seen.insert(check.id), "{} twice", check.id);
         assert!(seen.insert(check.name), "{} twice", check.name);
         assert!(check.id.starts_with(check.category().prefix()), "{}", check.id);
-        let texts = [check.title, check.why, check.fix].into_iter();
+        let reads = check.not_built.is_none().then_some(check.reads);
+        let texts = [check.title, check.why, check.fix].into_iter().chain(reads);
         for [english, chinese] in
             texts.chain(check.sentences.iter().flat_map(|sentence| [Some(sentence.text), sentence.fix]).flatten())
         {

@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "upgrade-path",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "/version of the API server",
+        reads: ["/version of the API server", "API server 的 /version"],
         title: ["The way to the target", "升级路径"],
         why: [
             "Kubernetes goes up one minor after the other; it does not go back.",
@@ -41,7 +41,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "kubelet-skew-now",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Kubelets that are newer than the API server", "比 API server 更新的 kubelet"],
         why: [
             "A kubelet must never be newer than an API server that it talks to.",
@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "kubelet-skew-after",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Kubelets that would be too old", "将过旧的 kubelet"],
         why: [
             "A kubelet may be three minors older than an API server (two before 1.25). An older one may fail in ways that nobody tests.",
@@ -94,7 +94,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "kube-proxy-skew",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "images of pods in kube-system",
+        reads: ["images of pods in kube-system", "kube-system 中 pod 的镜像"],
         title: ["kube-proxy", "kube-proxy 版本"],
         why: ["kube-proxy follows the same rule as the kubelet.", "kube-proxy 与 kubelet 遵循同样的规则。"],
         fix: ["bring {component} to {current}", "请将 {component} 升级到 {current}"],
@@ -118,7 +118,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "cm-scheduler-skew",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "images of pods in kube-system",
+        reads: ["images of pods in kube-system", "kube-system 中 pod 的镜像"],
         title: ["Controller manager and scheduler", "controller manager 与 scheduler"],
         why: [
             "They must not be newer than the API server and at most one minor older.",
@@ -145,7 +145,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "ha-apiserver-spread",
         severity: Severity::Blocking,
         scope: Scope::ControlPlane,
-        reads: "/version of every API server",
+        reads: ["/version of every API server", "每个 API server 的 /version"],
         title: ["API servers of several versions", "多个版本的 API server"],
         why: [
             "API servers may be one minor apart, and only while an upgrade is on its way.",
@@ -161,7 +161,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "runtime-version",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Container runtimes", "容器运行时"],
         why: [
             "dockershim left with 1.24. Kubernetes is released for containerd 2 from 1.36 on; with containerd 1 kubelets fall back to their own setting of the cgroup driver, as measured with 1.35 and 1.36, and a later release takes that away. Only the runtime itself tells whether it answers RuntimeConfig: the agent on a node asks it.",
@@ -185,19 +185,46 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "VER-012",
         name: "mixed-previous-upgrade",
-        severity: Severity::Advice,
+        severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes",
-        title: ["Nodes of many versions", "多种版本的节点"],
+        reads: [
+            "nodes, the Lease of Shiplock in namespace kube-upgrade",
+            "节点、命名空间 kube-upgrade 中 Shiplock 的 Lease",
+        ],
+        title: ["An upgrade before that was not finished", "尚未完成的先前升级"],
         why: [
-            "More than two minors at once mean that an upgrade before was not finished.",
-            "同时存在两个以上次版本说明之前的升级没有完成。",
+            "A cluster has one upgrade at a time, paused ones among them. More than two minors at once mean that one was not finished.",
+            "一个集群同一时间只能有一次升级，暂停的也算。同时存在两个以上次版本说明之前的升级没有完成。",
         ],
         fix: [
             "finish or cancel the upgrade before: shiplock upgrades list",
             "请完成或取消之前的升级：shiplock upgrades list",
         ],
-        sentences: &[says("mixed", "the nodes run {minors}", "节点运行 {minors}")],
+        sentences: &[
+            says("mixed", "the nodes run {minors}", "节点运行 {minors}"),
+            Sentence {
+                name: "under-way",
+                text: [
+                    "upgrade {upgrade} of this cluster runs or is paused",
+                    "此集群的升级 {upgrade} 正在进行或已暂停",
+                ],
+                fix: Some([
+                    "continue or cancel it where it was started: shiplock upgrades show {upgrade}",
+                    "请在启动它的服务端继续或取消：shiplock upgrades show {upgrade}",
+                ]),
+            },
+            Sentence {
+                name: "left",
+                text: [
+                    "upgrade {upgrade} of this cluster did not end, and its server was last heard of at {since}",
+                    "此集群的升级 {upgrade} 没有结束，其服务端最后一次联系的时间为 {since}",
+                ],
+                fix: Some([
+                    "start its server again, then continue or cancel {upgrade}; if that server is gone for good, look for nodes that it left cordoned: kubectl get nodes",
+                    "请重新启动其服务端，然后继续或取消 {upgrade}；若该服务端已不复存在，请查看其遗留的封锁节点：kubectl get nodes",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/releases/version-skew-policy/",
         not_built: None,
     },
@@ -206,7 +233,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "apiserver-ready",
         severity: Severity::Blocking,
         scope: Scope::ControlPlane,
-        reads: "/readyz of every API server",
+        reads: ["/readyz of every API server", "每个 API server 的 /readyz"],
         title: ["Health of API servers", "API server 健康状况"],
         why: ["An upgrade begins from a control plane that is well.", "升级应从健康的控制面开始。"],
         fix: [
@@ -222,7 +249,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "control-plane-nodes-ready",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Masters", "控制面节点"],
         why: [
             "A master that is not ready takes one of the votes that the upgrade needs.",
@@ -238,7 +265,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "master-count-odd",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "nodes",
+        reads: ["nodes", "所有节点"],
         title: ["Number of masters", "控制面节点数量"],
         why: [
             "With one master the API is away while it is upgraded. An even number bears no more losses than one less.",
@@ -264,7 +291,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "apf-pressure",
         severity: Severity::Advice,
         scope: Scope::ControlPlane,
-        reads: "apiserver_flowcontrol_rejected_requests_total",
+        reads: ["apiserver_flowcontrol_rejected_requests_total", "指标 apiserver_flowcontrol_rejected_requests_total"],
         title: ["Requests that API servers refused", "API server 拒绝的请求"],
         why: [
             "An API server that turns requests away has no room for an upgrade.",
@@ -298,7 +325,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "create-probe-workload",
         severity: Severity::Blocking,
         scope: Scope::Node,
-        reads: "a short-lived pod on each node, with --probe",
+        reads: ["a short-lived pod on each node, with --probe", "每个节点上的短期 pod（需 --probe）"],
         title: ["A trial workload", "试运行工作负载"],
         why: [
             "Whatever an upgrade drains must start elsewhere. A node on which the scheduler, admission, the network plugin or the runtime lets no new pod start takes none of it, though it says Ready. Asked only with --probe, since it creates something.",

@@ -41,7 +41,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-cert-san",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "webhook configurations; the certificate that each backend shows when it is dialled",
+        reads: [
+            "webhook configurations; the certificate that each backend shows when it is dialled",
+            "webhook 配置；连接每个后端时其出示的证书",
+        ],
         title: ["Names in webhook certificates", "webhook 证书中的名称"],
         why: [
             "API servers look at subject alternative names alone. With a certificate that has a common name only, every call fails, and masters do not come up where the webhook matches their pods.",
@@ -79,7 +82,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-cert-expiry",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "the certificate that each backend shows when it is dialled",
+        reads: ["the certificate that each backend shows when it is dialled", "连接每个后端时其出示的证书"],
         title: ["End of webhook certificates", "webhook 证书有效期"],
         why: [
             "With a certificate that has ended every call of the webhook fails.",
@@ -112,7 +115,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "apiservice-cert-san",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "APIServices; the certificate that each backend shows when it is dialled",
+        reads: [
+            "APIServices; the certificate that each backend shows when it is dialled",
+            "APIService；连接每个后端时其出示的证书",
+        ],
         title: ["Certificates of aggregated APIs", "聚合 API 的证书"],
         why: [
             "An API server that does not take the certificate of an aggregated API serves none of its objects.",
@@ -131,7 +137,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-ca-bundle",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "webhook configurations",
+        reads: ["webhook configurations", "webhook 配置"],
         title: ["Authorities of webhooks", "Webhook 的 CA"],
         why: [
             "The API server verifies a webhook with caBundle. A bundle that has expired or cannot be read makes every call fail.",
@@ -157,7 +163,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-cert-sha1",
         severity: Severity::Blocking,
         scope: Scope::ControlPlane,
-        reads: "the certificate that each backend shows; apiserver_webhooks_x509_insecure_sha1_total and its twin of aggregated APIs",
+        reads: [
+            "the certificate that each backend shows; apiserver_webhooks_x509_insecure_sha1_total and its twin of aggregated APIs",
+            "每个后端出示的证书；apiserver_webhooks_x509_insecure_sha1_total 及聚合 API 的同类指标",
+        ],
         title: ["Certificates signed with SHA-1", "使用 SHA-1 签名的证书"],
         why: [
             "API servers from 1.24 on refuse certificates that are signed with SHA-1; the ones before count them.",
@@ -192,7 +201,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "missing-san-metric",
         severity: Severity::Blocking,
         scope: Scope::ControlPlane,
-        reads: "apiserver_webhooks_x509_missing_san_total and its twin of aggregated APIs",
+        reads: [
+            "apiserver_webhooks_x509_missing_san_total and its twin of aggregated APIs",
+            "apiserver_webhooks_x509_missing_san_total 及聚合 API 的同类指标",
+        ],
         title: ["Certificates without SAN, as API servers count them", "API server 统计到的缺少 SAN 的证书"],
         why: [
             "A certificate that names its host in the common name only is refused from 1.23 on: a webhook with one stops what it is asked about.",
@@ -222,7 +234,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-no-endpoints",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "webhook configurations, EndpointSlices",
+        reads: ["webhook configurations, EndpointSlices", "webhook 配置、EndpointSlice"],
         title: ["Webhooks that nobody answers", "无人响应的 webhook"],
         why: [
             "A webhook with failurePolicy Fail and without a ready endpoint refuses everything that it is asked about, also the pods of the control plane. With failurePolicy Ignore nothing is refused, and what it would have refused or filled in goes in as it is.",
@@ -258,7 +270,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-intercepts-system",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "webhook configurations; labels of namespace kube-system, of its pods and of nodes",
+        reads: [
+            "webhook configurations; labels of namespace kube-system, of its pods and of nodes",
+            "webhook 配置；命名空间 kube-system、其中的 pod 以及节点的标签",
+        ],
         title: ["Webhooks that are asked about kube-system", "拦截 kube-system 的 webhook"],
         why: [
             "While its node is drained such a webhook is away, and what must be answered by it cannot happen: pods of the system, leases of those who lead, evictions.",
@@ -305,7 +320,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-single-replica",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "webhook configurations, EndpointSlices",
+        reads: ["webhook configurations, EndpointSlices", "webhook 配置、EndpointSlice"],
         title: ["Webhooks on one pod or one node", "仅在一个 pod 或节点上的 webhook"],
         why: [
             "It goes away while its node is upgraded, and everything that it must answer waits or fails.",
@@ -332,7 +347,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-timeout",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "webhook configurations",
+        reads: ["webhook configurations", "webhook 配置"],
         title: ["Webhooks that may take long", "超时过长的 webhook"],
         why: [
             "Each request that it is asked about may wait for so long while it is away.",
@@ -348,7 +363,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "webhook-review-version",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "webhook configurations",
+        reads: ["webhook configurations", "webhook 配置"],
         title: ["Webhooks that do not read AdmissionReview v1", "不支持 AdmissionReview v1 的 webhook"],
         why: [
             "The older version of reviews will go; then such a webhook cannot be called.",
@@ -371,7 +386,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "apiservice-available",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "APIServices",
+        reads: ["APIServices", "所有 APIService"],
         title: ["Aggregated APIs", "聚合 API"],
         why: [
             "While an aggregated API is away, discovery is incomplete: namespaces cannot be deleted, clients fail.",
@@ -390,7 +405,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "crd-conversion-webhook",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "CustomResourceDefinitions, EndpointSlices",
+        reads: ["CustomResourceDefinitions, EndpointSlices", "CustomResourceDefinition、EndpointSlice"],
         title: ["Conversion webhooks", "转换 webhook"],
         why: [
             "Without its conversion webhook no object of the kind can be read in another version, and controllers of the API server stall.",
@@ -420,7 +435,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "kubelet-cert-rotation",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "CertificateSigningRequests",
+        reads: ["CertificateSigningRequests", "所有 CertificateSigningRequest"],
         title: ["Certificates that kubelets wait for", "kubelet 等待签发的证书"],
         why: [
             "A kubelet whose certificate is not renewed leaves the cluster when the old one ends.",

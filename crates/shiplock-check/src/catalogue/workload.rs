@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pdb-never-allows",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "PodDisruptionBudgets",
+        reads: ["PodDisruptionBudgets", "所有 PodDisruptionBudget"],
         title: ["Budgets that never let a pod go", "永不允许驱逐的 PDB"],
         why: ["A drain asks for each pod and is refused for ever.", "排空会逐个请求驱逐，并一直被拒绝。"],
         fix: [
@@ -28,7 +28,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pdb-currently-zero",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "PodDisruptionBudgets, pods",
+        reads: ["PodDisruptionBudgets, pods", "PodDisruptionBudget、pod"],
         title: ["Budgets that let no pod go now", "当前不允许驱逐的 PDB"],
         why: ["A drain waits until its pods are healthy again.", "排空会等待其 pod 恢复健康。"],
         fix: [
@@ -55,7 +55,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pdb-overlap",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "PodDisruptionBudgets, pods",
+        reads: ["PodDisruptionBudgets, pods", "PodDisruptionBudget、pod"],
         title: ["Pods under several budgets", "受多个 PDB 约束的 pod"],
         why: [
             "The eviction API refuses a pod that more than one budget is about.",
@@ -75,7 +75,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "pdb-missing",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Deployments, StatefulSets, PodDisruptionBudgets",
+        reads: ["Deployments, StatefulSets, PodDisruptionBudgets", "Deployment、StatefulSet、PodDisruptionBudget"],
         title: ["Workloads without a budget", "没有 PDB 的工作负载"],
         why: [
             "Without one, a batch may take all of its pods at once.",
@@ -91,7 +91,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "startup-probe-single",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Deployments, StatefulSets, pods",
+        reads: ["Deployments, StatefulSets, pods", "Deployment、StatefulSet、pod"],
         title: ["Startup probes on one node", "单节点上的启动探针"],
         why: [
             "After a restart of the kubelet such pods count as not ready until the probe holds again; where all are on one node, the application is away so long.",
@@ -111,7 +111,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "readiness-probe-single",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Deployments, StatefulSets, pods",
+        reads: ["Deployments, StatefulSets, pods", "Deployment、StatefulSet、pod"],
         title: ["Readiness probes on one node", "单节点上的就绪探针"],
         why: ["While its node is upgraded nothing of it is ready.", "其节点升级期间没有就绪副本。"],
         fix: ["run two replicas or more on different nodes", "请在不同节点上运行两个以上副本"],
@@ -128,7 +128,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "single-replica",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Deployments, StatefulSets, Services",
+        reads: ["Deployments, StatefulSets, Services", "Deployment、StatefulSet、Service"],
         title: ["Services of one pod", "只有一个 pod 的服务"],
         why: ["It is away while its pod moves.", "pod 迁移期间服务中断。"],
         fix: ["scale it to two for the upgrade", "请在升级期间扩容到两个副本"],
@@ -141,7 +141,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "same-node-replicas",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Deployments, StatefulSets, pods, nodes, PodDisruptionBudgets",
+        reads: [
+            "Deployments, StatefulSets, pods, nodes, PodDisruptionBudgets",
+            "Deployment、StatefulSet、pod、节点、PodDisruptionBudget",
+        ],
         title: ["Replicas on one node", "同一节点上的副本"],
         why: [
             "All of them go with that node, or with the nodes that are upgraded at once.",
@@ -173,7 +176,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "naked-pods",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: ["pods", "所有 pod"],
         title: ["Pods that nobody makes anew", "没有控制器的 pod"],
         why: [
             "kubectl drain refuses them without --force. The drain of an upgrade ends them for good: its plan tells which, and is not stopped by them.",
@@ -189,7 +192,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "local-storage-pods",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: ["pods", "所有 pod"],
         title: ["Pods with local data", "使用本地数据的 pod"],
         why: [
             "emptyDir ends with the pod; hostPath stays behind on the node.",
@@ -205,7 +208,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "long-grace",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: ["pods", "所有 pod"],
         title: ["Pods that may take long to end", "终止时间过长的 pod"],
         why: [
             "A batch waits for them. A preStop hook runs within the same time.",
@@ -224,7 +227,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "grace-zero-sts",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "StatefulSets",
+        reads: ["StatefulSets", "所有 StatefulSet"],
         title: ["StatefulSets without grace", "没有宽限期的 StatefulSet"],
         why: [
             "Their pods are killed at once; two of one identity may run.",
@@ -240,15 +243,36 @@ pub(super) const CHECKS: &[Check] = &[
         name: "stuck-terminating",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: "pods, namespaces",
+        reads: ["pods, namespaces", "pod、命名空间"],
         title: ["What does not end", "无法终止的对象"],
         why: ["A pod that does not end holds the drain of its node.", "无法终止的 pod 会阻碍其节点排空。"],
         fix: ["make the owner of its finalizers work again: {finalizers}", "请恢复其 finalizer 的控制器：{finalizers}"],
-        sentences: &[says(
-            "stuck",
-            "it has been terminating for more than 10 minutes; finalizers: {finalizers}",
-            "终止超过 10 分钟；finalizer：{finalizers}",
-        )],
+        sentences: &[
+            says(
+                "stuck",
+                "it has been terminating for more than 10 minutes; finalizers: {finalizers}",
+                "终止超过 10 分钟；finalizer：{finalizers}",
+            ),
+            Sentence {
+                name: "unended",
+                text: [
+                    "it has been terminating for more than 10 minutes, and the kubelet of {node} does not say that it has ended",
+                    "终止超过 10 分钟，而 {node} 的 kubelet 未报告其已结束",
+                ],
+                fix: Some([
+                    "see on {node} why: journalctl -u kubelet; if that node is gone for good, delete its Node",
+                    "请在 {node} 上查看原因：journalctl -u kubelet；若该节点已不复存在，请删除其 Node 对象",
+                ]),
+            },
+            Sentence {
+                name: "held",
+                text: ["it has been terminating for more than 10 minutes: {why}", "终止超过 10 分钟：{why}"],
+                fix: Some([
+                    "clear away what its conditions name, or bring back the API that serves it: kubectl get namespace {namespace} -o yaml",
+                    "请清理其状况所指出的内容，或恢复提供它的 API：kubectl get namespace {namespace} -o yaml",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/",
         not_built: None,
     },
@@ -257,7 +281,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "crashloop-before",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "pods",
+        reads: ["pods", "所有 pod"],
         title: ["What does not work already", "已有的异常"],
         why: [
             "It is told before, so that it is not taken for a consequence afterwards.",
@@ -273,7 +297,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "daemonset-ondelete",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "DaemonSets",
+        reads: ["DaemonSets", "所有 DaemonSet"],
         title: ["DaemonSets that are renewed by hand", "需手动更新的 DaemonSet"],
         why: ["A new version of it does not reach pods until each is deleted.", "新版本在逐个删除 pod 前不会生效。"],
         fix: [
@@ -289,7 +313,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "job-running",
         severity: Severity::Advice,
         scope: Scope::Cluster,
-        reads: "Jobs",
+        reads: ["Jobs", "所有 Job"],
         title: ["Jobs that run", "正在运行的 Job"],
         why: ["A drained pod of a Job begins anew.", "Job 的 pod 被排空后会重新开始。"],
         fix: ["wait for it, or suspend it", "请等待其完成，或暂停"],

@@ -26,6 +26,12 @@ use crate::question::Question;
 use crate::report::{Finding, Subject};
 use crate::snapshot::{Read, Snapshot};
 
+/// Ingresses, whose metadata are enough.
+pub const INGRESSES: &str = "/apis/networking.k8s.io/v1/ingresses";
+
+/// The Lease of an installation of Shiplock, which is no list.
+pub const UPGRADE_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-upgrade/leases/shiplock";
+
 /// Which checks read which resource, by the path of its list. The collector asks for nothing else.
 pub const READS: &[(&str, &[&str])] = &[
     (
@@ -42,7 +48,8 @@ pub const READS: &[(&str, &[&str])] = &[
             "VER-004", "VER-005", "VER-009", "NODE-024", "NODE-025", "CAP-001", "CAP-003", "CAP-004", "CAP-006",
             "CAP-009", "CP-004", "CP-005", "CP-012", "WL-001", "WL-002", "WL-003", "WL-005", "WL-006", "WL-008",
             "WL-009", "WL-010", "WL-011", "WL-013", "WL-014", "WL-015", "NET-003", "NET-005", "NET-007", "NET-008",
-            "STO-001", "STO-002", "STO-003", "STO-004", "ADD-001", "ADD-002", "API-013", "API-015", "WHK-007",
+            "NET-001", "STO-001", "STO-002", "STO-003", "STO-004", "ADD-001", "ADD-002", "API-013", "API-015",
+            "WHK-007",
         ],
     ),
     ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-008"]),
@@ -59,14 +66,14 @@ pub const READS: &[(&str, &[&str])] = &[
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
         &[
             "WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-005", "WHK-006", "WHK-007", "WHK-008", "WHK-009",
-            "WHK-010", "NET-008",
+            "WHK-010", "NET-001", "NET-008",
         ],
     ),
     (
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
         &[
             "WHK-001", "WHK-002", "WHK-003", "WHK-004", "WHK-005", "WHK-006", "WHK-007", "WHK-008", "WHK-009",
-            "WHK-010", "NET-008",
+            "WHK-010", "NET-001", "NET-008",
         ],
     ),
     ("/apis/apiregistration.k8s.io/v1/apiservices", &["WHK-004", "WHK-005", "WHK-011", "WHK-012"]),
@@ -85,6 +92,8 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/api/v1/resourcequotas", &["CAP-010"]),
     ("/apis/networking.k8s.io/v1/networkpolicies", &["NET-008"]),
     ("/apis/networking.k8s.io/v1/servicecidrs", &["NET-009"]),
+    (INGRESSES, &["API-015"]),
+    (UPGRADE_LEASE, &["VER-012"]),
     ("/api/v1/namespaces/kube-system/events", &["CP-014"]),
     ("/apis/metrics.k8s.io/v1beta1/nodes", &["CAP-001"]),
     ("/apis/operators.coreos.com/v2/operatorconditions", &["ADD-007"]),

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Look, image_name, of, owner_of, packing};
-use crate::object::Slice;
+use crate::object::{Service, Slice};
 use crate::report::{Finding, Outcome, Subject};
 
 pub(super) fn judge(look: &mut Look<'_>) {
     local_traffic(look);
     dns_and_ingress(look);
+    ingress_classes(look);
     super::policy::judge(look);
 }
 
@@ -58,6 +59,10 @@ fn local_traffic(look: &mut Look<'_>) {
             continue;
         }
         let metadata = &service.metadata;
+        for (user, address) in users_by_address(look, service, slices) {
+            let finding = Finding::new("NET-001", "by-address", Outcome::Warn, of("Service", metadata));
+            look.say(finding.with("user", user).with("address", address));
+        }
         let nodes =
             ready.get(&(metadata.namespace.as_str(), metadata.name.as_str())).map(Vec::as_slice).unwrap_or_default();
         let distinct: BTreeSet<&str> = nodes.iter().copied().collect();
@@ -80,6 +85,66 @@ fn local_traffic(look: &mut Look<'_>) {
                 look.say(finding.with("nodes", nodes));
             }
             _ => {}
+        }
+    }
+}
+
+/// Who in the cluster reaches a Service by an address of its load balancer, as far as objects say so, with that address.
+fn users_by_address<'a>(look: &mut Look<'a>, service: &'a Service, slices: &'a [Slice]) -> Vec<(Subject, &'a str)> {
+    let addresses: Vec<&str> = service
+        .status
+        .load_balancer
+        .ingress
+        .iter()
+        .flat_map(|one| [one.ip.as_str(), one.hostname.as_str()])
+        .filter(|address| !address.is_empty())
+        .collect();
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    let find = |name: &str| addresses.iter().copied().find(|address| address.eq_ignore_ascii_case(name));
+    let mut users = BTreeMap::new();
+    let objects = look.objects;
+    for other in objects.services.seen().into_iter().flatten() {
+        users.extend(find(&other.spec.external_name).map(|address| (of("Service", &other.metadata), address)));
+    }
+    for slice in slices {
+        let mut called = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        users.extend(
+            called.find_map(|address| find(address)).map(|found| (of("EndpointSlice", &slice.metadata), found)),
+        );
+    }
+    for pod in look.need(&objects.pods, &["NET-001"]).into_iter().flatten().filter(|pod| !pod.has_ended()) {
+        let known = pod.spec.host_aliases.iter().find_map(|alias| find(&alias.ip));
+        users.extend(known.map(|address| (owner_of(pod), address)));
+    }
+    let kinds =
+        [("ValidatingWebhookConfiguration", &objects.validating), ("MutatingWebhookConfiguration", &objects.mutating)];
+    for (kind, list) in kinds {
+        for configuration in look.need(list, &["NET-001"]).into_iter().flatten() {
+            let urls = configuration.webhooks.iter().map(|webhook| webhook.client_config.url.as_str());
+            let called = urls.filter_map(host_of).find_map(find);
+            users.extend(called.map(|address| (Subject::new(kind, "", &configuration.metadata.name), address)));
+        }
+    }
+    users.into_iter().collect()
+}
+
+/// The host of a URL.
+fn host_of(url: &str) -> Option<&str> {
+    let authority = url.strip_prefix("https://")?.split(['/', '?', '#']).next()?;
+    match authority.strip_prefix('[') {
+        Some(address) => address.split(']').next(),
+        None => authority.split(':').next(),
+    }
+}
+
+/// Ingresses that name their class in the annotation of before 1.18.
+fn ingress_classes(look: &mut Look<'_>) {
+    let objects = look.objects;
+    for ingress in look.need(&objects.ingresses, &["API-015"]).into_iter().flatten() {
+        if ingress.metadata.annotations.0.iter().any(|name| name == "kubernetes.io/ingress.class") {
+            look.say(Finding::new("API-015", "ingress-class", Outcome::Warn, of("Ingress", &ingress.metadata)));
         }
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn judge(look: &mut Look<'_>) {
     components(look);
     instances(look);
     masters(look);
+    upgrade_before(look);
 }
 
 /// The checks that compare with the version of the API server.
@@ -235,6 +236,22 @@ fn instances(look: &mut Look<'_>) {
         let all = minors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         look.say(Finding::new("VER-006", "apart", Outcome::Fail, Subject::cluster()).with("minors", all));
     }
+}
+
+/// Who claims the cluster and has been silent for longer is gone: claims of paused upgrades are renewed too.
+const GONE_SECONDS: i64 = 600;
+
+/// An upgrade that runs, is paused, or was left.
+fn upgrade_before(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let Some(Some(lease)) = look.need(&objects.upgrade_lease, &["VER-012"]) else { return };
+    let Some(upgrade) = lease.upgrade_under_way() else { return };
+    let renewed = lease.spec.renew_time;
+    let is_gone = renewed.is_none() || look.age_seconds(renewed) > GONE_SECONDS;
+    let (sentence, outcome) = if is_gone { ("left", Outcome::Warn) } else { ("under-way", Outcome::Fail) };
+    let since = renewed.map_or_else(|| "-".to_owned(), |time| time.to_string());
+    let finding = Finding::new("VER-012", sentence, outcome, Subject::cluster());
+    look.say(finding.with("upgrade", upgrade).with("since", since));
 }
 
 fn masters(look: &mut Look<'_>) {

@@ -274,7 +274,10 @@ fn pods(look: &mut Look<'_>) {
         {
             // The drain of its node waits for it.
             let outcome = if pod.spec.node_name.is_empty() { Outcome::Warn } else { Outcome::Fail };
-            let finding = stuck(of("Pod", &pod.metadata), &pod.metadata.finalizers, outcome);
+            // Without finalizers it is its kubelet that does not say that it has ended.
+            let sentence = if pod.metadata.finalizers.is_empty() { "unended" } else { "stuck" };
+            let finding = Finding::new("WL-013", sentence, outcome, of("Pod", &pod.metadata));
+            let finding = finding.with("finalizers", pod.metadata.finalizers.join(", "));
             look.say(finding.with("node", &pod.spec.node_name));
         }
     }
@@ -333,13 +336,15 @@ fn namespaces(look: &mut Look<'_>) {
     let objects = look.objects;
     for namespace in look.need(&objects.namespaces, &["WL-013"]).into_iter().flatten() {
         let since = namespace.metadata.deletion_timestamp;
-        if since.is_some() && look.age_seconds(since) > TERMINATING_SECONDS_MAX {
-            look.say(stuck(of("Namespace", &namespace.metadata), &namespace.metadata.finalizers, Outcome::Warn));
+        if since.is_none() || look.age_seconds(since) <= TERMINATING_SECONDS_MAX {
+            continue;
         }
+        let conditions = namespace.status.conditions.iter();
+        let holding = conditions.filter(|condition| condition.status == "True" && !condition.message.is_empty());
+        let holding: Vec<String> = holding.map(|condition| condition.message.chars().take(200).collect()).collect();
+        let why = if holding.is_empty() { "-".to_owned() } else { holding.join("; ") };
+        let subject = of("Namespace", &namespace.metadata);
+        let finding = Finding::new("WL-013", "held", Outcome::Warn, subject);
+        look.say(finding.with("why", why).with("namespace", &namespace.metadata.name));
     }
-}
-
-fn stuck(subject: Subject, finalizers: &[String], outcome: Outcome) -> Finding {
-    let finalizers = if finalizers.is_empty() { "-".to_owned() } else { finalizers.join(", ") };
-    Finding::new("WL-013", "stuck", outcome, subject).with("finalizers", finalizers)
 }

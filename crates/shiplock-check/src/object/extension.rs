@@ -196,12 +196,46 @@ objects! {
         /// When last.
         last_observed_time: Option<Timestamp>,
     }
+    /// The Lease of an installation of Shiplock that upgrades the cluster.
+    UpgradeLease {
+        /// What it says of itself.
+        metadata: UpgradeLeaseMetadata,
+        /// Its specification.
+        spec: UpgradeLeaseSpec,
+    }
+    /// What such a Lease says of itself.
+    UpgradeLeaseMetadata {
+        /// Its annotations.
+        annotations: UpgradeLeaseAnnotations,
+    }
+    /// The annotations of such a Lease.
+    UpgradeLeaseAnnotations {
+        /// The upgrade; empty where it is no such Lease.
+        #[serde(rename = "shiplock.dev/upgrade")]
+        upgrade: String,
+        /// Says that the upgrade has ended; empty while it has not.
+        #[serde(rename = "shiplock.dev/ended")]
+        ended: String,
+    }
+    /// The specification of such a Lease.
+    UpgradeLeaseSpec {
+        /// When it was last renewed.
+        renew_time: Option<Timestamp>,
+    }
     /// Something that says whether it may be upgraded.
     Operator {
         /// What it says of itself.
         metadata: Metadata,
         /// Its status.
         status: ConditionStatus,
+    }
+}
+
+impl UpgradeLease {
+    /// The upgrade that has not ended; none where there is none.
+    pub fn upgrade_under_way(&self) -> Option<&str> {
+        let annotations = &self.metadata.annotations;
+        Some(annotations.upgrade.as_str()).filter(|upgrade| !upgrade.is_empty() && annotations.ended.is_empty())
     }
 }
 

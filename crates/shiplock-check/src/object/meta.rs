@@ -91,7 +91,8 @@ objects! {
 pub struct Marks(pub Vec<String>);
 
 /// The beginnings of the names of annotations that checks ask for.
-const MARKS: [&str; 3] = [
+const MARKS: [&str; 4] = [
+    "kubernetes.io/ingress.class",
     "seccomp.security.alpha.kubernetes.io/",
     "container.seccomp.security.alpha.kubernetes.io/",
     "container.apparmor.security.beta.kubernetes.io/",

@@ -94,6 +94,10 @@ pub struct Objects {
     pub network_policies: Read<Vec<NetworkPolicy>>,
     /// CSINodes.
     pub csi_nodes: Read<Vec<CsiNode>>,
+    /// Ingresses, of which their metadata alone.
+    pub ingresses: Read<Vec<Named>>,
+    /// The Lease with which an installation of Shiplock claims the cluster, if there is one.
+    pub upgrade_lease: Read<Option<UpgradeLease>>,
     /// ServiceCIDRs.
     pub service_ranges: Read<Vec<ServiceRange>>,
     /// Warnings about objects in kube-system.

@@ -12,6 +12,8 @@ objects! {
         metadata: Metadata,
         /// Its specification.
         spec: ServiceSpec,
+        /// Its status.
+        status: ServiceStatus,
     }
     /// The specification of a Service.
     ServiceSpec {
@@ -31,6 +33,25 @@ objects! {
         external_ips: Vec<String>,
         /// Labels of nodes that its traffic keeps to; Kubernetes knew them until 1.21.
         topology_keys: Vec<String>,
+        /// The name that it stands for, where its type is `ExternalName`.
+        external_name: String,
+    }
+    /// The status of a Service.
+    ServiceStatus {
+        /// Its load balancer.
+        load_balancer: LoadBalancer,
+    }
+    /// A load balancer.
+    LoadBalancer {
+        /// Where it takes traffic.
+        ingress: Vec<LoadBalancerAddress>,
+    }
+    /// Where a load balancer takes traffic.
+    LoadBalancerAddress {
+        /// Its address; empty where it has a name alone.
+        ip: String,
+        /// Its name; empty where it has an address alone.
+        hostname: String,
     }
     /// An EndpointSlice.
     Slice {

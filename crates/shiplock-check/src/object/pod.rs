@@ -34,6 +34,13 @@ objects! {
         init_containers: Vec<InitContainer>,
         /// What its sandbox takes beside the containers.
         overhead: Labels,
+        /// Addresses that it knows by names of its own.
+        host_aliases: Vec<HostAlias>,
+    }
+    /// An address that a pod knows by names of its own.
+    HostAlias {
+        /// The address.
+        ip: String,
     }
     /// A toleration.
     Toleration {

@@ -64,7 +64,7 @@ fn part(check: &Check, language: Language) -> String {
     let say = |texts: [&'static str; 2]| language.pick(texts[0], texts[1]);
     let mut text = format!("# {}: {}\n\n{}\n", check.id, say(check.title), say(check.why));
     let _ = write!(text, "\n{}: {}\n", say(["Severity", "级别"]), say(severity(check.severity)));
-    let _ = write!(text, "\n{}: {} ({})\n", say(["Reads", "读取"]), check.reads, say(scope(check.scope)));
+    let _ = write!(text, "\n{}: {} ({})\n", say(["Reads", "读取"]), say(check.reads), say(scope(check.scope)));
     if let Some(reason) = check.not_built {
         let _ = write!(text, "\n{}: {}\n", say(["Not built", "尚未实现"]), say(reason));
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +10,8 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use shiplock_check::api::authorship::{FieldEntry, Written};
 use shiplock_check::api::helm::{Reader, Release, Revision, wanted};
-use shiplock_check::api::live::to_list;
 use shiplock_check::object::Labels;
-use shiplock_check::snapshot::{Read, ServedResource, WrittenKind};
-use shiplock_core::version::MinorVersion;
+use shiplock_check::snapshot::{Read, WrittenKind};
 
 use super::Progress;
 use super::request::{List, Requests, items};
@@ -32,8 +31,9 @@ const NOT_DEPLOYED_ASKED_MAX: usize = 50;
 /// Where kubectl and kapp keep what they applied.
 const ANNOTATIONS: [&str; 2] = ["kubectl.kubernetes.io/last-applied-configuration", "kapp.k14s.io/original"];
 
+/// An object, of which its metadata alone is read.
 #[derive(Deserialize)]
-struct Partial {
+pub(super) struct Partial {
     metadata: PartialMetadata,
 }
 
@@ -56,37 +56,79 @@ struct PartialMetadata {
     managed_fields: Vec<FieldEntry>,
 }
 
-/// Lists the objects of all kinds that go away, through versions that stay.
+/// Lists that other checks read too: what they say of who wrote the objects, by path, so that none is asked for twice.
+pub(super) struct Shared(Mutex<BTreeMap<String, Read<Vec<Written>>>>);
+
+impl Shared {
+    /// Of kinds that go away those whose list is read anyway.
+    pub(super) fn of(kinds: &[WrittenKind], is_read: impl Fn(&str) -> bool) -> Self {
+        let paths = kinds.iter().filter_map(path_of).filter(|path| is_read(path));
+        let unread = || Read::NotSeen("its list was not read".to_owned());
+        Self(Mutex::new(paths.map(|path| (path, unread())).collect()))
+    }
+
+    /// Whether the answer to a list is wanted here too.
+    pub(super) fn awaits(&self, path: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(path)
+    }
+
+    /// Takes what a list says.
+    pub(super) fn put(&self, path: &str, objects: Read<Vec<Partial>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), all_kept(objects));
+    }
+
+    /// Gives each kind what its list said.
+    pub(super) fn give(self, kinds: &mut [WrittenKind]) {
+        let read = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for kind in kinds {
+            if let Some(objects) = path_of(kind).and_then(|path| read.get(&path)) {
+                kind.objects = objects.clone();
+            }
+        }
+    }
+}
+
+/// Where the objects of a kind are listed; nowhere where asking would itself be a use of a version that is deprecated.
+fn path_of(kind: &WrittenKind) -> Option<String> {
+    let root = if kind.listed_through.contains('/') { "/apis" } else { "/api" };
+    // The successor of a kind in another group has the same plural name, but for a few.
+    (!kind.listed_through.is_empty()).then(|| format!("{root}/{}/{}", kind.listed_through, kind.resource))
+}
+
+/// Lists the objects of kinds that go away, through versions that stay, but for those that come with `shared`.
 pub(super) async fn written(
     requests: &Requests<'_>,
-    served: &[ServedResource],
-    current: Option<MinorVersion>,
-    target: MinorVersion,
+    kinds: Vec<WrittenKind>,
+    shared: &Shared,
     progress: Progress<'_>,
 ) -> Vec<WrittenKind> {
-    let kinds = to_list(served, current, target);
     futures::stream::iter(kinds)
         .map(|mut kind| async move {
-            progress(&kind.resource);
-            kind.objects = if kind.listed_through.is_empty() {
-                let why = format!("{} {} is served only by a version that is deprecated, and asking for it would itself be a use of it; see it with `kubectl get {}`", kind.group, kind.resource, kind.resource);
-                Read::NotSeen(why)
-            } else {
-                let root = if kind.listed_through.contains('/') { "/apis" } else { "/api" };
-                // The successor of a kind in another group has the same plural name, but for a few.
-                let path = format!("{root}/{}/{}", kind.listed_through, kind.resource);
-                let list = List { metadata_only: true, ..List::of(&path) };
-                match requests.list::<Partial>(list).await {
-                    Read::Seen(objects) => Read::Seen(objects.into_iter().map(kept).collect()),
-                    Read::NotSeen(why) => Read::NotSeen(why),
-                    Read::NotAsked => Read::NotAsked,
+            match path_of(&kind) {
+                Some(path) if shared.awaits(&path) => {}
+                Some(path) => {
+                    progress(&kind.resource);
+                    let list = List { metadata_only: true, ..List::of(&path) };
+                    kind.objects = all_kept(requests.list(list).await);
                 }
-            };
+                None => {
+                    let why = format!("{} {} is served only by a version that is deprecated, and asking for it would itself be a use of it; see it with `kubectl get {}`", kind.group, kind.resource, kind.resource);
+                    kind.objects = Read::NotSeen(why);
+                }
+            }
             kind
         })
         .buffered(4)
         .collect()
         .await
+}
+
+fn all_kept(objects: Read<Vec<Partial>>) -> Read<Vec<Written>> {
+    match objects {
+        Read::Seen(objects) => Read::Seen(objects.into_iter().map(kept).collect()),
+        Read::NotSeen(why) => Read::NotSeen(why),
+        Read::NotAsked => Read::NotAsked,
+    }
 }
 
 /// What is kept of an object's metadata: no content of annotations but the version in them.

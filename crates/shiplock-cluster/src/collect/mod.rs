@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use shiplock_check::api::helm::Release;
+use shiplock_check::api::live::to_list;
 use shiplock_check::object::Definition;
 use shiplock_check::run::Selection;
 use shiplock_check::snapshot::{Effort, Read, SNAPSHOT_SCHEMA, Snapshot};
@@ -84,16 +85,18 @@ pub(crate) async fn over(
     let of_served = async {
         progress("APIs");
         let served = requests.served().await;
-        let written = async {
-            let Some(served) = served.seen() else { return Vec::new() };
-            if !wants(&["API-001", "API-002", "API-003", "API-004", "API-010", "API-011"]) {
-                return Vec::new();
+        let kinds = match served.seen() {
+            Some(served) if wants(&["API-001", "API-002", "API-003", "API-004", "API-010", "API-011"]) => {
+                to_list(served, current, target)
             }
-            api::written(&requests, served, current, target, progress).await
+            _ => Vec::new(),
         };
         let Collection { selection, with_copy, .. } = collection;
-        let lists = resource::all(&requests, served.seen().map(Vec::as_slice), selection, *with_copy, progress);
-        let (written, (objects, copy)) = futures::join!(written, lists);
+        let shared = api::Shared::of(&kinds, |path| resource::is_read(path, selection));
+        let of_served = served.seen().map(Vec::as_slice);
+        let lists = resource::all(&requests, of_served, selection, *with_copy, &shared, progress);
+        let (mut written, (objects, copy)) = futures::join!(api::written(&requests, kinds, &shared, progress), lists);
+        shared.give(&mut written);
         (served, written, objects, copy)
     };
     let releases = async {

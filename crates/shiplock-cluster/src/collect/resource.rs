@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use shiplock_check::cluster::{OF_APIS, READS, is_of_apis};
+use shiplock_check::cluster::{INGRESSES, OF_APIS, READS, UPGRADE_LEASE, is_of_apis};
 use shiplock_check::copy::{ClusterCopy, item};
-use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects, Pod};
+use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects, Pod, UpgradeLease};
 use shiplock_check::run::Selection;
 use shiplock_check::snapshot::{Read, ServedResource};
 
 use super::Progress;
+use super::api::Shared;
 use super::copy::{Both, Copied};
 use super::request::{List, Requests};
 
@@ -26,9 +27,10 @@ pub(super) async fn all(
     served: Option<&[ServedResource]>,
     selection: &Selection,
     with_copy: bool,
+    shared: &Shared,
     progress: Progress<'_>,
 ) -> (Objects, Read<ClusterCopy>) {
-    let lists = Lists { requests, served, selection, with_copy, progress };
+    let lists = Lists { requests, served, selection, with_copy, shared, progress };
     let (mut objects, mut copied) = (Objects::default(), Copied::default());
     macro_rules! read {
         ($($field:ident $path:literal)*; $($both:ident $path_of_both:literal)*) => {
@@ -56,6 +58,7 @@ pub(super) async fn all(
         quotas "/api/v1/resourcequotas"
         network_policies "/apis/networking.k8s.io/v1/networkpolicies"
         csi_nodes "/apis/storage.k8s.io/v1/csinodes"
+        ingresses "/apis/networking.k8s.io/v1/ingresses"
         service_ranges "/apis/networking.k8s.io/v1/servicecidrs"
         warnings "/api/v1/namespaces/kube-system/events"
         node_usage "/apis/metrics.k8s.io/v1beta1/nodes"
@@ -78,8 +81,14 @@ pub(super) async fn all(
         _ => {}
     }
     objects.configuration = lists.configuration().await;
+    objects.upgrade_lease = lists.upgrade_lease().await;
     let copy = if with_copy { copied.cluster_copy() } else { Read::NotAsked };
     (objects.without_commands(), copy)
+}
+
+/// Whether checks read a list that is asked for at most once, through this path.
+pub(super) fn is_read(path: &str, selection: &Selection) -> bool {
+    readers(path).iter().any(|check| selection.wants_id(check))
 }
 
 /// The checks that read a list.
@@ -87,11 +96,24 @@ fn readers(path: &str) -> &'static [&'static str] {
     READS.iter().find(|(known, _)| *known == path).map_or(&[][..], |(_, checks)| checks)
 }
 
+/// The two sides of a list that was read for both.
+fn apart<T, U>(read: Read<Vec<Both<T, U>>>) -> (Read<Vec<T>>, Read<Vec<U>>) {
+    match read {
+        Read::Seen(objects) => {
+            let (one, other) = objects.into_iter().map(|Both(one, other)| (one, other)).unzip();
+            (Read::Seen(one), Read::Seen(other))
+        }
+        Read::NotSeen(why) => (Read::NotSeen(why.clone()), Read::NotSeen(why)),
+        Read::NotAsked => (Read::NotAsked, Read::NotAsked),
+    }
+}
+
 struct Lists<'a> {
     requests: &'a Requests<'a>,
     served: Option<&'a [ServedResource]>,
     selection: &'a Selection,
     with_copy: bool,
+    shared: &'a Shared,
     progress: Progress<'a>,
 }
 
@@ -115,7 +137,7 @@ impl Lists<'_> {
             return Read::NotAsked;
         }
         (self.progress)("replicasets");
-        self.requests.list(List::of("/apis/apps/v1/replicasets")).await
+        self.list(List::of("/apis/apps/v1/replicasets"), |_| true).await
     }
 
     /// A list for the checks, and for a copy where there shall be one.
@@ -124,14 +146,8 @@ impl Lists<'_> {
             return (self.read(path).await, Read::NotAsked);
         }
         (self.progress)(path.rsplit('/').next().unwrap_or(path));
-        match self.requests.list::<Both<T, U>>(List::of(path)).await {
-            Read::Seen(objects) => {
-                let (of_checks, of_copy) = objects.into_iter().map(|Both(one, other)| (one, other)).unzip();
-                (if self.is_wanted(path) { Read::Seen(of_checks) } else { Read::NotAsked }, Read::Seen(of_copy))
-            }
-            Read::NotSeen(why) => (Read::NotSeen(why.clone()), Read::NotSeen(why)),
-            Read::NotAsked => (Read::NotAsked, Read::NotAsked),
-        }
+        let (of_checks, of_copy) = apart(self.list(List::of(path), |_| true).await);
+        (if self.is_wanted(path) { of_checks } else { Read::NotAsked }, of_copy)
     }
 
     async fn read_where<T: DeserializeOwned>(&self, path: &str, keep: impl Fn(&T) -> bool) -> Read<Vec<T>> {
@@ -143,11 +159,24 @@ impl Lists<'_> {
         }
         (self.progress)(path.rsplit('/').next().unwrap_or(path));
         let query = if path.ends_with("/events") { WARNINGS } else { "" };
-        self.requests.list_where(List { query, ..List::of(path) }, keep).await
+        self.list(List { query, metadata_only: path == INGRESSES, ..List::of(path) }, keep).await
+    }
+
+    /// A list, of which what `keep` wants is held. Where it is also asked who writes the objects, the same answer says it.
+    async fn list<T: DeserializeOwned>(&self, list: List<'_>, keep: impl Fn(&T) -> bool) -> Read<Vec<T>> {
+        if !self.shared.awaits(list.path) {
+            return self.requests.list_where(list, keep).await;
+        }
+        let (mut objects, partial) = apart(self.requests.list(list).await);
+        self.shared.put(list.path, partial);
+        if let Read::Seen(objects) = &mut objects {
+            objects.retain(keep);
+        }
+        objects
     }
 
     fn is_wanted(&self, path: &str) -> bool {
-        readers(path).iter().any(|check| self.selection.wants_id(check))
+        is_read(path, self.selection)
     }
 
     /// Whether the API server says that it serves a path; where it does not tell what it serves it is asked.
@@ -161,6 +190,21 @@ impl Lists<'_> {
         };
         let resource = path.rsplit('/').next().unwrap_or_default();
         served.iter().any(|one| one.group == group && one.version == version && one.resource == resource)
+    }
+
+    /// The Lease of an installation of Shiplock, if there is one.
+    async fn upgrade_lease(&self) -> Read<Option<UpgradeLease>> {
+        if !self.is_wanted(UPGRADE_LEASE) {
+            return Read::NotAsked;
+        }
+        match self.requests.get(UPGRADE_LEASE, "application/json").await {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(lease) => Read::Seen(Some(lease)),
+                Err(error) => Read::NotSeen(format!("the answer is no Lease: line {}", error.line())),
+            },
+            Err(failure) if failure.status == 404 => Read::Seen(None),
+            Err(failure) => Read::NotSeen(failure.why),
+        }
     }
 
     /// What kubeadm keeps in ConfigMaps, one by one; a cluster that another tool made has none of them.

@@ -16,7 +16,7 @@ use shiplock_check::node::{Answer, ExaminedNode};
 use shiplock_check::question::{Profile, Question};
 use shiplock_check::report::{Outcome, Report};
 use shiplock_check::run::{Acceptance, Assembly, Selection, judge};
-use shiplock_check::snapshot::Snapshot;
+use shiplock_check::snapshot::{Read, Snapshot};
 use shiplock_check::tls::Dialled;
 use shiplock_cluster::collect::{Collection, scopes};
 use shiplock_core::check::check_plan;
@@ -103,6 +103,11 @@ impl Precheck {
         };
         snapshot.nodes = self.examine(asked, &facts, &snapshot.dialled).await?;
         take_over(&mut snapshot);
+        // The upgrade that is about to start is none before.
+        if let Read::Seen(lease) = &mut snapshot.objects.upgrade_lease {
+            let own = asked.upgrade.map(UpgradeId::as_str);
+            lease.take_if(|lease| own.is_some() && lease.upgrade_under_way() == own);
+        }
         let now = Timestamp::now();
         let current = oldest.map(|version| version.release);
         let Some(target) = target.or(current.map(MinorVersion::next)) else {

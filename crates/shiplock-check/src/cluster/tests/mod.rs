@@ -387,6 +387,43 @@ fn traffic_and_volumes_that_an_upgrade_cuts_are_found() {
     local.objects.slices = seen(ill);
     assert_eq!(found(&local), ["Fail NET-001 none Service n/none"]);
 
+    // Who is in the cluster and calls a load balancer by its address may come from a node without a ready pod.
+    let mut balanced = service("two", "Local");
+    merge(
+        &mut balanced,
+        json!({ "spec": { "type": "LoadBalancer" }, "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.7" }, { "hostname": "lb.example.com" }] } } }),
+    );
+    let stands_for = json!({ "metadata": { "name": "alias", "namespace": "m" }, "spec": { "type": "ExternalName", "externalName": "LB.example.com" } });
+    let mut by_hand = slice("by-hand", &[]);
+    merge(&mut by_hand, json!({ "metadata": { "name": "by-hand" }, "endpoints": [{ "addresses": ["203.0.113.7"] }] }));
+    let hook = |name: &str, url: &str| json!({ "metadata": { "name": name }, "webhooks": [{ "name": "x.y.z", "timeoutSeconds": 5, "admissionReviewVersions": ["v1"], "clientConfig": { "url": url } }] });
+    let knows =
+        |name: &str, ip: &str| pod(name, json!({ "spec": { "hostAliases": [{ "ip": ip, "hostnames": ["shop"] }] } }));
+    local.objects.services = seen(json!([balanced, stands_for]));
+    local.objects.slices = seen(json!([slice("two", &["w1", "w2"]), by_hand]));
+    local.objects.pods = seen(json!([knows("near", "203.0.113.7"), knows("far", "203.0.113.70")]));
+    local.objects.validating = seen(json!([
+        hook("inward", "https://203.0.113.7:8443/x"),
+        hook("outward", "https://lb.example.com.example.org/203.0.113.7")
+    ]));
+    local.objects.mutating = seen(json!([hook("by-name", "https://lb.example.com")]));
+    let findings = judge(&local, &question(&local, "1.36", "1.37"));
+    let users = findings.iter().filter(|found| found.check == "NET-001" && found.sentence == "by-address");
+    let users: Vec<String> =
+        users.map(|found| format!("{} {}", found.parameters["user"], found.parameters["address"])).collect();
+    assert_eq!(
+        users,
+        [
+            "Deployment n/a 203.0.113.7",
+            "EndpointSlice n/by-hand 203.0.113.7",
+            "MutatingWebhookConfiguration by-name lb.example.com",
+            "Service m/alias lb.example.com",
+            "ValidatingWebhookConfiguration inward 203.0.113.7",
+        ]
+    );
+    local.objects.pods = Read::NotSeen("forbidden".into());
+    assert!(found(&local).contains(&"Unknown NET-001 not-seen Cluster".to_owned()));
+
     let mut volumes = snapshot();
     volumes.objects.volumes = seen(json!([
         { "metadata": { "name": "flex" }, "spec": { "capacity": {}, "flexVolume": { "driver": "alicloud/oss" } } },

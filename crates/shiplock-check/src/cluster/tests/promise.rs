@@ -69,6 +69,20 @@ fn stateful(grace: i64) -> Value {
         "spec": { "replicas": 0, "template": { "spec": { "terminationGracePeriodSeconds": grace } } } }])
 }
 
+/// The Lease of an upgrade, renewed on the evening before the snapshot.
+fn lease(renewed: &str, has_ended: bool) -> Read<Option<crate::object::UpgradeLease>> {
+    let mut lease = json!({ "metadata": { "name": "shiplock", "annotations": { "shiplock.dev/upgrade": "u-1", "shiplock.dev/event": "7" } },
+        "spec": { "holderIdentity": "i-1", "renewTime": format!("2026-11-23T{renewed}.000000Z") } });
+    if has_ended {
+        merge(&mut lease, json!({ "metadata": { "annotations": { "shiplock.dev/ended": "true" } } }));
+    }
+    Read::Seen(serde_json::from_value(lease).unwrap())
+}
+
+fn ingress<T: serde::de::DeserializeOwned>(annotation: &str) -> Read<Vec<T>> {
+    seen(json!([{ "metadata": { "name": "i", "namespace": "n", "annotations": { annotation: "nginx" } } }]))
+}
+
 fn attachment(more: Value) -> Value {
     let mut attachment = json!({ "metadata": { "name": "v" }, "status": { "attached": true } });
     merge(&mut attachment, more);
@@ -344,6 +358,38 @@ const CASES: &[Case] = &[
         |it| it.objects.nodes = at_versions(&["v1.36.1", "v1.35.3", "v1.34.0"]),
         &["Warn mixed"],
     ),
+    ("VER-012", "the Lease of an upgrade that ended", |it| it.objects.upgrade_lease = lease("23:59:30", true), &[]),
+    ("VER-012", "no Lease", |it| it.objects.upgrade_lease = Read::Seen(None), &[]),
+    (
+        "VER-012",
+        "the Lease of another program",
+        |it| it.objects.upgrade_lease = Read::Seen(serde_json::from_value(json!({ "metadata": {} })).unwrap()),
+        &[],
+    ),
+    (
+        "VER-012",
+        "the Lease of an upgrade that runs or is paused",
+        |it| it.objects.upgrade_lease = lease("23:59:30", false),
+        &["Fail under-way"],
+    ),
+    (
+        "VER-012",
+        "the Lease of an upgrade whose server went away",
+        |it| it.objects.upgrade_lease = lease("23:00:00", false),
+        &["Warn left"],
+    ),
+    (
+        "API-015",
+        "an Ingress with a class in its specification",
+        |it| it.objects.ingresses = ingress("nginx.ingress.kubernetes.io/rewrite-target"),
+        &[],
+    ),
+    (
+        "API-015",
+        "an Ingress with its class in an annotation",
+        |it| it.objects.ingresses = ingress("kubernetes.io/ingress.class"),
+        &["Warn ingress-class"],
+    ),
     (
         "WL-006",
         "one replica without a probe",
@@ -521,7 +567,11 @@ fn speaking(snapshot: &Snapshot, outcome: Option<Outcome>) -> BTreeSet<String> {
 fn well() -> Snapshot {
     let mut objects = serde_json::to_value(Objects::default()).unwrap();
     for (name, list) in objects.as_object_mut().unwrap() {
-        *list = if name == "configuration" { json!({ "seen": {} }) } else { json!({ "seen": [] }) };
+        *list = match name.as_str() {
+            "configuration" => json!({ "seen": {} }),
+            "upgrade_lease" => json!({ "seen": null }),
+            _ => json!({ "seen": [] }),
+        };
     }
     let mut well = snapshot();
     well.objects = serde_json::from_value(objects).unwrap();

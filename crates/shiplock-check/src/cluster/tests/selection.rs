@@ -10,7 +10,7 @@ use crate::tls;
 use shiplock_core::facts::examination::TlsOutcome;
 
 /// The lists, by the field of [`Objects`] and the path that [`READS`] names.
-const FIELDS: [(&str, &str); 29] = [
+const FIELDS: [(&str, &str); 31] = [
     ("nodes", "/nodes"),
     ("pods", "/pods"),
     ("deployments", "/deployments"),
@@ -35,6 +35,8 @@ const FIELDS: [(&str, &str); 29] = [
     ("quotas", "/resourcequotas"),
     ("network_policies", "/networkpolicies"),
     ("service_ranges", "/servicecidrs"),
+    ("ingresses", "/ingresses"),
+    ("upgrade_lease", "/leases/shiplock"),
     ("warnings", "/events"),
     ("node_usage", "/apis/metrics.k8s.io/v1beta1/nodes"),
     ("operators", "/operatorconditions"),
@@ -180,6 +182,8 @@ fn troubled() -> Snapshot {
         "signing_requests": [{ "metadata": { "name": "r", "creationTimestamp": gone }, "spec": { "signerName": "kubernetes.io/kubelet-serving", "username": "u" } }],
         "jobs": [{ "metadata": { "name": "j", "namespace": "n" }, "status": { "active": 1 } }],
         "quotas": [{ "metadata": { "name": "q", "namespace": "n" }, "status": { "hard": { "pods": "5" }, "used": { "pods": "5" } } }],
+        "ingresses": [{ "metadata": { "name": "i", "namespace": "n", "annotations": { "kubernetes.io/ingress.class": "x" } } }],
+        "upgrade_lease": { "metadata": { "annotations": { "shiplock.dev/upgrade": "u" } }, "spec": { "renewTime": "2026-11-24T00:00:00Z" } },
         "network_policies": [{ "metadata": { "name": "p", "namespace": "n" }, "spec": { "podSelector": {}, "policyTypes": ["Ingress"] } }],
         "service_ranges": [named("r", json!({ "cidrs": ["10.96.0.0/31", "10.96.0.0/30"] }))],
         "warnings": [{ "involvedObject": { "kind": "Pod", "name": "x" }, "reason": "Failed", "count": 99, "lastTimestamp": "2026-11-23T23:59:00Z" }],

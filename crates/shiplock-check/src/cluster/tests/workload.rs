@@ -133,24 +133,32 @@ fn each_probe_of_a_workload_on_one_node_has_its_finding_also_that_of_a_container
 #[test]
 fn pods_that_a_drain_would_need_force_for_or_wait_for_stop_the_start_and_others_do_not() {
     let naked = |node: &str| pod("x", json!({ "metadata": { "ownerReferences": [] }, "spec": { "nodeName": node } }));
-    let ends = |node: &str| {
+    let ends = |node: &str, finalizers: &[&str]| {
         pod(
             "x",
-            json!({ "metadata": { "deletionTimestamp": "2026-11-23T23:00:00Z", "finalizers": ["a/b"] }, "spec": { "nodeName": node } }),
+            json!({ "metadata": { "deletionTimestamp": "2026-11-23T23:00:00Z", "finalizers": finalizers }, "spec": { "nodeName": node } }),
         )
     };
     for (pod, expected) in [
         (naked("w1"), "Fail WL-009 naked Pod n/x"),
         (naked(""), "Warn WL-009 naked Pod n/x"),
-        (ends("w1"), "Fail WL-013 stuck Pod n/x"),
-        (ends(""), "Warn WL-013 stuck Pod n/x"),
+        (ends("w1", &["a/b"]), "Fail WL-013 stuck Pod n/x"),
+        (ends("", &["a/b"]), "Warn WL-013 stuck Pod n/x"),
+        (ends("w1", &[]), "Fail WL-013 unended Pod n/x"),
     ] {
         let mut snapshot = snapshot();
         snapshot.objects.pods = seen(json!([pod]));
         assert_eq!(found(&snapshot), [expected]);
     }
     let mut snapshot = snapshot();
+    let condition =
+        |name: &str, status: &str, message: &str| json!({ "type": name, "status": status, "message": message });
     snapshot.objects.namespaces =
-        seen(json!([{ "metadata": { "name": "old", "deletionTimestamp": "2026-11-23T23:00:00Z" } }]));
-    assert_eq!(found(&snapshot), ["Warn WL-013 stuck Namespace old"]);
+        seen(json!([{ "metadata": { "name": "old", "deletionTimestamp": "2026-11-23T23:00:00Z" },
+        "status": { "phase": "Terminating", "conditions": [
+            condition("NamespaceDeletionDiscoveryFailure", "False", "All resources successfully discovered"),
+            condition("NamespaceFinalizersRemaining", "True", "x/y in 1 resource instances") ] } }]));
+    assert_eq!(found(&snapshot), ["Warn WL-013 held Namespace old"]);
+    let held = &judge(&snapshot, &question(&snapshot, "1.36", "1.37"))[0];
+    assert_eq!(held.parameters["why"], "x/y in 1 resource instances");
 }
