@@ -184,7 +184,7 @@ impl Cluster for KubernetesCluster {
         let runtime = tokio::runtime::Handle::current();
         let collecting = tokio::task::spawn_blocking(move || {
             let collection = Collection { target, selection: &selection, for_start, with_copy: false };
-            runtime.block_on(over(&connection, &collection, &[], &|_| {}))
+            runtime.block_on(over(&connection, &collection, &|_| {}))
         });
         match collecting.await {
             Ok(collected) => collected.map(Some),

@@ -33,6 +33,8 @@ impl Asked {
 pub(crate) enum Answer {
     /// A status and a body.
     Json(u16, Value),
+    /// A text.
+    Text(String),
     /// A watch: these lines, then the stream ends.
     Lines(Vec<Value>),
     /// A watch that stays open after these lines.
@@ -67,6 +69,7 @@ pub(crate) fn api(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> 
             let whole = |bytes: Vec<u8>| Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
             let (status, body) = match answer(&asked) {
                 Answer::Json(status, body) => (status, whole(serde_json::to_vec(&body).unwrap())),
+                Answer::Text(text) => (200, whole(text.into_bytes())),
                 Answer::Lines(all) => (200, whole(lines(all))),
                 Answer::Open(all) => {
                     let first = futures::stream::iter([Ok::<_, std::io::Error>(lines(all))]);

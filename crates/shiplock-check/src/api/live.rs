@@ -72,17 +72,13 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> (Vec<Usage>, Vec<Findi
 
 /// How many objects of a resource the API servers say that they store.
 pub(crate) fn stored(snapshot: &Snapshot, group: &str, resource: &str) -> Option<usize> {
-    let whole = format!("{resource}.{group}");
-    let counts =
-        snapshot.metrics.iter().filter_map(|instance| instance.metrics.seen()).flat_map(|metrics| {
-            metrics.all("apiserver_storage_objects").chain(metrics.all("apiserver_resource_objects"))
-        });
-    let is_it = |sample: &&metrics::Sample| {
-        let label = |name: &str| sample.labels.get(name).map_or("", String::as_str);
-        label("resource") == whole || (label("resource") == resource && label("group") == group)
-    };
+    let all = snapshot.metrics.iter().filter_map(|instance| instance.metrics.seen());
+    let counts = all.flat_map(|metrics| {
+        let older = metrics.of_resource("apiserver_storage_objects", group, resource);
+        older.chain(metrics.of_resource("apiserver_resource_objects", group, resource))
+    });
     // A count that failed is below nothing.
-    let counts = counts.filter(is_it).filter(|sample| sample.value >= 0.0).map(|sample| sample.value);
+    let counts = counts.filter(|sample| sample.value >= 0.0).map(|sample| sample.value);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, not negative")]
     counts.reduce(f64::max).map(|count| count as usize)
 }

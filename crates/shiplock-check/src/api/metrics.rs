@@ -22,7 +22,13 @@ const KEPT: &[&str] = &[
     "apiserver_resource_objects",
     "apiserver_storage_size_bytes",
     "process_start_time_seconds",
+    CACHE_FILLED,
+    CACHE_TAKES_IN,
 ];
+/// How often the cache of a resource was filled.
+const CACHE_FILLED: &str = "apiserver_watch_cache_initializations_total";
+/// How many changes the cache of a resource took in since the process started.
+const CACHE_TAKES_IN: &str = "apiserver_watch_cache_events_received_total";
 /// How long writes to etcd take, over all resources: bucket by bucket, by its bound.
 pub const ETCD_WRITES: &str = "etcd_request_duration_seconds_bucket";
 /// The requests to etcd that write.
@@ -91,6 +97,32 @@ impl Metrics {
     /// The values of a metric.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
         self.samples.iter().filter(move |sample| sample.name == name)
+    }
+
+    /// The values of a metric for one resource. Its group is a label of its own, or part of the name, as in older API
+    /// servers.
+    pub fn of_resource<'a>(
+        &'a self,
+        name: &'a str,
+        group: &'a str,
+        resource: &'a str,
+    ) -> impl Iterator<Item = &'a Sample> {
+        let whole = format!("{resource}.{group}");
+        self.all(name).filter(move |sample| {
+            let label = |name: &str| sample.labels.get(name).map_or("", String::as_str);
+            label("resource") == whole || (label("resource") == resource && label("group") == group)
+        })
+    }
+
+    /// Where the API server's own cache of a resource stands: the same text twice means that the same process took in
+    /// nothing of the resource in between. None where it has no cache of it, or does not tell.
+    pub fn cache_mark(&self, group: &str, resource: &str) -> Option<String> {
+        let value = |name| self.of_resource(name, group, resource).next().map(|sample| sample.value);
+        // Without a change a resource is not among those that are counted; none of them is where nothing is counted.
+        let counts = self.samples.len() < SAMPLES_MAX && self.all(CACHE_TAKES_IN).next().is_some();
+        let started = self.all("process_start_time_seconds").next().filter(|_| counts)?.value;
+        let (filled, taken_in) = (value(CACHE_FILLED)?, value(CACHE_TAKES_IN).unwrap_or(0.0));
+        Some(format!("{started} {filled} {taken_in}"))
     }
 
     /// When the process started.
@@ -169,5 +201,30 @@ mod tests {
         assert_eq!(judge(&metrics, &question(37)).len(), 1);
         assert_eq!(judge(&metrics, &question(36)).len(), 1);
         assert_eq!(judge(&metrics, &question(35)).len(), 0);
+    }
+
+    #[test]
+    fn a_cache_is_where_it_was_only_in_the_same_process_with_the_same_filling_and_the_same_changes() {
+        let mark = |lines: &[&str], group: &str, resource: &str| {
+            let mut metrics = Metrics::default();
+            lines.iter().for_each(|line| metrics.take(line));
+            metrics.cache_mark(group, resource)
+        };
+        let lines = [
+            "process_start_time_seconds 1.7e+09",
+            "apiserver_watch_cache_initializations_total{group=\"\",resource=\"pods\"} 1",
+            "apiserver_watch_cache_events_received_total{group=\"\",resource=\"pods\"} 12",
+            "apiserver_watch_cache_initializations_total{group=\"apps\",resource=\"deployments\"} 2",
+            // Older API servers name the group within the resource.
+            "apiserver_watch_cache_initializations_total{resource=\"jobs.batch\"} 1",
+        ];
+        assert_eq!(mark(&lines, "", "pods").as_deref(), Some("1700000000 1 12"));
+        assert_eq!(mark(&lines, "apps", "deployments").as_deref(), Some("1700000000 2 0"), "nothing changed yet");
+        assert_eq!(mark(&lines, "batch", "jobs").as_deref(), Some("1700000000 1 0"));
+        assert_eq!(mark(&lines, "", "deployments"), None, "another group");
+        assert_eq!(mark(&lines, "", "events"), None, "it has no cache");
+        assert_eq!(mark(&lines[1..], "", "pods"), None, "since when it runs is not known");
+        let uncounted = [lines[0], lines[1], lines[3]];
+        assert_eq!(mark(&uncounted, "", "pods"), None, "no change of anything is counted");
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Labels, PodStatus, null_is_default};
+use super::{Labels, PodStatus, is_default, null_is_default};
 
 objects! {
     /// What every object says of itself.

@@ -14,13 +14,22 @@ macro_rules! objects {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
-        pub struct $name { $($(#[$field_doc])* #[serde(deserialize_with = "null_is_default")] pub $field: $type,)* }
+        pub struct $name { $(
+            $(#[$field_doc])*
+            #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_default")]
+            pub $field: $type,
+        )* }
     )*};
 }
 
 /// Kubernetes writes `null` for empty lists in places.
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// What a field is without being written is not written: most fields of most objects are so.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 mod configuration;

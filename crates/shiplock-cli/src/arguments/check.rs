@@ -42,7 +42,7 @@ pub struct CheckArguments {
     /// Audit logs (JSON lines) to read callers from.
     #[arg(long, value_name = "FILE")]
     pub audit_log: Vec<PathBuf>,
-    /// Read every Helm release again, also those that did not change since the last check of this machine.
+    /// Read everything again, also Helm releases and lists that did not change since the last check of this machine.
     #[arg(long)]
     pub fresh: bool,
     /// How the cluster is reached.

@@ -1,10 +1,13 @@
 //! Each instance of the API server, asked at its own address.
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt as _;
 use serde::Deserialize;
 use shiplock_check::api::metrics::Metrics;
 use shiplock_check::snapshot::{Instance, Read};
 
+use super::kept::{Counted, catch_up};
 use super::request::Requests;
 use crate::connection::Connection;
 use crate::survey::{INSTANCES_MAX, instance_addresses};
@@ -15,8 +18,8 @@ pub(super) const CHECKS: &[&str] =
 /// A line of metrics is not longer.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Asks all instances.
-pub(super) async fn all(requests: &Requests<'_>, connection: &Connection) -> Vec<Instance> {
+/// Asks all instances, each after its caches of these lists have caught up with etcd.
+pub(super) async fn all(requests: &Requests<'_>, connection: &Connection, lists: &[String]) -> Vec<Counted> {
     let addresses = match instance_addresses(connection).await {
         Ok(addresses) if !addresses.is_empty() => addresses,
         Ok(_) => return vec![unseen(&connection.server, "the Service kubernetes has no endpoints")],
@@ -25,9 +28,9 @@ pub(super) async fn all(requests: &Requests<'_>, connection: &Connection) -> Vec
     futures::stream::iter(addresses)
         .map(|address| async move {
             match connection.to_instance(&address) {
-                Some(Ok(instance)) => one(requests, &instance, address).await,
+                Some(Ok(instance)) => one(requests, &instance, address, lists).await,
                 Some(Err(problem)) => unseen(&address, &problem.to_string()),
-                None => one(requests, connection, address).await,
+                None => one(requests, connection, address, lists).await,
             }
         })
         .buffered(INSTANCES_MAX)
@@ -35,16 +38,18 @@ pub(super) async fn all(requests: &Requests<'_>, connection: &Connection) -> Vec
         .await
 }
 
-fn unseen(address: &str, why: &str) -> Instance {
-    Instance {
+fn unseen(address: &str, why: &str) -> Counted {
+    let instance = Instance {
         address: address.to_owned(),
         metrics: Read::NotSeen(why.to_owned()),
         version: Read::NotSeen(why.to_owned()),
         not_ready: Read::NotSeen(why.to_owned()),
-    }
+    };
+    Counted { instance, caught_up: BTreeSet::new() }
 }
 
-async fn one(requests: &Requests<'_>, instance: &Connection, address: String) -> Instance {
+async fn one(requests: &Requests<'_>, instance: &Connection, address: String, lists: &[String]) -> Counted {
+    let caught_up = catch_up(requests, instance, lists).await;
     let (metrics, version, ready) = futures::join!(
         metrics(requests, instance, &address),
         requests.get_from(instance, "/version", "application/json"),
@@ -65,7 +70,7 @@ async fn one(requests: &Requests<'_>, instance: &Connection, address: String) ->
         Err(failure) if failure.status >= 500 => Read::Seen(vec![failure.why]),
         Err(failure) => Read::NotSeen(failure.why),
     };
-    Instance { address, metrics, version, not_ready }
+    Counted { instance: Instance { address, metrics, version, not_ready }, caught_up }
 }
 
 async fn metrics(requests: &Requests<'_>, instance: &Connection, address: &str) -> Read<Metrics> {

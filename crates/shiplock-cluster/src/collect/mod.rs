@@ -8,6 +8,7 @@ mod api;
 mod copy;
 mod dial;
 mod instance;
+mod kept;
 pub(crate) mod newer;
 mod permission;
 mod request;
@@ -17,15 +18,17 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use shiplock_check::api::helm::Release;
 use shiplock_check::api::live::to_list;
 use shiplock_check::object::Definition;
 use shiplock_check::run::Selection;
-use shiplock_check::snapshot::{Effort, Read, SNAPSHOT_SCHEMA, Snapshot};
+use shiplock_check::snapshot::{Effort, Instance, Read, SNAPSHOT_SCHEMA, Snapshot};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
+use self::kept::Caches;
+pub use self::kept::{Known, Marks};
 use self::request::Requests;
+use self::resource::Lists;
 use crate::connection::Connection;
 use crate::kubeconfig::InlinedKubeconfig;
 
@@ -51,26 +54,41 @@ pub async fn collect(
     collection: &Collection<'_>,
     progress: Progress<'_>,
 ) -> Result<Snapshot, Problem> {
-    collect_again(kubeconfig, collection, &[], progress).await
+    over(&Connection::open(kubeconfig).await?, collection, progress).await
 }
 
-/// Reads a cluster again: of what did not change since the Helm releases that are known only the metadata is read.
+/// Reads a cluster again: of Helm releases and lists that did not change since they were read nothing is read but whether
+/// they did. Gives with the snapshot the marks of its lists, for a later run, where there is anything new to be kept.
 pub async fn collect_again(
     kubeconfig: &InlinedKubeconfig,
     collection: &Collection<'_>,
-    known: &[Release],
+    known: Known,
     progress: Progress<'_>,
-) -> Result<Snapshot, Problem> {
-    over(&Connection::open(kubeconfig).await?, collection, known, progress).await
+) -> Result<(Snapshot, Option<Marks>), Problem> {
+    let connection = Connection::open(kubeconfig).await?;
+    let (releases, before) = (known.releases.clone(), known.marks.clone());
+    let (snapshot, marks) = again(&connection, collection, Some(known), progress).await?;
+    let is_new = marks.iter().any(|(path, marks)| before.get(path) != Some(marks))
+        || snapshot.releases.seen().is_some_and(|seen| *seen != releases);
+    Ok((snapshot, is_new.then_some(marks)))
 }
 
 /// Reads a cluster over a connection.
 pub(crate) async fn over(
     connection: &Connection,
     collection: &Collection<'_>,
-    known: &[Release],
     progress: Progress<'_>,
 ) -> Result<Snapshot, Problem> {
+    Ok(again(connection, collection, None, progress).await?.0)
+}
+
+/// Reads a cluster over a connection; with what is known, lists that can be followed are.
+async fn again(
+    connection: &Connection,
+    collection: &Collection<'_>,
+    known: Option<Known>,
+    progress: Progress<'_>,
+) -> Result<(Snapshot, Marks), Problem> {
     let begun = Instant::now();
     let requests = Requests::new(connection);
     progress("version");
@@ -80,6 +98,11 @@ pub(crate) async fn over(
         return Err(Problem::new(Code::NotAVersion).with("text", version));
     };
     let wants = |ids: &[&str]| ids.iter().any(|id| collection.selection.wants_id(id));
+    let is_read = |path: &str| resource::is_read(path, collection.selection);
+    let is_followed = known.is_some() && wants(instance::CHECKS) && kept::tells(&version);
+    let Known { releases: known, objects: kept, marks } = known.unwrap_or_default();
+    let followed: Vec<String> = marks.keys().filter(|path| is_followed && is_read(path)).cloned().collect();
+    let caches = Caches::new(marks);
 
     // What is served decides which lists are asked for; all else need not wait for it.
     let of_served = async {
@@ -91,10 +114,17 @@ pub(crate) async fn over(
             }
             _ => Vec::new(),
         };
-        let Collection { selection, with_copy, .. } = collection;
-        let shared = api::Shared::of(&kinds, |path| resource::is_read(path, selection));
-        let of_served = served.seen().map(Vec::as_slice);
-        let lists = resource::all(&requests, of_served, selection, *with_copy, &shared, progress);
+        let shared = api::Shared::of(&kinds, is_read);
+        let lists = Lists {
+            requests: &requests,
+            served: served.seen().map(Vec::as_slice),
+            selection: collection.selection,
+            with_copy: collection.with_copy,
+            shared: &shared,
+            caches: is_followed.then_some(&caches),
+            progress,
+        };
+        let lists = resource::all(&lists, kept);
         let (mut written, (objects, copy)) = futures::join!(api::written(&requests, kinds, &shared, progress), lists);
         shared.give(&mut written);
         (served, written, objects, copy)
@@ -104,13 +134,16 @@ pub(crate) async fn over(
             return Read::NotAsked;
         }
         progress("Helm releases");
-        api::releases(&requests, known).await
+        api::releases(&requests, &known).await
     };
     let instances = async {
         if !wants(instance::CHECKS) {
             return Vec::new();
         }
-        instance::all(&requests, connection).await
+        let counted = instance::all(&requests, connection, &followed).await;
+        let instances: Vec<Instance> = counted.iter().map(|counted| counted.instance.clone()).collect();
+        caches.put(counted);
+        instances
     };
     let ((served, written, objects, copy), releases, mut metrics) = futures::join!(of_served, releases, instances);
     // Of what is not listed, and of what a webhook converts, it matters how many objects there are.
@@ -118,7 +151,8 @@ pub(crate) async fn over(
     let asks_counts = (wants(&["WHK-013"]) && converters.next().is_some())
         || (wants(&["API-003", "API-010", "API-011"]) && written.iter().any(|kind| kind.listed_through.is_empty()));
     if metrics.is_empty() && asks_counts {
-        metrics = instance::all(&requests, connection).await;
+        let counted = instance::all(&requests, connection, &[]).await;
+        metrics = counted.into_iter().map(|counted| counted.instance).collect();
     }
     let (sent, bytes, in_flight_max) = requests.effort();
     let mut snapshot = Snapshot {
@@ -153,7 +187,7 @@ pub(crate) async fn over(
         snapshot.dialled = dialled;
         snapshot.effort.requests += sent;
     }
-    Ok(snapshot)
+    Ok((snapshot, caches.marks()))
 }
 
 /// The scopes that a snapshot of a cluster reaches.

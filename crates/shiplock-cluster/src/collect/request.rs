@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// No list has more objects.
 const OBJECTS_MAX: usize = 1_000_000;
 /// Objects on one page.
-const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 500;
 /// Metadata alone.
 pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// Discovery in one answer.

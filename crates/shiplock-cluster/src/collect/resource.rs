@@ -1,18 +1,20 @@
 //! The lists that the other checks read: each resource once, and only where a check wants it.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shiplock_check::cluster::{INGRESSES, OF_APIS, READS, UPGRADE_LEASE, is_of_apis};
 use shiplock_check::copy::{ClusterCopy, item};
-use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects, Pod, UpgradeLease};
+use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects, Operator, Pod, UpgradeLease};
 use shiplock_check::run::Selection;
 use shiplock_check::snapshot::{Read, ServedResource};
 
 use super::Progress;
 use super::api::Shared;
 use super::copy::{Both, Copied};
+use super::kept::Caches;
 use super::request::{List, Requests};
 
 /// Where the ConfigMaps of kubeadm are.
@@ -21,26 +23,29 @@ const PODS: &str = "/api/v1/pods";
 /// Events that are warnings.
 const WARNINGS: &str = "fieldSelector=type%3DWarning";
 
-/// Lists everything that the wanted checks read, and a copy for rehearsal of the same lists.
-pub(super) async fn all(
-    requests: &Requests<'_>,
-    served: Option<&[ServedResource]>,
-    selection: &Selection,
-    with_copy: bool,
-    shared: &Shared,
-    progress: Progress<'_>,
-) -> (Objects, Read<ClusterCopy>) {
-    let lists = Lists { requests, served, selection, with_copy, shared, progress };
+/// Lists everything that the wanted checks read, and a copy for rehearsal of the same lists. `kept` is what an earlier run
+/// read, of which those lists are taken that did not change. So many lists at once are too large for a stack.
+pub(super) async fn all(lists: &Lists<'_>, mut kept: Objects) -> (Objects, Read<ClusterCopy>) {
     let (mut objects, mut copied) = (Objects::default(), Copied::default());
     macro_rules! read {
         ($($field:ident $path:literal)*; $($both:ident $path_of_both:literal)*) => {
-            ((objects.pods, copied.pods), copied.replica_sets, $(objects.$field,)* $((objects.$both, copied.$both)),*) =
-                futures::join!(
-                    lists.pods(),
-                    lists.replica_sets(),
-                    $(lists.read($path),)*
-                    $(lists.both($path_of_both)),*
-                );
+            (
+                (objects.pods, copied.pods),
+                copied.replica_sets,
+                objects.operators,
+                objects.configuration,
+                objects.upgrade_lease,
+                $(objects.$field,)*
+                $((objects.$both, copied.$both)),*
+            ) = futures::join!(
+                Box::pin(lists.pods(take(&mut kept.pods))),
+                Box::pin(lists.replica_sets()),
+                Box::pin(lists.operators()),
+                Box::pin(lists.configuration()),
+                Box::pin(lists.upgrade_lease()),
+                $(Box::pin(lists.read($path, take(&mut kept.$field))),)*
+                $(Box::pin(lists.both($path_of_both, take(&mut kept.$both)))),*
+            );
         };
     }
     read! {
@@ -62,7 +67,6 @@ pub(super) async fn all(
         service_ranges "/apis/networking.k8s.io/v1/servicecidrs"
         warnings "/api/v1/namespaces/kube-system/events"
         node_usage "/apis/metrics.k8s.io/v1beta1/nodes"
-        operators "/apis/operators.coreos.com/v2/operatorconditions"
         ;
         nodes "/api/v1/nodes"
         deployments "/apis/apps/v1/deployments"
@@ -73,16 +77,7 @@ pub(super) async fn all(
         volumes "/api/v1/persistentvolumes"
         claims "/api/v1/persistentvolumeclaims"
     }
-    let of_openshift = lists.read("/apis/config.openshift.io/v1/clusteroperators").await;
-    match (&mut objects.operators, of_openshift) {
-        (Read::Seen(operators), Read::Seen(more)) => operators.extend(more),
-        // Half of them are no whole.
-        (operators @ Read::Seen(_), unseen @ Read::NotSeen(_)) => *operators = unseen,
-        _ => {}
-    }
-    objects.configuration = lists.configuration().await;
-    objects.upgrade_lease = lists.upgrade_lease().await;
-    let copy = if with_copy { copied.cluster_copy() } else { Read::NotAsked };
+    let copy = if lists.with_copy { copied.cluster_copy() } else { Read::NotAsked };
     (objects.without_commands(), copy)
 }
 
@@ -108,27 +103,31 @@ fn apart<T, U>(read: Read<Vec<Both<T, U>>>) -> (Read<Vec<T>>, Read<Vec<U>>) {
     }
 }
 
-struct Lists<'a> {
-    requests: &'a Requests<'a>,
-    served: Option<&'a [ServedResource]>,
-    selection: &'a Selection,
-    with_copy: bool,
-    shared: &'a Shared,
-    progress: Progress<'a>,
+/// How lists are read.
+pub(super) struct Lists<'a> {
+    pub(super) requests: &'a Requests<'a>,
+    pub(super) served: Option<&'a [ServedResource]>,
+    pub(super) selection: &'a Selection,
+    pub(super) with_copy: bool,
+    pub(super) shared: &'a Shared,
+    /// Which lists did not change; none where all are read.
+    pub(super) caches: Option<&'a Caches>,
+    pub(super) progress: Progress<'a>,
 }
 
 impl Lists<'_> {
-    async fn read<T: DeserializeOwned>(&self, path: &str) -> Read<Vec<T>> {
-        self.read_where(path, |_| true).await
+    async fn read<T: DeserializeOwned>(&self, path: &str, kept: Read<Vec<T>>) -> Read<Vec<T>> {
+        self.read_where(path, kept, None).await
     }
 
     /// Pods: there are more of them than of all else, and the checks of APIs look at few.
-    async fn pods(&self) -> (Read<Vec<Pod>>, Read<Vec<item::Pod>>) {
+    async fn pods(&self, kept: Read<Vec<Pod>>) -> (Read<Vec<Pod>>, Read<Vec<item::Pod>>) {
         if self.with_copy {
-            return self.both(PODS).await;
+            return self.both(PODS, kept).await;
         }
         let is_for_apis = readers(PODS).iter().all(|check| OF_APIS.contains(check) || !self.selection.wants_id(check));
-        (self.read_where(PODS, |pod| !is_for_apis || is_of_apis(pod)).await, Read::NotAsked)
+        let only = is_for_apis.then_some(is_of_apis as fn(&Pod) -> bool);
+        (self.read_where(PODS, kept, only).await, Read::NotAsked)
     }
 
     /// ReplicaSets, which no check reads.
@@ -137,33 +136,76 @@ impl Lists<'_> {
             return Read::NotAsked;
         }
         (self.progress)("replicasets");
-        self.list(List::of("/apis/apps/v1/replicasets"), |_| true).await
+        self.list(List::of("/apis/apps/v1/replicasets"), None).await
+    }
+
+    /// What operators of the Operator Lifecycle Manager and of OpenShift say; half of them are no whole.
+    async fn operators(&self) -> Read<Vec<Operator>> {
+        let of_manager = self.read("/apis/operators.coreos.com/v2/operatorconditions", Read::NotAsked);
+        let of_openshift = self.read("/apis/config.openshift.io/v1/clusteroperators", Read::NotAsked);
+        match futures::join!(of_manager, of_openshift) {
+            (Read::Seen(mut operators), Read::Seen(more)) => {
+                operators.extend(more);
+                Read::Seen(operators)
+            }
+            (Read::Seen(_), unseen @ Read::NotSeen(_)) => unseen,
+            (operators, _) => operators,
+        }
     }
 
     /// A list for the checks, and for a copy where there shall be one.
-    async fn both<T: DeserializeOwned, U: DeserializeOwned>(&self, path: &str) -> (Read<Vec<T>>, Read<Vec<U>>) {
+    async fn both<T: DeserializeOwned, U: DeserializeOwned>(
+        &self,
+        path: &str,
+        kept: Read<Vec<T>>,
+    ) -> (Read<Vec<T>>, Read<Vec<U>>) {
         if !self.with_copy {
-            return (self.read(path).await, Read::NotAsked);
+            return (self.read(path, kept).await, Read::NotAsked);
         }
         (self.progress)(path.rsplit('/').next().unwrap_or(path));
-        let (of_checks, of_copy) = apart(self.list(List::of(path), |_| true).await);
+        let (of_checks, of_copy) = apart(self.list(List::of(path), None).await);
         (if self.is_wanted(path) { of_checks } else { Read::NotAsked }, of_copy)
     }
 
-    async fn read_where<T: DeserializeOwned>(&self, path: &str, keep: impl Fn(&T) -> bool) -> Read<Vec<T>> {
+    /// A list, or what is kept of it where it did not change; `only` says which objects are held, all where it is none.
+    async fn read_where<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kept: Read<Vec<T>>,
+        only: Option<fn(&T) -> bool>,
+    ) -> Read<Vec<T>> {
         if !self.is_wanted(path) {
             return Read::NotAsked;
         }
         if !self.is_served(path) {
             return Read::Seen(Vec::new());
         }
-        (self.progress)(path.rsplit('/').next().unwrap_or(path));
-        let query = if path.ends_with("/events") { WARNINGS } else { "" };
-        self.list(List { query, metadata_only: path == INGRESSES, ..List::of(path) }, keep).await
+        // Where a list also says who wrote the objects, only its answer does.
+        let caches = self.caches.filter(|_| !self.shared.awaits(path));
+        let (marks, is_as_it_was) = match caches {
+            Some(caches) => caches.of(path).await,
+            None => (BTreeMap::new(), false),
+        };
+        let objects = match kept {
+            Read::Seen(mut objects) if is_as_it_was => {
+                objects.retain(|object| only.is_none_or(|only| only(object)));
+                Read::Seen(objects)
+            }
+            _ => {
+                (self.progress)(path.rsplit('/').next().unwrap_or(path));
+                let query = if path.ends_with("/events") { WARNINGS } else { "" };
+                Box::pin(self.list(List { query, metadata_only: path == INGRESSES, ..List::of(path) }, only)).await
+            }
+        };
+        if let (Some(caches), None) = (caches, only) {
+            caches.keep(path, marks, &objects);
+        }
+        objects
     }
 
-    /// A list, of which what `keep` wants is held. Where it is also asked who writes the objects, the same answer says it.
-    async fn list<T: DeserializeOwned>(&self, list: List<'_>, keep: impl Fn(&T) -> bool) -> Read<Vec<T>> {
+    /// A list. Where it is also asked who writes its objects, the same answer says it.
+    async fn list<T: DeserializeOwned>(&self, list: List<'_>, only: Option<fn(&T) -> bool>) -> Read<Vec<T>> {
+        let keep = |object: &T| only.is_none_or(|only| only(object));
         if !self.shared.awaits(list.path) {
             return self.requests.list_where(list, keep).await;
         }

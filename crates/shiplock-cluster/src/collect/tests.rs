@@ -4,11 +4,174 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use shiplock_check::cluster::{READS, judge};
+use shiplock_check::object::Objects;
 use shiplock_check::question::{Profile, Question};
 use shiplock_check::report::Outcome;
 
 use super::*;
 use crate::mock::{Answer, Asked, Log, api, status};
+
+/// How an API server stands whose lists are followed.
+#[derive(Clone)]
+struct Served {
+    version: &'static str,
+    /// Lines of its metrics.
+    counters: Vec<&'static str>,
+    /// How its pods are called.
+    pods: &'static str,
+    /// Whether its cache of pods reaches the newest revision.
+    catches_up: bool,
+    is_ready: bool,
+}
+
+/// The same process as before, in whose cache of pods nothing changed.
+fn quiet() -> Served {
+    let counters = vec![
+        "process_start_time_seconds 1.76412345678e+09",
+        "apiserver_watch_cache_initializations_total{group=\"\",resource=\"pods\"} 1",
+        "apiserver_watch_cache_events_received_total{group=\"\",resource=\"pods\"} 700",
+        "apiserver_watch_cache_initializations_total{group=\"\",resource=\"nodes\"} 1",
+        "apiserver_watch_cache_events_received_total{group=\"apps\",resource=\"deployments\"} 9",
+    ];
+    Served { version: "v1.36.3", counters, pods: "old", catches_up: true, is_ready: true }
+}
+
+impl Served {
+    /// With one line of its metrics instead of another.
+    fn with(mut self, before: &str, after: &'static str) -> Self {
+        let line = self.counters.iter_mut().find(|line| line.contains(before)).unwrap();
+        *line = after;
+        self
+    }
+
+    fn answer(&self, asked: &Asked) -> Answer {
+        let pods = |count: usize| -> Vec<Value> {
+            (0..count)
+                .map(|at| json!({ "metadata": { "namespace": "n", "name": format!("{}-{at}", self.pods) } }))
+                .collect()
+        };
+        match asked.path.as_str() {
+            "/version" => Answer::Json(
+                200,
+                json!({ "major": "1", "minor": "36", "gitVersion": self.version, "gitCommit": "",
+                "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": "" }),
+            ),
+            "/metrics" => Answer::Text(self.counters.join("\n") + "\n"),
+            "/readyz" if !self.is_ready => status(500, "InternalError", "etcd failed"),
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" => Answer::Json(
+                200,
+                json!({ "kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1", "metadata": {}, "items": [{
+                    "metadata": { "name": "kubernetes" }, "addressType": "IPv4",
+                    "endpoints": [{ "addresses": ["10.0.0.1"] }], "ports": [{ "name": "https", "port": 6443 }] }] }),
+            ),
+            "/api/v1/pods" if asked.query.contains("NotOlderThan") && !self.catches_up => {
+                status(504, "Timeout", "Too large resource version: 41, current: 40")
+            }
+            "/api/v1/pods" if asked.query.contains("limit=1&") || asked.query == "limit=1" => Answer::Json(
+                200,
+                json!({ "kind": "PodList", "metadata": { "resourceVersion": "41" }, "items": pods(1) }),
+            ),
+            "/api/v1/pods" => Answer::Json(200, json!({ "kind": "PodList", "metadata": {}, "items": pods(501) })),
+            _ => healthy(asked),
+        }
+    }
+}
+
+/// Reads such an API server; what it says, what may be kept, and how often its pods were listed whole.
+async fn read_again(served: &Served, only: &[&str], known: Known) -> (Snapshot, Marks, usize) {
+    let served = served.clone();
+    let (connection, log) = api(move |asked| served.answer(asked));
+    let selection = Selection { only: only.iter().map(|&word| word.to_owned()).collect(), skip: Vec::new() };
+    let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
+    let (snapshot, marks) = Box::pin(again(&connection, &collection, Some(known), &|_| ())).await.unwrap();
+    let asked = log.lock().unwrap();
+    let lists = asked.iter().filter(|asked| asked.path == "/api/v1/pods" && asked.query == "limit=500").count();
+    (snapshot, marks, lists)
+}
+
+/// What is kept of a run, as a later one reads it.
+fn kept(snapshot: &Snapshot, marks: &Marks) -> Known {
+    let text = serde_json::to_string(&snapshot.objects).unwrap();
+    Known { releases: Vec::new(), objects: serde_json::from_str(&text).unwrap(), marks: marks.clone() }
+}
+
+fn first_pod(snapshot: &Snapshot) -> &str {
+    &snapshot.objects.pods.seen().unwrap()[0].metadata.name
+}
+
+#[tokio::test]
+async fn a_large_list_that_no_api_server_has_seen_change_is_not_read_again_and_is_what_it_was() {
+    let (first, marks, lists) = read_again(&quiet(), &[], Known::default()).await;
+    assert_eq!(lists, 1);
+    assert_eq!(marks.keys().collect::<Vec<_>>(), ["/api/v1/pods"], "one page is as soon read as asked about");
+    let (second, again, lists) = read_again(&quiet(), &[], kept(&first, &marks)).await;
+    assert_eq!(lists, 0);
+    assert_eq!(second.objects.pods, first.objects.pods);
+    assert_eq!(again, marks);
+    // What is kept whole serves checks that look at a part, and a part is not kept for the whole.
+    let (part, of_part, lists) = read_again(&quiet(), &["API"], kept(&first, &marks)).await;
+    assert_eq!((lists, part.objects.pods.seen().unwrap().len()), (0, 0));
+    assert_eq!(of_part, Marks::new());
+}
+
+#[tokio::test]
+async fn whatever_may_have_changed_a_list_has_it_read_again() {
+    let (first, marks, _) = read_again(&quiet(), &[], Known::default()).await;
+    let pods = "events_received_total{group=\"\",resource=\"pods\"}";
+    let changed = |served: Served| Served { pods: "new", ..served };
+    let all_others_are_silent = "apiserver_watch_cache_events_received_total_x 1";
+    for (what, served) in [
+        (
+            "a pod came, changed or went",
+            quiet().with(pods, "apiserver_watch_cache_events_received_total{group=\"\",resource=\"pods\"} 701"),
+        ),
+        (
+            "its cache was filled anew",
+            quiet().with(
+                "initializations_total{group=\"\",resource=\"pods\"}",
+                "apiserver_watch_cache_initializations_total{group=\"\",resource=\"pods\"} 2",
+            ),
+        ),
+        ("another process", quiet().with("process_start", "process_start_time_seconds 1.76412345679e+09")),
+        ("a process that does not say since when it runs", quiet().with("process_start", "x 1")),
+        (
+            "an API server that counts no fillings",
+            quiet().with("initializations_total{group=\"\",resource=\"pods\"}", "x 1"),
+        ),
+        (
+            "an API server that counts no changes",
+            quiet().with(pods, all_others_are_silent).with("deployments", all_others_are_silent),
+        ),
+        ("a cache that does not catch up with etcd", Served { catches_up: false, ..quiet() }),
+        ("an API server that is not ready", Served { is_ready: false, ..quiet() }),
+        ("an API server whose lists do not come from its cache", Served { version: "v1.33.9", ..quiet() }),
+    ] {
+        let (second, _, lists) = read_again(&changed(served), &[], kept(&first, &marks)).await;
+        assert_eq!((lists, first_pod(&second)), (1, "new-0"), "{what}");
+    }
+    // What was kept of another instance, or not at all, says nothing.
+    let other = marks.iter().map(|(path, marks)| {
+        (path.clone(), marks.values().map(|mark| ("10.0.0.2:6443".to_owned(), mark.clone())).collect())
+    });
+    let known = Known { marks: other.collect(), ..kept(&first, &marks) };
+    let (second, _, lists) = read_again(&changed(quiet()), &[], known).await;
+    assert_eq!((lists, first_pod(&second)), (1, "new-0"));
+    let known = Known { objects: Objects::default(), ..kept(&first, &marks) };
+    let (second, _, lists) = read_again(&changed(quiet()), &[], known).await;
+    assert_eq!((lists, first_pod(&second)), (1, "new-0"));
+}
+
+#[tokio::test]
+async fn who_may_not_list_is_not_told_what_another_account_saw() {
+    let (first, marks, _) = read_again(&quiet(), &[], Known::default()).await;
+    let (connection, _) =
+        api(|asked| if asked.path == "/api/v1/pods" { status(403, "Forbidden", "no") } else { quiet().answer(asked) });
+    let selection = Selection::default();
+    let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
+    let (second, again) = again(&connection, &collection, Some(kept(&first, &marks)), &|_| ()).await.unwrap();
+    assert_eq!(second.objects.pods, Read::NotSeen("no".to_owned()));
+    assert_eq!(again, Marks::new());
+}
 
 /// What an API server of 1.36 serves, as far as checks read it.
 fn discovery(is_core: bool) -> Value {
@@ -58,7 +221,7 @@ async fn unknown(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (
     let (connection, log) = api(answer);
     let selection = Selection::default();
     let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
-    let snapshot = over(&connection, &collection, &[], &|_| ()).await.unwrap();
+    let snapshot = over(&connection, &collection, &|_| ()).await.unwrap();
     let question = Question {
         target: "1.37".parse().unwrap(),
         current: "1.36".parse().ok(),
@@ -101,7 +264,7 @@ async fn every_resource_is_listed_once_and_nothing_that_is_deprecated_is_asked_f
     let (connection, log_with_copy) = api(healthy);
     let selection = Selection::default();
     let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: true };
-    let with_copy = over(&connection, &collection, &[], &|_| ()).await.unwrap();
+    let with_copy = over(&connection, &collection, &|_| ()).await.unwrap();
     assert!(with_copy.copy.seen().is_some());
     let more: Vec<String> = log_with_copy.lock().unwrap().iter().map(|asked| asked.path.clone()).collect();
     let more: Vec<&String> =
@@ -302,10 +465,12 @@ async fn a_release_that_did_not_change_is_not_read_again_and_one_that_did_is() {
     let selection = Selection { only: vec!["API-005".into()], skip: Vec::new() };
     let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
     let (connection, _) = api(answer(false));
-    let first = over(&connection, &collection, &[], &|_| ()).await.unwrap().releases.seen().unwrap().clone();
+    let first = over(&connection, &collection, &|_| ()).await.unwrap().releases.seen().unwrap().clone();
     assert_eq!(first.len(), 2);
     let (connection, log) = api(answer(true));
-    let second = over(&connection, &collection, &first, &|_| ()).await.unwrap().releases.seen().unwrap().clone();
+    let known = Known { releases: first, ..Known::default() };
+    let (second, _) = again(&connection, &collection, Some(known), &|_| ()).await.unwrap();
+    let second = second.releases.seen().unwrap();
     assert_eq!(second.len(), 2);
     let asked: Vec<String> = log.lock().unwrap().iter().map(|asked| asked.path.clone()).collect();
     let got: Vec<&String> = asked.iter().filter(|path| path.contains("/namespaces/n/secrets/")).collect();
@@ -336,7 +501,7 @@ async fn checks_of_apis_alone_hold_no_pod_that_they_do_not_read() {
         });
         let selection = Selection { only: vec![only.into()], skip: Vec::new() };
         let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
-        let snapshot = over(&connection, &collection, &[], &|_| ()).await.unwrap();
+        let snapshot = over(&connection, &collection, &|_| ()).await.unwrap();
         let names: Vec<&str> =
             snapshot.objects.pods.seen().unwrap().iter().map(|pod| pod.metadata.name.as_str()).collect();
         assert_eq!(names, expected);

@@ -110,7 +110,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("The minor to upgrade to; without it the one after the cluster's", "要升级到的次版本；未指定时为集群当前版本的下一个次版本"),
     ("Files or folders to read; `-` is standard input. Without --kubeconfig or --context no cluster is asked then", "要读取的文件或目录；`-` 表示标准输入。此时若未指定 --kubeconfig 或 --context，则不访问集群"),
     ("Audit logs (JSON lines) to read callers from", "审计日志（JSON lines），用于找出调用者"),
-    ("Read every Helm release again, also those that did not change since the last check of this machine", "重新读取每个 Helm release，包括自本机上次检查以来未变化的"),
+    ("Read everything again, also Helm releases and lists that did not change since the last check of this machine", "全部重新读取，包括自本机上次检查以来未变化的 Helm release 与列表"),
     ("The kubeconfig; without it KUBECONFIG, then ~/.kube/config", "kubeconfig；未指定时先取 KUBECONFIG，再取 ~/.kube/config"),
     ("The context of the kubeconfig; without it the current one", "kubeconfig 中的上下文；未指定时为当前上下文"),
     ("Allow what a kubeconfig may ask for and is refused: exec, auth-provider, insecure-skip-tls-verify", "允许 kubeconfig 中默认被拒绝的功能：exec、auth-provider、insecure-skip-tls-verify"),

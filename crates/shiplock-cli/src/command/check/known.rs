@@ -1,77 +1,134 @@
-//! Helm releases that the last check of a cluster read: those that did not change are not read again.
+//! What the last check of a cluster read: Helm releases and lists that did not change are not read again.
 //!
-//! Only what identifies objects is kept, as in a snapshot, readable by its owner alone. It is a cache: what cannot be read
-//! or written is as if it was not there.
+//! Nothing is kept but what a snapshot holds, readable by its owner alone. It is a cache: what cannot be read or written
+//! is as if it was not there.
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use shiplock_check::api::helm::Release;
+use shiplock_check::object::Objects;
 use shiplock_check::snapshot::{Read, Snapshot};
+use shiplock_cluster::collect::{Known, Marks};
 
-/// Another build may look for other objects in a release.
-const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// A larger file is not ours.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct Stored<R> {
-    build: String,
-    server: String,
+struct Stored<S, R, M, O> {
+    build: S,
+    server: S,
     releases: R,
+    marks: M,
+    /// Those of lists that have marks; none where no list has.
+    objects: Option<O>,
 }
 
-/// Where the releases of a server are kept; nowhere where there is no home or everything shall be read anew.
-pub(super) struct Known {
+/// Which program this is: another build of the same version may look for other objects.
+fn build() -> Option<String> {
+    let program = std::fs::metadata(std::env::current_exe().ok()?).ok()?;
+    let changed = program.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{} of {} bytes at {}", env!("CARGO_PKG_VERSION"), program.len(), changed.as_nanos()))
+}
+
+/// Where that of a server is kept; nowhere where there is no home or everything shall be read anew.
+pub(super) struct Kept {
+    build: String,
     server: String,
     path: Option<PathBuf>,
 }
 
-impl Known {
-    /// The releases of a server.
+impl Kept {
+    /// What is kept of a server.
     pub(super) fn of(server: &str, fresh: bool) -> Self {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let root = absolute("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
         let name: String =
             server.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '-' }).collect();
-        let path = root.filter(|_| !fresh).map(|root| root.join("shiplock").join(format!("releases-{name}.json")));
-        Self { server: server.to_owned(), path }
+        let build = build();
+        let root = root.filter(|_| !fresh && build.is_some());
+        let path = root.map(|root| root.join("shiplock").join(format!("check-{name}.json")));
+        Self { build: build.unwrap_or_default(), server: server.to_owned(), path }
     }
 
-    /// What is known; nothing where it is of another build or server.
-    pub(super) fn read(&self) -> Vec<Release> {
+    /// What is known; nothing where it is of another build or server, none where nothing shall be.
+    pub(super) fn read(&self) -> Option<Known> {
+        let path = self.path.as_ref()?;
         let read = || {
-            let path = self.path.as_ref()?;
             let length = std::fs::metadata(path).ok()?.len();
             let text = (length <= FILE_BYTES_MAX).then(|| std::fs::read(path).ok())??;
-            let stored: Stored<Vec<Release>> = serde_json::from_slice(&text).ok()?;
-            (stored.build == BUILD && stored.server == self.server).then_some(stored.releases)
+            let stored: Stored<String, Vec<Release>, Marks, Objects> = serde_json::from_slice(&text).ok()?;
+            let Stored { build, server, releases, marks, objects } = stored;
+            let objects = objects.unwrap_or_default();
+            (build == self.build && server == self.server).then_some(Known { releases, objects, marks })
         };
-        read().unwrap_or_default()
+        Some(read().unwrap_or_default())
     }
 
-    /// Keeps what a check read; where there are no releases, nothing is left of a cluster.
-    pub(super) fn write(&self, snapshot: &Snapshot) {
+    /// Keeps what a check read, and the marks of its lists; where there is nothing to keep, nothing is left of a cluster.
+    pub(super) fn write(&self, snapshot: &Snapshot, marks: &Marks) {
         let (Some(path), Read::Seen(releases)) = (&self.path, &snapshot.releases) else { return };
-        if releases.is_empty() {
+        if releases.is_empty() && marks.is_empty() {
             let _ = std::fs::remove_file(path);
             return;
         }
+        // Two checks at once must not leave half of each.
+        let draft = path.with_extension(format!("{}.tmp", std::process::id()));
         let write = || -> std::io::Result<()> {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            // Two checks at once must not leave half of each.
-            let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            let stored = Stored { build: BUILD.to_owned(), server: self.server.clone(), releases };
-            file.write_all(&serde_json::to_vec(&stored)?)?;
+            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            let objects = (!marks.is_empty()).then_some(&snapshot.objects);
+            let stored = Stored { build: &self.build, server: &self.server, releases, marks, objects };
+            let mut file = BufWriter::new(file);
+            serde_json::to_writer(&mut file, &stored)?;
+            file.flush()?;
             std::fs::rename(&draft, path)
         };
         // It is only a cache.
-        let _ = write();
+        if write().is_err() {
+            let _ = std::fs::remove_file(&draft);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_for_its_owner_alone_and_is_nothing_where_it_is_cut_off_or_of_another_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shiplock").join("check-x.json");
+        let kept = |server: &str| Kept { build: "b".to_owned(), server: server.to_owned(), path: Some(path.clone()) };
+        let marks =
+            Marks::from([("/api/v1/pods".to_owned(), [("10.0.0.1:6443".to_owned(), "1 1 7".to_owned())].into())]);
+        let mut snapshot = Snapshot::blank("https://a", "v1.36.3", Timestamp::UNIX_EPOCH);
+        snapshot.releases = Read::Seen(Vec::new());
+        snapshot.objects.pods = Read::Seen(
+            serde_json::from_value(json!([{ "metadata": { "name": "p", "labels": { "a": "b" } } }])).unwrap(),
+        );
+        assert!(kept("https://a").read().unwrap().marks.is_empty(), "there is nothing yet");
+        kept("https://a").write(&snapshot, &marks);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let known = kept("https://a").read().unwrap();
+        assert_eq!((known.marks, known.objects.pods), (marks.clone(), snapshot.objects.pods.clone()));
+        assert!(kept("https://b").read().unwrap().marks.is_empty(), "another server");
+        let text = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(kept("https://a").read().unwrap().marks.is_empty(), "cut off");
+        // Without a list that is followed no object is kept; without releases nothing.
+        kept("https://a").write(&snapshot, &Marks::new());
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "no draft is left either");
+        assert!(Kept::of("https://a", true).read().is_none(), "nothing is known where all shall be read");
     }
 }

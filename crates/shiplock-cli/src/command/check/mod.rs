@@ -20,7 +20,7 @@ use shiplock_check::report::{HORIZON, Outcome, Report, Verdict};
 use shiplock_check::run::{Acceptance, Assembly, Baseline, Selection};
 use shiplock_check::snapshot::Snapshot;
 use shiplock_check::{api, catalogue};
-use shiplock_cluster::collect::{Collection, collect_again};
+use shiplock_cluster::collect::{Collection, collect, collect_again};
 use shiplock_core::plan::PlanOptions;
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
@@ -161,12 +161,20 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
 async fn live(options: &CheckArguments, selection: &Selection, output: &Output) -> Result<Snapshot, Problem> {
     let kubeconfig = snapshot::open(&options.access, output)?;
     let collection = Collection { target: options.to, selection, for_start: false, with_copy: false };
-    let known = known::Known::of(&kubeconfig.server, options.fresh);
-    let mut snapshot = snapshot::telling(output, async |progress| {
-        collect_again(&kubeconfig, &collection, &known.read(), progress).await
-    })
-    .await?;
-    known.write(&snapshot);
+    let kept = known::Kept::of(&kubeconfig.server, options.fresh);
+    let mut snapshot = match kept.read() {
+        None => snapshot::telling(output, async |progress| collect(&kubeconfig, &collection, progress).await).await?,
+        Some(known) => {
+            let (snapshot, marks) = snapshot::telling(output, async |progress| {
+                collect_again(&kubeconfig, &collection, known, progress).await
+            })
+            .await?;
+            if let Some(marks) = marks {
+                kept.write(&snapshot, &marks);
+            }
+            snapshot
+        }
+    };
     if options.probe {
         snapshot.nodes = probe::nodes(&kubeconfig, output).await?;
     }
