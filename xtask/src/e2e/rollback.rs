@@ -90,19 +90,22 @@ pub(crate) fn one_master(lab: &Lab) -> Result<()> {
     }
     ensure!(installation.upgrade(&id)?["state"] == "paused", "a preview changes nothing");
 
-    // What was not accepted holds the way back, and nothing is touched.
-    let held = rolled_back(&installation, &id, &["--accept", "CP-003"])?;
-    installation.until_state(&held, "blocked", BOUND)?;
+    // What was not accepted stops the way back before the upgrade is ended for it.
+    installation.refused(&["rollback", &id, "--yes", "--accept", "CP-003"], "UPG0126")?;
+    ensure!(installation.upgrade(&id)?["state"] == "paused", "the upgrade was not ended");
     ensure!(versions(lab)?["m1"].0 == "v1.36.3", "nothing was touched");
-    installation.ok(&["cancel", &held, "--yes"])?;
-    installation.until_state(&held, "cancelled", BOUND)?;
 
+    // Its pods have nowhere to go now: it goes back without a drain.
+    lab.kubectl(&["cordon", "w1"])?;
     let back = rolled_back(&installation, &id, &["--accept", "CP-003", "--accept", "CP-015"])?;
     installation.until_state(&back, "succeeded", BOUND)?;
     how_long(&installation, &back)?;
     masters_are_old(lab, &["m1"])?;
     let written = lab.kubectl(&["get", "configmap", "written-meanwhile", "-o", "jsonpath={.data.by}"])?;
     ensure!(written == "1.36", "what was written meanwhile is gone: {written}");
+    let cordoned = lab.kubectl(&["get", "node", "w1", "-o", "jsonpath={.spec.unschedulable}"])?;
+    ensure!(cordoned == "true", "w1 is the operator's to uncordon");
+    lab.kubectl(&["uncordon", "w1"])?;
 
     // Asked for while the master is in work: it is paused, finished, and goes back.
     let cut = installation.begin(&options)?;
