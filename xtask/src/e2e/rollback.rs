@@ -100,12 +100,12 @@ pub(crate) fn one_master(lab: &Lab) -> Result<()> {
     let back = rolled_back(&installation, &id, &["--accept", "CP-003", "--accept", "CP-015"])?;
     installation.until_state(&back, "succeeded", BOUND)?;
     how_long(&installation, &back)?;
-    masters_are_old(lab, &["m1"])?;
-    let written = lab.kubectl(&["get", "configmap", "written-meanwhile", "-o", "jsonpath={.data.by}"])?;
-    ensure!(written == "1.36", "what was written meanwhile is gone: {written}");
     let cordoned = lab.kubectl(&["get", "node", "w1", "-o", "jsonpath={.spec.unschedulable}"])?;
     ensure!(cordoned == "true", "w1 is the operator's to uncordon");
     lab.kubectl(&["uncordon", "w1"])?;
+    masters_are_old(lab, &["m1"])?;
+    let written = lab.kubectl(&["get", "configmap", "written-meanwhile", "-o", "jsonpath={.data.by}"])?;
+    ensure!(written == "1.36", "what was written meanwhile is gone: {written}");
 
     // Asked for while the master is in work: it is paused, finished, and goes back.
     let cut = installation.begin(&options)?;
