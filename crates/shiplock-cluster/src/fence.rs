@@ -84,6 +84,8 @@ pub struct HeldClaim {
     pub event_number: u64,
     /// Its mark; none where it was written without one.
     pub event_mark: Option<String>,
+    /// Since when it is held for the upgrade; none where it does not say.
+    pub acquired_at: Option<Timestamp>,
     /// When it was last renewed.
     pub renewed_at: Option<Timestamp>,
 }
@@ -97,9 +99,11 @@ pub fn claim_refused(held: &HeldClaim, claim: &Claim, now: Timestamp) -> Option<
         return None;
     }
     if held.installation != claim.installation {
-        let gone = held.renewed_at.is_none_or(|renewed| now.duration_since(renewed) > GONE_AFTER);
+        let renewed_at = held.renewed_at?;
+        let gone = now.duration_since(renewed_at) > GONE_AFTER;
         let (installation, upgrade) = (held.installation.clone(), held.upgrade.clone());
-        return (!gone).then_some(ClaimOutcome::HeldByOther { installation, upgrade });
+        let since = held.acquired_at.unwrap_or(renewed_at);
+        return (!gone).then_some(ClaimOutcome::HeldByOther { installation, upgrade, since });
     }
     if held.upgrade != claim.upgrade {
         let (upgrade, event_number) = (held.upgrade.clone(), held.event_number);

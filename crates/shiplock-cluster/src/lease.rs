@@ -138,6 +138,7 @@ fn verdict(lease: &Lease, claim: &Claim, now: Timestamp) -> Verdict {
         has_ended: annotation(lease, ENDED_ANNOTATION).is_some(),
         event_number: annotation(lease, EVENT_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or(0),
         event_mark: annotation(lease, MARK_ANNOTATION).map(str::to_owned),
+        acquired_at: spec.acquire_time.map(|time| time.0),
         renewed_at: spec.renew_time.map(|time| time.0),
     };
     claim_refused(&held, claim, now).map_or(Verdict::Free, Verdict::Refused)
@@ -157,9 +158,10 @@ fn claimed(lease: Option<Lease>, claim: &Claim, now: Timestamp) -> Lease {
     let now = MicroTime(Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now));
     let before = lease.spec.take().unwrap_or_default();
     let is_new_holder = before.holder_identity.as_deref() != Some(claim.installation.as_str());
+    let goes_on = !is_new_holder && annotation(&lease, UPGRADE_ANNOTATION) == Some(claim.upgrade.as_str());
     let transitions = before.lease_transitions.unwrap_or(0);
     lease.spec = Some(LeaseSpec {
-        acquire_time: if is_new_holder { Some(now.clone()) } else { before.acquire_time },
+        acquire_time: if goes_on { before.acquire_time } else { Some(now.clone()) },
         holder_identity: Some(claim.installation.clone()),
         lease_duration_seconds: Some(DURATION_SECONDS),
         lease_transitions: Some(if is_new_holder { transitions.saturating_add(1) } else { transitions }),

@@ -83,6 +83,7 @@ fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
     let other = Verdict::Refused(ClaimOutcome::HeldByOther {
         installation: "inst-b".to_owned(),
         upgrade: UpgradeId::from("up9"),
+        since: "2026-01-01T11:00:00Z".parse().unwrap(),
     });
     let cases = [
         ("free", lease("inst-b", None, "", recent), Verdict::Free),
@@ -166,11 +167,28 @@ async fn a_renewal_tests_the_version_and_is_tried_again_once() {
     assert_eq!(claim(&connection, &our_claim(4), now()).await.unwrap_err().code, Code::ClusterAnswer);
 }
 
+#[test]
+fn the_lease_says_since_when_its_holder_has_it_for_this_upgrade() {
+    let recent = "2026-01-01T11:59:00.000000Z";
+    let acquired = |found: Value| {
+        let lease = claimed(Some(serde_json::from_value(found).unwrap()), &our_claim(4), now());
+        lease.spec.unwrap().acquire_time.unwrap().0
+    };
+    let before: Timestamp = "2026-01-01T11:00:00Z".parse().unwrap();
+    assert_eq!(acquired(lease("inst-a", Some("up1"), "3", recent)), before);
+    assert_eq!(acquired(ended(lease("inst-a", Some("up0"), "3", recent))), now(), "another upgrade of ours");
+    assert_eq!(acquired(ended(lease("inst-b", Some("up9"), "3", recent))), now(), "another installation");
+}
+
 #[tokio::test]
 async fn a_second_installation_writes_nothing() {
     let found = Answer::Json(200, lease("inst-b", Some("up9"), "1", "2026-01-01T11:59:59.000000Z"));
     let (connection, log) = server(vec![("GET", found)]);
-    let expected = ClaimOutcome::HeldByOther { installation: "inst-b".to_owned(), upgrade: UpgradeId::from("up9") };
+    let expected = ClaimOutcome::HeldByOther {
+        installation: "inst-b".to_owned(),
+        upgrade: UpgradeId::from("up9"),
+        since: "2026-01-01T11:00:00Z".parse().unwrap(),
+    };
     assert_eq!(claim(&connection, &our_claim(1), now()).await, Ok(expected));
     assert_eq!(log.lock().unwrap().len(), 1);
 }

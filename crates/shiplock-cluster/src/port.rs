@@ -193,6 +193,8 @@ pub enum ClaimOutcome {
         installation: String,
         /// Its upgrade.
         upgrade: UpgradeId,
+        /// Since when it holds the Lease, at the latest.
+        since: Timestamp,
     },
     /// The cluster has seen another upgrade of this installation that did not end: claim again if the store knows that it
     /// did. A store that does not know it is an older copy.

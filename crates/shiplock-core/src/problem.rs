@@ -193,8 +193,8 @@ codes! {
         "cluster {cluster} has the active upgrade {upgrade}" "集群 {cluster} 有进行中的升级 {upgrade}"
         fix "end the upgrade first" "请先结束该升级" }
     UPG0311 OtherInstallation 409 {
-        "another Shiplock installation ({holder}) is upgrading this cluster (upgrade {upgrade})" "另一个 Shiplock 安装（{holder}）正在升级该集群（升级 {upgrade}）"
-        fix "let it end; if it is gone for good, delete the Lease kube-upgrade/shiplock" "请等待其结束；若它已不复存在，删除 Lease kube-upgrade/shiplock" }
+        "another Shiplock installation ({holder}) holds the Lease of this cluster for its upgrade {upgrade} since {since}" "另一个 Shiplock 安装（{holder}）自 {since} 起为其升级 {upgrade} 持有该集群的 Lease"
+        fix "let it end: this upgrade goes on by itself then; to end this one instead: shiplock cancel {waiting}; only if the other is gone for good: `kubectl -n kube-upgrade delete lease shiplock`" "请等待其结束，之后本升级会自动继续；若要改为结束本升级：shiplock cancel {waiting}；仅当另一安装已不复存在时：`kubectl -n kube-upgrade delete lease shiplock`" }
     UPG0312 StoreOlderThanCluster 409 {
         "the cluster has seen another event {cluster_event} of upgrade {upgrade} than this store, which ends at {store_event}: the store was restored from an older copy" "集群已记录的升级 {upgrade} 事件 {cluster_event} 与本存储（止于 {store_event}）不符：存储由较旧的副本恢复"
         fix "restore the newest store; only if it is lost and no other server runs on it: `kubectl -n kube-upgrade delete lease shiplock`, then what has begun is finished from what this store knows, each node is examined before it is touched, and it waits for `shiplock continue {upgrade}`" "请恢复最新的存储；仅当其已丢失且没有其他服务端在使用它时：执行 `kubectl -n kube-upgrade delete lease shiplock`，已开始的操作将从本存储所知处完成，每个节点都会先检查再处理，随后等待 `shiplock continue {upgrade}`" }

@@ -120,6 +120,8 @@ pub struct Machine {
     policy: Policy,
     facts: Option<Facts>,
     claim: Option<Option<Problem>>,
+    /// Since when it is as it is: the code of the problem, or none.
+    claim_since: Timestamp,
     /// The append that is outstanding, with the outcome that it records, if it records one.
     appending: Option<Option<Input>>,
     queue: VecDeque<Input>,
@@ -135,6 +137,7 @@ impl Machine {
     pub fn new(upgrade: Upgrade, policy: Policy) -> Self {
         Self {
             epoch: upgrade.epoch,
+            claim_since: upgrade.updated_at,
             upgrade,
             policy,
             facts: None,
@@ -181,7 +184,13 @@ impl Machine {
     fn take(&mut self, input: Input, now: Timestamp, outputs: &mut Vec<Output>) {
         match input {
             Input::Facts(facts) => self.facts = Some(*facts),
-            Input::Claim(claim) => self.claim = Some(claim),
+            Input::Claim(claim) => {
+                let code = |claim: &Option<Problem>| claim.as_ref().map(|problem| problem.code);
+                if self.claim.as_ref().map(code) != Some(code(&claim)) {
+                    self.claim_since = now;
+                }
+                self.claim = Some(claim);
+            }
             Input::Tick => {}
             Input::Appended(records) => {
                 let origin = self.appending.take().flatten();
@@ -404,8 +413,14 @@ impl Machine {
                 return self.append(vec![pause], None, outputs);
             }
             Some(Some(problem)) => {
-                let wait = WaitingOn::new(Waiting::Gate { problem: problem.clone() }, self.upgrade.updated_at);
+                let wait = WaitingOn::new(Waiting::Gate { problem: problem.clone() }, self.claim_since);
+                // A store that may be older than the cluster is not written to for this: its log may be another's.
+                let is_told = problem.code == Code::OtherInstallation;
+                let fresh = if is_told { self.notice(std::slice::from_ref(&wait), now) } else { Vec::new() };
                 outputs.push(Output::Waits(vec![wait]));
+                if !fresh.is_empty() {
+                    self.append(fresh, None, outputs);
+                }
                 return;
             }
             // The person has settled which store is the newest: what is asked of them now is another thing.
@@ -461,8 +476,10 @@ impl Machine {
     /// what passes within moments.
     fn notice(&mut self, on: &[WaitingOn], now: Timestamp) -> Vec<Event> {
         let worth = |wait: &&WaitingOn| {
+            // An upgrade of another installation does not end within moments.
+            let is_another = matches!(&wait.what, Waiting::Gate { problem } if problem.code == Code::OtherInstallation);
             let lasts = now.as_second() - wait.since.as_second() >= NOTICED_AFTER_SECONDS;
-            lasts
+            (lasts || is_another)
                 && !matches!(
                     wait.what,
                     Waiting::Step { .. }

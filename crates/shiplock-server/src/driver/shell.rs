@@ -395,9 +395,13 @@ pub fn claim_problem(outcome: ClaimOutcome, upgrade: &Upgrade) -> Option<Problem
                 .with("upgrade", upgrade)
                 .with("store_event", 0),
         ),
-        ClaimOutcome::HeldByOther { installation, upgrade } => {
-            Some(Problem::new(Code::OtherInstallation).with("holder", installation).with("upgrade", upgrade))
-        }
+        ClaimOutcome::HeldByOther { installation, upgrade: theirs, since } => Some(
+            Problem::new(Code::OtherInstallation)
+                .with("holder", installation)
+                .with("upgrade", theirs)
+                .with("since", since)
+                .with("waiting", &upgrade.id),
+        ),
         ClaimOutcome::StoreOlder { cluster_event } => Some(
             Problem::new(Code::StoreOlderThanCluster)
                 .with("cluster_event", cluster_event)

@@ -4,14 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shiplock_api::agent::{AssignmentId, PermitResponse, ReportKind, ReportResponse};
+use shiplock_cluster::port::ClaimOutcome;
 use shiplock_core::facts::{Facts, Observed};
 use shiplock_core::id::{Epoch, Generation, NodeName, StepNumber};
+use shiplock_core::language::Language;
 use shiplock_core::plan::{Mode, PlanOptions, PlanRequest};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::sample::{agents, at, cluster, cluster_with_masters, plan_of, request};
 use shiplock_core::step::Action;
 use shiplock_core::upgrade::{Event, EventRecord, PauseReason, Policy, State, StepOutcome, Upgrade};
 
+use super::claim_problem;
 use super::machine::{Input, Machine, Output};
 
 /// A log and a world whose steps have effects.
@@ -332,15 +335,45 @@ fn a_report_of_another_node_is_not_wanted() {
 }
 
 #[test]
-fn while_the_cluster_is_not_ours_nothing_is_begun_and_the_reason_shows() {
+fn while_another_installation_holds_the_cluster_nothing_is_begun_and_the_log_says_so_once_and_at_once() {
     let mut world = World::new(&[("blue", 3)]);
     let mut machine = world.machine();
     let facts = world.facts();
     assert!(machine.on(facts, at(0)).is_empty(), "before the claim is answered");
-    let problem = Problem::new(Code::OtherInstallation);
-    let outputs = machine.on(Input::Claim(Some(problem)), at(0));
-    assert!(matches!(&outputs[..], [Output::Waits(waits)] if waits.len() == 1));
-    assert!(!machine.on(Input::Tick, at(1)).iter().any(|output| matches!(output, Output::Append { .. })));
+    let outputs = machine.on(Input::Claim(Some(held_by_other(&machine))), at(1));
+    let [Output::Waits(waits), Output::Append { events, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Event::WaitingBegan { on }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(&waits[..], std::slice::from_ref(on));
+    assert_eq!((on.key().as_str(), on.since), ("gate UPG0311", at(1)));
+    for (language, words) in [
+        (Language::En, ["inst-b", "up9", "since 2026-01-01T11:00:00Z", "shiplock cancel u1", "delete lease shiplock"]),
+        (Language::Zh, ["inst-b", "up9", "自 2026-01-01T11:00:00Z 起", "shiplock cancel u1", "delete lease shiplock"]),
+    ] {
+        let said = format!("{} {}", on.sentence(language), on.fix(language).unwrap());
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let records = world.append(Some(Epoch(1)), events.clone());
+    let mut outputs = machine.on(Input::Appended(records), at(1));
+    outputs.extend(machine.on(Input::Claim(Some(held_by_other(&machine))), at(60)));
+    for output in outputs {
+        let Output::Waits(waits) = output else { panic!("told again: {output:?}") };
+        assert_eq!(waits[0].since, at(1));
+    }
+
+    // The other has ended: the upgrade begins.
+    let outputs = machine.on(Input::Claim(None), at(61));
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Append { events, .. } if *events == [Event::CheckStarted]))
+    );
+}
+
+/// That another installation upgrades the cluster.
+fn held_by_other(machine: &Machine) -> Problem {
+    let (installation, upgrade) = ("inst-b".to_owned(), "up9".into());
+    let since = "2026-01-01T11:00:00Z".parse().unwrap();
+    claim_problem(ClaimOutcome::HeldByOther { installation, upgrade, since }, machine.upgrade()).unwrap()
 }
 
 #[test]

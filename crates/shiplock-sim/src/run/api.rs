@@ -293,6 +293,7 @@ impl Simulation {
                     has_ended: annotation(ENDED).is_some(),
                     event_number: annotation(EVENT).and_then(|text| text.parse().ok()).unwrap_or(0),
                     event_mark: None,
+                    acquired_at: lease.acquired_at.map(Moment::timestamp),
                     renewed_at: lease.renewed_at.map(Moment::timestamp),
                 };
                 if let Some(refused) = fence::claim_refused(&held, &claim, now) {
