@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use shiplock_api::rest::{NodeProgressView, UpgradeView};
 use shiplock_core::id::NodeName;
-use shiplock_core::upgrade::{NodeProgress, State};
+use shiplock_core::problem::{Code, Problem};
+use shiplock_core::upgrade::{NodeProgress, State, Waiting};
 
 use super::{Style, words};
 
@@ -82,14 +83,48 @@ pub fn cancel(upgrade: &UpgradeView, abandon: &[NodeName], style: &Style) -> Str
         "are abandoned: not waited for any more, listed as state unknown",
     ];
     about(&mut text, &abandoned, style, given_up, "被放弃：不再等待，列为状态未知");
-    point(
-        &mut text,
-        style.pick(
-            "every cordon that Shiplock set is given back; then the upgrade ends for good",
-            "归还 Shiplock 设置的所有不可调度标记，之后升级永久结束",
-        ),
-    );
+    let Some(held) = held_by_other(upgrade) else {
+        point(
+            &mut text,
+            style.pick(
+                "every cordon that Shiplock set is given back; then the upgrade ends for good",
+                "归还 Shiplock 设置的所有不可调度标记，之后升级永久结束",
+            ),
+        );
+        return text;
+    };
+    if upgrade.stages.iter().any(|stage| stage.started) {
+        let held = held.sentence(style.language);
+        point(
+            &mut text,
+            &if style.zh() {
+                format!(
+                    "须先等待该集群的 Lease：{held}；之前不会归还任何内容，升级也不会结束。详情：shiplock explain UPG0311"
+                )
+            } else {
+                format!(
+                    "it waits for the Lease of the cluster first: {held}; until then nothing is given back and the upgrade does not end; more: shiplock explain UPG0311"
+                )
+            },
+        );
+    } else {
+        point(
+            &mut text,
+            style.pick(
+                "nothing was begun: the upgrade ends at once and for good, and nothing is written to the cluster",
+                "尚未开始任何操作：升级立即永久结束，不向集群写入任何内容",
+            ),
+        );
+    }
     text
+}
+
+/// That another installation upgrades the cluster, where that is waited for.
+fn held_by_other(upgrade: &UpgradeView) -> Option<&Problem> {
+    upgrade.waiting_on.iter().find_map(|wait| match &wait.what {
+        Waiting::Gate { problem } if problem.code == Code::OtherInstallation => Some(problem),
+        _ => None,
+    })
 }
 
 /// What a continue does.
@@ -112,6 +147,7 @@ mod tests {
     use super::*;
     use crate::render::sample;
     use shiplock_core::language::Language;
+    use shiplock_core::upgrade::WaitingOn;
 
     #[test]
     fn controls_say_what_they_will_do_with_counts_and_names() {
@@ -119,6 +155,28 @@ mod tests {
             let (style, upgrade) = (sample::style(language), sample::upgrade_paused());
             let text = [pause(&upgrade, &style), cancel(&upgrade, &["w-3".into()], &style), resume(&upgrade, &style)];
             insta::assert_snapshot!(format!("consequence_{name}"), text.join("=====\n"));
+        }
+    }
+
+    #[test]
+    fn a_cancel_while_another_installation_upgrades_says_that_it_ends_at_once_or_what_it_waits_for() {
+        let problem = Problem::new(Code::OtherInstallation)
+            .with("holder", "inst-b")
+            .with("upgrade", "up9")
+            .with("since", "2026-11-23T14:30:00Z")
+            .with("waiting", "u3fx9");
+        let mut upgrade = sample::upgrade_paused();
+        upgrade.waiting_on = vec![WaitingOn::new(Waiting::Gate { problem }, upgrade.updated_at)];
+        let said = |upgrade: &UpgradeView, language| cancel(upgrade, &[], &sample::style(language));
+        for (language, words) in [(Language::En, "nothing is given back"), (Language::Zh, "须先等待该集群的 Lease")]
+        {
+            let text = said(&upgrade, language);
+            assert!(text.contains(words) && text.contains("inst-b") && text.contains("UPG0311"), "{text}");
+        }
+        upgrade.stages.iter_mut().for_each(|stage| stage.started = false);
+        for (language, words) in [(Language::En, "ends at once"), (Language::Zh, "立即永久结束")] {
+            let text = said(&upgrade, language);
+            assert!(text.contains(words) && !text.contains("UPG0311"), "{text}");
         }
     }
 

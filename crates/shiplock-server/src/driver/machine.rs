@@ -412,6 +412,14 @@ impl Machine {
                 let pause = Event::PauseRequested { reason, by: Actor::from("shiplock") };
                 return self.append(vec![pause], None, outputs);
             }
+            // Nothing was ever begun, so nothing is to be given back in a cluster that another installation upgrades.
+            Some(Some(problem))
+                if problem.code == Code::OtherInstallation
+                    && self.upgrade.state == State::Cancelling
+                    && self.upgrade.steps.is_empty() =>
+            {
+                return self.append(vec![Event::Cancelled], None, outputs);
+            }
             Some(Some(problem)) => {
                 let wait = WaitingOn::new(Waiting::Gate { problem: problem.clone() }, self.claim_since);
                 // A store that may be older than the cluster is not written to for this: its log may be another's.

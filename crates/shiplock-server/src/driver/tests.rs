@@ -369,6 +369,53 @@ fn while_another_installation_holds_the_cluster_nothing_is_begun_and_the_log_say
     );
 }
 
+#[test]
+fn what_waits_for_another_installation_and_has_begun_nothing_is_cancelled_at_once() {
+    let mut world = World::new(&[("blue", 3)]);
+    let mut machine = world.machine();
+    let facts = world.facts();
+    machine.on(facts, at(0));
+    let mut inputs = std::collections::VecDeque::from([Input::Claim(Some(held_by_other(&machine)))]);
+    let mut cancel = Some(Event::CancelRequested { by: "somebody".into(), abandon: Vec::new() });
+    loop {
+        let Some(input) = inputs.pop_front() else {
+            let cancel = cancel.take().expect("it ends once it is cancelled");
+            inputs.push_back(Input::Grown(world.append(None, vec![cancel])));
+            continue;
+        };
+        for output in machine.on(input, at(1)) {
+            match output {
+                Output::Append { events, .. } => {
+                    inputs.push_back(Input::Appended(world.append(Some(Epoch(1)), events)));
+                }
+                Output::Waits(_) => {}
+                Output::Stop(None) => {
+                    assert_eq!((world.state(), cancel), (State::Cancelled, None));
+                    return;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_has_begun_a_node_and_is_cancelled_while_another_installation_holds_the_cluster_says_what_it_waits_for() {
+    let (mut world, ..) = until_offer();
+    let mut machine = world.machine();
+    let by = "somebody";
+    let asked = vec![
+        Event::PauseRequested { reason: PauseReason::Operator, by: by.into() },
+        Event::CancelRequested { by: by.into(), abandon: Vec::new() },
+    ];
+    machine.on(Input::Grown(world.append(None, asked)), at(1));
+    let outputs = machine.on(Input::Claim(Some(held_by_other(&machine))), at(1));
+    let [Output::Waits(waits), Output::Append { events, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(waits[0].key(), "gate UPG0311");
+    assert!(matches!(events[..], [Event::WaitingBegan { .. }]), "{events:?}");
+    assert_eq!(machine.upgrade().state, State::Cancelling);
+}
+
 /// That another installation upgrades the cluster.
 fn held_by_other(machine: &Machine) -> Problem {
     let (installation, upgrade) = ("inst-b".to_owned(), "up9".into());
