@@ -49,7 +49,8 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Enrol this node with a one-time token and install the service. A second join replaces the first.
+    /// Enrol this node with a one-time token and install the service. A second join to the same installation replaces the
+    /// first.
     Join(JoinOptions),
     /// Work for the server. This is what the service does.
     Run {
@@ -132,6 +133,9 @@ struct JoinOptions {
     /// Enrol only; neither install nor start the service.
     #[arg(long)]
     no_service: bool,
+    /// Take over an agent that belongs to another installation; it works for that one no more.
+    #[arg(long)]
+    replace: bool,
 }
 
 /// clap would take a bare array for a list of values.
@@ -149,6 +153,7 @@ pub async fn carry_out(line: CommandLine) -> ExitCode {
                 node,
                 data_folder: options.data.path,
                 install_service: !options.no_service,
+                replace: options.replace,
             })
             .await
         }

@@ -35,12 +35,17 @@ pub struct Join {
     pub data_folder: PathBuf,
     /// Whether the service is installed and started.
     pub install_service: bool,
+    /// Whether an agent of another installation is taken over.
+    pub replace: bool,
 }
 
 /// Joins.
 pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
     // An address that is none is refused before anything is written.
     HttpsGateway::to_enrol(&join.server, join.pin)?;
+    if !join.replace {
+        refuse_agent_of_another(&join.data_folder, join.pin)?;
+    }
     // The facts need the folder for its free space.
     std::fs::create_dir_all(&join.data_folder)
         .map_err(|error| files::unusable(&join.data_folder, "this node", "made", &error))?;
@@ -53,6 +58,19 @@ pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
         eprintln!("service {SERVICE} runs; see `journalctl -u {SERVICE}`");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses where the agent of this folder works for another installation than that of the pin. One whose identity cannot
+/// be read works for none.
+fn refuse_agent_of_another(data_folder: &Path, pin: [u8; 32]) -> Result<(), Problem> {
+    let Ok(identity) = Identity::load(data_folder) else { return Ok(()) };
+    if identity.authority_pin() == Some(pin) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::AgentOfAnotherInstallation)
+        .with("server", identity.server)
+        .with("node", identity.node)
+        .with("cluster", identity.cluster))
 }
 
 /// Has the server sign for a new key, and says who the agent is from then on. Nothing is stored.
@@ -157,4 +175,45 @@ fn unit_text(program: &Path, data_folder: &Path) -> String {
         program.display(),
         data_folder.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, IsCa};
+
+    use super::*;
+    use crate::gateway::pin_of;
+
+    /// A certificate authority: its certificate and its pin.
+    fn authority() -> (String, [u8; 32]) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        (certificate.pem(), pin_of(certificate.der()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_agent_of_another_installation_is_taken_over_only_where_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((ca_pem, ours), (_, another)) = (authority(), authority());
+        let (server, cluster, node) = ("https://first.example:7443".to_owned(), "prod".into(), NodeName::from("w-1"));
+        let (key_pem, certificate_pem) = (String::new(), String::new());
+        let identity = Identity { server, cluster, node: node.clone(), key_pem, certificate_pem, ca_pem };
+        identity.store(folder.path()).unwrap();
+        let kept = || std::fs::read(folder.path().join("identity.json")).unwrap();
+        let before = kept();
+        // Nobody answers there: whoever gets as far as asking is told so.
+        let (server, token) = ("https://127.0.0.1:1".to_owned(), "token".to_owned());
+        let data_folder = folder.path().to_owned();
+        let mut wanted =
+            Join { server, token, pin: another, node, data_folder, install_service: false, replace: false };
+        let problem = join(&wanted).await.unwrap_err();
+        assert_eq!(problem.code, Code::AgentOfAnotherInstallation);
+        assert!(problem.to_string().contains("https://first.example:7443"), "{problem}");
+        wanted.replace = true;
+        assert_eq!(join(&wanted).await.unwrap_err().code, Code::GatewayUnreachable);
+        assert_eq!(refuse_agent_of_another(folder.path(), ours), Ok(()));
+        assert_eq!(kept(), before);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else was written");
+    }
 }

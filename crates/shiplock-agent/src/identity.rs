@@ -4,11 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use shiplock_core::id::{ClusterName, NodeName};
 use shiplock_core::problem::Problem;
 
 use crate::files;
+use crate::gateway::pin_of;
 
 /// Where the agent keeps its things unless told otherwise.
 pub const DEFAULT_DATA_FOLDER: &str = "/var/lib/shiplock-agent";
@@ -46,6 +49,11 @@ impl Identity {
             files::unusable(&path, "this node", "read", &error).cause("run `shiplock-agent join` first")
         })?;
         serde_json::from_str(&text).map_err(|error| files::unusable(&path, "this node", "read", &error.into()))
+    }
+
+    /// The pin of the certificate authority of the installation; none where its certificate cannot be read.
+    pub fn authority_pin(&self) -> Option<[u8; 32]> {
+        pin_of(&CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).ok()?)
     }
 
     /// Writes it, readable for the owner only. The fence of another installation does not hold for this one: its

@@ -225,13 +225,14 @@ impl<'a> Installation<'a> {
         self.ok(&["cluster", "add", name, "--kubeconfig", &kubeconfig, "--mirror", mirror]).map(drop)
     }
 
-    /// Puts an agent onto a node and enrols it, by the command that the product prints.
+    /// Puts an agent onto a node and enrols it, by the command that the product prints. An installation before, of which
+    /// nothing but its agents is left, may have had the node.
     pub(crate) fn join(&self, node: &str) -> Result<()> {
         self.lab.copy_into(node, &self.programs.agent, "/usr/local/bin/shiplock-agent", 0o755)?;
         let token = self.json(&["agent", "join-command", CLUSTER])?;
         let command = token["join_token"]["command"].as_str().context("the join command is printed")?.to_owned();
         self.lab
-            .exec_text(node, &["sh", "-c", &command])
+            .exec_text(node, &["sh", "-c", &format!("{command} --replace")])
             .with_context(|| format!("the agent of {node} does not enrol"))
             .map(drop)
     }
