@@ -261,6 +261,9 @@ codes! {
     UPG0415 AgentUnknown 404 {
         "cluster {cluster} has no agent on node {node} that could be removed" "集群 {cluster} 的节点 {node} 上没有可移除的 agent"
         fix "see the agents that are enrolled: shiplock agent list {cluster}" "请查看已注册的 agent：shiplock agent list {cluster}" }
+    UPG0416 NodeGone 409 {
+        "node {node} is gone from the cluster: it was deleted after the plan was made" "节点 {node} 已不在集群中：制定计划后它被删除"
+        fix "nothing, where it was taken out for good: an upgrade leaves out a node that it has not begun with; one that is paused for the node: shiplock cancel, then make a new plan" "若是有意移除则无需处理：升级会略过尚未开始的节点；若升级因该节点暂停：shiplock cancel，然后重新制定计划" }
     UPG0417 AgentOfAnotherInstallation 409 {
         "the agent on this machine belongs to another Shiplock installation: to the server at {server}, as node {node} of cluster {cluster}" "本机的 agent 属于另一个 Shiplock 安装：{server} 处的服务端，为集群 {cluster} 的节点 {node}"
         fix "nothing was changed; if that installation no longer upgrades this node, run the same command with --replace" "未更改任何内容；如果该安装不再升级此节点，请加 --replace 再次运行同一命令" }

@@ -7,6 +7,7 @@ use shiplock_core::check::{CheckResult, Finding};
 use shiplock_core::estimate::Pace;
 use shiplock_core::id::NodeName;
 use shiplock_core::plan::Plan;
+use shiplock_core::problem::Code;
 use shiplock_core::upgrade::waiting::{WaitingOn, WhoActs, step_name};
 use shiplock_core::upgrade::{Batch, NodeProgress, State, Waiting};
 
@@ -430,7 +431,18 @@ fn report(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
 /// Nodes that were left out or given up, said at the end so that nobody overlooks them.
 fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
-    for skipped in &upgrade.skipped {
+    let (gone, left_out): (Vec<_>, Vec<_>) =
+        upgrade.skipped.iter().partition(|skipped| skipped.problem.code == Code::NodeGone);
+    if !gone.is_empty() {
+        let names = words::names(gone.iter().map(|skipped| &skipped.node), style.language);
+        let text = if style.zh() {
+            format!("升级期间已离开集群，因此未升级：{names}")
+        } else {
+            format!("left the cluster during the upgrade, so not upgraded: {names}")
+        };
+        lines.push(style.tone(Tone::Notice, &text));
+    }
+    for skipped in left_out {
         let sentence = table::one_line(&skipped.problem.sentence(style.language));
         let text = if style.zh() {
             format!("未升级：{}：{sentence}", skipped.node)
@@ -587,7 +599,9 @@ pub fn heartbeat(upgrade: &UpgradeView, style: &Style) -> String {
 mod tests {
     use super::*;
     use crate::render::sample;
+    use shiplock_api::rest::SkippedView;
     use shiplock_core::language::Language;
+    use shiplock_core::problem::Problem;
     use unicode_width::UnicodeWidthStr as _;
 
     #[test]
@@ -609,6 +623,23 @@ mod tests {
             text.contains("kubelet on node w-2 did not come up") && text.contains("journalctl -u kubelet"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn nodes_that_left_the_cluster_are_named_at_the_end_as_gone() {
+        let gone =
+            |node: &str| SkippedView { node: node.into(), problem: Problem::new(Code::NodeGone).with("node", node) };
+        let succeeded = sample::upgrades().into_iter().find(|upgrade| upgrade.state == State::Succeeded).unwrap();
+        let upgrade = UpgradeView { skipped: vec![gone("w-4"), gone("w-5")], ..succeeded };
+        for (language, said) in [
+            (Language::En, "left the cluster during the upgrade, so not upgraded: w-4, w-5"),
+            (Language::Zh, "升级期间已离开集群，因此未升级：w-4、w-5"),
+        ] {
+            let style = sample::style(language);
+            for text in [outcome(&upgrade, &style), show(&upgrade, &style)] {
+                assert!(text.lines().any(|line| line == said), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -260,16 +260,21 @@ impl NodePlan {
         self.steps.iter().chain(&self.evidence).find(|step| step.number == number)
     }
 
-    /// Why what has the name of the node is not the machine of the plan, if it is not.
+    /// Why the machine of the plan is not in the cluster under its name, if it is not.
     pub fn another_machine(&self, cluster: &ClusterFacts) -> Option<Problem> {
         let Some(seen) = cluster.nodes.get(&self.node) else {
-            return Some(self.wrong_machine("uid", &self.uid, "no such node"));
+            return Some(self.gone());
         };
         if seen.uid != self.uid && !planted::is(Bug::UidNotCompared) {
             return Some(self.wrong_machine("uid", &self.uid, &seen.uid));
         }
         (seen.machine_id != self.machine_id)
             .then(|| self.wrong_machine("machine id", &self.machine_id, &seen.machine_id))
+    }
+
+    /// That nothing has the node's name any more.
+    pub fn gone(&self) -> Problem {
+        Problem::new(Code::NodeGone).with("node", &self.node)
     }
 
     /// That what has the node's name is not the machine of the plan: in what it differs, what was planned and what is there.

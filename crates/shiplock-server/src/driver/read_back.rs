@@ -16,10 +16,6 @@ pub(super) fn kubelet_after(planned: &NodePlan) -> Option<KubernetesVersion> {
     })
 }
 
-pub(super) fn gone(node: &NodePlan) -> Problem {
-    node.wrong_machine("uid", &node.uid, "no such node")
-}
-
 /// A node that has another UID than planned.
 pub(super) fn joined_again(node: &NodePlan, found: &ObjectUid) -> Problem {
     node.wrong_machine("uid", &node.uid, found)

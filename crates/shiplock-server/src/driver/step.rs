@@ -21,7 +21,7 @@ use shiplock_core::upgrade::{StepOutcome, Upgrade, Waiting, WaitingOn, fewer_rea
 use shiplock_core::version::KubernetesVersion;
 
 use super::machine::StepResult;
-use super::read_back::{check_master, check_node, gone, joined_again, kubelet_after, read_back};
+use super::read_back::{check_master, check_node, joined_again, kubelet_after, read_back};
 
 /// What a step asks of the cluster: the port [`Cluster`](shiplock_cluster::port::Cluster) as values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -397,7 +397,7 @@ impl StepMachine {
     }
 
     fn gone(&self) -> Problem {
-        self.planned().map_or_else(|| Problem::new(Code::Internal), gone)
+        self.planned().map_or_else(|| Problem::new(Code::Internal), NodePlan::gone)
     }
 
     // ---- drain ----
@@ -468,7 +468,7 @@ impl StepMachine {
         let Work::Drain(drain) = &mut self.work else { return };
         let elapsed = drain.before + time.elapsed;
         let verdict = match node {
-            Ok(None) => Err((gone(&planned), false)),
+            Ok(None) => Err((planned.gone(), false)),
             Ok(Some(node)) if node.uid != planned.uid && !planted::is(Bug::UidNotCompared) => {
                 Err((joined_again(&planned, &node.uid), false))
             }
@@ -653,7 +653,7 @@ impl StepMachine {
         let context = &self.context;
         let planned = context.plan.nodes_in_the_end();
         for planned in planned.into_iter().filter(|node| !context.left_out.contains(&node.node)) {
-            let node = facts.nodes.get(&planned.node).ok_or_else(|| gone(planned))?;
+            let node = facts.nodes.get(&planned.node).ok_or_else(|| planned.gone())?;
             check_node(&planned.node, node, kubelet_after(planned).unwrap_or(kubelet))?;
         }
         let found = worse_than_baseline(&context.baseline, &facts.workloads);
@@ -675,7 +675,7 @@ impl StepMachine {
             Err(problem) => problem,
         };
         let limit = Duration::from_secs(u64::from(self.step.timeout_seconds));
-        if time.elapsed >= limit || problem.code == Code::WrongMachine {
+        if time.elapsed >= limit || matches!(problem.code, Code::WrongMachine | Code::NodeGone) {
             // Nodes must hold; a workload that is still worse at the end is named in the outcome.
             let result = match &self.work {
                 Work::Until { worse: Some(worse) } if problem.code == Code::FewerReadyPods => {

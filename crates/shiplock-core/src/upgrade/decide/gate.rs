@@ -89,10 +89,7 @@ impl View<'_> {
                     // Asked of few: most nodes are Ready.
                     _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
                     Some(Readiness::NotReady { why }) => return Some(not_ready(&node.node, why)),
-                    None => {
-                        let problem = Problem::new(Code::NodeNotReady).with("node", &node.node);
-                        return Some(problem.with("why", "the node is gone"));
-                    }
+                    None => return Some(node.gone()),
                 }
             }
         }

@@ -25,7 +25,7 @@ impl View<'_> {
         let cluster = self.cluster().map_err(Hold::Wait)?;
         let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
         if let Some(problem) = node.another_machine(cluster) {
-            let is_gone = !cluster.nodes.contains_key(&node.node);
+            let is_gone = problem.code == Code::NodeGone;
             return Err(if is_gone { Hold::Skip(Box::new(problem)) } else { pause(problem) });
         }
         // Since when somebody could have heard of it: not before this server was started, and not from the newest event,

@@ -27,6 +27,33 @@ fn a_node_that_became_another_machine_is_not_touched() {
 }
 
 #[test]
+fn a_node_that_was_deleted_before_its_turn_is_left_out_as_gone_and_the_others_succeed() {
+    let mut world = World::new(&[("blue", 2)], options());
+    while !world.upgrade.stages_finished.contains(&0) {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+    }
+    world.cluster.nodes.remove("blue-02");
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    let left_out: Vec<_> = world.upgrade.skipped.iter().map(|(node, problem)| (node.as_str(), problem.code)).collect();
+    assert_eq!(left_out, [("blue-02", Code::NodeGone)]);
+}
+
+#[test]
+fn a_node_that_was_deleted_while_it_was_in_work_pauses_the_upgrade_as_gone() {
+    let (mut world, step, node) = with_a_step_in_flight();
+    world.cluster.nodes.remove(&node);
+    world.succeed(step);
+    let _ = world.settle();
+    let State::Paused { because: PauseReason::Interference { problem }, .. } = &world.upgrade.state else {
+        panic!("{:?}", world.upgrade.state)
+    };
+    assert_eq!((problem.code, problem.parameters["node"].as_str()), (Code::NodeGone, node.as_str()));
+}
+
+#[test]
 fn a_node_that_joins_again_under_another_uid_in_mid_step_gets_no_second_try_and_no_further_step() {
     for fails in [true, false] {
         let (mut world, step, node) = with_a_step_in_flight();

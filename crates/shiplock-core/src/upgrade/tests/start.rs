@@ -76,7 +76,7 @@ fn a_node_that_is_done_and_falls_ill_holds_the_next_batch_and_one_that_waits_doe
     world.cluster.nodes.remove(batch[0].as_str());
     let decision = world.settle();
     let Waiting::Gate { problem } = waited_on(&decision) else { panic!("the gate holds: {decision:?}") };
-    assert_eq!(problem.parameters["why"], "the node is gone");
+    assert_eq!((problem.code, problem.parameters["node"].as_str()), (Code::NodeGone, batch[0].as_str()));
     ill(&mut other, &waiting.unwrap());
     let _ = other.settle();
     assert_eq!(other.batches(1).len(), 2);
