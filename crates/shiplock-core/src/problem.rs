@@ -161,7 +161,7 @@ codes! {
         fix "give a kubeconfig whose certificate or token is valid" "请提供证书或令牌有效的 kubeconfig" }
     UPG0208 ClusterNotRead 503 {
         "cluster {cluster} has not been read since {since}" "自 {since} 起尚未读取集群 {cluster}"
-        fix "nothing to do: it is read as soon as it answers; if this lasts, see `shiplock cluster show {cluster}`" "无需处理：集群一有应答就会读取；若持续如此，请查看 `shiplock cluster show {cluster}`" }
+        fix "it is read as soon as it answers; if this lasts, see `shiplock cluster show {cluster}`" "集群一有应答就会读取；若持续如此，请查看 `shiplock cluster show {cluster}`" }
     UPG0301 ClusterUnknown 404 {
         "no cluster {cluster} is registered" "没有注册名为 {cluster} 的集群"
         fix "see `shiplock cluster list`, or register it with `shiplock cluster add {cluster}`" "请查看 `shiplock cluster list`，或用 `shiplock cluster add {cluster}` 注册" }
@@ -302,7 +302,7 @@ codes! {
         fix "read `journalctl -u {service}` on {node}, mend the cause, then continue" "请在 {node} 上查看 `journalctl -u {service}`，排除原因后继续" }
     UPG0512 NodeNotReady 500 {
         "node {node} is not Ready: {why}" "节点 {node} 未就绪：{why}"
-        fix "mend the node; the upgrade goes on when it is Ready" "请修复节点；就绪后升级会继续" }
+        fix "mend the node: kubectl describe node {node} says what its kubelet reports" "请修复节点：kubectl describe node {node} 显示其 kubelet 的状态" }
     UPG0513 Interference 409 {
         "{object} was changed by someone else: {what}" "{object} 被他人更改：{what}"
         fix "find out who changed it and why, then continue" "请查明是谁以及为何更改，然后继续" }
@@ -317,7 +317,7 @@ codes! {
         fix "add a node, or plan with --drain never" "请增加节点，或以 --drain never 规划" }
     UPG0517 EtcdNotWell 409 {
         "etcd on master {node} may not be touched: {why}" "不能改动控制面节点 {node} 上的 etcd：{why}"
-        fix "mend what is named: put a manifest that is not there back into /etc/kubernetes/manifests; else see `etcdctl endpoint health --cluster` and `etcdctl alarm list`; the upgrade goes on when it is well" "请修复所述问题：若缺少清单，请将其放回 /etc/kubernetes/manifests；否则见 `etcdctl endpoint health --cluster` 与 `etcdctl alarm list`；恢复后升级会继续" }
+        fix "mend what is named: put a manifest that is not there back into /etc/kubernetes/manifests; else see `etcdctl endpoint health --cluster` and `etcdctl alarm list`" "请修复所述问题：若缺少清单，请将其放回 /etc/kubernetes/manifests；否则见 `etcdctl endpoint health --cluster` 与 `etcdctl alarm list`" }
     UPG0518 ControlPlaneNotUp 500 {
         "{component} on master {node} did not come up at {version}: {state}" "控制面节点 {node} 上的 {component} 未能以 {version} 启动：{state}"
         fix "read the causes; mend what they name (a flag or a file that the new version does not know), then continue" "请阅读下面的原因并修复（新版本不认识的参数或文件），然后继续" }
@@ -326,7 +326,7 @@ codes! {
         fix "mend what is named, then continue; no master is touched without a backup" "请排除所述原因后继续；没有备份不会改动任何控制面节点" }
     UPG0520 NoOtherApiServer 409 {
         "no API server but the one on master {node} is ready" "除控制面节点 {node} 外没有就绪的 API server"
-        fix "mend the other masters; the upgrade goes on when one is ready" "请修复其他控制面节点；有一个就绪后升级会继续" }
+        fix "mend the other masters, until one of them is ready" "请修复其他控制面节点，直到其中一个就绪" }
     UPG0521 BackupUnknown 404 {
         "there is no backup {backup}" "没有备份 {backup}"
         fix "see `shiplock backup list`; three are kept for each cluster" "请查看 `shiplock backup list`；每个集群保留三份" }
@@ -344,22 +344,22 @@ codes! {
         fix "find out who uncordons nodes (an operator, an autoscaler, GitOps; the audit log names them), stop that while the upgrade is on, then continue: the node is cordoned and emptied again" "请查明是谁恢复了调度（操作者、自动伸缩或 GitOps；审计日志中有记录），并在升级期间停止该行为，然后继续：该节点会重新设为不可调度并再次排空" }
     UPG0526 CordonForgotten 409 {
         "node {node} carries a cordon of upgrade {upgrade} that this store does not know of, and pods are missing since" "节点 {node} 带有升级 {upgrade} 设置的不可调度标记，而本存储对此没有记录，且有 Pod 因此未就绪"
-        fix "give the node back, and it goes on by itself: kubectl uncordon {node}; the node is upgraded in its turn" "请恢复该节点的调度，之后会自动继续：kubectl uncordon {node}；轮到该节点时会照常升级" }
+        fix "give the node back: kubectl uncordon {node}; it is upgraded in its turn" "请恢复该节点的调度：kubectl uncordon {node}；轮到它时会照常升级" }
     UPG0527 EvictionBrokenOff 409 {
         "an eviction of pod {pod} was admitted at {at} and broke off before the pod was told to end; PodDisruptionBudget {budgets} counts it as gone until {until}" "对 Pod {pod} 的一次驱逐在 {at} 获准，但在要求 Pod 结束之前中断；PodDisruptionBudget {budgets} 在 {until} 之前视其为已中断"
         fix "nothing: Kubernetes forgets it then, and the drain goes on by itself" "无需处理：届时 Kubernetes 会清除该记录，排空会自动继续" }
     UPG0528 FewerReadyPods 409 {
         "{workload} pods are ready in cluster {cluster}, fewer than before the upgrade{pressure}" "集群 {cluster} 的 {workload} 个 Pod 就绪，少于升级前{pressure}"
-        fix "see why its pods are not ready (kubectl describe); it goes on by itself once they are" "请查看其 Pod 未就绪的原因（kubectl describe）；就绪后会自动继续" }
+        fix "see why its pods are not ready (kubectl describe), and get them ready" "请查看其 Pod 未就绪的原因（kubectl describe），并使其就绪" }
     UPG0529 ImageGone 409 {
         "image {image} is not on node {node}: it was there, or was prefetched, and somebody removed it" "节点 {node} 上没有镜像 {image}：它原本存在或已预取，但被删除了"
         fix "import it on {node} with `ctr -n k8s.io images import` from the mirror, then continue; where a disk is more than 85 % full, the kubelet removes images that no container uses: make room first" "请在 {node} 上用 `ctr -n k8s.io images import` 从镜像站导入，然后继续；磁盘使用率超过 85 % 时 kubelet 会删除未使用的镜像：请先释放空间" }
     UPG0530 WebhookRefuses 409 {
         "webhook {webhook} does not let the static pods of master {node} into the API: {why}" "webhook {webhook} 不允许控制面节点 {node} 的静态 Pod 进入 API：{why}"
-        fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector; the upgrade goes on when it lets them" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system；放行后升级会继续" }
+        fix "mend the webhook (its Service must answer, its certificate needs a subject alternative name), or take namespace kube-system out of its namespaceSelector" "请修复该 webhook（其 Service 须可用，证书须有 SAN），或在其 namespaceSelector 中排除命名空间 kube-system" }
     UPG0531 PlegNotHealthy 500 {
         "PLEG of node {node} is not healthy: {why}" "节点 {node} 的 PLEG 不健康：{why}"
-        fix "restart the runtime (systemctl restart containerd) or reboot {node}, then continue" "请在 {node} 上重启运行时（systemctl restart containerd）或重启节点，然后继续" }
+        fix "restart the runtime (systemctl restart containerd) or reboot {node}" "请在 {node} 上重启运行时（systemctl restart containerd）或重启节点" }
     UPG0601 StoreInUse 500 {
         "{path} is open in another process" "{path} 已被另一进程打开"
         fix "stop the other server; one process at a time may use the file" "请停止另一服务端；同一时间只允许一个进程使用该文件" }

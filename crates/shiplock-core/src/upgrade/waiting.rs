@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, StepNumber};
 use crate::language::Language;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::version::MinorVersion;
 
 use super::event::PauseReason;
@@ -310,7 +310,7 @@ impl WaitingOn {
                 language.pick("to go back: shiplock rollback UPGRADE", "如需回退：shiplock rollback UPGRADE").to_owned()
             }
             Waiting::SoakUnwell { problem } => {
-                let fix = problem.fix(language);
+                let fix = fix_and_then(problem, false, language);
                 if zh {
                     format!("{fix}；或回退：shiplock rollback UPGRADE")
                 } else {
@@ -364,12 +364,12 @@ impl WaitingOn {
             Waiting::EvictionRefused { problem, .. }
             | Waiting::NodeReadBack { problem, .. }
             | Waiting::Gate { problem }
-            | Waiting::ClusterFacts { problem } => problem.fix(language),
+            | Waiting::ClusterFacts { problem } => fix_and_then(problem, false, language),
             Waiting::Findings { .. } => language
                 .pick("handle them, then: shiplock continue UPGRADE; to let one pass, cancel this and upgrade again with --accept and its name", "处理后执行：shiplock continue UPGRADE；若要放行某项，请取消后用 --accept 加其名称重新升级")
                 .to_owned(),
             Waiting::Continue { reason, is_over } => match reason.problem() {
-                Some(problem) if !is_over => problem.fix(language),
+                Some(problem) if !is_over => fix_and_then(problem, true, language),
                 _ => language.pick("shiplock continue UPGRADE", "shiplock continue UPGRADE").to_owned(),
             },
         })
@@ -394,6 +394,34 @@ impl WaitingOn {
             Waiting::Findings { .. } => "findings".to_owned(),
             Waiting::Continue { reason, .. } => format!("continue {}", reason.word()),
         }
+    }
+}
+
+/// What is looked at time and again while it is waited for: once it is mended an upgrade goes on by itself, and one that it
+/// has paused goes on when a person continues it.
+const LOOKED_AT_AGAIN: [Code; 9] = [
+    Code::KubeletNewerThanApiServer,
+    Code::ClusterNotRead,
+    Code::NodeNotReady,
+    Code::PlegNotHealthy,
+    Code::EtcdNotWell,
+    Code::NoOtherApiServer,
+    Code::CordonForgotten,
+    Code::FewerReadyPods,
+    Code::WebhookRefuses,
+];
+
+/// The fix of a problem, and how it goes on after that.
+fn fix_and_then(problem: &Problem, is_paused: bool, language: Language) -> String {
+    let fix = problem.fix(language);
+    if !LOOKED_AT_AGAIN.contains(&problem.code) {
+        return fix;
+    }
+    match (is_paused, language) {
+        (true, Language::En) => format!("{fix}; then: shiplock continue UPGRADE"),
+        (true, Language::Zh) => format!("{fix}；然后执行：shiplock continue UPGRADE"),
+        (false, Language::En) => format!("{fix}; it goes on by itself then"),
+        (false, Language::Zh) => format!("{fix}；之后会自动继续"),
     }
 }
 
@@ -458,6 +486,24 @@ pub fn step_name(kind: &str, language: Language) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gate_goes_on_by_itself_and_a_pause_by_it_when_a_person_continues() {
+        for code in LOOKED_AT_AGAIN {
+            let problem = Problem::new(code).with("node", "w-2");
+            let gate = WaitingOn::new(Waiting::Gate { problem: problem.clone() }, Timestamp::UNIX_EPOCH);
+            let reason = PauseReason::Gate { problem };
+            let pause = WaitingOn::new(Waiting::Continue { reason, is_over: false }, Timestamp::UNIX_EPOCH);
+            for (language, by_itself, continued) in [
+                (Language::En, "goes on by itself", "then: shiplock continue UPGRADE"),
+                (Language::Zh, "自动继续", "然后执行：shiplock continue UPGRADE"),
+            ] {
+                let (gate, pause) = (gate.fix(language).unwrap(), pause.fix(language).unwrap());
+                assert!(gate.contains(by_itself) && !gate.contains(continued), "{gate}");
+                assert!(pause.contains(continued) && !pause.contains(by_itself), "{pause}");
+            }
+        }
+    }
 
     #[test]
     fn a_wait_is_said_in_the_readers_words_and_number() {
