@@ -80,8 +80,8 @@ pub struct ClusterFacts {
 }
 
 impl ClusterFacts {
-    /// The nodes that are short of something, which may be why pods are not ready: `; node w2 has DiskPressure`. Empty
-    /// where none is.
+    /// The nodes that are not Ready or short of something, which may be why pods are not ready: `; node w1 is not Ready; node
+    /// w2 has DiskPressure`. Empty where none is.
     pub fn pressure(&self) -> String {
         let conditions = [
             ("node.kubernetes.io/disk-pressure", "DiskPressure"),
@@ -92,7 +92,9 @@ impl ClusterFacts {
             let carried = conditions.iter().filter(|(taint, _)| node.taints.iter().any(|carried| carried == taint));
             carried.map(move |(_, condition)| format!("; node {name} has {condition}"))
         });
-        short.take(PRESSURE_NAMED_MAX).collect()
+        let not_ready = self.nodes.iter().filter(|(_, node)| node.ready != Readiness::Ready);
+        let not_ready = not_ready.map(|(name, _)| format!("; node {name} is not Ready"));
+        not_ready.chain(short).take(PRESSURE_NAMED_MAX).collect()
     }
 
     /// The version that counts for skew: the oldest API server's, since a kubelet may meet any of them.
@@ -106,7 +108,7 @@ impl ClusterFacts {
     }
 }
 
-/// So many nodes that are short of something are named.
+/// So many nodes that are not Ready or short of something are named.
 const PRESSURE_NAMED_MAX: usize = 3;
 
 /// One API server instance.

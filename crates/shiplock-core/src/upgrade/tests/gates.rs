@@ -88,6 +88,16 @@ fn a_gate_over_pods_that_are_not_ready_names_the_nodes_that_are_short_of_somethi
 }
 
 #[test]
+fn a_gate_over_pods_that_are_not_ready_names_the_nodes_that_are_not_ready() {
+    let mut world = held_by_a_gate();
+    let why = "Kubelet stopped posting node status.".to_owned();
+    world.cluster.nodes.get_mut("blue-02").unwrap().ready = Readiness::NotReady { why };
+    let Decision::Wait { on, .. } = world.settle() else { panic!("the gate holds") };
+    let said = on[0].sentence(crate::language::Language::En);
+    assert!(said.contains("fewer than before the upgrade; node blue-02 is not Ready"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_read_lets_no_batch_begin() {
     let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
     let _ = world.run_out();
