@@ -342,6 +342,10 @@ pub struct UpgradeView {
     pub skipped: Vec<SkippedView>,
     /// Nodes whose state is unknown.
     pub abandoned: Vec<NodeName>,
+    /// Nodes outside the plan whose kubelet was not seen at the target or newer in the end: they joined since, or were
+    /// never in the plan. Empty until that was looked at.
+    #[serde(default)]
+    pub older_outside_plan: Vec<NodeName>,
     /// What the pre-check found.
     pub findings: Vec<shiplock_core::check::Finding>,
     /// How long it will still take while nothing blocks it; none when it is paused or has ended.
@@ -457,6 +461,7 @@ impl UpgradeView {
                 .map(|(node, problem)| SkippedView { node: node.clone(), problem: problem.clone() })
                 .collect(),
             abandoned: upgrade.abandoned.iter().cloned().collect(),
+            older_outside_plan: older_outside_plan(upgrade),
             findings: upgrade.report.iter().flat_map(|report| report.blocking().cloned()).collect(),
             remaining: shiplock_core::estimate::remaining(upgrade, now),
             workloads: WorkloadComparison::of(upgrade),
@@ -469,10 +474,19 @@ impl WorkloadComparison {
         let baseline = upgrade.baseline.as_ref()?;
         let own = upgrade.plan.stages.iter().flat_map(|stage| &stage.steps);
         own.filter_map(|step| outcome_of(upgrade, step)).find_map(|outcome| match outcome {
-            StepOutcome::Compared { worse } => Some(Self { compared: baseline.len(), worse: worse.clone() }),
+            StepOutcome::Compared { worse, .. } => Some(Self { compared: baseline.len(), worse: worse.clone() }),
             _ => None,
         })
     }
+}
+
+fn older_outside_plan(upgrade: &Upgrade) -> Vec<NodeName> {
+    let own = upgrade.plan.stages.iter().flat_map(|stage| &stage.steps);
+    let compared = own.filter_map(|step| outcome_of(upgrade, step)).find_map(|outcome| match outcome {
+        StepOutcome::Compared { older_outside_plan, .. } => Some(older_outside_plan.clone()),
+        _ => None,
+    });
+    compared.unwrap_or_default()
 }
 
 /// How a step that succeeded ended.

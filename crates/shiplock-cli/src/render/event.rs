@@ -331,10 +331,10 @@ impl Teller<'_> {
                     }
                 }
             }
-            StepOutcome::Compared { worse } if worse.is_empty() => {
+            StepOutcome::Compared { worse, .. } if worse.is_empty() => {
                 self.language.pick("every workload is as well as before", "所有工作负载与升级前一样健康").to_owned()
             }
-            StepOutcome::Compared { worse } => {
+            StepOutcome::Compared { worse, .. } => {
                 let worse = worse.join(self.language.pick(", ", "、"));
                 if zh {
                     format!("就绪 Pod 少于升级前：{worse}")

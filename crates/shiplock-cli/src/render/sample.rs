@@ -312,8 +312,11 @@ pub fn events() -> Vec<EventRecord> {
             first + 4,
             StepOutcome::Verified { components: vec!["kubelet v1.36.3".to_owned(), "containerd v2.2.9".to_owned()] },
         ),
-        done(first_step(5), StepOutcome::Compared { worse: vec![] }),
-        done(first_step(5), StepOutcome::Compared { worse: vec!["Deployment shop/cart 1/2".to_owned()] }),
+        done(first_step(5), StepOutcome::Compared { worse: vec![], older_outside_plan: vec![] }),
+        done(
+            first_step(5),
+            StepOutcome::Compared { worse: vec!["Deployment shop/cart 1/2".to_owned()], older_outside_plan: vec![] },
+        ),
         done(first + 3, StepOutcome::Logs { text: "a\nb\n".to_owned() }),
         Event::StepFailed { step: StepNumber(first + 9), attempt: 1, problem: refused(), retryable: true },
         Event::StepFailed { step: StepNumber(first + 9), attempt: 3, problem: refused(), retryable: false },
@@ -371,7 +374,7 @@ fn whole(plan: &Plan, step: u32) -> [Event; 2] {
         Some(Action::VerifyNode { .. }) => {
             StepOutcome::Verified { components: vec!["kubelet v1.36.3".to_owned(), "containerd v2.2.9".to_owned()] }
         }
-        Some(Action::VerifyCluster { .. }) => StepOutcome::Compared { worse: vec![] },
+        Some(Action::VerifyCluster { .. }) => StepOutcome::Compared { worse: vec![], older_outside_plan: vec![] },
         _ => StepOutcome::Done,
     };
     [Event::StepStarted { step, attempt: 1 }, Event::StepSucceeded { step, attempt: 1, outcome }]

@@ -428,7 +428,8 @@ fn report(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     lines
 }
 
-/// Nodes that were left out or given up, said at the end so that nobody overlooks them.
+/// Nodes that were left out or given up, and older ones that the plan does not hold, said at the end so that nobody
+/// overlooks them.
 fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
     let (gone, left_out): (Vec<_>, Vec<_>) =
@@ -459,6 +460,16 @@ fn leftovers(upgrade: &UpgradeView, style: &Style) -> Vec<String> {
             format!("state unknown (abandoned): {names}")
         };
         lines.push(style.tone(Tone::Bad, &text));
+    }
+    if !upgrade.older_outside_plan.is_empty() {
+        let (names, to) = (words::names(&upgrade.older_outside_plan, style.language), upgrade.to);
+        let plan = format!("shiplock plan {} --to {to}", upgrade.cluster);
+        let text = if style.zh() {
+            format!("不在计划中，kubelet 未见达到 {to}：{names}；如需升级：{plan}")
+        } else {
+            format!("not in the plan, and the kubelet was not seen at {to}: {names}; to upgrade them: {plan}")
+        };
+        lines.push(style.tone(Tone::Notice, &text));
     }
     if !lines.is_empty() {
         lines.insert(0, String::new());
@@ -640,6 +651,15 @@ mod tests {
                 assert!(text.lines().any(|line| line == said), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn nodes_outside_the_plan_that_are_older_are_named_at_the_end_with_what_to_do() {
+        let succeeded = sample::upgrades().into_iter().find(|upgrade| upgrade.state == State::Succeeded).unwrap();
+        let upgrade = UpgradeView { older_outside_plan: vec!["w-9".into()], ..succeeded };
+        let text = outcome(&upgrade, &sample::style(Language::En));
+        let said = "not in the plan, and the kubelet was not seen at v1.36.3: w-9; to upgrade them: shiplock plan ";
+        assert!(text.lines().any(|line| line.starts_with(said)), "{text}");
     }
 
     #[test]

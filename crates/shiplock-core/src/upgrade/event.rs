@@ -254,6 +254,9 @@ pub enum StepOutcome {
     Compared {
         /// Workloads with fewer ready pods than before, as `Deployment shop/cart 1/2`.
         worse: Vec<String>,
+        /// Nodes outside the plan whose kubelet was not seen at the target or newer. None in logs of older releases.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        older_outside_plan: Vec<NodeName>,
     },
     /// Logs were collected.
     Logs {

@@ -16,8 +16,10 @@ pub(crate) mod tests;
 use std::collections::HashMap;
 
 use crate::facts::{ClusterFacts, WorkloadFacts};
-use crate::id::ClusterName;
+use crate::id::{ClusterName, NodeName, ObjectUid};
+use crate::plan::Plan;
 use crate::problem::{Code, Problem};
+use crate::version::KubernetesVersion;
 
 pub use self::decide::{Command, Decision, Outcome, Policy, decide};
 pub use self::event::{Event, EventRecord, PauseReason, StepOutcome};
@@ -28,6 +30,15 @@ pub use self::waiting::{Waiting, WaitingOn};
 pub fn fewer_ready_pods(workload: &str, cluster: &ClusterName, facts: &ClusterFacts) -> Problem {
     let problem = Problem::new(Code::FewerReadyPods).with("workload", workload).with("cluster", cluster);
     problem.with("pressure", facts.pressure())
+}
+
+/// Nodes that a plan does not touch, by name and UID, and whose kubelet is not seen at a version or newer: they joined since,
+/// or were never in the plan.
+pub fn older_outside_plan(plan: &Plan, kubelet: KubernetesVersion, facts: &ClusterFacts) -> Vec<NodeName> {
+    let planned: HashMap<&NodeName, &ObjectUid> = plan.nodes().map(|node| (&node.node, &node.uid)).collect();
+    let outside = facts.nodes.iter().filter(|(name, node)| planned.get(name) != Some(&&node.uid));
+    let older = outside.filter(|(_, node)| node.kubelet().is_none_or(|found| found < kubelet));
+    older.map(|(name, _)| name.clone()).collect()
 }
 
 /// Workloads that have fewer ready pods than before, as `Deployment shop/cart 1/2`. A workload that was scaled

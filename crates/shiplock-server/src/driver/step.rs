@@ -17,7 +17,9 @@ use shiplock_core::plan::{NodePlan, Plan};
 use shiplock_core::planted::{self, Bug};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::step::{Action, Step};
-use shiplock_core::upgrade::{StepOutcome, Upgrade, Waiting, WaitingOn, fewer_ready_pods, worse_than_baseline};
+use shiplock_core::upgrade::{
+    StepOutcome, Upgrade, Waiting, WaitingOn, fewer_ready_pods, older_outside_plan, worse_than_baseline,
+};
 use shiplock_core::version::KubernetesVersion;
 
 use super::machine::StepResult;
@@ -213,8 +215,8 @@ enum Work {
     Once,
     /// Looked at until it is as wanted.
     Until {
-        /// Workloads that were worse in the newest look.
-        worse: Option<Vec<String>>,
+        /// How the step ends where workloads are still worse in the end, as of the newest look.
+        worse: Option<StepOutcome>,
     },
     Drain(Box<DrainWork>),
 }
@@ -618,7 +620,7 @@ impl StepMachine {
                 Ok(self.verified())
             }
             Action::VerifyCluster { .. } if planted::is(Bug::NotReadBack) => {
-                Ok(StepOutcome::Compared { worse: Vec::new() })
+                Ok(StepOutcome::Compared { worse: Vec::new(), older_outside_plan: Vec::new() })
             }
             Action::VerifyCluster { kubelet } => {
                 let kubelet = *kubelet;
@@ -657,10 +659,12 @@ impl StepMachine {
             check_node(&planned.node, node, kubelet_after(planned).unwrap_or(kubelet))?;
         }
         let found = worse_than_baseline(&context.baseline, &facts.workloads);
-        let Some(first) = found.first() else { return Ok(StepOutcome::Compared { worse: Vec::new() }) };
-        let problem = fewer_ready_pods(first, &context.cluster, facts);
+        let problem = found.first().map(|first| fewer_ready_pods(first, &context.cluster, facts));
+        let older_outside_plan = older_outside_plan(&context.plan, kubelet, facts);
+        let outcome = StepOutcome::Compared { worse: found, older_outside_plan };
+        let Some(problem) = problem else { return Ok(outcome) };
         if let Work::Until { worse } = &mut self.work {
-            *worse = Some(found);
+            *worse = Some(outcome);
         }
         Err(problem)
     }
@@ -678,9 +682,7 @@ impl StepMachine {
         if time.elapsed >= limit || matches!(problem.code, Code::WrongMachine | Code::NodeGone) {
             // Nodes must hold; a workload that is still worse at the end is named in the outcome.
             let result = match &self.work {
-                Work::Until { worse: Some(worse) } if problem.code == Code::FewerReadyPods => {
-                    Ok(StepOutcome::Compared { worse: worse.clone() })
-                }
+                Work::Until { worse: Some(outcome) } if problem.code == Code::FewerReadyPods => Ok(outcome.clone()),
                 _ => Err((problem, false)),
             };
             outputs.push(StepOutput::Ended(result));

@@ -331,7 +331,11 @@ fn after_the_failure() -> Vec<Event> {
         Event::StageFinished { stage: 1 },
         Event::StageStarted { stage: 2 },
         started(15, 1),
-        succeeded(15, 1, StepOutcome::Compared { worse: vec!["Deployment shop/cart 1/2".to_owned()] }),
+        succeeded(
+            15,
+            1,
+            StepOutcome::Compared { worse: vec!["Deployment shop/cart 1/2".to_owned()], older_outside_plan: vec![] },
+        ),
         Event::StageFinished { stage: 2 },
         Event::Succeeded,
     ]

@@ -1,6 +1,23 @@
 //! Batches, pools and prefetch.
 
 use super::*;
+use crate::upgrade::older_outside_plan;
+
+#[test]
+fn nodes_that_joined_after_the_plan_and_are_older_or_of_an_unknown_version_are_named() {
+    let mut world = World::new(&[("blue", 2)], options());
+    let (planned, to) = (world.cluster.nodes["blue-01"].clone(), world.upgrade.plan.to);
+    let named = |world: &World| older_outside_plan(&world.upgrade.plan, to, &world.cluster);
+    assert_eq!(named(&world), [], "what the plan holds is told by its progress");
+    // One joined under a new name, one under the name of a planned node.
+    let joined = crate::facts::NodeFacts { uid: "joined".into(), ..planned };
+    world.cluster.nodes.insert("blue-09".into(), joined.clone());
+    world.cluster.nodes.insert("blue-02".into(), joined);
+    assert_eq!(named(&world), ["blue-02".into(), "blue-09".into()]);
+    world.cluster.nodes.get_mut("blue-02").unwrap().kubelet_version = to.to_string();
+    world.cluster.nodes.get_mut("blue-09").unwrap().kubelet_version = "?".to_owned();
+    assert_eq!(named(&world), ["blue-09".into()]);
+}
 
 #[test]
 fn an_undisturbed_upgrade_goes_one_two_four_through_each_pool_and_succeeds() {
