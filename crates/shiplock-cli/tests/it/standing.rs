@@ -257,7 +257,7 @@ impl Cluster for FakeCluster {
         Ok(Vec::new())
     }
     async fn facts(&self) -> Result<ClusterFacts, Problem> {
-        Ok(facts())
+        Ok(ClusterFacts { observed_at: Timestamp::now(), ..facts() })
     }
     async fn changed(&self) {
         std::future::pending().await

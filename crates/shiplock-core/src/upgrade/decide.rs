@@ -199,13 +199,25 @@ impl View<'_> {
         Decision::Wait { on, wake_at }
     }
 
+    /// The cluster, where it was read since a person last continued the upgrade: older facts do not show the remedy.
     fn cluster(&self) -> Result<&ClusterFacts, Box<WaitingOn>> {
         match &self.facts.cluster {
-            Observed::Known(cluster) => Ok(cluster),
+            Observed::Known(cluster) => match self.upgrade.continued_at.filter(|at| cluster.observed_at < *at) {
+                None => Ok(cluster),
+                Some(continued_at) => {
+                    let problem = self.not_read_since(continued_at);
+                    Err(Box::new(WaitingOn::new(Waiting::ClusterFacts { problem }, continued_at)))
+                }
+            },
             Observed::Unknown { problem, since } => {
                 Err(Box::new(WaitingOn::new(Waiting::ClusterFacts { problem: problem.clone() }, *since)))
             }
         }
+    }
+
+    /// That the cluster was not read since a time.
+    fn not_read_since(&self, time: Timestamp) -> Problem {
+        Problem::new(Code::ClusterNotRead).with("cluster", &self.upgrade.plan.cluster).with("since", time)
     }
 
     fn check(&self) -> Decision {

@@ -61,7 +61,8 @@ pub struct Upgrade {
     pub cancel_requested: bool,
     /// Nodes that failed before the newest continue; they go first, alone.
     pub retry_first: BTreeSet<NodeName>,
-    /// When a person last continued it: silence before that was handled.
+    /// When a person last continued it: silence before that was handled, and what was read before that tells nothing of what
+    /// the person did.
     pub continued_at: Option<Timestamp>,
     /// Workloads before anything was touched.
     pub baseline: Option<Arc<Vec<WorkloadFacts>>>,
@@ -389,7 +390,10 @@ impl Upgrade {
                 self.report = Some(report.clone());
             }
             (State::Ready { .. }, Event::Started) => self.state = State::Running,
-            (State::Blocked, Event::Continued { .. }) => self.state = State::Planned,
+            (State::Blocked, Event::Continued { .. }) => {
+                self.continued_at = Some(at);
+                self.state = State::Planned;
+            }
             (
                 State::Planned
                 | State::Checking

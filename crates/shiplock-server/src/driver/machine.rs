@@ -161,10 +161,12 @@ impl Machine {
         self.facts.as_mut()
     }
 
-    /// Whether facts cannot tell how the newest batch left the cluster. The gate behind it waits for newer ones, and a
-    /// cluster in which nothing changes any more would not give any by itself.
+    /// Whether facts cannot tell how the newest batch left the cluster, or what a person did before the upgrade was last
+    /// continued. What is decided next waits for newer ones, and a cluster in which nothing changes any more would not give
+    /// any by itself.
     pub fn wants_newer(&self, facts: &ClusterFacts) -> bool {
-        self.upgrade.batch_finished_at.is_some_and(|finished_at| facts.observed_at < finished_at)
+        let told = self.upgrade.batch_finished_at.max(self.upgrade.continued_at);
+        told.is_some_and(|told_at| facts.observed_at < told_at)
     }
 
     /// Takes one input and gives what is to be done, in order.

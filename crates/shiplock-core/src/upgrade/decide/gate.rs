@@ -49,9 +49,7 @@ impl View<'_> {
                 problem => problem,
             }
         };
-        let cluster_name = &self.upgrade.plan.cluster;
-        let unseen = || Problem::new(Code::ClusterNotRead).with("cluster", cluster_name).with("since", finished_at);
-        let problem = problem.unwrap_or_else(unseen);
+        let problem = problem.unwrap_or_else(|| self.not_read_since(finished_at));
         let since = self.since_continued(finished_at);
         Err(self.hold(problem, since, |problem| PauseReason::Gate { problem }))
     }

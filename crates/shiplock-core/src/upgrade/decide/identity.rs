@@ -2,6 +2,7 @@
 //! one that follows.
 
 use super::{Hold, View};
+use crate::facts::Observed;
 use crate::plan::{NodePlan, StageKind};
 
 use super::super::event::PauseReason;
@@ -15,7 +16,7 @@ impl View<'_> {
                 None => Ok(()),
                 Some(problem) => Err(Hold::Pause(Box::new(PauseReason::Interference { problem }))),
             },
-            Err(_) if self.is_master(node) => Ok(()),
+            Err(_) if self.is_master(node) && matches!(self.facts.cluster, Observed::Unknown { .. }) => Ok(()),
             Err(wait) => Err(Hold::Wait(wait)),
         }
     }

@@ -2,6 +2,55 @@
 
 use super::*;
 
+/// What is decided by facts that were read a moment before the newest event.
+fn decide_by_older_facts(world: &World) -> Decision {
+    let mut facts = world.facts();
+    let Observed::Known(cluster) = &mut facts.cluster else { panic!("it is known") };
+    std::sync::Arc::make_mut(cluster).observed_at = world.upgrade.updated_at - jiff::SignedDuration::from_millis(1);
+    decide(&world.upgrade, &facts, &Policy::default(), at(world.now))
+}
+
+#[test]
+fn a_start_that_a_person_continues_is_not_judged_by_facts_that_are_older() {
+    let mut world = World::new(&[("blue", 2)], options());
+    for node in world.cluster.nodes.values_mut() {
+        node.unschedulable = true;
+    }
+    let _ = world.settle();
+    assert_eq!(world.upgrade.state, State::Blocked);
+    world.now += 60;
+    world.append(Event::Continued { by: "tester".into() });
+    world.append(Event::CheckStarted);
+    assert!(matches!(waited_on(&decide_by_older_facts(&world)), Waiting::ClusterFacts { .. }));
+    for node in world.cluster.nodes.values_mut() {
+        node.unschedulable = false;
+    }
+    let _ = world.settle();
+    assert_eq!(world.upgrade.state, State::Running);
+}
+
+#[test]
+fn an_upgrade_that_a_person_continues_is_not_judged_by_facts_that_are_older() {
+    // Between the nodes of a pool, and between masters.
+    for masters in [0, 3] {
+        let mut world =
+            if masters == 0 { World::new(&[("blue", 2)], options()) } else { World::with_masters(3, 1, options()) };
+        while world.started_nodes().is_empty() {
+            let _ = world.settle();
+            for number in world.in_flight() {
+                world.succeed(number);
+            }
+        }
+        world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+        let _ = world.run_out();
+        assert!(matches!(world.upgrade.state, State::Paused { .. }), "{:?}", world.upgrade.state);
+        world.now += 60;
+        world.append(Event::Continued { by: "tester".into() });
+        assert!(matches!(waited_on(&decide_by_older_facts(&world)), Waiting::ClusterFacts { .. }));
+        assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
+    }
+}
+
 /// What has started is finished, not left half done.
 fn are_finished(world: &World, started: &BTreeSet<NodeName>) {
     let nodes = world.upgrade.plan.nodes().filter(|node| started.contains(&node.node));
