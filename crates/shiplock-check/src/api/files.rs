@@ -185,17 +185,18 @@ impl Sink for OneFile<'_> {
             return self.trouble(Trouble { line, kind: why });
         }
         let place = || Some(Place { file: self.file.to_owned(), line });
+        let evidence = || Evidence { source: "API-007".to_owned(), seen: format!("{}:{line}", self.file) };
         if let Some(life) = flagged(api_version, kind, self.question.target) {
-            let evidence = Evidence { source: "API-007".to_owned(), seen: format!("{}:{line}", self.file) };
             let subject = Subject::new(kind, namespace, name);
-            self.read.usages.push(Usage { life, subject, place: place(), evidence });
+            self.read.usages.push(Usage { life, subject, place: place(), evidence: evidence() });
         } else if Table::shipped().is_dead(api_version, kind, self.question.target) {
             let why = format!("Kubernetes {} serves nothing of {api_version}", self.question.target);
             self.trouble(Trouble { line, kind: TroubleKind::Shape(why) });
         } else if let Some((removed, successor)) = removed_configuration(api_version, self.question.target) {
             let finding = Finding::new("API-012", "removed", Outcome::Fail, Subject::new(kind, namespace, name));
             let finding = finding.with("api", format!("{api_version} {kind}")).with("since", removed);
-            self.read.findings.push(Finding { place: place(), ..finding.with("successor", successor) });
+            let finding = finding.with("successor", successor);
+            self.read.findings.push(Finding { place: place(), evidence: vec![evidence()], ..finding });
         }
     }
 
@@ -254,4 +255,26 @@ pub(crate) fn removed_configuration(api_version: &str, target: MinorVersion) -> 
         successor = next;
     }
     Some((since, successor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::Profile;
+
+    #[test]
+    fn a_configuration_that_the_target_does_not_read_is_told_with_its_file_and_line() {
+        let question = Question {
+            target: MinorVersion { major: 1, minor: 37 },
+            current: None,
+            profile: Profile::Default,
+            now: jiff::Timestamp::UNIX_EPOCH,
+            max_parallel: 10,
+        };
+        let mut read = FilesRead::default();
+        let text = b"# remark\napiVersion: kubeadm.k8s.io/v1beta1\nkind: ClusterConfiguration\n";
+        read.read("a.yaml", text, 1024, &question);
+        let [finding] = &read.findings[..] else { panic!("{:?}", read.findings) };
+        assert_eq!((finding.check.as_str(), finding.evidence[0].seen.as_str()), ("API-012", "a.yaml:2"));
+    }
 }

@@ -8,7 +8,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "node-ready-schedulable",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: ["nodes", "所有节点"],
+        reads: [
+            "nodes, the Lease of Shiplock in namespace kube-upgrade",
+            "所有节点、命名空间 kube-upgrade 中 Shiplock 的 Lease",
+        ],
         title: ["Nodes that are ready", "节点就绪"],
         why: [
             "A node that is not ready cannot be upgraded, and takes the place of one in the batch.",
@@ -21,6 +24,28 @@ pub(super) const CHECKS: &[Check] = &[
                 name: "cordoned",
                 text: ["somebody has cordoned it; an upgrade leaves it so", "已被人封锁；升级不会解除"],
                 fix: Some(["uncordon it if that was not meant: kubectl uncordon", "若非有意请解除：kubectl uncordon"]),
+            },
+            Sentence {
+                name: "in-work",
+                text: [
+                    "upgrade {upgrade} by Shiplock has cordoned it, and uncordons it when it is done with it",
+                    "已被 Shiplock 的升级 {upgrade} 封锁；处理完该节点后由升级解除",
+                ],
+                fix: Some([
+                    "leave it to that upgrade: shiplock upgrades show {upgrade}",
+                    "请交由该升级处理：shiplock upgrades show {upgrade}",
+                ]),
+            },
+            Sentence {
+                name: "left",
+                text: [
+                    "upgrade {upgrade} by Shiplock has cordoned it, and is not under way any more",
+                    "已被 Shiplock 的升级 {upgrade} 封锁，而该升级已不在进行",
+                ],
+                fix: Some([
+                    "see what it left (shiplock upgrades show {upgrade}), then kubectl uncordon",
+                    "请查看它留下的状态（shiplock upgrades show {upgrade}），然后 kubectl uncordon",
+                ]),
             },
         ],
         source: "https://kubernetes.io/docs/concepts/architecture/nodes/#node-status",

@@ -93,7 +93,7 @@ pub const READS: &[(&str, &[&str])] = &[
     ("/apis/networking.k8s.io/v1/networkpolicies", &["NET-008"]),
     ("/apis/networking.k8s.io/v1/servicecidrs", &["NET-009"]),
     (INGRESSES, &["API-015"]),
-    (UPGRADE_LEASE, &["VER-012"]),
+    (UPGRADE_LEASE, &["VER-012", "NODE-001"]),
     ("/api/v1/namespaces/kube-system/events", &["CP-014"]),
     ("/apis/metrics.k8s.io/v1beta1/nodes", &["CAP-001"]),
     ("/apis/operators.coreos.com/v2/operatorconditions", &["ADD-007"]),

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::quantity::milli;
 use super::{Look, image_name, image_tag, of, owner_of};
-use crate::object::{Node, Volume};
+use crate::object::{Node, UpgradeLease, Volume};
 use crate::report::{Finding, Outcome, Subject};
+use crate::snapshot::Read;
 
 /// A node must have room for more pods than this.
 const FREE_POD_SLOTS_MIN: i64 = 3;
@@ -140,7 +141,17 @@ fn judge_node(look: &mut Look<'_>, node: &Node) {
             .say(Finding { subject: subject(), ..Finding::unknown("NODE-001", "the node reports no condition Ready") }),
     }
     if node.spec.unschedulable {
-        look.say(Finding::new("NODE-001", "cordoned", Outcome::Warn, subject()));
+        let owner = node.metadata.annotations.owner();
+        let finding = |sentence| Finding::new("NODE-001", sentence, Outcome::Warn, subject());
+        look.say(match (owner, &look.objects.upgrade_lease) {
+            (None, _) => finding("cordoned"),
+            (Some(owner), Read::Seen(lease))
+                if lease.as_ref().and_then(UpgradeLease::upgrade_under_way) != Some(owner) =>
+            {
+                finding("left").with("upgrade", owner)
+            }
+            (Some(owner), _) => finding("in-work").with("upgrade", owner),
+        });
     }
     for condition in &node.status.conditions {
         let is_pressure = matches!(condition.r#type.as_str(), "MemoryPressure" | "DiskPressure" | "PIDPressure");

@@ -23,7 +23,7 @@ pub struct Object<'a> {
     pub kind: &'a str,
     /// Empty where the text names none.
     pub namespace: &'a str,
-    /// Empty where the text names none.
+    /// Where the API server ends the name, its beginning and `*`; empty where the text names none.
     pub name: &'a str,
     /// The line of the `apiVersion`, from 1.
     pub line: u32,

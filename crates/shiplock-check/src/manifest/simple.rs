@@ -325,6 +325,8 @@ impl<'a> Scan<'a> {
                 let place = match key {
                     "name" => &mut self.name,
                     "namespace" => &mut self.namespace,
+                    // What it is called is not in the text as it stands.
+                    "generateName" => return None,
                     _ => return Some(()),
                 };
                 if place.is_some() {

@@ -39,6 +39,16 @@ const INGRESS: &str = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata:\
 fn objects_are_found_in_every_shape_that_yaml_has() {
     let cases: &[(&str, &str, &[&str])] = &[
         ("plain", INGRESS, &["1 extensions/v1beta1 Ingress n/a"]),
+        (
+            "a name that the API server ends",
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  generateName: a-\n  namespace: n\n",
+            &["1 v1 Pod n/a-*"],
+        ),
+        (
+            "a name beside the beginning of one",
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  generateName: b-\n  namespace: n\n",
+            &["1 v1 Pod n/a"],
+        ),
         ("crlf", &INGRESS.replace('\n', "\r\n"), &["1 extensions/v1beta1 Ingress n/a"]),
         ("old line ends", &INGRESS.replace('\n', "\r"), &["1 extensions/v1beta1 Ingress n/a"]),
         (
@@ -452,6 +462,7 @@ mod agreement {
             "metadata",
             "name",
             "namespace",
+            "generateName",
             "spec",
             "a",
             "\"b\"",

@@ -429,7 +429,9 @@ impl Tree<'_> {
         }
         let metadata = self.get(index, "metadata");
         let name = |key| metadata.and_then(|at| self.scalar(self.get(at, key)?)).map(|(text, _)| text.to_owned());
-        let (namespace, name) = (name("namespace").unwrap_or_default(), name("name").unwrap_or_default());
+        let generated = || name("generateName").map(|begin| format!("{begin}*"));
+        let (namespace, name) =
+            (name("namespace").unwrap_or_default(), name("name").or_else(generated).unwrap_or_default());
         found.objects.push((api_version, kind, namespace, name, line));
     }
 

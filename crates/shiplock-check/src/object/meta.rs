@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use shiplock_core::facts::{NodeOwner, OWNER_ANNOTATION};
 
 use super::{Labels, PodStatus, is_default, null_is_default};
 
@@ -17,7 +18,7 @@ objects! {
         uid: String,
         /// The labels.
         labels: Labels,
-        /// Those annotations that a check asks for, by their names.
+        /// Those annotations that a check asks for.
         annotations: Marks,
         /// When it came to be.
         creation_timestamp: Option<Timestamp>,
@@ -85,7 +86,8 @@ objects! {
     }
 }
 
-/// The names of those annotations that a check asks for; never their values.
+/// The names of those annotations that a check asks for, never their values; but of the mark of a cordon by Shiplock,
+/// which upgrade it is of, after `=`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Marks(pub Vec<String>);
@@ -98,6 +100,13 @@ const MARKS: [&str; 4] = [
     "container.apparmor.security.beta.kubernetes.io/",
 ];
 
+impl Marks {
+    /// The upgrade by Shiplock whose cordon a node carries.
+    pub fn owner(&self) -> Option<&str> {
+        self.0.iter().find_map(|mark| mark.strip_prefix(OWNER_ANNOTATION)?.strip_prefix('='))
+    }
+}
+
 impl<'de> Deserialize<'de> for Marks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Names;
@@ -109,6 +118,12 @@ impl<'de> Deserialize<'de> for Marks {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Marks, A::Error> {
                 let mut marks = Marks::default();
                 while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    if name == OWNER_ANNOTATION {
+                        // An unreadable mark is none of Shiplock's.
+                        let owner = serde_json::from_str::<NodeOwner>(&map.next_value::<String>()?);
+                        marks.0.extend(owner.map(|owner| format!("{OWNER_ANNOTATION}={}", owner.upgrade)));
+                        continue;
+                    }
                     map.next_value::<serde::de::IgnoredAny>()?;
                     if MARKS.iter().any(|begin| name.starts_with(begin)) {
                         marks.0.push(name.into_owned());

@@ -205,6 +205,9 @@ pub fn not_ready(node: &NodeName, why: &str) -> Problem {
     Problem::new(code).with("node", node).with("why", why)
 }
 
+/// The annotation by which a cordon of ours names its upgrade; its value is a [`NodeOwner`] in JSON.
+pub const OWNER_ANNOTATION: &str = "shiplock.dev/owner";
+
 /// The annotation `shiplock.dev/owner` on a node: whose cordon it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

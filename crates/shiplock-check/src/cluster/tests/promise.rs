@@ -79,6 +79,13 @@ fn lease(renewed: &str, has_ended: bool) -> Read<Option<crate::object::UpgradeLe
     Read::Seen(serde_json::from_value(lease).unwrap())
 }
 
+/// A cordoned node with the mark of an upgrade.
+fn cordoned_by(mark: &str) -> Read<Vec<crate::object::Node>> {
+    let more =
+        json!({ "metadata": { "annotations": { "shiplock.dev/owner": mark } }, "spec": { "unschedulable": true } });
+    seen(json!([node("w1", more)]))
+}
+
 fn ingress<T: serde::de::DeserializeOwned>(annotation: &str) -> Read<Vec<T>> {
     seen(json!([{ "metadata": { "name": "i", "namespace": "n", "annotations": { annotation: "nginx" } } }]))
 }
@@ -350,6 +357,48 @@ const CASES: &[Case] = &[
         "a local volume",
         |it| it.objects.volumes = seen(json!([{ "metadata": { "name": "v" }, "spec": { "local": { "path": "/d" } } }])),
         &["Warn local"],
+    ),
+    (
+        "NODE-001",
+        "the cordon of an upgrade that runs or is paused",
+        |it| {
+            it.objects.nodes = cordoned_by(r#"{"upgrade":"u-1","epoch":7,"attempt":1}"#);
+            it.objects.upgrade_lease = lease("23:59:30", false);
+        },
+        &["Warn in-work"],
+    ),
+    (
+        "NODE-001",
+        "the cordon of an upgrade of which no Lease could be seen",
+        |it| it.objects.nodes = cordoned_by(r#"{"upgrade":"u-1","epoch":7,"attempt":1}"#),
+        &["Warn in-work"],
+    ),
+    (
+        "NODE-001",
+        "the cordon of an upgrade that ended",
+        |it| {
+            it.objects.nodes = cordoned_by(r#"{"upgrade":"u-1","epoch":7,"attempt":1}"#);
+            it.objects.upgrade_lease = lease("23:59:30", true);
+        },
+        &["Warn left"],
+    ),
+    (
+        "NODE-001",
+        "the cordon of an upgrade before another one",
+        |it| {
+            it.objects.nodes = cordoned_by(r#"{"upgrade":"u-0","epoch":7}"#);
+            it.objects.upgrade_lease = lease("23:59:30", false);
+        },
+        &["Warn left"],
+    ),
+    (
+        "NODE-001",
+        "a mark that is none of Shiplock's",
+        |it| {
+            it.objects.nodes = cordoned_by("u-1");
+            it.objects.upgrade_lease = lease("23:59:30", false);
+        },
+        &["Warn cordoned"],
     ),
     ("VER-012", "two minors", |it| it.objects.nodes = at_versions(&["v1.36.1", "v1.36.3", "v1.35.0"]), &[]),
     (

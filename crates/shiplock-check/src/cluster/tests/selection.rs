@@ -75,7 +75,8 @@ fn troubled() -> Snapshot {
     let condition = |name: &str, status: &str| json!({ "type": name, "status": status, "message": "no" });
     let ill = json!({ "status": { "conditions": [condition("Ready", "False"), condition("DiskPressure", "True")],
         "nodeInfo": { "kubeletVersion": "v1.33.0", "containerRuntimeVersion": "docker://20.10.7", "osImage": "CentOS Linux 7 (Core)" } },
-        "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "", "app": "n" }, "deletionTimestamp": gone },
+        "metadata": { "labels": { "node-role.kubernetes.io/control-plane": "", "app": "n" }, "deletionTimestamp": gone,
+            "annotations": { "shiplock.dev/owner": r#"{"upgrade":"before","epoch":1}"# } },
         "spec": { "unschedulable": true, "taints": [{ "key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule" }] } });
     let bare = json!({ "status": { "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "3" }, "conditions": [] } });
     let pleg = json!({ "status": { "conditions": [{ "type": "Ready", "status": "False", "message": "PLEG is not healthy" }] } });
