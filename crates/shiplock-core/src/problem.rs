@@ -311,7 +311,7 @@ codes! {
         fix "do not continue before you know why; report it with `shiplock upgrades show {upgrade} -o json`" "查明原因前请勿继续；请附上 `shiplock upgrades show {upgrade} -o json` 报告" }
     UPG0515 FileUnusable 500 {
         "{path} on {subject} cannot be {operation}" "无法对 {subject} 的 {path} 执行 {operation}"
-        fix "mend what the cause names, then do the same again; an upgrade that paused: shiplock continue" "请排除下述原因后重试；若升级已暂停：shiplock continue" }
+        fix "see that {path} is the right path and mend what the cause names, then do the same again; an upgrade that paused: shiplock continue" "请确认路径 {path} 无误，并排除下述原因后重试；若升级已暂停：shiplock continue" }
     UPG0516 PodsUnreachable 409 {
         "the pods of node {node} have nowhere else to go" "节点 {node} 上的 Pod 无处可去"
         fix "add a node, or plan with --drain never" "请增加节点，或以 --drain never 规划" }

@@ -178,6 +178,13 @@ pub struct EtcdMemberFacts {
     pub healthy_version: Option<String>,
 }
 
+impl EtcdMemberFacts {
+    /// Its name; of one that has none yet, since it never started, the id as `etcdctl member list` writes it.
+    pub fn described(&self) -> String {
+        if self.name.is_empty() { format!("{:x} (without a name)", self.id) } else { self.name.clone() }
+    }
+}
+
 impl EtcdClusterFacts {
     /// Why this member may not be touched now, if it may not: (healthy voters − 1) must reach the quorum, no learner
     /// may be under way, no alarm raised. A single member has no quorum to lose; that its API is away is accepted
@@ -187,22 +194,22 @@ impl EtcdClusterFacts {
             return Some(format!("alarm {} is raised", self.alarms.join(", ")));
         }
         if let Some(learner) = self.members.iter().find(|member| member.is_learner) {
-            return Some(format!("member {} is a learner that has not caught up", learner.name));
+            return Some(format!("member {} is a learner that has not caught up", learner.described()));
         }
         if let Some(ill) =
             self.members.iter().find(|member| member.healthy_version.is_none() && member.id == self.own_id)
         {
-            return Some(format!("member {} is not healthy", ill.name));
+            return Some(format!("member {} is not healthy", ill.described()));
         }
         let voters = self.members.len();
         let healthy = self.members.iter().filter(|member| member.healthy_version.is_some()).count();
         let quorum = voters / 2 + 1;
         if voters > 1 && healthy.saturating_sub(1) < quorum {
-            let ill: Vec<&str> = self
+            let ill: Vec<String> = self
                 .members
                 .iter()
                 .filter(|member| member.healthy_version.is_none())
-                .map(|member| member.name.as_str())
+                .map(EtcdMemberFacts::described)
                 .collect();
             return Some(format!(
                 "{healthy} of {voters} members are healthy ({} not); without this one fewer than the quorum of {quorum} would be left",
@@ -259,6 +266,12 @@ mod tests {
             (&[("m1", false, false), ("m2", true, false), ("m3", true, false)], 3, &[], Some("m1 is not healthy")),
             (&[("m1", true, false), ("m2", true, false)], 2, &[], Some("quorum of 2")),
             (&[("m1", true, false), ("m2", true, false), ("m3", true, true)], 1, &[], Some("learner")),
+            (
+                &[("m1", true, false), ("m2", true, false), ("", false, true)],
+                1,
+                &[],
+                Some("member 3 (without a name) is a"),
+            ),
             (&[("m1", true, false), ("m2", true, false), ("m3", true, false)], 0, &[], Some("no leader")),
             (&[("m1", true, false)], 1, &["NOSPACE"], Some("NOSPACE")),
             (

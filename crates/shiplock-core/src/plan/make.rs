@@ -104,11 +104,12 @@ pub fn make_plan(input: &PlanInput<'_>) -> Result<Plan, Problem> {
     builder.notes.extend(control_plane::notes(input, to, &masters, soak));
     let stages = builder.stages(&selection.pools, &masters, addons_behind, soak)?;
     let mut notes = builder.notes;
+    let drains = stages.iter().flat_map(|stage| &stage.nodes).any(|node| node.drain == DrainDecision::Drain);
     notes.extend(
         facts
             .budgets
             .iter()
-            .filter(|budget| budget.disruptions_allowed <= 0 && budget.expected_pods > 0)
+            .filter(|budget| drains && budget.disruptions_allowed <= 0 && budget.expected_pods > 0)
             .map(|budget| Note::BudgetAllowsNothing { budget: format!("{}/{}", budget.namespace, budget.name) }),
     );
     notes.extend(pods_not_made_anew(facts, &stages));

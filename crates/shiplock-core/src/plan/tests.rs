@@ -107,6 +107,10 @@ fn what_is_left_out_or_waits_is_noted() {
     assert!(plan.notes.contains(&Note::BudgetAllowsNothing { budget: "shop/cart".into() }));
     assert_eq!(plan.nodes().count(), 3);
     assert!(plan.nodes().find(|node| node.node == name(2)).unwrap().cordoned_before);
+    let never = PlanOptions { drain: DrainPolicy::Never, ..PlanOptions::default() };
+    let undrained = plan_of(&facts, &request("1.36", never)).unwrap();
+    let waits = |note: &Note| matches!(note, Note::BudgetAllowsNothing { .. });
+    assert!(!undrained.notes.iter().any(waits), "where nothing is drained nothing waits for a budget");
 }
 
 #[test]

@@ -366,7 +366,7 @@ impl WaitingOn {
             | Waiting::Gate { problem }
             | Waiting::ClusterFacts { problem } => fix_and_then(problem, false, language),
             Waiting::Findings { .. } => language
-                .pick("handle them, then: shiplock continue UPGRADE; to let one pass, cancel this and upgrade again with --accept and its name", "处理后执行：shiplock continue UPGRADE；若要放行某项，请取消后用 --accept 加其名称重新升级")
+                .pick("handle them, then: shiplock continue UPGRADE; to let one pass, first: shiplock acceptances add CLUSTER NAME --reason WHY", "处理后执行：shiplock continue UPGRADE；若要放行某项，先执行：shiplock acceptances add CLUSTER NAME --reason WHY")
                 .to_owned(),
             Waiting::Continue { reason, is_over } => match reason.problem() {
                 Some(problem) if !is_over => fix_and_then(problem, true, language),
