@@ -32,8 +32,11 @@ kubeadm init phase control-plane scheduler --config /root/cluster.yaml >/dev/nul
     lab.exec_text("m1", &["sh", "-c", script, "sh", arguments.as_deref().unwrap_or("")])?;
     let wanted = gates.unwrap_or("gates that are not there");
     for _ in 0..600 {
-        let pod = lab.kubectl(&["--namespace=kube-system", "get", "pod", "kube-scheduler-m1", "-o", "json"])?;
-        let pod: Value = serde_json::from_str(&pod)?;
+        // Between two mirror pods of a static pod there is none.
+        let name = "--field-selector=metadata.name=kube-scheduler-m1";
+        let pods: Value =
+            serde_json::from_str(&lab.kubectl(&["--namespace=kube-system", "get", "pods", name, "-o", "json"])?)?;
+        let pod = &pods["items"][0];
         let ready = pod["status"]["containerStatuses"][0]["ready"] == true;
         if ready && pod["spec"].to_string().contains(wanted) == gates.is_some() {
             return Ok(());
