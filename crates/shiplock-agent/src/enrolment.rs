@@ -45,6 +45,12 @@ pub async fn join(join: &Join) -> Result<ExitCode, Problem> {
     HttpsGateway::to_enrol(&join.server, join.pin)?;
     if !join.replace {
         refuse_agent_of_another(&join.data_folder, join.pin)?;
+        // The service of this machine is one, whatever folder it works with.
+        if join.install_service
+            && let Some(folder) = std::fs::read_to_string(UNIT).ok().as_deref().and_then(folder_of_unit)
+        {
+            refuse_agent_of_another(folder, join.pin)?;
+        }
     }
     // The facts need the folder for its free space.
     std::fs::create_dir_all(&join.data_folder)
@@ -177,6 +183,12 @@ fn unit_text(program: &Path, data_folder: &Path) -> String {
     )
 }
 
+/// The data folder that a unit's agent works with.
+fn folder_of_unit(text: &str) -> Option<&Path> {
+    let command = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    command.split_once(" run --data-dir ").map(|(_, folder)| Path::new(folder))
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, IsCa};
@@ -190,6 +202,13 @@ mod tests {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         (certificate.pem(), pin_of(certificate.der()).unwrap())
+    }
+
+    #[test]
+    fn the_service_tells_which_folder_its_agent_works_with() {
+        let folder = Path::new("/var/lib/an agent");
+        assert_eq!(folder_of_unit(&unit_text(Path::new("/usr/local/bin/shiplock-agent"), folder)), Some(folder));
+        assert_eq!(folder_of_unit("[Service]\nExecStart=/bin/true\n"), None);
     }
 
     #[tokio::test]

@@ -454,7 +454,8 @@ impl UpgradeView {
             nodes_done,
             nodes_total,
             stages: stages.map(|(index, _)| StageView::new(upgrade, &upgrade.plan, index)).collect(),
-            waiting_on,
+            // What a driver last waited for outlives the end by a moment.
+            waiting_on: if upgrade.state.is_terminal() { Vec::new() } else { waiting_on },
             skipped: upgrade
                 .skipped
                 .iter()

@@ -227,7 +227,7 @@ codes! {
         fix "nothing to do: a newer server drives this node" "无需处理：已有更新的服务端驱动该节点" }
     UPG0404 WrongMachine 409 {
         "node {node} is another machine than planned: {what} was {expected} and is {found}" "节点 {node} 已不是计划中的机器：{what} 原为 {expected}，现为 {found}"
-        fix "make a new plan that holds the new machine" "请为新机器重新制定计划" }
+        fix "make a new plan, which holds what is there now; where an upgrade is paused for the node, end that one first: shiplock cancel" "请重新制定计划，新计划会记录现在的状况；若有升级因该节点暂停，请先结束它：shiplock cancel" }
     UPG0405 AgentMissing 409 {
         "no agent is enrolled on node {node}" "节点 {node} 上没有注册 agent"
         fix "run on {node}: the command that `shiplock agent join-command {cluster}` prints" "请在 {node} 上运行 `shiplock agent join-command {cluster}` 输出的命令" }
@@ -263,7 +263,7 @@ codes! {
         fix "see the agents that are enrolled: shiplock agent list {cluster}" "请查看已注册的 agent：shiplock agent list {cluster}" }
     UPG0416 NodeGone 409 {
         "node {node} is gone from the cluster: it was deleted after the plan was made" "节点 {node} 已不在集群中：制定计划后它被删除"
-        fix "nothing, where it was taken out for good: an upgrade leaves out a node that it has not begun with; one that is paused for the node: shiplock cancel, then make a new plan" "若是有意移除则无需处理：升级会略过尚未开始的节点；若升级因该节点暂停：shiplock cancel，然后重新制定计划" }
+        fix "a node that an upgrade has not begun with is left out by itself; where one holds or is paused for the node, let it join again as it was, or end the upgrade: shiplock cancel, then make a new plan for the rest" "升级会自动略过尚未开始的节点；若升级因该节点等待或暂停，请让它原样重新加入，或结束该升级：shiplock cancel，然后为其余节点重新制定计划" }
     UPG0417 AgentOfAnotherInstallation 409 {
         "the agent on this machine belongs to another Shiplock installation: to the server at {server}, as node {node} of cluster {cluster}" "本机的 agent 属于另一个 Shiplock 安装：{server} 处的服务端，为集群 {cluster} 的节点 {node}"
         fix "nothing was changed; if that installation no longer upgrades this node, run the same command with --replace" "未更改任何内容；如果该安装不再升级此节点，请加 --replace 再次运行同一命令" }

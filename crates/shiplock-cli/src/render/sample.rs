@@ -396,7 +396,8 @@ fn upgrade_succeeded() -> UpgradeView {
     events.extend([Event::StageFinished { stage: 1 }, Event::StageStarted { stage: 2 }]);
     events.extend(whole(&plan, first_step(5)));
     events.extend([Event::StageFinished { stage: 2 }, Event::Succeeded]);
-    view(events, vec![])
+    // What was waited for last is kept a moment longer than the upgrade runs.
+    view(events, waits())
 }
 
 fn view(events: Vec<Event>, waits: Vec<WaitingOn>) -> UpgradeView {

@@ -27,7 +27,7 @@ pub use self::make::{PlanInput, make_plan};
 pub use self::rollback::{NewApiObjects, RollbackInput, make_rollback};
 use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
-use crate::facts::ClusterFacts;
+use crate::facts::{ClusterFacts, NodeFacts};
 use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
 use crate::language::Language;
 use crate::planted::{self, Bug};
@@ -262,7 +262,12 @@ impl NodePlan {
 
     /// Why the machine of the plan is not in the cluster under its name, if it is not.
     pub fn another_machine(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        let Some(seen) = cluster.nodes.get(&self.node) else {
+        self.another_machine_than(cluster.nodes.get(&self.node))
+    }
+
+    /// The same of what has the node's name now.
+    pub(crate) fn another_machine_than(&self, seen: Option<&NodeFacts>) -> Option<Problem> {
+        let Some(seen) = seen else {
             return Some(self.gone());
         };
         if seen.uid != self.uid && !planted::is(Bug::UidNotCompared) {

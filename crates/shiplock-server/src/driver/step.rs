@@ -650,11 +650,18 @@ impl StepMachine {
         Ok(StepOutcome::Verified { components: images.iter().map(|image| image.reference.clone()).collect() })
     }
 
-    /// Every node of the plan that was not left out is Ready at the target, and no workload is worse than before.
-    fn judge_cluster(&mut self, kubelet: KubernetesVersion, facts: &ClusterFacts) -> Result<StepOutcome, Problem> {
+    /// Every node of the plan that was not left out is still that machine and Ready at the target, and no workload is worse than before.
+    pub(super) fn judge_cluster(
+        &mut self,
+        kubelet: KubernetesVersion,
+        facts: &ClusterFacts,
+    ) -> Result<StepOutcome, Problem> {
         let context = &self.context;
         let planned = context.plan.nodes_in_the_end();
         for planned in planned.into_iter().filter(|node| !context.left_out.contains(&node.node)) {
+            if let Some(problem) = planned.another_machine(facts) {
+                return Err(problem);
+            }
             let node = facts.nodes.get(&planned.node).ok_or_else(|| planned.gone())?;
             check_node(&planned.node, node, kubelet_after(planned).unwrap_or(kubelet))?;
         }

@@ -193,6 +193,34 @@ async fn pods_of_a_node_that_joined_again_under_another_uid_are_left_alone() {
     assert!(!retryable && cluster.sent().is_empty());
 }
 
+#[test]
+fn the_end_of_an_upgrade_takes_no_machine_for_another_one_of_its_name() {
+    let plan = plan_of(&cluster(&[("blue", 2)]), &request("1.36", PlanOptions::default())).unwrap();
+    let step = plan.steps().find(|step| matches!(step.action, Action::VerifyCluster { .. })).unwrap().clone();
+    let to = plan.to;
+    let mut facts = cluster(&[("blue", 2)]);
+    facts.nodes.values_mut().for_each(|node| node.kubelet_version = to.to_string());
+    let context = StepContext {
+        cluster: plan.cluster.clone(),
+        plan: plan.into(),
+        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7), attempt: 1 },
+        baseline: std::sync::Arc::default(),
+        left_out: Vec::new(),
+    };
+    let mut machine = StepMachine::new(step, context, Timestamp::now(), Timestamp::now());
+    assert!(machine.judge_cluster(to, &facts).is_ok());
+    let replacements: [(&str, fn(&mut NodeFacts)); 2] =
+        [("uid", |node| node.uid = "another".into()), ("machine id", |node| node.machine_id = "another".into())];
+    for (what, replace) in replacements {
+        let mut replaced = facts.clone();
+        replace(replaced.nodes.get_mut("blue-01").unwrap());
+        let problem = machine.judge_cluster(to, &replaced).unwrap_err();
+        assert_eq!((problem.code, problem.parameters["what"].as_str()), (Code::WrongMachine, what));
+    }
+    facts.nodes.remove("blue-01");
+    assert_eq!(machine.judge_cluster(to, &facts).unwrap_err().code, Code::NodeGone);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_uncordoned_in_mid_drain_ends_the_drain_before_anything_else_is_sent() {
     let cluster = FakeCluster::new(&["a", "b"], Duration::from_secs(30));

@@ -32,8 +32,8 @@ impl View<'_> {
         self.gate_before_stage()
     }
 
-    /// The cluster must be as well as it was before: the nodes that we finished are Ready, and no workload has
-    /// fewer ready pods than in the baseline. What cannot be read holds.
+    /// The cluster must be as well as it was before: the nodes that we finished are still those machines and Ready, and no workload
+    /// has fewer ready pods than in the baseline. What cannot be read holds.
     pub(super) fn gate_before_stage(&self) -> Result<(), Hold> {
         if planted::is(Bug::UnknownPasses) {
             return Ok(());
@@ -82,11 +82,13 @@ impl View<'_> {
             for node in &stage.nodes {
                 while along.next_if(|(name, _)| **name < node.node).is_some() {}
                 let seen = along.peek().filter(|(name, _)| **name == node.node).map(|(_, seen)| *seen);
-                match seen.or_else(|| cluster.nodes.get(&node.node)).map(|seen| &seen.ready) {
-                    Some(Readiness::Ready) => {}
-                    // Asked of few: most nodes are Ready.
+                let seen = seen.or_else(|| cluster.nodes.get(&node.node));
+                match seen.map(|seen| (&seen.ready, node.another_machine_than(Some(seen)))) {
+                    Some((Readiness::Ready, None)) => {}
+                    // Asked of few: most nodes are Ready, and the machines of the plan.
                     _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
-                    Some(Readiness::NotReady { why }) => return Some(not_ready(&node.node, why)),
+                    Some((_, Some(problem))) => return Some(problem),
+                    Some((Readiness::NotReady { why }, None)) => return Some(not_ready(&node.node, why)),
                     None => return Some(node.gone()),
                 }
             }

@@ -1,6 +1,7 @@
 //! Between the checks and the first act, and when `decide` wants to look again.
 
 use super::*;
+use crate::facts::NodeFacts;
 
 /// Checked, and not started yet.
 fn ready() -> World {
@@ -77,6 +78,16 @@ fn a_node_that_is_done_and_falls_ill_holds_the_next_batch_and_one_that_waits_doe
     let decision = world.settle();
     let Waiting::Gate { problem } = waited_on(&decision) else { panic!("the gate holds: {decision:?}") };
     assert_eq!((problem.code, problem.parameters["node"].as_str()), (Code::NodeGone, batch[0].as_str()));
+    // Another machine under the name of one that is done is none that was upgraded, however well it is.
+    let replacements: [fn(&mut NodeFacts); 2] =
+        [|node| node.uid = "another".into(), |node| node.machine_id = "another".into()];
+    for replace in replacements {
+        let mut replaced = other.clone();
+        replace(replaced.cluster.nodes.get_mut(batch[0].as_str()).unwrap());
+        let decision = replaced.settle();
+        let Waiting::Gate { problem } = waited_on(&decision) else { panic!("the gate holds: {decision:?}") };
+        assert_eq!((problem.code, problem.parameters["node"].as_str()), (Code::WrongMachine, batch[0].as_str()));
+    }
     ill(&mut other, &waiting.unwrap());
     let _ = other.settle();
     assert_eq!(other.batches(1).len(), 2);
