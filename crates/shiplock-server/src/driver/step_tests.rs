@@ -209,9 +209,9 @@ fn the_end_of_an_upgrade_takes_no_machine_for_another_one_of_its_name() {
     };
     let mut machine = StepMachine::new(step, context, Timestamp::now(), Timestamp::now());
     assert!(machine.judge_cluster(to, &facts).is_ok());
-    let replacements: [(&str, fn(&mut NodeFacts)); 2] =
-        [("uid", |node| node.uid = "another".into()), ("machine id", |node| node.machine_id = "another".into())];
-    for (what, replace) in replacements {
+    let replacements: [fn(&mut NodeFacts); 2] =
+        [|node| node.uid = "another".into(), |node| node.machine_id = "another".into()];
+    for (what, replace) in ["uid", "machine id"].into_iter().zip(replacements) {
         let mut replaced = facts.clone();
         replace(replaced.nodes.get_mut("blue-01").unwrap());
         let problem = machine.judge_cluster(to, &replaced).unwrap_err();
