@@ -32,7 +32,7 @@ fn held_by_name(installation: &mut Installation<'_>) -> Result<()> {
     // One pod is bound to its node by name, and so finds no other.
     ensure!(checks == ["CAP-003", "WL-001"], "{findings:#?}");
     let shown = installation.ok(&["upgrades", "show", &id])?;
-    ensure!(shown.contains("WL-001") && shown.contains("--accept"), "{shown}");
+    ensure!(shown.contains("WL-001") && shown.contains("shiplock acceptances add"), "{shown}");
     installation.ok(&["cancel", &id, "--yes"])?;
     let wrong = installation.shiplock(&["upgrade", CLUSTER, "--to", "1.36", "--yes", "--accept", "WL001"])?;
     let text = String::from_utf8_lossy(&wrong.stderr);
