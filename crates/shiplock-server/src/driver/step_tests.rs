@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use shiplock_cluster::port::{Claim, ClaimOutcome, Cluster, Cordon, DrainPod, Eviction, Uncordon};
 use shiplock_core::facts::{ClusterFacts, NodeFacts, NodeOwner};
 use shiplock_core::id::{Epoch, NodeName, ObjectUid, UpgradeId};
-use shiplock_core::plan::{DrainPolicy, NewApiObjects, PlanOptions};
+use shiplock_core::plan::{DrainPolicy, NewApiObjects, Plan, PlanOptions};
 use shiplock_core::problem::{Code, Problem};
 use shiplock_core::sample::{cluster, plan_of, request};
 use shiplock_core::step::{Action, OnDrainTimeout};
@@ -144,6 +144,17 @@ async fn go_on(cluster: &FakeCluster, began_at: Timestamp, on_timeout: OnDrainTi
     drain(cluster, began_at, on_timeout, &|| may_act, &|_| {}).await
 }
 
+/// What a step of the plan's first upgrade acts by: nothing is left out, and no workload was there before.
+fn context_of(plan: Plan) -> StepContext {
+    StepContext {
+        cluster: plan.cluster.clone(),
+        plan: plan.into(),
+        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7), attempt: 1 },
+        baseline: std::sync::Arc::default(),
+        left_out: Vec::new(),
+    }
+}
+
 async fn drain(
     fake: &FakeCluster,
     began_at: Timestamp,
@@ -159,14 +170,7 @@ async fn drain(
     };
     let plan = plan_of(&cluster(&[("blue", 2)]), &request("1.36", options)).unwrap();
     let step = plan.steps().find(|step| matches!(step.action, Action::Drain { .. })).unwrap().clone();
-    let context = StepContext {
-        cluster: plan.cluster.clone(),
-        plan: plan.into(),
-        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7), attempt: 1 },
-        baseline: std::sync::Arc::default(),
-        left_out: Vec::new(),
-    };
-    let machine = StepMachine::new(step, context, began_at, Timestamp::now());
+    let machine = StepMachine::new(step, context_of(plan), began_at, Timestamp::now());
     StepShell { cluster: fake, agent: &|_| None, may_act, progress }.run(machine).await
 }
 
@@ -200,14 +204,7 @@ fn the_end_of_an_upgrade_takes_no_machine_for_another_one_of_its_name() {
     let to = plan.to;
     let mut facts = cluster(&[("blue", 2)]);
     facts.nodes.values_mut().for_each(|node| node.kubelet_version = to.to_string());
-    let context = StepContext {
-        cluster: plan.cluster.clone(),
-        plan: plan.into(),
-        owner: NodeOwner { upgrade: "u1".into(), epoch: Epoch(7), attempt: 1 },
-        baseline: std::sync::Arc::default(),
-        left_out: Vec::new(),
-    };
-    let mut machine = StepMachine::new(step, context, Timestamp::now(), Timestamp::now());
+    let mut machine = StepMachine::new(step, context_of(plan), Timestamp::now(), Timestamp::now());
     assert!(machine.judge_cluster(to, &facts).is_ok());
     let replacements: [fn(&mut NodeFacts); 2] =
         [|node| node.uid = "another".into(), |node| node.machine_id = "another".into()];
