@@ -462,7 +462,7 @@ impl UpgradeView {
                 .map(|(node, problem)| SkippedView { node: node.clone(), problem: problem.clone() })
                 .collect(),
             abandoned: upgrade.abandoned.iter().cloned().collect(),
-            older_outside_plan: older_outside_plan(upgrade),
+            older_outside_plan: compared(upgrade).map(|(_, older)| older.to_vec()).unwrap_or_default(),
             findings: upgrade.report.iter().flat_map(|report| report.blocking().cloned()).collect(),
             remaining: shiplock_core::estimate::remaining(upgrade, now),
             workloads: WorkloadComparison::of(upgrade),
@@ -473,21 +473,18 @@ impl UpgradeView {
 impl WorkloadComparison {
     fn of(upgrade: &Upgrade) -> Option<Self> {
         let baseline = upgrade.baseline.as_ref()?;
-        let own = upgrade.plan.stages.iter().flat_map(|stage| &stage.steps);
-        own.filter_map(|step| outcome_of(upgrade, step)).find_map(|outcome| match outcome {
-            StepOutcome::Compared { worse, .. } => Some(Self { compared: baseline.len(), worse: worse.clone() }),
-            _ => None,
-        })
+        let (worse, _) = compared(upgrade)?;
+        Some(Self { compared: baseline.len(), worse: worse.to_vec() })
     }
 }
 
-fn older_outside_plan(upgrade: &Upgrade) -> Vec<NodeName> {
+/// What the end of an upgrade found: workloads that are worse than before, and older nodes outside the plan.
+fn compared(upgrade: &Upgrade) -> Option<(&[String], &[NodeName])> {
     let own = upgrade.plan.stages.iter().flat_map(|stage| &stage.steps);
-    let compared = own.filter_map(|step| outcome_of(upgrade, step)).find_map(|outcome| match outcome {
-        StepOutcome::Compared { older_outside_plan, .. } => Some(older_outside_plan.clone()),
+    own.filter_map(|step| outcome_of(upgrade, step)).find_map(|outcome| match outcome {
+        StepOutcome::Compared { worse, older_outside_plan } => Some((worse.as_slice(), older_outside_plan.as_slice())),
         _ => None,
-    });
-    compared.unwrap_or_default()
+    })
 }
 
 /// How a step that succeeded ended.
