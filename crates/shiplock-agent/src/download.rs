@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use shiplock_core::artefact::ArtefactIndex;
 use shiplock_core::problem::{Code, Problem};
 use tokio::fs::{File, OpenOptions};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 
 use crate::files::hexadecimal;
 use crate::steps::{Failure, mismatch};
@@ -20,6 +20,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A mirror that sends nothing for so long has gone.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 const COPY_BYTES: usize = 64 << 10;
+/// Pieces come in some KiB each, and each write to the file wakes another thread.
+const WRITE_BYTES: usize = 1 << 20;
 /// How long a question may take that fetches nothing.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 const INDEX: &str = "artefacts.json";
@@ -148,6 +150,7 @@ impl Mirror {
             out.set_len(0).await.map_err(disk)?;
             (digest, length) = (Sha256::new(), 0);
         }
+        let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
         if length < file.size_bytes {
             match &self.root {
                 Root::Folder(folder) => {
@@ -156,7 +159,7 @@ impl Mirror {
                     let unreadable =
                         |error: io::Error| FetchError::Mirror(failed(&location, &self.subject).because(&error).into());
                     let mut from = File::open(&source).await.map_err(unreadable)?;
-                    out.set_len(0).await.map_err(disk)?;
+                    out.get_mut().set_len(0).await.map_err(disk)?;
                     (digest, length) = (Sha256::new(), 0);
                     let mut buffer = vec![0; COPY_BYTES];
                     loop {
@@ -189,19 +192,26 @@ impl Mirror {
                         return Err(FetchError::Mirror(Failure { problem: Box::new(problem), retryable }));
                     }
                     if status.as_u16() != 206 && length > 0 {
-                        out.set_len(0).await.map_err(disk)?;
+                        out.get_mut().set_len(0).await.map_err(disk)?;
                         (digest, length) = (Sha256::new(), 0);
                     }
-                    while let Some(piece) = response.chunk().await.map_err(lost)? {
+                    let ended = loop {
+                        let piece = match response.chunk().await {
+                            Ok(Some(piece)) => piece,
+                            Ok(None) => break Ok(()),
+                            Err(error) => break Err(lost(error)),
+                        };
                         length += piece.len() as u64;
                         if length > file.size_bytes {
-                            break;
+                            break Ok(());
                         }
                         digest.update(&piece);
                         out.write_all(&piece).await.map_err(disk)?;
-                    }
+                    };
                     if length < file.size_bytes {
-                        out.sync_all().await.map_err(disk)?;
+                        // What came is kept for the next attempt.
+                        out.flush().await.map_err(disk)?;
+                        ended?;
                         let why = format!("it ended after {length} of {} bytes", file.size_bytes);
                         return Err(FetchError::Mirror(Failure::retryable(
                             failed(&location, &self.subject).cause(why),
@@ -218,6 +228,8 @@ impl Mirror {
             return Err(FetchError::Mirror(mismatch(&file.path, &found, &file.sha256).into()));
         }
         let done = async {
+            out.flush().await?;
+            let out = out.into_inner();
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
             out.set_permissions(mode).await?;
             out.sync_all().await?;

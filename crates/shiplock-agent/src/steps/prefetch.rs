@@ -50,29 +50,52 @@ pub async fn run<H: Host>(
     for file in &wanted {
         fetch(step, &mirror, file).await?;
     }
-    for image in &missing {
-        let archive = Wanted { path: image.path.clone(), size_bytes: image.size_bytes, sha256: image.sha256.clone() };
-        let path = staging.join(&archive.sha256);
-        if step.host.file_digest(&path).await?.as_ref() != Some(&archive.sha256) {
-            step.progress("downloading");
-            fetch(step, &mirror, &archive).await?;
-        }
+    // The next archive is fetched while one is imported: at most two are there at once.
+    let mut archives = missing.into_iter().peekable();
+    if let Some(first) = archives.peek() {
+        fetch_archive(step, &mirror, first).await?;
+    }
+    while let Some(image) = archives.next() {
         step.progress("importing");
-        let ctr = client(step)?;
-        let location = step.host.node_path(&path);
-        let command = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", &location];
-        // Named by content: what is missing may be less when the step is begun again.
-        let phase = format!("import-{}", image.sha256.get(..12).unwrap_or(&image.sha256));
-        step.program(&phase, &command).await?;
-        // Only the archive's digest is the mirror's word; what counts is what the runtime has now.
-        let known = Known::read(step).await?;
-        if !known.has(image) {
-            let found = known.digest(&image.reference).unwrap_or("nothing");
-            return Err(mismatch(&image.reference, found, &image.digest).into());
-        }
-        files::remove(&path).map_err(|error| step.unusable(&path, "removed", &error))?;
+        let next = async {
+            match archives.peek() {
+                Some(next) => fetch_archive(step, &mirror, next).await,
+                None => Ok(()),
+            }
+        };
+        let (imported, fetched) = tokio::join!(import(step, image), next);
+        imported?;
+        fetched?;
     }
     Ok(StepOutcome::Done)
+}
+
+/// The archive of an image, in the staging folder under its digest.
+async fn fetch_archive<H: Host>(step: &Step<H>, mirror: &Mirror, image: &ArtefactImage) -> Result<(), Failure> {
+    let path = step.staging().join(&image.sha256);
+    if step.host.file_digest(&path).await?.as_ref() == Some(&image.sha256) {
+        return Ok(());
+    }
+    let archive = Wanted { path: image.path.clone(), size_bytes: image.size_bytes, sha256: image.sha256.clone() };
+    fetch(step, mirror, &archive).await
+}
+
+/// Brings a fetched archive into the runtime, and removes it.
+async fn import<H: Host>(step: &Step<H>, image: &ArtefactImage) -> Result<(), Failure> {
+    let path = step.staging().join(&image.sha256);
+    let ctr = client(step)?;
+    let location = step.host.node_path(&path);
+    let command = [ctr.as_str(), "--namespace", "k8s.io", "images", "import", &location];
+    // Named by content: what is missing may be less when the step is begun again.
+    let phase = format!("import-{}", image.sha256.get(..12).unwrap_or(&image.sha256));
+    step.program(&phase, &command).await?;
+    // Only the archive's digest is the mirror's word; what counts is what the runtime has now.
+    let known = Known::read(step).await?;
+    if !known.has(image) {
+        let found = known.digest(&image.reference).unwrap_or("nothing");
+        return Err(mismatch(&image.reference, found, &image.digest).into());
+    }
+    files::remove(&path).map_err(|error| step.unusable(&path, "removed", &error).into())
 }
 
 /// Removes what upgrades that never came to their end left behind.
@@ -90,10 +113,11 @@ fn remove_old(staging: &Path, keep: &[ArtefactFile]) {
 
 fn check_space<H: Host>(step: &Step<H>, wanted: &[Wanted], missing: &[&ArtefactImage]) -> Result<(), Failure> {
     let staging = step.staging();
-    // Archives are fetched one after another, and each is removed once it is imported.
+    // Each archive is removed once it is imported, while the next one is fetched.
     let files: u64 = wanted.iter().map(|file| file.size_bytes).sum();
-    let archive = missing.iter().map(|image| image.size_bytes).max().unwrap_or(0);
-    let needed = files.saturating_add(archive).saturating_add(RESERVE_BYTES);
+    let sizes = missing.iter().map(|image| image.size_bytes);
+    let archives = sizes.clone().zip(sizes.skip(1).chain([0])).map(|(one, next)| one.saturating_add(next)).max();
+    let needed = files.saturating_add(archives.unwrap_or(0)).saturating_add(RESERVE_BYTES);
     let free = step.host.free_bytes(&staging)?;
     if free < needed {
         return Err(step.disk_full(&staging, free, readable_bytes(needed)).into());
