@@ -107,10 +107,10 @@ codes! {
         fix "mend what is named, then run `shiplock rollback {upgrade}` again; nothing was changed" "请排除所述原因，再运行 `shiplock rollback {upgrade}`；未做任何更改" }
     UPG0120 RollbackNotNewest 409 {
         "upgrade {upgrade} is not the newest of its cluster: {newest} came after it" "升级 {upgrade} 不是该集群最新的升级：其后还有 {newest}"
-        fix "only the newest upgrade can be taken back: shiplock rollback {newest}" "只能回退最新的升级：shiplock rollback {newest}" }
+        fix "only the newest upgrade can be taken back; whether it still can: shiplock rollback {newest} --dry-run" "只能回退最新的升级；查看其是否仍可回退：shiplock rollback {newest} --dry-run" }
     UPG0121 ObjectsOfNewApis 409 {
-        "{count} objects of {api}, which only the newer version serves: {names}" "有 {count} 个 {api} 对象，仅新版本提供该 API：{names}"
-        fix "the older version does not show them and nothing acts on them; delete them first, or accept it with --accept CP-015" "旧版本不显示这些对象，也不会处理它们；请先删除，或用 --accept CP-015 接受" }
+        "objects of {api}, which only the newer version serves ({count}): {names}" "有 {count} 个 {api} 对象，仅新版本提供该 API：{names}"
+        fix "the older version shows none of them and nothing acts on them; delete them first, or accept it with --accept CP-015" "旧版本不显示这些对象，也不会处理它们；请先删除，或用 --accept CP-015 接受" }
     UPG0122 NewApisUnknown 409 {
         "whether there are objects that only the newer version serves could not be read from cluster {cluster}" "无法从集群 {cluster} 读取是否存在仅新版本提供的对象"
         fix "mend the cause and run the command again, or accept that they may be hidden with --accept CP-015" "请排除原因后重新运行，或用 --accept CP-015 接受它们可能不可见" }
@@ -126,6 +126,9 @@ codes! {
     UPG0126 RollbackBlocked 409 {
         "a way back from upgrade {upgrade} would be blocked, so the upgrade was not cancelled" "升级 {upgrade} 的回退会被检查拦下，因此未取消该升级"
         fix "handle what is named, or let it pass with --accept and its name, and run the command again; or go on: shiplock continue {upgrade}" "请处理所列问题，或用 --accept 加其名称放行，然后重新运行；或继续升级：shiplock continue {upgrade}" }
+    UPG0127 NothingToTakeBack 422 {
+        "nothing of upgrade {upgrade} is to be taken back: every master of cluster {cluster} runs {version} already" "升级 {upgrade} 没有可回退的内容：集群 {cluster} 的所有控制面节点已是 {version}"
+        fix "nothing to do; a rollback takes back masters alone, node pools stay as they are" "无需处理；回退仅针对控制面节点，节点池保持不变" }
     UPG0140 AddonEdited 409 {
         "{object} was changed by {by}, and the upgrade of add-ons would lose that: {fields}" "{object} 被 {by} 修改过，升级插件会丢失这些修改：{fields}"
         fix "keep a copy of what you need to put back afterwards, and let it go with --accept ADD-008" "请备份升级后需要恢复的内容，并用 --accept ADD-008 放弃" }

@@ -48,7 +48,7 @@ async fn prepare(
     let Context { client, output } = context;
     let asked = |dry_run| RollbackCreate { accept: options.accept.clone(), dry_run, must_start: false };
     let preview = match client.make_rollback(id, &asked(true)).await {
-        Err(problem) if problem.code == Code::NothingToDo => {
+        Err(problem) if problem.code == Code::NothingToTakeBack => {
             let found = client.upgrade(id).await?;
             match found.state.clone() {
                 State::Paused { .. } if options.dry_run => {

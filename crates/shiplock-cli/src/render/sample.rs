@@ -459,7 +459,7 @@ pub fn upgrade_blocked(result: CheckResult) -> UpgradeView {
         Event::CheckStarted,
         Event::CheckFinished { report: CheckReport { findings: vec![finding] } },
     ];
-    view(events, vec![WaitingOn::new(Waiting::Findings { blocking: 1 }, ago(12))])
+    view(events, vec![WaitingOn::new(Waiting::Findings { blocking: 1, acceptable: 1 }, ago(12))])
 }
 
 /// An upgrade that was cancelled, with a node skipped and one abandoned.

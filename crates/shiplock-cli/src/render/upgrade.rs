@@ -174,8 +174,9 @@ fn pausing(upgrade: &UpgradeView, blank: &str, style: &Style) -> Vec<String> {
 fn remedy(wait: &WaitingOn, upgrade: &UpgradeView, blank: &str, style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(fix) = wait.fix(style.language) {
-        // The domain does not know under which name people see the upgrade here; the placeholder is its own.
-        let fix = table::one_line(&fix.replace("UPGRADE", upgrade.id.as_str()));
+        // The domain does not know under which names people see them here; the placeholders are its own.
+        let fix = fix.replace("UPGRADE", upgrade.id.as_str()).replace("CLUSTER", upgrade.cluster.as_str());
+        let fix = table::one_line(&fix);
         lines.push(format!("{blank}  {}  {fix}", style.tone(Tone::Strong, style.pick("fix", "处理"))));
     }
     let problem = match &wait.what {

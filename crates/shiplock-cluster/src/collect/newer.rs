@@ -88,18 +88,54 @@ async fn through(
             Err(failure) if failure.status == 404 => continue,
             Err(failure) => return Err(unread(resource, failure.why)),
         };
-        let objects = page.items.unwrap_or_default();
-        if objects.is_empty() {
-            continue;
-        }
-        let name = |object: &Named| {
-            let NamedMetadata { name, namespace } = &object.metadata;
-            if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") }
-        };
         let api = format!("{api_version} {kind}");
-        let names: Vec<String> = objects.iter().take(NAMES_MAX).map(name).collect();
-        let count = objects.len() as u64 + page.metadata.remaining_item_count.unwrap_or(0);
-        found.insert(api.clone(), NewApiObjects { api, count, names });
+        if let Some(objects) = of_people(kind, &api, page) {
+            found.insert(api, objects);
+        }
     }
     Ok(())
+}
+
+/// Those of a first page, and of the pages after it, that Kubernetes did not make for itself.
+fn of_people(kind: &str, api: &str, page: Page) -> Option<NewApiObjects> {
+    let objects = page.items.unwrap_or_default().into_iter().map(|object| object.metadata);
+    let names: Vec<String> = objects
+        .filter(|object| !is_of_kubernetes(kind, &object.name))
+        .map(
+            |NamedMetadata { name, namespace }| if namespace.is_empty() { name } else { format!("{namespace}/{name}") },
+        )
+        .collect();
+    let count = names.len() as u64 + page.metadata.remaining_item_count.unwrap_or(0);
+    (count > 0).then(|| NewApiObjects { api: api.to_owned(), count, names })
+}
+
+/// Bundles of signers under `kubernetes.io/` are published by the control plane, which makes them anew; such a signer is
+/// the beginning of the name, with a colon in place of the slash.
+/// <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#ctb-signer-linked>
+fn is_of_kubernetes(kind: &str, name: &str) -> bool {
+    kind == "ClusterTrustBundle" && name.starts_with("kubernetes.io:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubernetes_publishes_itself_is_not_lost_by_going_back() {
+        let bundles =
+            |text: &str| of_people("ClusterTrustBundle", "v1 ClusterTrustBundle", serde_json::from_str(text).unwrap());
+        let own = r#"{"metadata":{"name":"kubernetes.io:kube-apiserver-serving:aa"}}"#;
+        assert_eq!(bundles(&format!(r#"{{"metadata":{{}},"items":[{own}]}}"#)), None);
+        let other = r#"{"metadata":{"name":"example.org:web:bb"}}"#;
+        let found = bundles(&format!(r#"{{"metadata":{{}},"items":[{own},{other}]}}"#)).unwrap();
+        assert_eq!((found.count, found.names), (1, vec!["example.org:web:bb".to_owned()]));
+        // What comes after the first page was not seen: it counts.
+        let more = bundles(&format!(r#"{{"metadata":{{"remainingItemCount":3}},"items":[{own}]}}"#)).unwrap();
+        assert_eq!(more.count, 3);
+    }
+
+    #[test]
+    fn an_empty_list_of_metadata_is_no_object() {
+        assert_eq!(of_people("PodGroup", "v1 PodGroup", serde_json::from_str("{}").unwrap()), None);
+    }
 }

@@ -116,7 +116,7 @@ pub fn check_plan(
         let steps = steps_on.get(&node.node).map_or(&[][..], Vec::as_slice);
         let subject = format!("node {}", node.node);
         let checks = [
-            ("NOD-001", check_node(node, cluster)),
+            ("NOD-001", check_node(plan, node, cluster)),
             ("NOD-002", check_drain(plan, node, cluster)),
             ("AGT-001", check_agent(plan, node, steps, agents, now)),
             ("AGT-002", check_staging_space(node, steps, agents)),
@@ -137,6 +137,11 @@ pub fn check_plan(
 
 /// Of [`CHECKS`] those whose findings a person may let pass by name.
 pub const ACCEPTABLE: &[&str] = &["ADD-008", "CP-003", "CP-008", "CP-015", "NODE-007"];
+
+/// Whether a person may let findings of a check pass by name: those of the catalogue, and of a plan's own some.
+pub fn is_acceptable(check: &str) -> bool {
+    ACCEPTABLE.contains(&check) || !CHECKS.contains(&check)
+}
 
 /// The ids of all checks. Each has a page `docs/checks/ID.md`; an id is never given another meaning.
 pub const CHECKS: &[&str] = &[
@@ -241,17 +246,14 @@ fn stale(plan: &Plan, what: String) -> Problem {
 }
 
 /// The node must be the very machine that was planned for.
-fn check_node(planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
-    if let Some(problem) = planned.another_machine(cluster) {
-        return Err((CheckResult::Fail, problem));
+fn check_node(plan: &Plan, planned: &NodePlan, cluster: &ClusterFacts) -> Result<(), (CheckResult, Problem)> {
+    let node = planned.machine_in(cluster).map_err(|problem| (CheckResult::Fail, problem))?;
+    if node.kubelet() == Some(planned.kubelet_from) {
+        return Ok(());
     }
-    match cluster.nodes.get(&planned.node) {
-        Some(node) if node.kubelet() != Some(planned.kubelet_from) => {
-            let problem = planned.wrong_machine("kubelet version", planned.kubelet_from, &node.kubelet_version);
-            Err((CheckResult::Fail, problem))
-        }
-        _ => Ok(()),
-    }
+    let NodePlan { node: name, kubelet_from, .. } = planned;
+    let what = format!("the kubelet of node {name} was {kubelet_from} and is {}", node.kubelet_version);
+    Err((CheckResult::Fail, stale(plan, what)))
 }
 
 /// Whether a node is drained was decided by what the others took when the plan was made. Where that has changed, its pods

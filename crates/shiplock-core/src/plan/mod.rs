@@ -260,21 +260,21 @@ impl NodePlan {
         self.steps.iter().chain(&self.evidence).find(|step| step.number == number)
     }
 
-    /// Why the machine of the plan is not in the cluster under its name, if it is not.
-    pub fn another_machine(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        self.another_machine_than(cluster.nodes.get(&self.node))
+    /// The machine of the plan as the cluster has it under its name; else why it is not there.
+    pub fn machine_in<'a>(&self, cluster: &'a ClusterFacts) -> Result<&'a NodeFacts, Problem> {
+        self.machine(cluster.nodes.get(&self.node))
     }
 
     /// The same of what has the node's name now.
-    pub(crate) fn another_machine_than(&self, seen: Option<&NodeFacts>) -> Option<Problem> {
-        let Some(seen) = seen else {
-            return Some(self.gone());
-        };
+    pub(crate) fn machine<'a>(&self, seen: Option<&'a NodeFacts>) -> Result<&'a NodeFacts, Problem> {
+        let seen = seen.ok_or_else(|| self.gone())?;
         if seen.uid != self.uid && !planted::is(Bug::UidNotCompared) {
-            return Some(self.wrong_machine("uid", &self.uid, &seen.uid));
+            return Err(self.wrong_machine("uid", &self.uid, &seen.uid));
         }
-        (seen.machine_id != self.machine_id)
-            .then(|| self.wrong_machine("machine id", &self.machine_id, &seen.machine_id))
+        if seen.machine_id != self.machine_id {
+            return Err(self.wrong_machine("machine id", &self.machine_id, &seen.machine_id));
+        }
+        Ok(seen)
     }
 
     /// That nothing has the node's name any more.

@@ -83,8 +83,8 @@ pub fn make_rollback(input: &RollbackInput<'_>) -> Result<Plan, Problem> {
         back.extend(work.master(planned)?);
     }
     if back.is_empty() && configuration.is_none() {
-        let subject = format!("every master of cluster {}", before.cluster);
-        let nothing = Problem::new(Code::NothingToDo).with("subject", subject).with("version", to);
+        let nothing = Problem::new(Code::NothingToTakeBack).with("upgrade", &upgrade.id);
+        let nothing = nothing.with("cluster", &before.cluster).with("version", to);
         return Err(match upgrade.in_flight().next() {
             Some(_) => {
                 nothing.cause("the upgrade is in work: pause it and ask again when what has started is finished")

@@ -189,7 +189,7 @@ fn what_is_no_longer_safe_or_makes_no_sense_is_refused_by_name() {
         assert!(problem.to_string().contains(words), "{words}: {problem}");
     }
     let untouched = World::with_masters(3, 1, PlanOptions::default());
-    assert_eq!(Left::by(&untouched).plan(&untouched.upgrade).unwrap_err().code, Code::NothingToDo);
+    assert_eq!(Left::by(&untouched).plan(&untouched.upgrade).unwrap_err().code, Code::NothingToTakeBack);
 }
 
 #[test]
@@ -354,7 +354,7 @@ proptest! {
             Err(problem) if too_far => prop_assert_eq!(problem.code, Code::RollbackTooLate),
             Err(problem) => {
                 prop_assert!(swapped.is_empty(), "{}", problem);
-                prop_assert_eq!(problem.code, Code::NothingToDo);
+                prop_assert_eq!(problem.code, Code::NothingToTakeBack);
             }
             Ok(plan) => {
                 prop_assert!(!too_far);

@@ -12,7 +12,7 @@ mod start;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::check::check_plan;
+use crate::check::{self, CheckReport, check_plan};
 use crate::facts::{ClusterFacts, Facts, Observed};
 use crate::id::{Actor, NodeName, StepNumber};
 use crate::plan::{NodePlan, PausePolicy, Stage, StageKind};
@@ -137,8 +137,10 @@ pub fn decide(upgrade: &Upgrade, facts: &Facts, policy: &Policy, now: Timestamp)
         State::Planned => record(Event::CheckStarted),
         State::Checking => view.check(),
         State::Blocked => {
-            let blocking = upgrade.report.as_ref().map_or(0, |report| report.blocking().count());
-            view.wait(vec![WaitingOn::new(Waiting::Findings { blocking }, upgrade.updated_at)])
+            let findings = || upgrade.report.iter().flat_map(CheckReport::blocking);
+            let acceptable = findings().filter(|finding| check::is_acceptable(&finding.check)).count();
+            let waiting = Waiting::Findings { blocking: findings().count(), acceptable };
+            view.wait(vec![WaitingOn::new(waiting, upgrade.updated_at)])
         }
         State::Ready { checked_at } if view.older_than(*checked_at, policy.check_valid_seconds) => {
             record(Event::CheckStarted)

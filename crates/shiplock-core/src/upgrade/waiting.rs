@@ -144,6 +144,9 @@ pub enum Waiting {
     Findings {
         /// How many findings stop the start.
         blocking: usize,
+        /// How many of them a person may let pass.
+        #[serde(default)]
+        acceptable: usize,
     },
     /// A person: the upgrade is paused.
     Continue {
@@ -272,7 +275,7 @@ impl WaitingOn {
                 }
             }
             Waiting::Checks => language.pick("the checks before the start", "开始前的检查").to_owned(),
-            Waiting::Findings { blocking } => {
+            Waiting::Findings { blocking, .. } => {
                 if zh {
                     format!("有 {blocking} 项检查结果必须先处理")
                 } else if *blocking == 1 {
@@ -365,8 +368,11 @@ impl WaitingOn {
             | Waiting::NodeReadBack { problem, .. }
             | Waiting::Gate { problem }
             | Waiting::ClusterFacts { problem } => fix_and_then(problem, false, language),
+            Waiting::Findings { acceptable: 0, .. } => {
+                language.pick("handle them, then: shiplock continue UPGRADE", "处理后执行：shiplock continue UPGRADE").to_owned()
+            }
             Waiting::Findings { .. } => language
-                .pick("handle them, then: shiplock continue UPGRADE; to let one pass, first: shiplock acceptances add CLUSTER NAME --reason WHY", "处理后执行：shiplock continue UPGRADE；若要放行某项，先执行：shiplock acceptances add CLUSTER NAME --reason WHY")
+                .pick("handle them, then: shiplock continue UPGRADE; to let one pass, first: shiplock acceptances add CLUSTER CHECK --reason WHY", "处理后执行：shiplock continue UPGRADE；若要放行某项，先执行：shiplock acceptances add CLUSTER CHECK --reason WHY")
                 .to_owned(),
             Waiting::Continue { reason, is_over } => match reason.problem() {
                 Some(problem) if !is_over => fix_and_then(problem, true, language),
@@ -517,8 +523,16 @@ mod tests {
             (step(None), "node w-2: fetching artefacts", "节点 w-2：预取制品"),
             (step(Some("downloading")), "node w-2: fetching artefacts (downloading)", "节点 w-2：预取制品（下载）"),
             (step(Some("new")), "node w-2: fetching artefacts (new)", "节点 w-2：预取制品（new）"),
-            (Waiting::Findings { blocking: 1 }, "1 finding must be handled first", "有 1 项检查结果必须先处理"),
-            (Waiting::Findings { blocking: 2 }, "2 findings must be handled first", "有 2 项检查结果必须先处理"),
+            (
+                Waiting::Findings { blocking: 1, acceptable: 0 },
+                "1 finding must be handled first",
+                "有 1 项检查结果必须先处理",
+            ),
+            (
+                Waiting::Findings { blocking: 2, acceptable: 1 },
+                "2 findings must be handled first",
+                "有 2 项检查结果必须先处理",
+            ),
         ] {
             let wait = WaitingOn::new(what, Timestamp::UNIX_EPOCH);
             assert_eq!(wait.sentence(Language::En), english);

@@ -399,7 +399,7 @@ pub fn claim_problem(outcome: ClaimOutcome, upgrade: &Upgrade) -> Option<Problem
             Problem::new(Code::OtherInstallation)
                 .with("holder", installation)
                 .with("upgrade", theirs)
-                .with("since", since)
+                .with("since", format!("{since:.0}"))
                 .with("waiting", &upgrade.id),
         ),
         ClaimOutcome::StoreOlder { cluster_event } => Some(

@@ -659,10 +659,7 @@ impl StepMachine {
         let context = &self.context;
         let planned = context.plan.nodes_in_the_end();
         for planned in planned.into_iter().filter(|node| !context.left_out.contains(&node.node)) {
-            if let Some(problem) = planned.another_machine(facts) {
-                return Err(problem);
-            }
-            let node = facts.nodes.get(&planned.node).ok_or_else(|| planned.gone())?;
+            let node = planned.machine_in(facts)?;
             check_node(&planned.node, node, kubelet_after(planned).unwrap_or(kubelet))?;
         }
         let found = worse_than_baseline(&context.baseline, &facts.workloads);

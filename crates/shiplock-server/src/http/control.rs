@@ -111,8 +111,10 @@ fn refused(upgrade: &Upgrade, control: &Control) -> Problem {
             format!("请先处理检查结果，再 shiplock continue {id}，或 shiplock cancel {id}"),
         ),
         (State::Planned | State::Checking | State::Ready { .. }, _) => (
-            format!("it is about to start by itself; to end it: shiplock cancel {id}"),
-            format!("它即将自行开始；要结束它：shiplock cancel {id}"),
+            format!(
+                "it has not begun, and does so by itself as soon as nothing holds it; to end it: shiplock cancel {id}"
+            ),
+            format!("它尚未开始，一旦没有阻碍便会自行开始；要结束它：shiplock cancel {id}"),
         ),
         (State::Cancelling | State::Expiring, _) => (
             format!("wait until it has ended: shiplock upgrades show {id}"),

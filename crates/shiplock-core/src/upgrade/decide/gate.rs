@@ -83,13 +83,14 @@ impl View<'_> {
                 while along.next_if(|(name, _)| **name < node.node).is_some() {}
                 let seen = along.peek().filter(|(name, _)| **name == node.node).map(|(_, seen)| *seen);
                 let seen = seen.or_else(|| cluster.nodes.get(&node.node));
-                match seen.map(|seen| (&seen.ready, node.another_machine_than(Some(seen)))) {
-                    Some((Readiness::Ready, None)) => {}
-                    // Asked of few: most nodes are Ready, and the machines of the plan.
-                    _ if self.upgrade.node_progress(node) != NodeProgress::Done => {}
-                    Some((_, Some(problem))) => return Some(problem),
-                    Some((Readiness::NotReady { why }, None)) => return Some(not_ready(&node.node, why)),
-                    None => return Some(node.gone()),
+                let wrong = match node.machine(seen).map(|machine| &machine.ready) {
+                    Ok(Readiness::Ready) => continue,
+                    Ok(Readiness::NotReady { why }) => not_ready(&node.node, why),
+                    Err(problem) => problem,
+                };
+                // Asked of few: most nodes are Ready, and the machines of the plan.
+                if self.upgrade.node_progress(node) == NodeProgress::Done {
+                    return Some(wrong);
                 }
             }
         }

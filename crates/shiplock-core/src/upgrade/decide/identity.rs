@@ -12,9 +12,9 @@ impl View<'_> {
     /// the cluster cannot be read; a master does not, since the API may be away because of the very step.
     pub(super) fn may_go_on(&self, node: &NodePlan) -> Result<(), Hold> {
         match self.cluster() {
-            Ok(cluster) => match node.another_machine(cluster) {
-                None => Ok(()),
-                Some(problem) => Err(Hold::Pause(Box::new(PauseReason::Interference { problem }))),
+            Ok(cluster) => match node.machine_in(cluster) {
+                Ok(_) => Ok(()),
+                Err(problem) => Err(Hold::Pause(Box::new(PauseReason::Interference { problem }))),
             },
             Err(_) if self.is_master(node) && matches!(self.facts.cluster, Observed::Unknown { .. }) => Ok(()),
             Err(wait) => Err(Hold::Wait(wait)),
@@ -23,7 +23,7 @@ impl View<'_> {
 
     /// Whether another machine, or none, is seen under the name of a node.
     pub(super) fn is_another_machine(&self, node: &NodePlan) -> bool {
-        self.cluster().is_ok_and(|cluster| node.another_machine(cluster).is_some())
+        self.cluster().is_ok_and(|cluster| node.machine_in(cluster).is_err())
     }
 
     fn is_master(&self, node: &NodePlan) -> bool {

@@ -24,7 +24,7 @@ impl View<'_> {
         }
         let cluster = self.cluster().map_err(Hold::Wait)?;
         let pause = |problem| Hold::Pause(Box::new(PauseReason::Interference { problem }));
-        if let Some(problem) = node.another_machine(cluster) {
+        if let Err(problem) = node.machine_in(cluster) {
             let is_gone = problem.code == Code::NodeGone;
             return Err(if is_gone { Hold::Skip(Box::new(problem)) } else { pause(problem) });
         }
