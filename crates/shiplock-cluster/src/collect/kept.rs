@@ -9,9 +9,12 @@
 //! Where any of this is missing lists are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::mem::take;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use serde::Deserialize;
 use shiplock_check::api::helm::Release;
 use shiplock_check::object::Objects;
@@ -37,9 +40,39 @@ pub struct Known {
     /// Helm releases.
     pub releases: Vec<Release>,
     /// Objects, of which those lists count that have marks.
-    pub objects: Objects,
+    pub objects: KnownObjects,
     /// The marks of lists that are whole in `objects`.
     pub marks: Marks,
+}
+
+/// Objects that an earlier run read. They may still be on their way from a file while the server is asked what changed:
+/// only a list that did not change waits for them.
+#[derive(Clone, Debug)]
+pub struct KnownObjects(Shared<BoxFuture<'static, Arc<Mutex<Objects>>>>);
+
+impl KnownObjects {
+    /// Objects that come.
+    pub fn coming(objects: impl Future<Output = Objects> + Send + 'static) -> Self {
+        Self(objects.map(|objects| Arc::new(Mutex::new(objects))).boxed().shared())
+    }
+
+    /// Takes one list of them, once.
+    pub async fn take<T>(&self, list: impl FnOnce(&mut Objects) -> &mut Read<Vec<T>>) -> Read<Vec<T>> {
+        let objects = self.0.clone().await;
+        take(list(&mut objects.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl From<Objects> for KnownObjects {
+    fn from(objects: Objects) -> Self {
+        Self::coming(std::future::ready(objects))
+    }
+}
+
+impl Default for KnownObjects {
+    fn default() -> Self {
+        Objects::default().into()
+    }
 }
 
 /// An instance, and the lists whose cache had caught up with etcd before its counters were read.

@@ -26,7 +26,7 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
 use self::kept::Caches;
-pub use self::kept::{Known, Marks};
+pub use self::kept::{Known, KnownObjects, Marks};
 use self::request::Requests;
 use self::resource::Lists;
 use crate::connection::Connection;
@@ -122,9 +122,10 @@ async fn again(
             with_copy: collection.with_copy,
             shared: &shared,
             caches: is_followed.then_some(&caches),
+            kept: &kept,
             progress,
         };
-        let lists = resource::all(&lists, kept);
+        let lists = resource::all(&lists);
         let (mut written, (objects, copy)) = futures::join!(api::written(&requests, kinds, &shared, progress), lists);
         shared.give(&mut written);
         (served, written, objects, copy)

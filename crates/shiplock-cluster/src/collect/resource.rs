@@ -1,7 +1,6 @@
 //! The lists that the other checks read: each resource once, and only where a check wants it.
 
 use std::collections::BTreeMap;
-use std::mem::take;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +13,7 @@ use shiplock_check::snapshot::{Read, ServedResource};
 use super::Progress;
 use super::api::Shared;
 use super::copy::{Both, Copied};
-use super::kept::Caches;
+use super::kept::{Caches, KnownObjects};
 use super::request::{List, Requests};
 
 /// Where the ConfigMaps of kubeadm are.
@@ -23,9 +22,9 @@ const PODS: &str = "/api/v1/pods";
 /// Events that are warnings.
 const WARNINGS: &str = "fieldSelector=type%3DWarning";
 
-/// Lists everything that the wanted checks read, and a copy for rehearsal of the same lists. `kept` is what an earlier run
-/// read, of which those lists are taken that did not change. So many lists at once are too large for a stack.
-pub(super) async fn all(lists: &Lists<'_>, mut kept: Objects) -> (Objects, Read<ClusterCopy>) {
+/// Lists everything that the wanted checks read, and a copy for rehearsal of the same lists. So many lists at once are too
+/// large for a stack.
+pub(super) async fn all(lists: &Lists<'_>) -> (Objects, Read<ClusterCopy>) {
     let (mut objects, mut copied) = (Objects::default(), Copied::default());
     macro_rules! read {
         ($($field:ident $path:literal)*; $($both:ident $path_of_both:literal)*) => {
@@ -38,13 +37,13 @@ pub(super) async fn all(lists: &Lists<'_>, mut kept: Objects) -> (Objects, Read<
                 $(objects.$field,)*
                 $((objects.$both, copied.$both)),*
             ) = futures::join!(
-                Box::pin(lists.pods(take(&mut kept.pods))),
+                Box::pin(lists.pods()),
                 Box::pin(lists.replica_sets()),
                 Box::pin(lists.operators()),
                 Box::pin(lists.configuration()),
                 Box::pin(lists.upgrade_lease()),
-                $(Box::pin(lists.read($path, take(&mut kept.$field))),)*
-                $(Box::pin(lists.both($path_of_both, take(&mut kept.$both)))),*
+                $(Box::pin(lists.read($path, |kept| &mut kept.$field)),)*
+                $(Box::pin(lists.both($path_of_both, |kept| &mut kept.$both))),*
             );
         };
     }
@@ -112,22 +111,28 @@ pub(super) struct Lists<'a> {
     pub(super) shared: &'a Shared,
     /// Which lists did not change; none where all are read.
     pub(super) caches: Option<&'a Caches>,
+    /// What an earlier run read, of which those lists are taken that did not change.
+    pub(super) kept: &'a KnownObjects,
     pub(super) progress: Progress<'a>,
 }
 
+/// A list among all objects.
+type Of<T> = fn(&mut Objects) -> &mut Read<Vec<T>>;
+
 impl Lists<'_> {
-    async fn read<T: DeserializeOwned>(&self, path: &str, kept: Read<Vec<T>>) -> Read<Vec<T>> {
-        self.read_where(path, kept, None).await
+    async fn read<T: DeserializeOwned>(&self, path: &str, of: Of<T>) -> Read<Vec<T>> {
+        self.read_where(path, Some(of), None).await
     }
 
     /// Pods: there are more of them than of all else, and the checks of APIs look at few.
-    async fn pods(&self, kept: Read<Vec<Pod>>) -> (Read<Vec<Pod>>, Read<Vec<item::Pod>>) {
+    async fn pods(&self) -> (Read<Vec<Pod>>, Read<Vec<item::Pod>>) {
+        let of: Of<Pod> = |kept| &mut kept.pods;
         if self.with_copy {
-            return self.both(PODS, kept).await;
+            return self.both(PODS, of).await;
         }
         let is_for_apis = readers(PODS).iter().all(|check| OF_APIS.contains(check) || !self.selection.wants_id(check));
         let only = is_for_apis.then_some(is_of_apis as fn(&Pod) -> bool);
-        (self.read_where(PODS, kept, only).await, Read::NotAsked)
+        (self.read_where(PODS, Some(of), only).await, Read::NotAsked)
     }
 
     /// ReplicaSets, which no check reads.
@@ -141,8 +146,8 @@ impl Lists<'_> {
 
     /// What operators of the Operator Lifecycle Manager and of OpenShift say; half of them are no whole.
     async fn operators(&self) -> Read<Vec<Operator>> {
-        let of_manager = self.read("/apis/operators.coreos.com/v2/operatorconditions", Read::NotAsked);
-        let of_openshift = self.read("/apis/config.openshift.io/v1/clusteroperators", Read::NotAsked);
+        let of_manager = self.read_where("/apis/operators.coreos.com/v2/operatorconditions", None, None);
+        let of_openshift = self.read_where("/apis/config.openshift.io/v1/clusteroperators", None, None);
         match futures::join!(of_manager, of_openshift) {
             (Read::Seen(mut operators), Read::Seen(more)) => {
                 operators.extend(more);
@@ -157,21 +162,22 @@ impl Lists<'_> {
     async fn both<T: DeserializeOwned, U: DeserializeOwned>(
         &self,
         path: &str,
-        kept: Read<Vec<T>>,
+        of: Of<T>,
     ) -> (Read<Vec<T>>, Read<Vec<U>>) {
         if !self.with_copy {
-            return (self.read(path, kept).await, Read::NotAsked);
+            return (self.read(path, of).await, Read::NotAsked);
         }
         (self.progress)(path.rsplit('/').next().unwrap_or(path));
         let (of_checks, of_copy) = apart(self.list(List::of(path), None).await);
         (if self.is_wanted(path) { of_checks } else { Read::NotAsked }, of_copy)
     }
 
-    /// A list, or what is kept of it where it did not change; `only` says which objects are held, all where it is none.
+    /// A list, or what is kept of it, which `of` tells, where it did not change; `only` says which objects are held, all
+    /// where it is none.
     async fn read_where<T: DeserializeOwned>(
         &self,
         path: &str,
-        kept: Read<Vec<T>>,
+        of: Option<Of<T>>,
         only: Option<fn(&T) -> bool>,
     ) -> Read<Vec<T>> {
         if !self.is_wanted(path) {
@@ -186,8 +192,12 @@ impl Lists<'_> {
             Some(caches) => caches.of(path).await,
             None => (BTreeMap::new(), false),
         };
+        let kept = match of {
+            Some(of) if is_as_it_was => self.kept.take(of).await,
+            _ => Read::NotAsked,
+        };
         let objects = match kept {
-            Read::Seen(mut objects) if is_as_it_was => {
+            Read::Seen(mut objects) => {
                 objects.retain(|object| only.is_none_or(|only| only(object)));
                 Read::Seen(objects)
             }

@@ -92,7 +92,8 @@ async fn read_again(served: &Served, only: &[&str], known: Known) -> (Snapshot, 
 /// What is kept of a run, as a later one reads it.
 fn kept(snapshot: &Snapshot, marks: &Marks) -> Known {
     let text = serde_json::to_string(&snapshot.objects).unwrap();
-    Known { releases: Vec::new(), objects: serde_json::from_str(&text).unwrap(), marks: marks.clone() }
+    let objects: Objects = serde_json::from_str(&text).unwrap();
+    Known { releases: Vec::new(), objects: objects.into(), marks: marks.clone() }
 }
 
 fn first_pod(snapshot: &Snapshot) -> &str {
@@ -156,7 +157,7 @@ async fn whatever_may_have_changed_a_list_has_it_read_again() {
     let known = Known { marks: other.collect(), ..kept(&first, &marks) };
     let (second, _, lists) = read_again(&changed(quiet()), &[], known).await;
     assert_eq!((lists, first_pod(&second)), (1, "new-0"));
-    let known = Known { objects: Objects::default(), ..kept(&first, &marks) };
+    let known = Known { objects: KnownObjects::default(), ..kept(&first, &marks) };
     let (second, _, lists) = read_again(&changed(quiet()), &[], known).await;
     assert_eq!((lists, first_pod(&second)), (1, "new-0"));
 }

@@ -12,19 +12,19 @@ use serde::{Deserialize, Serialize};
 use shiplock_check::api::helm::Release;
 use shiplock_check::object::Objects;
 use shiplock_check::snapshot::{Read, Snapshot};
-use shiplock_cluster::collect::{Known, Marks};
+use shiplock_cluster::collect::{Known, KnownObjects, Marks};
 
 /// A larger file is not ours.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
+/// The first line of the file. The second holds the objects, of which those lists count that have marks; none where no list
+/// has.
 #[derive(Serialize, Deserialize)]
-struct Stored<S, R, M, O> {
+struct Head<S, R, M> {
     build: S,
     server: S,
     releases: R,
     marks: M,
-    /// Those of lists that have marks; none where no list has.
-    objects: Option<O>,
 }
 
 /// Which program this is: another build of the same version may look for other objects.
@@ -54,16 +54,24 @@ impl Kept {
         Self { build: build.unwrap_or_default(), server: server.to_owned(), path }
     }
 
-    /// What is known; nothing where it is of another build or server, none where nothing shall be.
+    /// What is known; nothing where it is of another build or server, none where nothing shall be. The objects are read while
+    /// the server is asked what changed.
     pub(super) fn read(&self) -> Option<Known> {
         let path = self.path.as_ref()?;
         let read = || {
             let length = std::fs::metadata(path).ok()?.len();
             let text = (length <= FILE_BYTES_MAX).then(|| std::fs::read(path).ok())??;
-            let stored: Stored<String, Vec<Release>, Marks, Objects> = serde_json::from_slice(&text).ok()?;
-            let Stored { build, server, releases, marks, objects } = stored;
-            let objects = objects.unwrap_or_default();
-            (build == self.build && server == self.server).then_some(Known { releases, objects, marks })
+            // What is cut off ends within a line.
+            let end = memchr::memchr(b'\n', &text).filter(|_| text.ends_with(b"\n"))?;
+            let head: Head<String, Vec<Release>, Marks> = serde_json::from_slice(&text[..end]).ok()?;
+            let Head { build, server, releases, marks } = head;
+            if build != self.build || server != self.server {
+                return None;
+            }
+            let objects = move || serde_json::from_slice::<Option<Objects>>(&text[end..]).ok().flatten();
+            let objects = tokio::task::spawn_blocking(objects);
+            let objects = KnownObjects::coming(async { objects.await.ok().flatten().unwrap_or_default() });
+            Some(Known { releases, objects, marks })
         };
         Some(read().unwrap_or_default())
     }
@@ -83,9 +91,11 @@ impl Kept {
             }
             let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             let objects = (!marks.is_empty()).then_some(&snapshot.objects);
-            let stored = Stored { build: &self.build, server: &self.server, releases, marks, objects };
             let mut file = BufWriter::new(file);
-            serde_json::to_writer(&mut file, &stored)?;
+            serde_json::to_writer(&mut file, &Head { build: &self.build, server: &self.server, releases, marks })?;
+            file.write_all(b"\n")?;
+            serde_json::to_writer(&mut file, &objects)?;
+            file.write_all(b"\n")?;
             file.flush()?;
             std::fs::rename(&draft, path)
         };
@@ -105,8 +115,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_is_kept_is_for_its_owner_alone_and_is_nothing_where_it_is_cut_off_or_of_another_server() {
+    #[tokio::test]
+    async fn what_is_kept_is_for_its_owner_alone_and_is_nothing_where_it_is_cut_off_or_of_another_server() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shiplock").join("check-x.json");
         let kept = |server: &str| Kept { build: "b".to_owned(), server: server.to_owned(), path: Some(path.clone()) };
@@ -121,11 +131,17 @@ mod tests {
         kept("https://a").write(&snapshot, &marks);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let known = kept("https://a").read().unwrap();
-        assert_eq!((known.marks, known.objects.pods), (marks.clone(), snapshot.objects.pods.clone()));
+        assert_eq!(known.marks, marks);
+        assert_eq!(known.objects.take(|objects| &mut objects.pods).await, snapshot.objects.pods);
         assert!(kept("https://b").read().unwrap().marks.is_empty(), "another server");
         let text = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &text[..text.len() / 2]).unwrap();
-        assert!(kept("https://a").read().unwrap().marks.is_empty(), "cut off");
+        let head = text.iter().position(|byte| *byte == b'\n').unwrap();
+        for end in [head / 2, head, head + 1, head + 10, text.len() - 1] {
+            std::fs::write(&path, &text[..end]).unwrap();
+            let known = kept("https://a").read().unwrap();
+            let pods = known.objects.take(|objects| &mut objects.pods).await;
+            assert_eq!(pods, Read::NotAsked, "cut off after {end} of {} bytes", text.len());
+        }
         // Without a list that is followed no object is kept; without releases nothing.
         kept("https://a").write(&snapshot, &Marks::new());
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "no draft is left either");

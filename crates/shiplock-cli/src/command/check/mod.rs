@@ -60,6 +60,9 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
     let asks_cluster =
         !asks_files || options.access.kubeconfig.is_some() || options.access.context.is_some() || options.probe;
+    // It is asked while the cluster is read.
+    let kubectl = (asks_cluster && options.snapshot.is_none() && selection.wants_id("VER-007"))
+        .then(|| tokio::spawn(client::kubectl_version()));
     let snapshot = match &options.snapshot {
         Some(path) => Some(snapshot::load(path)?),
         None if asks_cluster => Some(live(&options, &selection, output).await?),
@@ -99,6 +102,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
             findings.extend(log.judge(&name, &question));
         }
     }
+    let collected = snapshot.as_ref().filter(|_| !asks_files).map(|snapshot| snapshot.asked.clone());
     if let Some(snapshot) = &snapshot {
         scopes.extend(shiplock_cluster::collect::scopes(snapshot));
         let effort = &snapshot.effort;
@@ -117,10 +121,10 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         of_snapshot.retain(|finding| finding.leaves_open() || snapshot.asked.wants_id(&finding.check));
         findings.extend(of_snapshot);
     }
-    if asks_cluster
-        && options.snapshot.is_none()
-        && selection.wants_id("VER-007")
-        && let Some(reported) = client::kubectl_version().await
+    // A report of thousands of findings must not lie beside the objects of thousands of nodes.
+    drop(snapshot);
+    if let Some(kubectl) = kubectl
+        && let Ok(Some(reported)) = kubectl.await
     {
         scopes.insert("client");
         findings.extend(shiplock_check::cluster::client(&reported, &question));
@@ -135,7 +139,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         current,
         selection: &selection,
         scopes: &scopes,
-        collected: snapshot.as_ref().filter(|_| !asks_files).map(|snapshot| &snapshot.asked),
+        collected: collected.as_ref(),
         required: &options.require,
         acceptances: &acceptances,
         baseline: baseline.as_ref(),
