@@ -11,7 +11,9 @@ use crate::e2e::installation::Programs;
 
 const SIZES: [usize; 6] = [100, 250, 500, 1_000, 2_500, 5_000];
 const MASTERS: usize = 3;
+/// DaemonSets, with kube-proxy.
 const DAEMON_SETS: usize = 3;
+const CORE_DNS_PODS: usize = 2;
 /// Pods of Deployments on each worker; with those of DaemonSets 30.
 const PODS_ON_A_WORKER: usize = 27;
 /// Deployments have so many pods in turn.
@@ -103,16 +105,36 @@ fn write(path: &Path, nodes: usize) -> Result<usize> {
         }
     }
     for set in 0..DAEMON_SETS {
-        let name = format!("agent-{set}");
-        templates.push(json!({"labels": {"app": name}, "containers": [["main", "registry.example/agent:1"]],
-            "requests": requests, "tolerations": [{}]}));
+        let (namespace, name, image) = match set {
+            0 => ("kube-system", "kube-proxy".to_owned(), "registry.k8s.io/kube-proxy:v1.35.4"),
+            _ => ("system", format!("agent-{set}"), "registry.example/agent:1"),
+        };
+        let labels = json!({"k8s-app": name});
+        templates.push(json!({"labels": labels, "containers": [["main", image]], "requests": requests,
+            "tolerations": [{}]}));
         let template = templates.len() - 1;
-        workloads.push(json!({"kind": "DaemonSet", "namespace": "system", "name": name, "uid": uid(),
-            "template": template, "selector": {"labels": {"app": name}}}));
+        workloads.push(json!({"kind": "DaemonSet", "namespace": namespace, "name": name, "uid": uid(),
+            "template": template, "selector": {"labels": labels}}));
         for node in 0..nodes {
-            pods.push(json!({"namespace": "system", "name": format!("{name}-{node}"), "uid": uid(),
+            pods.push(json!({"namespace": namespace, "name": format!("{name}-{node}"), "uid": uid(),
                 "owner": workloads.len() - 1, "node": node, "template": template, "ready": true}));
         }
+    }
+    let of_dns = json!({"k8s-app": "kube-dns"});
+    templates.push(json!({"labels": of_dns, "containers": [["coredns", "registry.k8s.io/coredns/coredns:v1.13.1"]],
+        "requests": requests}));
+    let selector = json!({"labels": of_dns});
+    for (kind, name) in [("Deployment", "coredns"), ("ReplicaSet", "coredns-7c9")] {
+        let mut workload = json!({"kind": kind, "namespace": "kube-system", "name": name, "uid": uid(),
+            "replicas": CORE_DNS_PODS, "template": templates.len() - 1, "selector": selector});
+        if kind == "ReplicaSet" {
+            workload["owner"] = json!(workloads.len() - 1);
+        }
+        workloads.push(workload);
+    }
+    for pod in 0..CORE_DNS_PODS {
+        pods.push(json!({"namespace": "kube-system", "name": format!("coredns-7c9-{pod}"), "uid": uid(),
+            "owner": workloads.len() - 1, "node": MASTERS + pod, "template": templates.len() - 1, "ready": true}));
     }
     let (mut placed, wanted) = (0, workers * PODS_ON_A_WORKER);
     for app in 0.. {

@@ -82,19 +82,23 @@ fn head(report: &Report, style: &Style) -> String {
     let drawn = ["p10", "p50", "p90"].map(|name| report.percentiles.get(name).copied());
     let headline =
         Range { nominal_milliseconds: drawn[1].unwrap_or(report.total.nominal_milliseconds), ..report.total };
-    text.push_str(&line(style, Tone::Strong, "Takes", "用时", &takes(headline, style)));
+    let (label, of_it) = match report.ended_early {
+        None => ("Takes", "用时"),
+        Some(_) => ("Takes until it ends early", "提前结束前用时"),
+    };
+    text.push_str(&line(style, Tone::Strong, label, of_it, &takes(headline, style)));
     if let [Some(p10), Some(p50), Some(p90)] = drawn {
         let [p10, p50, p90, middle] = [p10, p50, p90, report.total.nominal_milliseconds]
             .map(|milliseconds| time::duration(seconds(milliseconds), style.language));
         text.push_str(&if style.zh() {
             format!(
                 "  {} 次抽样：P10 {p10}，P50 {p50}，P90 {p90}；各项用时均取区间中值时 {middle}，如下所示\n",
-                report.drawn_runs
+                report.whole_drawn_runs
             )
         } else {
             format!(
                 "  {} drawn runs: P10 {p10}, P50 {p50}, P90 {p90}; with every time in the middle of its range {middle}, as below\n",
-                report.drawn_runs
+                report.whole_drawn_runs
             )
         });
     }
@@ -412,7 +416,7 @@ pub(super) mod tests {
             options,
         };
         let prepared = rehearsal::prepare(snapshot(), &request, Source::Nothing).unwrap();
-        let options = Options { drawn_runs: 3, left_out: None, compare: true, floor_percent: 60, seed: 1, threads: 1 };
+        let options = Options { drawn_runs: 5, left_out: None, compare: true, floor_percent: 60, seed: 1, threads: 1 };
         rehearsal::rehearse(&prepared, &options, &|_, _| {})
     }
 
@@ -446,11 +450,11 @@ pub(super) mod tests {
             report(&told, &Style::plain(language, Timestamp::UNIX_EPOCH))
         };
         let both = text(Some(20), true, Language::En);
-        assert!(both.contains("3 of the usual 20 drawn runs, and no other settings tried: with 7 pods"), "{both}");
+        assert!(both.contains("5 of the usual 20 drawn runs, and no other settings tried: with 7 pods"), "{both}");
         assert!(both.contains("--runs 20 and --compare"), "{both}");
         assert!(text(Some(20), false, Language::En).contains("--runs 20 makes them all"));
         assert!(text(None, true, Language::En).contains("--compare tries them"));
-        assert!(text(Some(20), true, Language::Zh).contains("抽样 3 次而非通常的 20 次，也未尝试其他设置"));
+        assert!(text(Some(20), true, Language::Zh).contains("抽样 5 次而非通常的 20 次，也未尝试其他设置"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use shiplock_check::copy::ClusterCopy;
 use shiplock_check::snapshot::{Read, Snapshot};
 use shiplock_core::artefact::ArtefactIndex;
@@ -91,8 +92,14 @@ pub struct Options {
     pub threads: usize,
 }
 
+/// Fewer drawn runs than this tell nothing of how runs spread.
+const RUNS_OF_PERCENTILES_MIN: usize = 5;
+/// Clocks of clusters are before this, and an upgrade that begins then still ends within what a time can be: the year 3000.
+const TAKEN_BEFORE: Timestamp = Timestamp::constant(32_503_680_000, 0);
 /// So much is told of why a node is not Ready.
 const REASON_CHARS_MAX: usize = 200;
+/// And of what is no version.
+const VERSION_CHARS_MAX: usize = 40;
 
 /// Makes a world of a snapshot and a plan for it.
 pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) -> Result<Prepared, Problem> {
@@ -101,16 +108,27 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
         Read::NotSeen(why) => return Err(Problem::new(Code::SnapshotWithoutCopy).cause(why)),
         Read::NotAsked => return Err(Problem::new(Code::SnapshotWithoutCopy)),
     };
-    copy.check()
-        .map_err(|refusal| Problem::new(Code::SnapshotRefused).with("what", refusal.what).with("why", refusal.why))?;
+    copy.check().map_err(|refusal| refused(refusal.what, refusal.why))?;
+    if snapshot.taken_at >= TAKEN_BEFORE {
+        return Err(refused("taken_at", format!("{} is no time of a cluster", snapshot.taken_at)));
+    }
+    for node in &copy.nodes {
+        if KubernetesVersion::parse_reported(&node.kubelet).is_err() {
+            let why = format!("'{}' is no version of a kubelet", excerpt(&node.kubelet));
+            return Err(refused(format!("node {}", node.name), why));
+        }
+    }
+    let version = KubernetesVersion::parse_reported(&snapshot.version)
+        .map_err(|_| refused("version", format!("'{}' is no version of an API server", excerpt(&snapshot.version))))?;
     let not_ready = as_if_ready(&mut copy);
     let mut world = world_of(&copy, snapshot.taken_at);
-    let version = KubernetesVersion::parse_reported(&snapshot.version);
-    if let Ok(version) = &version {
-        // Where masters are no nodes, this is what runs.
-        world.set_api_elsewhere(*version);
-    }
+    // Where masters are no nodes, this is what runs.
+    world.set_api_elsewhere(version);
     let facts = world.cluster_facts(false);
+    if !facts.api_servers.iter().any(|server| server.version.release == version.release) {
+        let runs: Vec<String> = facts.api_servers.iter().map(|server| server.version.to_string()).collect();
+        return Err(refused("version", format!("it is {version}, and its API servers run {}", runs.join(", "))));
+    }
     let agents = plan::assumed_agents(&world);
     let mut unknown = vec![Unknown::Checks, Unknown::PodTimes, Unknown::Agents];
     if !not_ready.is_empty() {
@@ -129,7 +147,7 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
         Ok(plan) => (plan, None),
         Err(problem) => {
             // Where the catalogue does not know the versions, what pods and budgets do can be answered all the same.
-            let known = version.as_ref().is_ok_and(|version| Catalogue::shipped().release(version.release).is_some());
+            let known = Catalogue::shipped().release(version.release).is_some();
             let about_versions = matches!(
                 problem.code,
                 Code::BelowSupportedRange
@@ -143,8 +161,6 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
                 return Err(problem);
             }
             let outside = Problem::new(Code::SnapshotVersionUnknown).with("version", &snapshot.version);
-            let version = version.ok().or(facts.api_servers.first().map(|server| server.version));
-            let Some(version) = version else { return Err(outside.cause(problem)) };
             let plan = plan::drains_only(&facts, request, version, now)?;
             (plan, Some(outside.cause(problem)))
         }
@@ -174,6 +190,15 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
         server: snapshot.server,
         version: snapshot.version,
     })
+}
+
+fn refused(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::SnapshotRefused).with("what", what).with("why", why)
+}
+
+/// The begin of a text that a file holds.
+fn excerpt(text: &str) -> String {
+    text.chars().take(VERSION_CHARS_MAX).collect()
 }
 
 fn never_measured(plan: &Plan) -> Option<Unknown> {
@@ -303,15 +328,19 @@ pub fn rehearse(prepared: &Prepared, options: &Options, progress: &(dyn Fn(usize
     let is_whole = |trace: &&Trace| trace.ended_early.is_none() || nominal.ended_early.is_some();
     let mut drawn: Vec<u64> = traces.iter().filter(is_whole).map(|trace| milliseconds(trace.total)).collect();
     drawn.sort_unstable();
-    let ends: Vec<&Trace> = [&best, &worst].into_iter().filter(is_whole).collect();
+    // What was drawn may be outside of both ends: other drains wait for one another then.
+    let ends: Vec<&Trace> = [&best, &worst].into_iter().chain(&traces).filter(is_whole).collect();
     let mut report = assemble(prepared, options, &nominal, &ends);
     let broken_off: Vec<&Trace> = [&best, &worst].into_iter().chain(&traces).filter(|trace| !is_whole(trace)).collect();
     report.unfinished = broken_off.first().and_then(|trace| {
         let (runs, of) = (broken_off.len(), traces.len() + 2);
         Some(Unfinished { runs, of, because: trace.ended_early.clone()? })
     });
-    report.percentiles = percentiles(&drawn);
+    if drawn.len() >= RUNS_OF_PERCENTILES_MIN {
+        report.percentiles = percentiles(&drawn);
+    }
     report.drawn_runs = options.drawn_runs;
+    report.whole_drawn_runs = drawn.len();
     report.advice = Setting::advice(&settings);
     report.advice.extend(pools_first(&report));
     settings.sort_by_key(|setting| setting.max_parallel);
@@ -384,7 +413,7 @@ fn span(of: Option<&Span>) -> Duration {
     of.map_or(Duration::ZERO, |span| span.end.saturating_sub(span.begin))
 }
 
-/// The nominal time, and how far it is from that in the runs at the ends of all ranges.
+/// The nominal time, and how far it is from that in all other runs.
 fn range(nominal: Duration, ends: &[&Trace], of: impl Fn(&Trace) -> Duration) -> Range {
     let nominal = milliseconds(nominal);
     let all = ends.iter().map(|end| milliseconds(of(end)));
@@ -460,6 +489,7 @@ fn assemble(prepared: &Prepared, options: &Options, nominal: &Trace, ends: &[&Tr
         total: range(nominal.total, ends, |end| end.total),
         percentiles: BTreeMap::new(),
         drawn_runs: 0,
+        whole_drawn_runs: 0,
         left_out: options.left_out.map(|left_out| {
             // Where drains alone are rehearsed there are no other settings to try.
             LeftOut { settings: left_out.settings && prepared.drains_only.is_none(), ..left_out }

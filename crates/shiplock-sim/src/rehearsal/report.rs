@@ -31,10 +31,12 @@ pub struct Report {
     pub max_parallel: u32,
     /// How long it takes.
     pub total: Range,
-    /// How long the drawn runs took, by percentile; empty without drawn runs.
+    /// How long the drawn runs took that came to their end, by percentile; empty where they are fewer than five.
     pub percentiles: BTreeMap<&'static str, u64>,
     /// How many runs with drawn times.
     pub drawn_runs: u32,
+    /// How many of them came to their end.
+    pub whole_drawn_runs: usize,
     /// What was left out; none where all was done that is usual or was asked for.
     pub left_out: Option<LeftOut>,
     /// The runs that did not come to their end though the nominal one did. They are not in any time.
@@ -125,9 +127,9 @@ pub struct Unfinished {
 pub struct Range {
     /// As rehearsed with times in the middle of their ranges.
     pub nominal_milliseconds: u64,
-    /// With every time at its lower end.
+    /// The shortest of all runs, among them one with every time at its lower end.
     pub lower_milliseconds: u64,
-    /// With every time at its upper end.
+    /// The longest of all runs, among them one with every time at its upper end.
     pub upper_milliseconds: u64,
 }
 

@@ -233,6 +233,43 @@ fn a_budget_that_allows_nothing_is_named_with_pod_owner_and_fix_and_is_not_count
     assert!(more < 60_000, "{more} ms more");
 }
 
+#[test]
+fn drains_of_one_batch_that_block_together_are_counted_once_whatever_is_drawn() {
+    let on_second_and_third = |mut cluster: Cluster| {
+        for (pod, node) in cluster.copy.pods.iter_mut().filter(|pod| pod.namespace == "shop").zip([2, 3]) {
+            pod.node = Some(node);
+        }
+        cluster
+    };
+    let options = Options { drawn_runs: 20, ..plainly() };
+    let rehearsed = |cluster: &Cluster| {
+        rehearse(
+            &cluster.prepare(PlanOptions { max_parallel: 2, ..PlanOptions::default() }).unwrap(),
+            &options,
+            &|_, _| {},
+        )
+    };
+    let free = rehearsed(&on_second_and_third(Cluster::new(1, 4).deployment("cart", 2, 100)));
+    let report = rehearsed(&on_second_and_third(Cluster::new(1, 4).deployment("cart", 2, 100).budget("cart", "2")));
+    let blocked: Vec<&str> = report.blocked_nodes().collect();
+    assert_eq!(blocked, ["w01", "w02"], "{:?}", report.blockers);
+    let percentiles = &report.percentiles;
+    assert!(percentiles["p10"] >= free.total.lower_milliseconds, "{percentiles:?} {:?}", free.total);
+    for (name, percentile) in percentiles {
+        let range = report.total.lower_milliseconds..=report.total.upper_milliseconds;
+        assert!(range.contains(percentile), "{name}: {percentile} {range:?}");
+    }
+}
+
+#[test]
+fn few_runs_have_no_percentiles() {
+    let prepared = Cluster::new(1, 3).prepare(PlanOptions::default()).unwrap();
+    for (drawn_runs, have) in [(0, false), (4, false), (5, true)] {
+        let report = rehearse(&prepared, &Options { drawn_runs, ..plainly() }, &|_, _| {});
+        assert_eq!((report.percentiles.len() == 3, report.whole_drawn_runs), (have, drawn_runs as usize));
+    }
+}
+
 /// One node after another, and a pod on the first whose budget allows nothing; and how much longer that takes.
 fn timed_out(on_drain_timeout: OnDrainTimeout) -> (Report, u64) {
     let options = PlanOptions {
@@ -345,6 +382,19 @@ fn an_add_on_that_never_gets_ready_is_told_once_and_ends_the_rehearsal_where_it_
 }
 
 #[test]
+fn an_add_on_that_gets_ready_node_by_node_is_waited_for_however_many_there_are() {
+    let mut cluster = Cluster::new(1, 60).kube_proxy();
+    let template = cluster.copy.workloads.last().unwrap().template;
+    let limit = cluster.prepare(PlanOptions::default()).unwrap().plan;
+    let limit = limit.steps().find(|step| matches!(step.action, Action::VerifyAddons { .. })).unwrap().timeout_seconds;
+    // Sixty such pods one after another take more attempts than a pod that never gets ready is given.
+    cluster.copy.templates[template].ready_delay_seconds = i64::from(limit);
+    let report = cluster.rehearse(PlanOptions::default());
+    assert!(report.ended_early.is_none() && report.unfinished.is_none(), "{:?}", report.ended_early);
+    assert!(report.total.nominal_milliseconds > 24_000 * u64::from(limit), "{:?}", report.total);
+}
+
+#[test]
 fn nodes_that_are_not_ready_would_stop_the_start_and_are_rehearsed_as_if_they_were() {
     let ready = Cluster::new(3, 3).kube_proxy().deployment("cart", 6, 100);
     let mut cluster = Cluster::new(3, 3).kube_proxy().deployment("cart", 6, 100);
@@ -377,12 +427,12 @@ fn nodes_that_are_not_ready_would_stop_the_start_and_are_rehearsed_as_if_they_we
 
 #[test]
 fn a_run_that_does_not_come_to_its_end_is_told_and_is_in_no_time() {
-    // Three pods, one after another: those that take the longest to be ready do so after all attempts to read them back.
+    // A pod that takes the longest to be ready is so after all attempts to read it back.
     let mut cluster = Cluster::new(1, 3).kube_proxy();
     let template = cluster.copy.workloads.last().unwrap().template;
     let limit = cluster.prepare(PlanOptions::default()).unwrap().plan;
     let limit = limit.steps().find(|step| matches!(step.action, Action::VerifyAddons { .. })).unwrap().timeout_seconds;
-    cluster.copy.templates[template].ready_delay_seconds = i64::from(limit) * 5 / 2;
+    cluster.copy.templates[template].ready_delay_seconds = i64::from(limit) * 7;
     let report = cluster.rehearse(PlanOptions::default());
     assert!(report.ended_early.is_none(), "{:?}", report.ended_early);
     let unfinished = report.unfinished.unwrap();
@@ -474,6 +524,18 @@ fn a_snapshot_without_a_copy_or_with_an_impossible_one_is_refused_with_a_code() 
     let mut cluster = Cluster::new(1, 1).deployment("cart", 1, 100);
     cluster.copy.workloads[0].owner = Some(0);
     assert_eq!(request(cluster.snapshot()), Code::SnapshotRefused);
+    let cluster = Cluster::new(1, 1);
+    let far = Snapshot { taken_at: "9999-12-30T22:00:00Z".parse().unwrap(), ..cluster.snapshot() };
+    assert_eq!(request(far), Code::SnapshotRefused);
+    for version in ["banana", "", "v99999999999999999999.1.1", "v1.99.0"] {
+        let other = Snapshot { version: version.to_owned(), ..cluster.snapshot() };
+        assert_eq!(request(other), Code::SnapshotRefused, "{version}: its API server runs 1.35");
+    }
+    for kubelet in ["", "0", "-1"] {
+        let mut cluster = Cluster::new(1, 1);
+        cluster.copy.nodes[1].kubelet = kubelet.to_owned();
+        assert_eq!(request(cluster.snapshot()), Code::SnapshotRefused, "{kubelet}");
+    }
 }
 
 /// Whoever wrote the file: what is accepted is rehearsed, to an end that is told.

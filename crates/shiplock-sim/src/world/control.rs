@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::moment::Moment;
 use super::object::{Deletion, Labels, Phase, Pod, PodTemplate, Workload, WorkloadId, WorkloadKind, WorkloadStatus};
 use super::table::Text;
-use super::{Event, World};
+use super::{EligibleNodes, Event, World};
 
 /// What of a pod is counted elsewhere.
 #[derive(Clone, Copy)]
@@ -463,59 +463,98 @@ impl World {
         self.set_status(id, status);
     }
 
-    fn reconcile_daemon_set(&mut self, id: WorkloadId, set: &Workload) {
-        let mut by_node: BTreeMap<u32, (u32, Arc<Pod>)> = BTreeMap::new();
-        for pod in self.pods_of(id) {
-            if let Some(held) = self.pods.get(pod)
-                && let Some(node) = held.node
-            {
-                by_node.insert(node, (pod, held.clone()));
-            }
+    /// The nodes that a DaemonSet wants a pod on, by id. They are looked for again where any node has changed since.
+    fn eligible_nodes(&mut self, id: u32, set: &Workload) -> Arc<Vec<u32>> {
+        let as_of = (self.nodes.newest(), set.meta.generation);
+        if let Some(known) = self.eligible_nodes.get(&id).filter(|known| known.as_of == as_of) {
+            return known.ids.clone();
         }
-        let eligible: Vec<u32> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| super::schedule::daemon_belongs(&set.template, node))
-            .map(|(id, _)| id)
-            .collect();
-        let desired = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
+        let belongs = |node: &super::Node| super::schedule::daemon_belongs(&set.template, node);
+        let ids = Arc::new(self.nodes.iter().filter(|(_, node)| belongs(node)).map(|(id, _)| id).collect::<Vec<_>>());
+        self.eligible_nodes.insert(id, EligibleNodes { as_of, ids: ids.clone() });
+        ids
+    }
+
+    fn reconcile_daemon_set(&mut self, id: WorkloadId, set: &Workload) {
+        /// A pod of the set on a node.
+        #[derive(Clone, Copy)]
+        struct Held {
+            pod: u32,
+            is_new: bool,
+            is_healthy: bool,
+            is_ready: bool,
+            is_ending: bool,
+        }
         let revision: Text = set.revision.to_string().into();
         let key = "pod-template-generation";
+        // By the id of the node: there are thousands, and each change of a pod asks.
+        let mut by_node: Vec<Option<Held>> = Vec::new();
+        let mut known: Option<(Labels, bool)> = None;
+        let mut newest: Option<Labels> = None;
+        for pod in self.pods_of(id) {
+            let Some((held, node)) = self.pods.get(pod).and_then(|held| Some((held, held.node?))) else { continue };
+            // Pods that were made alike share their labels.
+            let labels = &held.meta.labels;
+            let is_new = match &known {
+                Some((known, is_new)) if Arc::ptr_eq(known, labels) => *is_new,
+                _ => labels.get(key) == Some(&revision),
+            };
+            known = Some((labels.clone(), is_new));
+            if is_new && newest.is_none() {
+                newest = Some(labels.clone());
+            }
+            let place = node as usize;
+            if by_node.len() <= place {
+                by_node.resize(place + 1, None);
+            }
+            by_node[place] = Some(Held {
+                pod,
+                is_new,
+                is_healthy: held.is_healthy(),
+                is_ready: held.ready,
+                is_ending: held.deletion.is_some(),
+            });
+        }
+        let eligible = self.eligible_nodes(id.id, set);
+        let desired = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
+        let mut belongs = vec![false; by_node.len()];
         let mut made = 0;
-        for node in &eligible {
-            if by_node.contains_key(node) {
+        for node in eligible.iter() {
+            if let Some(Some(_)) = by_node.get(*node as usize) {
+                belongs[*node as usize] = true;
                 continue;
             }
             let name = self.new_pod_name(set);
             let mut pod = self.pod_from(set, id, &name, &set.template);
             let mut labels = (*pod.meta.labels).clone();
             labels.insert(key.into(), revision.clone());
-            pod.meta.labels = Arc::new(labels) as Labels;
+            let labels = newest.clone().filter(|newest| **newest == labels).unwrap_or_else(|| Arc::new(labels));
+            pod.meta.labels = newest.insert(labels).clone();
             if let Some(pod) = self.insert_pod(pod) {
                 self.bind(pod, *node);
                 made += 1;
             }
         }
-        let is_new = |pod: &Pod| pod.meta.labels.get(key) == Some(&revision);
-        let unavailable = by_node.values().filter(|(_, pod)| !pod.is_healthy()).count();
+        let held = || (0_u32..).zip(&by_node).filter_map(|(node, held)| Some((node, (*held)?)));
+        let unavailable = held().filter(|(_, held)| !held.is_healthy).count();
         let mut may_go = (set.surge_and_unavailable.1.max(1) as usize).saturating_sub(unavailable);
         let mut ends = Vec::new();
-        for (node, (pod, held)) in &by_node {
-            if eligible.binary_search(node).is_err()
-                && !self.nodes.get(*node).is_some_and(|node| super::schedule::daemon_stays(&set.template, node))
+        for (node, held) in held() {
+            if !belongs[node as usize]
+                && !self.nodes.get(node).is_some_and(|node| super::schedule::daemon_stays(&set.template, node))
             {
-                ends.push(*pod);
-            } else if !is_new(held) && held.deletion.is_none() && (may_go > 0 || !held.ready) {
-                may_go = may_go.saturating_sub(usize::from(held.ready));
-                ends.push(*pod);
+                ends.push(held.pod);
+            } else if !held.is_new && !held.is_ending && (may_go > 0 || !held.is_ready) {
+                may_go = may_go.saturating_sub(usize::from(held.is_ready));
+                ends.push(held.pod);
             }
         }
         for pod in ends {
             self.end_pod(pod, None);
         }
-        let updated = by_node.values().filter(|(_, pod)| is_new(pod) && pod.deletion.is_none()).count();
+        let updated = held().filter(|(_, held)| held.is_new && !held.is_ending).count();
         let status = WorkloadStatus {
-            replicas: u32::try_from(by_node.len()).unwrap_or(u32::MAX) + made,
+            replicas: u32::try_from(held().count()).unwrap_or(u32::MAX) + made,
             updated: u32::try_from(updated).unwrap_or(u32::MAX) + made,
             desired,
             observed_generation: set.meta.generation,

@@ -116,6 +116,15 @@ impl World {
             .collect()
     }
 
+    /// How many pods of add-ons are of the newest template and ready.
+    pub fn rolled_out_add_on_pods(&self) -> u32 {
+        let all = [WorkloadKind::Deployment, WorkloadKind::DaemonSet].into_iter();
+        all.flat_map(|kind| self.workloads(kind).in_namespace("kube-system"))
+            .filter(|(_, workload)| addon_facts(workload).is_some())
+            .map(|(_, workload)| workload.status.updated.min(workload.status.ready))
+            .sum()
+    }
+
     /// Deployments, StatefulSets and DaemonSets, always in the same order.
     pub fn workload_facts(&self) -> Vec<WorkloadFacts> {
         let all = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet].into_iter();

@@ -135,6 +135,8 @@ pub struct World {
     /// How long pods take to end that do not do so as their templates say, by the controller that no other owns.
     ends: BTreeMap<WorkloadId, Duration>,
     unbound: BTreeSet<u32>,
+    /// The nodes that each DaemonSet wants pods on, by its id.
+    eligible_nodes: BTreeMap<u32, EligibleNodes>,
     scheduling: bool,
     /// Reconciliations that are queued.
     due: BTreeSet<WorkloadId>,
@@ -219,6 +221,13 @@ impl Ord for Queued {
     }
 }
 
+/// The nodes that a DaemonSet wants pods on, as of the newest change of any node and its own generation.
+#[derive(Clone, Debug)]
+struct EligibleNodes {
+    as_of: (u64, u64),
+    ids: Arc<Vec<u32>>,
+}
+
 /// What happens by itself.
 #[derive(Clone, Debug)]
 enum Event {
@@ -232,6 +241,7 @@ enum Event {
     KubeletReady { node: u32, run: u32 },
     NodeSilent { node: u32, run: u32 },
     NodeEvicts { node: u32, run: u32 },
+    TaintEvicts { node: u32, pod: u32 },
     StaticPodUp { node: u32, component: shiplock_core::facts::ControlPlaneComponent, run: u32 },
     Booted { node: u32, boot: u32 },
     UnitEnds { node: u32, unit: Text, boot: u32 },
@@ -277,6 +287,7 @@ impl World {
             sets_of: ByWorkload::default(),
             ends: BTreeMap::new(),
             unbound: BTreeSet::new(),
+            eligible_nodes: BTreeMap::new(),
             scheduling: false,
             due: BTreeSet::new(),
             budgets_due: BTreeSet::new(),
@@ -511,6 +522,7 @@ impl World {
             Event::KubeletReady { node, run } => self.kubelet_ready(node, run),
             Event::NodeSilent { node, run } => self.node_silent(node, run),
             Event::NodeEvicts { node, run } => self.node_evicts(node, run),
+            Event::TaintEvicts { node, pod } => self.taint_evicts(node, pod),
             Event::StaticPodUp { node, component, run } => self.static_pod_up(node, component, run),
             Event::Booted { node, boot } => self.booted(node, boot),
             Event::UnitEnds { node, unit, boot } => self.unit_ends(node, &unit, boot),
@@ -569,6 +581,9 @@ impl World {
             let opened = (before.unschedulable && !after.unschedulable) || (!before.is_ready() && after.is_ready());
             if before.taints != after.taints || before.meta.labels != after.meta.labels {
                 self.wake_scheduler();
+                for pod in self.pods_on(id).collect::<Vec<_>>() {
+                    self.evict_by_taint(id, pod);
+                }
                 self.reconcile_daemon_sets();
             } else if opened {
                 self.wake_scheduler();
@@ -576,6 +591,30 @@ impl World {
             }
         }
         true
+    }
+
+    /// A pod ends that does not tolerate the taints of its node: at once, or after the time that it tolerates one. Those of
+    /// the node lifecycle controller have their own way.
+    fn evict_by_taint(&mut self, node: u32, pod: u32) {
+        match self.tolerated_for(node, pod) {
+            Some(time) if time.is_zero() => self.end_pod(pod, None),
+            Some(time) => self.queue(time, Event::TaintEvicts { node, pod }),
+            None => {}
+        }
+    }
+
+    /// The time is over; a taint that was taken off meanwhile is no reason any more.
+    fn taint_evicts(&mut self, node: u32, pod: u32) {
+        if self.tolerated_for(node, pod).is_some() {
+            self.end_pod(pod, None);
+        }
+    }
+
+    /// How long a pod tolerates the taints of its node that evict; none where it may stay, or is not there.
+    fn tolerated_for(&self, node: u32, pod: u32) -> Option<Duration> {
+        let (held, pod) = (self.nodes.get(node)?, self.pods.get(pod).filter(|pod| pod.node == Some(node))?);
+        let evicting = held.taints.iter().filter(|taint| taint.effect == Effect::NoExecute);
+        evicting.filter_map(|taint| pod.template.tolerates_for(taint.parts())).min()
     }
 
     /// Deletes a Node object. Its machine stays.

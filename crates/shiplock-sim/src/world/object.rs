@@ -362,6 +362,16 @@ impl PodTemplate {
     pub(super) fn tolerates(&self, taint: (&str, &str, Effect)) -> bool {
         self.tolerations.iter().any(|toleration| toleration.tolerates(taint))
     }
+
+    /// How long its pods stay under a taint with effect `NoExecute`; none for ever. Of several tolerations the shortest counts.
+    pub(super) fn tolerates_for(&self, taint: (&str, &str, Effect)) -> Option<Duration> {
+        if !self.tolerates(taint) {
+            return Some(Duration::ZERO);
+        }
+        let tolerating = self.tolerations.iter().filter(|toleration| toleration.tolerates(taint));
+        let seconds = tolerating.filter_map(|toleration| toleration.seconds).min()?;
+        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
 }
 
 impl Default for PodTemplate {

@@ -232,6 +232,7 @@ impl World {
             self.claims.change_quietly(claim, |claim| claim.attached = Some(node));
         }
         self.queue_start(id);
+        self.evict_by_taint(node, id);
     }
 
     /// The claims of a pod that are there.

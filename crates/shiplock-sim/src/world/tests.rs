@@ -207,3 +207,37 @@ fn what_is_counted_is_what_is_there_whatever_happens() {
         }
     }
 }
+
+#[test]
+fn a_taint_that_evicts_ends_the_pods_that_do_not_tolerate_it_and_others_after_their_time() {
+    let mut world = world(1, 1);
+    world.set_pace(Pace { jitter_percent: 0, ..Pace::default() });
+    let tolerating = |seconds| Toleration { key: "spot".into(), value: None, effect: None, seconds };
+    let mut add = |name: &str, tolerations: Vec<Toleration>| {
+        let mut spec = WorkloadSpec::new(WorkloadKind::Deployment, "shop", name, 1);
+        spec.template.tolerations = tolerations;
+        world.add_workload(&spec).unwrap();
+    };
+    add("plain", Vec::new());
+    add("stays", vec![tolerating(None)]);
+    add("leaves", vec![tolerating(Some(600))]);
+    world.settle(Duration::from_secs(60));
+    let taint = Taint { key: "spot".into(), value: "".into(), effect: Effect::NoExecute };
+    world.change_node(0, |node| node.taints = Arc::new(vec![taint]));
+    let bound = |world: &World| {
+        let pods = world.pods_on(0).filter_map(|pod| world.pods().get(pod));
+        pods.map(|pod| pod.meta.name.split('-').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    world.advance(world.now() + Duration::from_secs(300));
+    assert_eq!(bound(&world), ["stays", "leaves"]);
+    // What is made anew tolerates it for as long again.
+    world.advance(world.now() + Duration::from_secs(600));
+    assert_eq!(bound(&world), ["stays", "leaves"]);
+    let old = Duration::from_secs(400);
+    let leaves = world.pods().iter().find(|(_, pod)| pod.meta.name.starts_with("leaves")).unwrap().1;
+    assert!(world.now().since(leaves.meta.created_at) < old, "{leaves:?}");
+    let first = leaves.meta.name.clone();
+    world.advance(world.now() + Duration::from_secs(900));
+    let leaves = world.pods().iter().find(|(_, pod)| pod.meta.name.starts_with("leaves")).unwrap().1;
+    assert_ne!(leaves.meta.name, first);
+}

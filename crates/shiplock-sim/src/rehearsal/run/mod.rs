@@ -103,8 +103,9 @@ struct Run {
     /// Workloads with fewer ready pods than in the baseline, as far as the facts tell.
     behind: BTreeSet<WorkloadId>,
     pauses: usize,
-    /// How often the read-back of add-ons failed.
+    /// How often the read-back of add-ons failed since more of their pods were as they shall be than ever before.
     add_ons_failed: u32,
+    add_ons_rolled_out: u32,
 }
 
 impl Run {
@@ -176,6 +177,7 @@ impl Run {
             behind: BTreeSet::new(),
             pauses: 0,
             add_ons_failed: 0,
+            add_ons_rolled_out: 0,
             world,
         }
     }

@@ -17,7 +17,7 @@ use crate::world::{Keep, Moment, Share, WorkloadId};
 pub(super) const PERSON: &str = "rehearsal";
 /// Nothing is continued more often than this.
 const PAUSES_MAX: usize = 10_000;
-/// Nor is the read-back of add-ons, which then does not come true by waiting.
+/// Nor is the read-back of add-ons without one more pod being as it shall be: then it does not come true by waiting.
 const ADD_ON_FAILURES_MAX: u32 = 8;
 
 impl Run {
@@ -56,8 +56,13 @@ impl Run {
     /// Between two moments, in which no pod changes, people were waited for.
     pub(super) fn jump(&mut self, since: Moment, until: Moment) {
         self.world.advance(until);
-        self.blocked += self.world.now().since(since);
-        self.jumps.push((self.world.now(), self.blocked));
+        let now = self.world.now();
+        self.blocked += now.since(since);
+        self.jumps.push((now, self.blocked));
+        // What waits on, as another drain of the batch, is not counted again.
+        if let Some((_, since)) = &mut self.quiet {
+            *since = now;
+        }
     }
 
     /// A pause is what a person would have to end. The rehearsal does what is least, tells it, and goes on.
@@ -75,6 +80,10 @@ impl Run {
                     // Large clusters take longer than a step may; where there is no room, or nothing will happen in all the
                     // attempts that are left, waiting does not help.
                     Some((Action::VerifyAddons { .. }, seconds)) => {
+                        let rolled_out = self.world.rolled_out_add_on_pods();
+                        if rolled_out > self.add_ons_rolled_out {
+                            (self.add_ons_rolled_out, self.add_ons_failed) = (rolled_out, 0);
+                        }
                         let left = ADD_ON_FAILURES_MAX.saturating_sub(self.add_ons_failed);
                         self.add_ons_failed += 1;
                         let until = self.world.now() + Duration::from_secs(seconds.into()) * left;
