@@ -158,7 +158,8 @@ impl Table {
     }
 
     /// What takes the place of a kind at a target: the surviving end of the chain of replacements, else the best other
-    /// version of the same kind. None where nothing that the target serves does.
+    /// version of the same kind. None where nothing that the target serves does: what goes away sooner than the kind, or
+    /// is less mature, is no way out of it.
     pub fn successor(&self, of: &KindLifecycle<'_>, target: MinorVersion) -> Option<Successor> {
         let mut candidates: Vec<&KindLifecycle<'static>> = Vec::new();
         let mut next = of.replacement;
@@ -172,18 +173,18 @@ impl Table {
         }
         let (group, kind) = candidates.last().map_or((of.group, of.kind), |last| (last.group, last.kind));
         candidates.extend(self.versions(kind).filter(|other| other.group == group));
+        let outlives = |found: &KindLifecycle<'_>| {
+            found.removed.is_none_or(|removed| of.removed.is_some_and(|sooner| sooner <= removed))
+        };
         let fits = |found: &&KindLifecycle<'static>| {
             (found.group != of.group || found.version != of.version)
                 && found.introduced.is_none_or(|introduced| introduced <= target)
                 && !matches!(found.standing(target), Standing::Removed { .. })
+                && outlives(found)
+                && version_rank(found.version) >= version_rank(of.version)
         };
         let best = candidates.into_iter().filter(fits).max_by_key(|found| found.rank(target))?;
-        let worse = best.rank(target) < of.rank(target) && of.standing(target) == Standing::Served;
-        (!worse).then(|| Successor {
-            api_version: best.api_version(),
-            kind: best.kind.to_owned(),
-            served_from: best.introduced,
-        })
+        Some(Successor { api_version: best.api_version(), kind: best.kind.to_owned(), served_from: best.introduced })
     }
 }
 
@@ -256,6 +257,8 @@ mod tests {
             ("certificates.k8s.io/v1alpha1", "PodCertificateRequest", 37, "certificates.k8s.io/v1"),
             ("storage.k8s.io/v1beta1", "VolumeAttributesClass", 37, "storage.k8s.io/v1"),
             ("v1", "ComponentStatus", 37, ""),
+            ("coordination.k8s.io/v1alpha2", "LeaseCandidate", 37, "coordination.k8s.io/v1beta1"),
+            ("coordination.k8s.io/v1beta1", "LeaseCandidate", 37, ""),
             ("v1", "Endpoints", 37, "discovery.k8s.io/v1"),
         ] {
             let life = table.find(api_version, kind).unwrap();
@@ -273,6 +276,29 @@ mod tests {
                 let found = table.find(&successor.api_version, &successor.kind).unwrap();
                 assert!(found.introduced.is_none_or(|introduced| introduced <= target), "{life:?} at {target}");
                 assert!(!matches!(found.standing(target), Standing::Removed { .. }), "{life:?} at {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_advice_leads_to_what_goes_sooner_or_is_less_mature_and_none_leads_back() {
+        let table = Table::shipped();
+        for life in table.kinds() {
+            for target in (8..=table.newest_release.minor).map(minor) {
+                let (mut from, mut seen) = (life, vec![life.api_version()]);
+                while let Some(advised) = table.successor(from, target) {
+                    let next = table.find(&advised.api_version, &advised.kind).unwrap();
+                    let goes = |life: &KindLifecycle<'_>| life.removed.unwrap_or(minor(u32::MAX));
+                    assert!(goes(next) >= goes(from), "{from:?} to {next:?} at {target}");
+                    assert!(
+                        version_rank(next.version) >= version_rank(from.version),
+                        "{from:?} to {next:?} at {target}"
+                    );
+                    assert!(next.rank(target) >= from.rank(target), "{from:?} to {next:?} at {target}");
+                    assert!(!seen.contains(&advised.api_version), "{seen:?} to {next:?} at {target}");
+                    seen.push(advised.api_version);
+                    from = next;
+                }
             }
         }
     }

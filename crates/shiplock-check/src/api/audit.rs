@@ -235,13 +235,17 @@ impl AuditLog {
             let is_recent =
                 calls.last.is_some_and(|last| question.now.as_second() - last.as_second() <= RECENT_SECONDS);
             let blocks = question.profile == Profile::Strict && is_recent;
+            let successor = table.successor(life, question.target);
+            let [called, deprecated] = match successor {
+                Some(_) => ["called", "called-deprecated"],
+                None => ["called-no-successor", "called-deprecated-no-successor"],
+            };
             let (sentence, since, outcome) = match life.standing(question.target) {
-                Standing::Removed { since } if blocks => ("called", since, Outcome::Fail),
-                Standing::Removed { since } => ("called", since, Outcome::Warn),
-                Standing::Deprecated { removed: Some(since), .. } => ("called-deprecated", since, Outcome::Warn),
+                Standing::Removed { since } if blocks => (called, since, Outcome::Fail),
+                Standing::Removed { since } => (called, since, Outcome::Warn),
+                Standing::Deprecated { removed: Some(since), .. } => (deprecated, since, Outcome::Warn),
                 Standing::Deprecated { .. } | Standing::Served => continue,
             };
-            let successor = table.successor(life, question.target);
             let finding = Finding::new("API-009", sentence, outcome, Subject::new("Client", "", user))
                 .with("api", format!("{} {}", life.api_version(), life.kind))
                 .with("user", user)

@@ -249,7 +249,9 @@ pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Find
                 let subject = Subject::new(&object.kind, home, &object.name);
                 usages.push(Usage { life, subject, place: None, evidence });
             } else if let Some(judged) = judge_one(life, subject(), question) {
-                let mut finding = Finding::new("API-005", "not-deployed", Outcome::Warn, subject());
+                let has_successor = Table::shipped().successor(life, question.target).is_some();
+                let sentence = if has_successor { "not-deployed" } else { "not-deployed-no-successor" };
+                let mut finding = Finding::new("API-005", sentence, Outcome::Warn, subject());
                 finding.parameters = judged.parameters;
                 findings.push(Finding { evidence: vec![evidence], ..identified(finding) });
             }

@@ -116,8 +116,9 @@ fn written(
             }
             Authorship::OnlyAnnotation => {
                 let successor = Table::shipped().successor(life, question.target);
+                let sentence = if successor.is_some() { "only-trace" } else { "only-trace-no-successor" };
                 let successor = successor.map_or_else(|| "-".to_owned(), |found| found.api_version);
-                let finding = Finding::new("API-004", "only-trace", Outcome::Warn, subject());
+                let finding = Finding::new("API-004", sentence, Outcome::Warn, subject());
                 findings.push(finding.with("api", format!("{api_version} {}", kind.kind)).with("successor", successor));
             }
             Authorship::Unknown => {

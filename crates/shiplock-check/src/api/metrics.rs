@@ -161,7 +161,8 @@ pub fn judge(metrics: &Metrics, question: &Question) -> Vec<Finding> {
         let successor = life.and_then(|life| table.successor(life, question.target.max(removed)));
         let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         let subject = Subject::new("Client", "", &format!("of {group_version} {resource}"));
-        let finding = Finding::new("API-008", "requested", Outcome::Warn, subject)
+        let sentence = if successor.is_some() { "requested" } else { "requested-no-successor" };
+        let finding = Finding::new("API-008", sentence, Outcome::Warn, subject)
             .with("api", format!("{group_version} {resource}"))
             .with("since", &since)
             .with("removed", removed)

@@ -72,7 +72,12 @@ pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question
     let finding = match life.standing(target) {
         Standing::Served => return None,
         Standing::Deprecated { since, removed } => {
-            let sentence = if removed.is_some() { "deprecated" } else { "deprecated-for-good" };
+            let sentence = match (removed.is_some(), named.is_some()) {
+                (true, true) => "deprecated",
+                (true, false) => "deprecated-no-successor",
+                (false, true) => "deprecated-for-good",
+                (false, false) => "deprecated-for-good-no-successor",
+            };
             let finding = Finding::new("API-001", sentence, Outcome::Warn, subject).with("since", since);
             removed.into_iter().fold(finding, |finding, removed| finding.with("removed", removed))
         }
@@ -104,4 +109,39 @@ pub fn horizon(question: &Question) -> Option<Finding> {
         return Some(finding("beyond").with("newest", newest));
     }
     (question.target < OLDEST_TARGET).then(|| finding("before").with("oldest", OLDEST_TARGET))
+}
+
+#[cfg(test)]
+mod tests {
+    use shiplock_core::language::Language;
+
+    use super::*;
+
+    fn question(target: &str, current: &str) -> Question {
+        Question {
+            target: target.parse().unwrap(),
+            current: current.parse().ok(),
+            profile: Profile::Default,
+            now: jiff::Timestamp::UNIX_EPOCH,
+            max_parallel: 10,
+        }
+    }
+
+    #[test]
+    fn where_nothing_takes_the_place_of_a_version_the_way_out_says_so_and_names_none() {
+        let table = Table::shipped();
+        for target in 16..=37 {
+            for life in table.kinds() {
+                let found =
+                    judge_one(life, Subject::new(life.kind, "", "x"), &question(&format!("1.{target}"), "1.15"));
+                let Some(found) = found else { continue };
+                for language in [Language::En, Language::Zh] {
+                    let fix = found.fix(language);
+                    let is_alone = table.successor(life, found.parameters["target"].parse().unwrap()).is_none();
+                    assert!(!is_alone || !fix.contains(" - ") && !fix.ends_with(" -"), "{life:?}: {fix}");
+                    assert!(!is_alone || !fix.contains("written as"), "{life:?}: {fix}");
+                }
+            }
+        }
+    }
 }

@@ -7,6 +7,42 @@ const MOVE: [&str; 2] = [
     "请改为以 {successor} 写入；证据中列出了需修改的文件、release 或写入者",
 ];
 
+/// Where no version takes the place of one that goes.
+const NO_MOVE: Option<[&str; 2]> = Some([
+    "nothing takes its place yet: find out who needs it, and check again with a newer build before it goes",
+    "目前没有替代：请确认谁需要它，并在其移除之前用更新的 shiplock 再次检查",
+]);
+const DO_WITHOUT: Option<[&str; 2]> = Some([
+    "nothing takes its place: let {agent}, or whatever uses the account {user}, do without it",
+    "没有替代：请让 {agent} 或使用账号 {user} 的程序不再依赖它",
+]);
+const DEPRECATED: [&str; 2] = [
+    "{api} is deprecated since {since}; its removal is declared for {removed}",
+    "{api} 自 {since} 起弃用；声明将于 {removed} 移除",
+];
+const DEPRECATED_FOR_GOOD: [&str; 2] = [
+    "{api} is deprecated since {since}; no release is named that removes it",
+    "{api} 自 {since} 起弃用；尚未声明移除版本",
+];
+const ONLY_TRACE: [&str; 2] =
+    ["the only trace of who wrote this is an annotation with {api}", "唯一的写入记录是带有 {api} 的注解"];
+const NOT_DEPLOYED: [&str; 2] = [
+    "the newest revision {revision} is {status} and holds {api}, which {target} deprecates or does not serve",
+    "最新修订 {revision} 状态为 {status}，含有 {api}，{target} 已弃用或不再提供该版本",
+];
+const REQUESTED: [&str; 2] = [
+    "somebody has asked for {api} since {since}; it is not served from {removed} on",
+    "自 {since} 以来有人请求过 {api}；该版本自 {removed} 起不再提供",
+];
+const CALLED: [&str; 2] = [
+    "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
+    "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
+];
+const CALLED_DEPRECATED: [&str; 2] = [
+    "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is deprecated, and its removal is declared for {removed}",
+    "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本已弃用，声明将于 {removed} 移除",
+];
+
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "API-001",
@@ -21,18 +57,20 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         fix: MOVE,
         sentences: &[
-            says(
-                "deprecated",
-                "{api} is deprecated since {since}; its removal is declared for {removed}",
-                "{api} 自 {since} 起弃用；声明将于 {removed} 移除",
-            ),
+            Sentence { name: "deprecated", text: DEPRECATED, fix: None },
+            Sentence { name: "deprecated-no-successor", text: DEPRECATED, fix: NO_MOVE },
             Sentence {
                 name: "deprecated-for-good",
-                text: [
-                    "{api} is deprecated since {since}; no release is named that removes it",
-                    "{api} 自 {since} 起弃用；尚未声明移除版本",
-                ],
+                text: DEPRECATED_FOR_GOOD,
                 fix: Some(["use {successor} when you change it next", "下次修改时请改用 {successor}"]),
+            },
+            Sentence {
+                name: "deprecated-for-good-no-successor",
+                text: DEPRECATED_FOR_GOOD,
+                fix: Some([
+                    "nothing takes its place: do without it when you change what uses it next",
+                    "没有替代：下次修改使用它的程序时请去除对它的依赖",
+                ]),
             },
         ],
         source: "https://kubernetes.io/docs/reference/using-api/deprecation-guide/",
@@ -113,11 +151,10 @@ pub(super) const CHECKS: &[Check] = &[
             "kubectl 会保留最后一次应用的内容。没有其他记录时它是唯一线索；若 managedFields 更新，则它已过时且无害。",
         ],
         fix: MOVE,
-        sentences: &[says(
-            "only-trace",
-            "the only trace of who wrote this is an annotation with {api}",
-            "唯一的写入记录是带有 {api} 的注解",
-        )],
+        sentences: &[
+            Sentence { name: "only-trace", text: ONLY_TRACE, fix: None },
+            Sentence { name: "only-trace-no-successor", text: ONLY_TRACE, fix: NO_MOVE },
+        ],
         source: "https://kubernetes.io/docs/reference/kubectl/generated/kubectl_apply/",
         not_built: None,
     },
@@ -140,11 +177,15 @@ pub(super) const CHECKS: &[Check] = &[
             "请将 chart 升级到使用 {successor} 的版本，或在升级前执行 `helm mapkubeapis {release} --namespace {namespace}`",
         ],
         sentences: &[
-            says(
-                "not-deployed",
-                "the newest revision {revision} is {status} and holds {api}, which {target} deprecates or does not serve",
-                "最新修订 {revision} 状态为 {status}，含有 {api}，{target} 已弃用或不再提供该版本",
-            ),
+            Sentence { name: "not-deployed", text: NOT_DEPLOYED, fix: None },
+            Sentence {
+                name: "not-deployed-no-successor",
+                text: NOT_DEPLOYED,
+                fix: Some([
+                    "nothing takes its place: upgrade the chart to one that does without it, or uninstall it: helm uninstall {release} --namespace {namespace}",
+                    "没有替代：请将 chart 升级到不使用它的版本，或卸载：helm uninstall {release} --namespace {namespace}",
+                ]),
+            },
             Sentence {
                 name: "unreadable",
                 text: [
@@ -260,11 +301,17 @@ pub(super) const CHECKS: &[Check] = &[
             "find the caller in the audit log (annotation k8s.io/deprecated): shiplock check --audit-log FILE, then move it to {successor}",
             "请在审计日志中查找调用方（注解 k8s.io/deprecated）：shiplock check --audit-log FILE，并改用 {successor}",
         ],
-        sentences: &[says(
-            "requested",
-            "somebody has asked for {api} since {since}; it is not served from {removed} on",
-            "自 {since} 以来有人请求过 {api}；该版本自 {removed} 起不再提供",
-        )],
+        sentences: &[
+            Sentence { name: "requested", text: REQUESTED, fix: None },
+            Sentence {
+                name: "requested-no-successor",
+                text: REQUESTED,
+                fix: Some([
+                    "nothing takes its place: find the caller in the audit log (annotation k8s.io/deprecated): shiplock check --audit-log FILE, and let it do without",
+                    "没有替代：请在审计日志中查找调用方（注解 k8s.io/deprecated）：shiplock check --audit-log FILE，并使其不再依赖该 API",
+                ]),
+            },
+        ],
         source: "https://kubernetes.io/docs/reference/instrumentation/metrics/ (apiserver_requested_deprecated_apis)",
         not_built: None,
     },
@@ -284,16 +331,10 @@ pub(super) const CHECKS: &[Check] = &[
             "请将 {agent} 或使用账号 {user} 的程序升级到使用 {successor} 的版本",
         ],
         sentences: &[
-            says(
-                "called",
-                "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
-                "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
-            ),
-            says(
-                "called-deprecated",
-                "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is deprecated, and its removal is declared for {removed}",
-                "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本已弃用，声明将于 {removed} 移除",
-            ),
+            Sentence { name: "called", text: CALLED, fix: None },
+            Sentence { name: "called-no-successor", text: CALLED, fix: DO_WITHOUT },
+            Sentence { name: "called-deprecated", text: CALLED_DEPRECATED, fix: None },
+            Sentence { name: "called-deprecated-no-successor", text: CALLED_DEPRECATED, fix: DO_WITHOUT },
             Sentence {
                 name: "empty",
                 text: ["the audit log holds no event", "审计日志中没有任何事件"],
