@@ -222,15 +222,24 @@ impl Finding {
     }
 }
 
-/// Puts parameters into a text; unknown ones stay as they are.
+/// Puts parameters into a text; unknown ones stay as they are. `{count:object|objects}` is a number with its word.
 fn fill(text: &str, parameters: &BTreeMap<String, String>) -> String {
     let mut filled = String::with_capacity(text.len() + 32);
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         filled.push_str(before);
-        match after.split_once('}').and_then(|(name, after)| Some((parameters.get(name)?, after))) {
-            Some((value, after)) => {
+        let placed = after.split_once('}').and_then(|(inner, after)| {
+            let (name, words) =
+                inner.split_once(':').map_or((inner, None), |(name, words)| (name, words.split_once('|')));
+            Some((parameters.get(name)?, words, after))
+        });
+        match placed {
+            Some((value, words, after)) => {
                 filled.push_str(value);
+                if let Some((one, many)) = words {
+                    filled.push(' ');
+                    filled.push_str(if value == "1" { one } else { many });
+                }
                 rest = after;
             }
             None => {
@@ -320,6 +329,16 @@ mod tests {
         {
             assert_eq!(fill(text, &parameters), expected);
         }
+    }
+
+    #[test]
+    fn a_number_is_followed_by_the_word_that_fits_it() {
+        for (count, expected) in [("1", "1 day ago"), ("2", "2 days ago"), ("0", "0 days ago"), ("21", "21 days ago")] {
+            let parameters = BTreeMap::from([("days".to_owned(), count.to_owned())]);
+            assert_eq!(fill("{days:day|days} ago", &parameters), expected);
+        }
+        let patch = r#"'[{"op":"replace","value":[{}]}]'"#;
+        assert_eq!(fill(patch, &BTreeMap::new()), patch);
     }
 
     #[test]

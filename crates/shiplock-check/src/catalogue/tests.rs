@@ -25,7 +25,7 @@ fn ids_and_names_are_unique_and_every_text_is_there_in_both_languages() {
                 text.split('{')
                     .skip(1)
                     .filter_map(|rest| rest.split_once('}'))
-                    .map(|(name, _)| name.to_owned())
+                    .map(|(name, _)| name.split_once(':').map_or(name, |(name, _)| name).to_owned())
                     .collect()
             };
             assert_eq!(parameters(english), parameters(chinese), "{}: {english}", check.id);

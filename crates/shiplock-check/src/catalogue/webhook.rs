@@ -3,8 +3,8 @@
 use super::{Check, Scope, Sentence, Severity, says};
 
 const FIX_DIALLED: Option<[&str; 2]> = Some([
-    "issue the certificate of {name} anew with subjectAltName=DNS:{name}, and put its authority into caBundle of {webhook}",
-    "请为 {name} 重新签发带 subjectAltName=DNS:{name} 的证书，并更新 {webhook} 的 caBundle",
+    "issue the certificate of {name} anew with subjectAltName={san}, and put its authority into caBundle of {webhook}",
+    "请为 {name} 重新签发带 subjectAltName={san} 的证书，并更新 {webhook} 的 caBundle",
 ]);
 
 /// A sentence about the certificate that a backend showed.
@@ -15,14 +15,19 @@ const fn shown(name: &'static str, english: &'static str, chinese: &'static str)
 const NO_SAN: Sentence =
     shown("no-san", "the certificate of {name} has no subject alternative name", "{name} 的证书没有 SAN");
 const WRONG_SAN: Sentence = shown("wrong-san", "{name} shows a certificate for {names}", "{name} 的证书适用于 {names}");
+const DNS_SAN: Sentence = shown(
+    "dns-san",
+    "the certificate of {name} has it as a DNS name only, and an address is matched by IP names alone",
+    "{name} 的证书仅将其写作 DNS 名称，而地址只与 IP 名称匹配",
+);
 const NO_HANDSHAKE: Sentence = shown("no-handshake", "{name} was dialled: {why}", "拨测 {name}：{why}");
 const ENDED: Sentence =
-    shown("ended", "the certificate of {name} ended {days} days ago", "{name} 的证书已过期 {days} 天");
+    shown("ended", "the certificate of {name} ended {days:day|days} ago", "{name} 的证书已过期 {days} 天");
 const SOON: Sentence =
-    shown("soon", "the certificate of {name} ends in {days} days", "{name} 的证书将在 {days} 天后到期");
+    shown("soon", "the certificate of {name} ends in {days:day|days}", "{name} 的证书将在 {days} 天后到期");
 const WITHIN: Sentence = shown(
     "within",
-    "the certificate of {name} ends in {hours} hours, which may be within the upgrade",
+    "the certificate of {name} ends in {hours:hour|hours}, which may be within the upgrade",
     "{name} 的证书将在 {hours} 小时后到期，可能就在升级期间",
 );
 const NOT_YET: Sentence = shown("not-yet", "the certificate of {name} does not hold yet", "{name} 的证书尚未生效");
@@ -33,7 +38,8 @@ const UNTRUSTED: Sentence = shown(
 );
 const SIGNED: Sentence =
     shown("signed", "the certificate of {name} is signed with SHA-1", "{name} 的证书使用 SHA-1 签名");
-const DIALLED: &[Sentence] = &[NO_SAN, WRONG_SAN, NO_HANDSHAKE, ENDED, WITHIN, SOON, NOT_YET, UNTRUSTED, SIGNED];
+const DIALLED: &[Sentence] =
+    &[NO_SAN, WRONG_SAN, DNS_SAN, NO_HANDSHAKE, ENDED, WITHIN, SOON, NOT_YET, UNTRUSTED, SIGNED];
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -51,8 +57,8 @@ pub(super) const CHECKS: &[Check] = &[
             "API server 只检查 SAN。证书仅有 Common Name 时所有调用都会失败；若 webhook 匹配 master 的 pod，master 将无法启动。",
         ],
         fix: [
-            "issue the certificate of {webhook} anew with subjectAltName=DNS:{name}, and put its authority into caBundle",
-            "请为 {webhook} 重新签发带 subjectAltName=DNS:{name} 的证书，并更新 caBundle",
+            "issue the certificate of {webhook} anew with subjectAltName={san}, and put its authority into caBundle",
+            "请为 {webhook} 重新签发带 subjectAltName={san} 的证书，并更新 caBundle",
         ],
         sentences: &[
             says(
@@ -64,6 +70,11 @@ pub(super) const CHECKS: &[Check] = &[
                 "wrong-san",
                 "webhook {webhook}: its certificate is for {names}, not for {name}",
                 "webhook {webhook}：证书适用于 {names}，而非 {name}",
+            ),
+            says(
+                "dns-san",
+                "webhook {webhook}: its certificate has {name} as a DNS name only, and an address is matched by IP names alone",
+                "webhook {webhook}：证书仅将 {name} 写作 DNS 名称，而地址只与 IP 名称匹配",
             ),
             Sentence {
                 name: "no-handshake",
@@ -92,17 +103,17 @@ pub(super) const CHECKS: &[Check] = &[
         sentences: &[
             says(
                 "ended",
-                "webhook {webhook}: its certificate ended {days} days ago",
+                "webhook {webhook}: its certificate ended {days:day|days} ago",
                 "webhook {webhook}：证书已过期 {days} 天",
             ),
             says(
                 "within",
-                "webhook {webhook}: its certificate ends in {hours} hours, which may be within the upgrade",
+                "webhook {webhook}: its certificate ends in {hours:hour|hours}, which may be within the upgrade",
                 "webhook {webhook}：证书将在 {hours} 小时后到期，可能就在升级期间",
             ),
             says(
                 "soon",
-                "webhook {webhook}: its certificate ends in {days} days",
+                "webhook {webhook}: its certificate ends in {days:day|days}",
                 "webhook {webhook}：证书将在 {days} 天后到期",
             ),
             says("not-yet", "webhook {webhook}: its certificate does not hold yet", "webhook {webhook}：证书尚未生效"),
@@ -125,8 +136,8 @@ pub(super) const CHECKS: &[Check] = &[
             "API server 不接受聚合 API 的证书时，无法提供其任何对象。",
         ],
         fix: [
-            "issue the certificate of {webhook} anew with subjectAltName=DNS:{name}, and put its authority into caBundle",
-            "请为 {webhook} 重新签发带 subjectAltName=DNS:{name} 的证书，并更新 caBundle",
+            "issue the certificate of {webhook} anew with subjectAltName={san}, and put its authority into caBundle",
+            "请为 {webhook} 重新签发带 subjectAltName={san} 的证书，并更新 caBundle",
         ],
         sentences: DIALLED,
         source: "https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/",
@@ -184,12 +195,12 @@ pub(super) const CHECKS: &[Check] = &[
             ),
             says(
                 "counted",
-                "this API server met {count} certificates of webhooks or aggregated APIs that are signed with SHA-1",
+                "this API server met {count:certificate|certificates} of webhooks or aggregated APIs with a SHA-1 signature",
                 "该 API server 遇到 {count} 次使用 SHA-1 签名的 webhook 或聚合 API 证书",
             ),
             says(
                 "counted-before",
-                "since its start this API server met {count} certificates that are signed with SHA-1; those that it calls now were judged by themselves",
+                "since its start this API server met {count:certificate|certificates} with a SHA-1 signature; those that it calls now were judged by themselves",
                 "该 API server 启动以来遇到 {count} 次使用 SHA-1 签名的证书；当前调用的证书已逐一检查",
             ),
         ],
@@ -217,12 +228,12 @@ pub(super) const CHECKS: &[Check] = &[
         sentences: &[
             says(
                 "counted",
-                "this API server met {count} certificates of webhooks or aggregated APIs without SAN",
+                "this API server met {count:certificate|certificates} of webhooks or aggregated APIs without SAN",
                 "该 API server 遇到 {count} 次缺少 SAN 的 webhook 或聚合 API 证书",
             ),
             says(
                 "counted-before",
-                "since its start this API server met {count} certificates without SAN; those that it calls now were judged by themselves",
+                "since its start this API server met {count:certificate|certificates} without SAN; those that it calls now were judged by themselves",
                 "该 API server 启动以来遇到 {count} 次缺少 SAN 的证书；当前调用的证书已逐一检查",
             ),
         ],
@@ -420,8 +431,10 @@ pub(super) const CHECKS: &[Check] = &[
             ),
             NO_SAN,
             WRONG_SAN,
+            DNS_SAN,
             NO_HANDSHAKE,
             ENDED,
+            WITHIN,
             SOON,
             NOT_YET,
             UNTRUSTED,
@@ -446,7 +459,7 @@ pub(super) const CHECKS: &[Check] = &[
             says("pending", "the request of {user} waits for approval", "{user} 的请求等待批准"),
             Sentence {
                 name: "ends",
-                text: ["{path} ends in {days} days and was not renewed", "{path} 将在 {days} 天后到期且尚未续期"],
+                text: ["{path} ends in {days:day|days} and was not renewed", "{path} 将在 {days} 天后到期且尚未续期"],
                 fix: Some([
                     "see why its kubelet does not renew it: journalctl -u kubelet, kubectl get csr",
                     "请查看 kubelet 未续期的原因：journalctl -u kubelet、kubectl get csr",

@@ -207,9 +207,10 @@ fn authority(look: &mut Look<'_>, client: &WebhookClient, finding: &Finding) {
         Some(end) if *end < now => look.say(broken("every certificate in caBundle has expired")),
         Some(end) if *end < now + EXPIRY_SECONDS_MIN => {
             let days = (end - now) / 86400;
+            let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
             let finding = Finding {
                 outcome: Outcome::Warn,
-                ..broken(&format!("the last certificate in caBundle ends in {days} days"))
+                ..broken(&format!("the last certificate in caBundle ends in {days}"))
             };
             look.say(finding);
         }

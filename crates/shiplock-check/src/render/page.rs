@@ -71,7 +71,7 @@ fn part(check: &Check, language: Language) -> String {
     if !check.sentences.is_empty() {
         let _ = write!(text, "\n## {}\n\n", say(["What it says", "检查结果"]));
         for sentence in check.sentences {
-            let _ = writeln!(text, "- {}", say(sentence.text));
+            let _ = writeln!(text, "- {}", of_many(say(sentence.text)));
             if let Some(fix) = sentence.fix {
                 let _ = writeln!(text, "  → {}", say(fix));
             }
@@ -80,6 +80,16 @@ fn part(check: &Check, language: Language) -> String {
     let _ = write!(text, "\n## {}\n\n{}\n", say(["What to do", "如何处理"]), say(check.fix));
     let _ = write!(text, "\n## {}\n\n{}\n", say(["Source", "依据"]), check.source);
     text
+}
+
+/// A sentence as it is said of many: `{days:day|days}` is `{days} days`.
+fn of_many(text: &str) -> String {
+    let piece =
+        |piece: &str| match piece.rsplit_once(':').and_then(|(name, words)| Some((name, words.split_once('|')?.1))) {
+            Some((name, many)) => format!("{name}}} {}", many.trim_end_matches('}')),
+            None => piece.to_owned(),
+        };
+    text.split_inclusive('}').map(piece).collect()
 }
 
 fn severity(severity: Severity) -> [&'static str; 2] {

@@ -5,6 +5,8 @@
 
 mod chain;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use shiplock_core::facts::examination::{TlsOutcome, TlsTarget};
 
@@ -215,6 +217,11 @@ fn not_dialled(backend: &Backend<'_>, why: &str) -> Vec<Finding> {
     checks.into_iter().map(finding).collect()
 }
 
+/// Whether a DNS name is an address, as in a URL or bare.
+fn reads_as(name: &str, address: IpAddr) -> bool {
+    name.trim_start_matches('[').trim_end_matches(']').parse() == Ok(address)
+}
+
 fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, findings: &mut Vec<Finding>) {
     let [by_name, by_end, by_trust, by_signature] = backend.kind.checks();
     // A webhook that may fail, and one that has nothing to convert, holds nothing up.
@@ -222,10 +229,13 @@ fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, find
         Kind::Webhook { is_strict: false } | Kind::Conversion { is_used: false } => Outcome::Warn,
         _ => Outcome::Fail,
     };
+    let server_name = &backend.target.server_name;
+    let address: Option<IpAddr> = server_name.parse().ok();
     let say = |check: &'static str, sentence: &'static str, outcome: Outcome| {
         Finding::new(check, sentence, outcome, backend.subject.clone())
             .with("webhook", backend.name)
-            .with("name", &backend.target.server_name)
+            .with("name", server_name)
+            .with("san", if address.is_some() { format!("IP:{server_name}") } else { format!("DNS:{server_name}") })
             .seen(check, format!("dialled via {}", dialled.via))
     };
     let chain = match &dialled.outcome {
@@ -240,7 +250,7 @@ fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, find
         }
     };
     let Judged { names, name_fits, not_before, not_after, trust, is_sha1 } =
-        match judge_chain(chain, backend.authority, &backend.target.server_name, question.now) {
+        match judge_chain(chain, backend.authority, server_name, question.now) {
             Ok(judged) => judged,
             Err(why) => {
                 findings.push(say(by_name, "no-handshake", worst).with("why", why));
@@ -249,6 +259,8 @@ fn judge_one(backend: &Backend<'_>, dialled: &Dialled, question: &Question, find
         };
     if names.is_empty() {
         findings.push(say(by_name, "no-san", worst));
+    } else if !name_fits && address.is_some_and(|own| names.iter().any(|name| reads_as(name, own))) {
+        findings.push(say(by_name, "dns-san", worst));
     } else if !name_fits {
         findings.push(say(by_name, "wrong-san", worst).with("names", names.join(", ")));
     }

@@ -69,15 +69,18 @@ fn of(outcome: TlsOutcome, bundle: &str, policy: &str) -> Vec<String> {
     words(&snapshot)
 }
 
-fn words(snapshot: &Snapshot) -> Vec<String> {
-    let question = Question {
+fn question() -> Question {
+    Question {
         target: "1.37".parse().unwrap(),
         current: "1.36".parse().ok(),
         profile: Profile::Default,
         now: now(),
         max_parallel: 10,
-    };
-    let found = judge(snapshot, &question);
+    }
+}
+
+fn words(snapshot: &Snapshot) -> Vec<String> {
+    let found = judge(snapshot, &question());
     for finding in &found {
         for language in [Language::En, Language::Zh] {
             let (text, fix) = (finding.text(language), finding.fix(language));
@@ -447,6 +450,65 @@ fn conversion_webhooks_and_aggregated_apis_are_judged_alike() {
         not_ready: Read::NotAsked,
     }];
     assert_eq!(words(&snapshot), ["Warn WHK-013 wrong-san", "Fail WHK-012 wrong-san"]);
+}
+
+#[test]
+fn an_address_is_matched_by_ip_names_alone_and_the_way_out_asks_for_one() {
+    for (host, name, other) in [
+        ("10.104.0.1", "10.104.0.1", "10.104.0.2"),
+        ("[fd00::1]", "fd00::1", "fd00::2"),
+        ("[fd00:0::1]", "fd00:0::1", "::"),
+    ] {
+        let said = |names: Vec<rcgen::SanType>| {
+            let mut params = params("x", &[]);
+            params.subject_alt_names = names;
+            let shown = signed(params);
+            let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+            let client = json!({ "url": format!("https://{host}:8443/check"), "caBundle": shown.bundle });
+            let webhook = json!({ "name": "check.shop", "clientConfig": client, "rules": [{}] });
+            let configurations = json!([{ "metadata": { "name": "shop" }, "webhooks": [webhook] }]);
+            snapshot.objects.validating = Read::Seen(serde_json::from_value(configurations).unwrap());
+            let [target] = &backends(&snapshot)[..] else { panic!() };
+            let outcome = TlsOutcome::Presented { chain: shown.chain };
+            let dialled = Dialled { target: target.clone(), via: "directly".to_owned(), address: None, outcome };
+            snapshot.dialled = vec![dialled];
+            let said = words(&snapshot);
+            (said, judge(&snapshot, &question()))
+        };
+        let dns = |name: &str| rcgen::SanType::DnsName(name.try_into().unwrap());
+        let address = |name: &str| rcgen::SanType::IpAddress(name.parse().unwrap());
+        assert_eq!(said(vec![address(name)]).0, [""; 0]);
+        for names in [vec![dns(name)], vec![dns(host)], vec![dns(name), address(other)]] {
+            let (sentences, findings) = said(names);
+            assert_eq!(sentences, ["Fail WHK-001 dns-san"], "{host}");
+            let fix = findings[0].fix(Language::En);
+            assert!(fix.contains(&format!("subjectAltName=IP:{name},")), "{fix}");
+        }
+        let (sentences, findings) = said(vec![address(other), dns("hook")]);
+        assert_eq!(sentences, ["Fail WHK-001 wrong-san"], "{host}");
+        assert!(findings[0].fix(Language::Zh).contains(&format!("subjectAltName=IP:{name} ")));
+        assert_eq!(said(Vec::new()).0, ["Fail WHK-001 no-san"], "{host}");
+    }
+}
+
+#[test]
+fn the_certificate_of_a_conversion_webhook_that_ends_within_hours_is_told() {
+    let mut params = params("x", &[NAME]);
+    params.not_after = date_time_ymd(2026, 11, 24) + std::time::Duration::from_secs(3600);
+    let shown = signed(params);
+    let mut snapshot = Snapshot::blank("https://x", "v1.36.3", now());
+    let client = json!({ "service": { "namespace": "shop", "name": "hook" }, "caBundle": shown.bundle });
+    let conversion = json!({ "strategy": "Webhook", "webhook": { "clientConfig": client } });
+    let spec = json!({ "group": "shop", "names": { "plural": "carts" }, "conversion": conversion });
+    let definitions = json!([{ "metadata": { "name": "carts.shop" }, "spec": spec }]);
+    snapshot.objects.definitions = Read::Seen(serde_json::from_value(definitions).unwrap());
+    let target = TlsTarget { host: NAME.to_owned(), port: 443, server_name: NAME.to_owned() };
+    let outcome = TlsOutcome::Presented { chain: shown.chain };
+    snapshot.dialled = vec![Dialled { target, via: "agent on m1".to_owned(), address: None, outcome }];
+    assert_eq!(words(&snapshot), ["Fail WHK-013 within"]);
+    let [finding] = &judge(&snapshot, &question())[..] else { panic!() };
+    let text = finding.text(Language::En);
+    assert!(text.contains("ends in 1 hour,"), "{text}");
 }
 
 #[test]
