@@ -47,6 +47,9 @@ pub struct Snapshot {
     /// The nodes, as their agents found them; none where no agent was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<ExaminedNode>,
+    /// Why no node could be looked at, where a probe was asked for; none where one was or nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_unseen: Option<String>,
     /// TLS servers that the API server calls, as they were dialled; none where nobody dialled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dialled: Vec<Dialled>,
@@ -75,6 +78,7 @@ impl Snapshot {
             metrics: Vec::new(),
             objects: object::Objects::default(),
             nodes: Vec::new(),
+            nodes_unseen: None,
             dialled: Vec::new(),
             permissions: Vec::new(),
             copy: Read::NotAsked,

@@ -34,24 +34,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The most that is read of what a probe prints.
 const PRINTED_BYTES_MAX: i64 = 1 << 20;
 
-/// Probes every node of a cluster. `run` names the pods; it must be a value of a label.
+/// Probes every node of a cluster. `run` names the pods; it must be a value of a label. Fails only where the nodes cannot be
+/// listed, before any pod is made.
 pub async fn probe(kubeconfig: &InlinedKubeconfig, run: &str) -> Result<Vec<ExaminedNode>, Problem> {
-    let connection = Connection::open(kubeconfig).await?;
+    probe_over(&Connection::open(kubeconfig).await?, run).await
+}
+
+async fn probe_over(connection: &Connection, run: &str) -> Result<Vec<ExaminedNode>, Problem> {
     let nodes: Api<Node> = Api::all(connection.client.clone());
     let nodes = connection.read(Ask::new("list", "nodes"), nodes.list(&ListParams::default())).await?;
     let pods: Api<Pod> = Api::namespaced(connection.client.clone(), NAMESPACE);
-    let (pods, connection) = (&pods, &connection);
+    let pods = &pods;
     let probed = futures::stream::iter(nodes.items)
         .map(|node| async move {
             let name = node.metadata.name.clone().unwrap_or_default();
             let answer = match one(connection, pods, &node, run).await {
                 Ok(Ok(text)) => match read(&text) {
                     Ok(found) => Answer::Probed { examination: Box::new(found), at: Timestamp::now() },
-                    Err(why) => Answer::NoAnswer { why },
+                    Err(why) => Answer::Unseen { why },
                 },
                 Ok(Err(why)) => Answer::NotProbed { why },
                 // The cluster took no pod, or did not answer: that says nothing of the node.
-                Err(problem) => Answer::NoAnswer { why: problem.to_string() },
+                Err(problem) => Answer::Unseen { why: problem.to_string() },
             };
             ExaminedNode { node: name, answer, machine: None }
         })
@@ -61,15 +65,22 @@ pub async fn probe(kubeconfig: &InlinedKubeconfig, run: &str) -> Result<Vec<Exam
     Ok(probed)
 }
 
-/// Takes all probes of a run away.
+/// Takes all probes of a run away. Fails where it may not and some may be left.
 pub async fn sweep(kubeconfig: &InlinedKubeconfig, run: &str) -> Result<(), Problem> {
-    let connection = Connection::open(kubeconfig).await?;
+    sweep_over(&Connection::open(kubeconfig).await?, run).await
+}
+
+async fn sweep_over(connection: &Connection, run: &str) -> Result<(), Problem> {
     let pods: Api<Pod> = Api::namespaced(connection.client.clone(), NAMESPACE);
     let of_run = ListParams::default().labels(&format!("{LABEL}={run}"));
     let at_once = DeleteParams::default().grace_period(0);
     let ask = Ask::new("deletecollection", "pods");
-    connection.read(ask, pods.delete_collection(&at_once, &of_run)).await?;
-    Ok(())
+    let Err(failure) = connection.read(ask, pods.delete_collection(&at_once, &of_run)).await else { return Ok(()) };
+    // Where no probe could be made none is left.
+    match connection.read(Ask::new("list", "pods"), pods.list(&of_run)).await {
+        Ok(left) if left.items.is_empty() => Ok(()),
+        _ => Err(failure.into()),
+    }
 }
 
 /// What a probe printed; else why its pod did not come to its end.
@@ -179,7 +190,34 @@ fn pod(node: &Node, image: &str, run: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use shiplock_core::problem::Code;
+
     use super::*;
+    use crate::mock::{Answer as Answered, api, status};
+
+    #[tokio::test]
+    async fn a_pod_that_may_not_be_made_leaves_its_node_unseen_and_is_not_held_against_it() {
+        let listed = |kind: &str, items: Value| {
+            Answered::Json(200, json!({ "kind": kind, "apiVersion": "v1", "metadata": {}, "items": items }))
+        };
+        let w1 = || json!(node(json!([{ "names": ["registry.k8s.io/pause:3.10"], "sizeBytes": 1 }])));
+        for left in [false, true] {
+            let (connection, _) = api(move |asked| match (asked.method.as_str(), asked.path.as_str()) {
+                ("GET", "/api/v1/nodes") => listed("NodeList", json!([w1()])),
+                ("GET", _) if left => listed("PodList", json!([{ "metadata": { "name": "shiplock-probe-a" } }])),
+                ("GET", _) => listed("PodList", json!([])),
+                _ => status(403, "Forbidden", "pods is forbidden"),
+            });
+            let probed = probe_over(&connection, "r1").await.unwrap();
+            assert!(
+                matches!(&probed[..], [ExaminedNode { node, answer: Answer::Unseen { why }, .. }]
+                    if node == "w1" && why.contains("pods is forbidden")),
+                "{probed:?}"
+            );
+            let swept = sweep_over(&connection, "r1").await.map_err(|problem| problem.code);
+            assert_eq!(swept, if left { Err(Code::ClusterForbidden) } else { Ok(()) });
+        }
+    }
 
     fn node(images: Value) -> Node {
         serde_json::from_value(json!({ "metadata": { "name": "w1" }, "status": {

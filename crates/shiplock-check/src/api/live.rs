@@ -304,6 +304,7 @@ mod tests {
             metrics: counted.map_or_else(Vec::new, |line| vec![instance(line)]),
             objects: Objects::default(),
             nodes: Vec::new(),
+            nodes_unseen: None,
             dialled: Vec::new(),
             permissions: Vec::new(),
             copy: Read::NotAsked,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::facts::examination::NodeExamination;
 
+use crate::catalogue::{self, Check, Scope};
 use crate::question::{Profile, Question};
 use crate::report::{Finding, Outcome, Subject};
 use crate::snapshot::Snapshot;
@@ -51,6 +52,11 @@ pub enum Answer {
         /// Why.
         why: String,
     },
+    /// There is no agent, and no probe pod could be made or read, which says nothing of the node.
+    Unseen {
+        /// Why.
+        why: String,
+    },
     /// No agent is enrolled for the node.
     Missing,
     /// The agent was not heard of for this long.
@@ -86,6 +92,9 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
             Answer::NotProbed { why } => {
                 look.say(look.about("CP-009", "not-run", Outcome::Fail).with("why", why));
             }
+            Answer::Unseen { why } => {
+                findings.extend(unprobed(&Subject::new("Node", "", &examined.node), why));
+            }
             Answer::Missing => look.say(look.about("NODE-003", "missing", Outcome::Fail)),
             Answer::Silent { seconds } => {
                 look.say(look.about("NODE-003", "silent", Outcome::Fail).with("seconds", seconds));
@@ -95,12 +104,28 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
             }
         }
     }
-    let is_probed = |node: &ExaminedNode| matches!(node.answer, Answer::Probed { .. } | Answer::NotProbed { .. });
+    findings.extend(snapshot.nodes_unseen.iter().flat_map(|why| unprobed(&Subject::cluster(), why)));
+    let is_probed = |node: &ExaminedNode| {
+        matches!(node.answer, Answer::Probed { .. } | Answer::NotProbed { .. } | Answer::Unseen { .. })
+    };
     if !snapshot.nodes.is_empty() && !snapshot.nodes.iter().any(is_probed) {
         findings.push(Finding::skipped("CP-009", "scope:probe"));
     }
     machine::compare_clocks(snapshot, &mut findings);
     findings
+}
+
+/// Every check that a probe answers is unknown for what none could look at.
+fn unprobed(subject: &Subject, why: &str) -> Vec<Finding> {
+    let of_nodes = catalogue::all().iter().filter(|check| check.scope == Scope::Node && check.not_built.is_none());
+    let unknown = |check: &&'static Check| {
+        if probe::NOT_LOOKED_AT.contains(&check.id) {
+            return Finding::skipped(check.id, "scope:agent");
+        }
+        let unknown = Finding { subject: subject.clone(), ..Finding::unknown(check.id, why) };
+        if subject.kind == "Node" { unknown.with("node", &subject.name) } else { unknown }
+    };
+    of_nodes.map(unknown).collect()
 }
 
 /// One look at one node.

@@ -105,6 +105,7 @@ fn findings(nodes: Vec<ExaminedNode>, profile: Profile) -> Vec<String> {
         metrics: Vec::new(),
         objects: Objects::default(),
         nodes,
+        nodes_unseen: None,
         dialled: Vec::new(),
         permissions: Vec::new(),
         copy: Read::NotAsked,
@@ -290,6 +291,31 @@ fn a_node_that_nobody_could_look_at_is_told_once() {
     ] {
         assert_eq!(findings(vec![node(answer)], Profile::Default), [expected]);
     }
+}
+
+#[test]
+fn what_no_probe_could_be_made_for_makes_every_check_that_a_probe_answers_unknown() {
+    let why = || "pods is forbidden".to_owned();
+    let of_a_probe: Vec<&str> = {
+        let of_nodes = catalogue::all().iter().filter(|check| check.scope == Scope::Node && check.not_built.is_none());
+        of_nodes.map(|check| check.id).filter(|id| !probe::NOT_LOOKED_AT.contains(id)).collect()
+    };
+    assert!(of_a_probe.len() > 8 && of_a_probe.contains(&"NODE-006") && of_a_probe.contains(&"CP-009"));
+    let w1 = ExaminedNode { node: "w1".to_owned(), answer: Answer::Unseen { why: why() }, machine: None };
+    let expected: Vec<String> = of_a_probe.iter().map(|id| format!("Unknown {id} not-seen")).collect();
+    assert_eq!(findings(vec![w1], Profile::Default), expected);
+    let mut blind = Snapshot::blank("https://x", "v1.36.3", now());
+    blind.nodes_unseen = Some(why());
+    let question = Question {
+        target: "1.37".parse().unwrap(),
+        current: None,
+        profile: Profile::Default,
+        now: now(),
+        max_parallel: 1,
+    };
+    let mut unknown = judge(&blind, &question);
+    unknown.retain(|finding| finding.outcome == Outcome::Unknown && finding.subject == Subject::cluster());
+    assert_eq!(unknown.iter().map(|finding| finding.check.as_str()).collect::<Vec<_>>(), of_a_probe);
 }
 
 fn master(etcd: Observed<EtcdClusterFacts>, hand_edits: Observed<Vec<HandEdit>>) -> Box<MachineFacts> {

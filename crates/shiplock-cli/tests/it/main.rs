@@ -5,6 +5,7 @@
 
 mod demo;
 mod files;
+mod forbidden;
 mod forms;
 mod standing;
 

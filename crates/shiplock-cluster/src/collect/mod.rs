@@ -168,6 +168,7 @@ async fn again(
         metrics,
         objects,
         nodes: Vec::new(),
+        nodes_unseen: None,
         dialled: Vec::new(),
         permissions: Vec::new(),
         copy,
@@ -197,7 +198,7 @@ pub fn scopes(snapshot: &Snapshot) -> BTreeSet<&'static str> {
     if !snapshot.metrics.is_empty() {
         scopes.insert("control-plane");
     }
-    if !snapshot.nodes.is_empty() {
+    if !snapshot.nodes.is_empty() || snapshot.nodes_unseen.is_some() {
         scopes.insert("node");
     }
     if !snapshot.permissions.is_empty() {

@@ -30,6 +30,7 @@ fn snapshot() -> Snapshot {
         metrics: Vec::new(),
         objects: Objects::default(),
         nodes: Vec::new(),
+        nodes_unseen: None,
         dialled: Vec::new(),
         permissions: Vec::new(),
         copy: Read::NotAsked,

@@ -180,7 +180,7 @@ async fn live(options: &CheckArguments, selection: &Selection, output: &Output) 
         }
     };
     if options.probe {
-        snapshot.nodes = probe::nodes(&kubeconfig, output).await?;
+        probe::nodes(&kubeconfig, &mut snapshot, output).await?;
     }
     Ok(snapshot)
 }
