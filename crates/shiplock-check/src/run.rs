@@ -230,7 +230,7 @@ impl Assembly<'_> {
                 skipped.insert(check.id.to_owned(), "not-built".to_owned());
             } else if self.collected.is_some_and(|collected| !collected.wants(check)) {
                 skipped.insert(check.id.to_owned(), "not-collected".to_owned());
-            } else if check.scope == Scope::Any || self.scopes.contains(check.scope.word()) {
+            } else if is_reached(check.scope, self.scopes) {
                 ran.push(check.id.to_owned());
             } else {
                 skipped.insert(check.id.to_owned(), format!("scope:{}", check.scope.word()));
@@ -320,15 +320,25 @@ impl Assembly<'_> {
     }
 }
 
-/// The words of all scopes that can be required.
-pub fn scope_words() -> Vec<&'static str> {
-    [Scope::File, Scope::Cluster, Scope::ControlPlane, Scope::Node, Scope::Plan, Scope::Client].map(Scope::word).into()
+fn is_reached(scope: Scope, scopes: &BTreeSet<&'static str>) -> bool {
+    match scope {
+        Scope::Any => [Scope::File, Scope::Cluster].iter().any(|one| scopes.contains(one.word())),
+        one => scopes.contains(one.word()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::{Subject, Verdict};
+
+    #[test]
+    fn an_audit_log_answers_its_own_checks_alone() {
+        let (selection, scopes) = (Selection::default(), BTreeSet::from(["audit-log"]));
+        let report = bare(&selection, &scopes).report(Vec::new());
+        assert_eq!(report.ran, ["API-009", "VER-011", "CP-010"]);
+        assert_eq!((&*report.skipped["API-001"], &*report.skipped["API-007"]), ("scope:any", "scope:file"));
+    }
 
     #[test]
     fn patterns_fit_whole_texts() {
@@ -495,6 +505,7 @@ mod tests {
         assert_eq!(report(&["cluster".to_owned()], None).verdict, Verdict::Undecided);
         assert!(report(&[], None).ran.contains(&"API-007".to_owned()));
         assert_eq!(report(&[], None).skipped["API-003"], "scope:cluster");
+        assert_eq!(report(&[], None).skipped["API-009"], "scope:audit-log", "files are no audit log");
         // A snapshot that was read for other checks says nothing of these, and a report of nothing is no "ready".
         let nodes = Selection { only: vec!["NODE".into()], skip: Vec::new() };
         let of_another = report(&[], Some(&nodes));

@@ -319,7 +319,7 @@ pub(super) const CHECKS: &[Check] = &[
         id: "API-009",
         name: "audit-log-callers",
         severity: Severity::AdviceUnlessStrict,
-        scope: Scope::File,
+        scope: Scope::AuditLog,
         reads: ["lines of the audit log with k8s.io/deprecated", "审计日志中带有 k8s.io/deprecated 的行"],
         title: ["Who calls deprecated APIs, from the audit log", "审计日志中的弃用 API 调用方"],
         why: [

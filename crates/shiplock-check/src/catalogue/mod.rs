@@ -121,6 +121,8 @@ pub enum Scope {
     Any,
     /// Files.
     File,
+    /// An audit log.
+    AuditLog,
     /// The cluster's API.
     Cluster,
     /// Each instance of the API server, or etcd.
@@ -139,6 +141,7 @@ impl Scope {
         match self {
             Self::Any => "any",
             Self::File => "file",
+            Self::AuditLog => "audit-log",
             Self::Cluster => "cluster",
             Self::ControlPlane => "control-plane",
             Self::Node => "node",

@@ -127,7 +127,7 @@ pub(super) const CHECKS: &[Check] = &[
         id: "VER-011",
         name: "controller-client-skew",
         severity: Severity::Advice,
-        scope: Scope::File,
+        scope: Scope::AuditLog,
         reads: ["user agents in the audit log", "审计日志中的 user agent"],
         title: ["Old clients, from the audit log", "审计日志中的旧客户端"],
         why: [
@@ -147,7 +147,7 @@ pub(super) const CHECKS: &[Check] = &[
         id: "CP-010",
         name: "watch-client-resilience",
         severity: Severity::Advice,
-        scope: Scope::File,
+        scope: Scope::AuditLog,
         reads: ["watches in the audit log", "审计日志中的 watch"],
         title: ["Clients that watch, from the audit log", "审计日志中的监听型客户端"],
         why: [

@@ -106,6 +106,7 @@ fn scope(scope: Scope) -> [&'static str; 2] {
     match scope {
         Scope::Any => ["files or the cluster's API", "文件或集群 API"],
         Scope::File => ["files", "文件"],
+        Scope::AuditLog => ["an audit log", "审计日志"],
         Scope::Cluster => ["the cluster's API", "集群 API"],
         Scope::ControlPlane => ["each API server", "每个 API server"],
         Scope::Node => ["the agent on each node", "每个节点上的 agent"],

@@ -58,7 +58,7 @@ pub struct CheckArguments {
     #[arg(long, value_name = "TEXT")]
     pub exclude: Vec<String>,
     /// Scopes that must be reached: cluster, control-plane, node; what is not reached is undecided then.
-    #[arg(long, value_name = "SCOPE", value_delimiter = ',', value_parser = ["file", "cluster", "control-plane", "node", "plan", "client"])]
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',', value_parser = ["file", "audit-log", "cluster", "control-plane", "node", "plan", "client"])]
     pub require: Vec<String>,
     /// Look at nodes without an agent too: makes a short-lived pod on each node, in kube-system, that only reads, and
     /// deletes it again.

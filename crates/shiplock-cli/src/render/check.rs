@@ -214,7 +214,7 @@ fn skipped(report: &Report, style: &Style) -> String {
     let parts: Vec<String> = reasons
         .into_iter()
         .map(|(reason, count)| match (reason.strip_prefix("scope:"), style.zh()) {
-            (Some(scope), false) => format!("{count} need {scope}"),
+            (Some(scope), false) => format!("{count} need {}", scope_en(scope)),
             (Some(scope), true) => format!("{count} 项需要{}", scope_zh(scope)),
             (None, is_chinese) => match (reason.strip_prefix("absent:"), is_chinese) {
                 (Some(what), false) => format!("{count} find no {what} here"),
@@ -238,10 +238,22 @@ fn skipped(report: &Report, style: &Style) -> String {
     format!("{}{parts}", style.pick("not asked: ", "未检查："))
 }
 
+/// A scope, by its word, as something that is needed.
+fn scope_en(word: &str) -> &str {
+    match word {
+        "any" => "files or a cluster",
+        "file" => "files",
+        "audit-log" => "an audit log",
+        other => other,
+    }
+}
+
 /// A scope, by its word.
 fn scope_zh(word: &str) -> &str {
     match word {
+        "any" => "文件或集群 API",
         "file" => "文件",
+        "audit-log" => "审计日志",
         "cluster" => "集群 API",
         "control-plane" => "各 API server",
         "node" | "agent" => "节点上的 agent",

@@ -87,6 +87,32 @@ fn where_nothing_came_to_be_judged_the_check_is_undecided_and_never_ready() {
 }
 
 #[test]
+fn what_was_not_given_is_not_asked_and_never_well() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pod.yaml"), "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n").unwrap();
+    let event = "{\"stage\":\"ResponseComplete\",\"verb\":\"get\",\"user\":{\"username\":\"dev\"}}\n";
+    std::fs::write(folder.path().join("audit.log"), event).unwrap();
+    for (words, code, said) in [
+        (&["-f", "pod.yaml"][..], 0, "3 need an audit log"),
+        (&["-f", "pod.yaml", "--only", "CP-010"], 4, "no check ran"),
+        (&["-f", "pod.yaml", "--require", "audit-log"], 4, "--require"),
+        (&["--audit-log", "audit.log"], 0, "1 need files,"),
+        (&["--audit-log", "audit.log", "--only", "API-001,API-007"], 4, "no check ran"),
+        (&["-f", "pod.yaml", "--audit-log", "audit.log", "--require", "file,audit-log"], 0, "ready"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_shiplock"))
+            .args(["check", "--to", "1.37", "--progress", "none"])
+            .args(words)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+        assert!(text.contains(said), "{words:?}: {text}");
+    }
+}
+
+#[test]
 fn what_no_api_server_takes_is_told_and_never_silence() {
     let folder = tempfile::tempdir().unwrap();
     for (api_version, kind, sentence) in [

@@ -90,17 +90,18 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     let mut scopes = BTreeSet::new();
     let mut read = BTreeMap::new();
     findings.extend(api::horizon(&question));
-    if asks_files {
+    if !options.files.is_empty() {
         scopes.insert("file");
         let found = files::read(&options, &question)?;
         read.extend([("files", found.files), ("objects", found.objects), ("other_documents", found.others)]);
         findings.extend(found.findings);
         usages.extend(found.usages);
-        for path in &options.audit_log {
-            let (log, name) = files::read_audit_log(path, &question)?;
-            read.insert("audit_lines", log.lines());
-            findings.extend(log.judge(&name, &question));
-        }
+    }
+    for path in &options.audit_log {
+        scopes.insert("audit-log");
+        let (log, name) = files::read_audit_log(path, &question)?;
+        read.insert("audit_lines", log.lines());
+        findings.extend(log.judge(&name, &question));
     }
     let collected = snapshot.as_ref().filter(|_| !asks_files).map(|snapshot| snapshot.asked.clone());
     if let Some(snapshot) = &snapshot {
