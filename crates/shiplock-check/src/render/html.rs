@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::Language;
 
-use super::{escape, expired, groups, outcome_word, summary, verdict_word, whereabouts};
+use super::{escape, expired, outcome_word, sections, summary, verdict_word, whereabouts};
 use crate::report::{Outcome, Report, Verdict};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}\
@@ -37,10 +37,9 @@ pub fn html(report: &Report, language: Language) -> String {
     for line in expired(report, language) {
         let _ = writeln!(text, "<p>{}</p>", escape(&line));
     }
-    for (category, groups) in groups(report, language) {
-        let [english, chinese] = category.title();
-        let _ = writeln!(text, "<h2>{}</h2>", escape(language.pick(english, chinese)));
-        for group in groups {
+    for section in sections(report, language) {
+        let _ = writeln!(text, "<h2>{}</h2>", escape(section.title(language)));
+        for group in section.groups {
             let first = group.first();
             let class = match first.outcome {
                 Outcome::Fail => "fail",
@@ -52,7 +51,7 @@ pub fn html(report: &Report, language: Language) -> String {
                 text,
                 "<div class=\"f {class}\"><span class=\"o\">{}</span> <code>{}</code> {}<ul>",
                 outcome_word(first.outcome, language),
-                escape(&first.check),
+                escape(&group.checks.join(" ")),
                 escape(&group.text)
             );
             for finding in &group.findings {
@@ -67,7 +66,8 @@ pub fn html(report: &Report, language: Language) -> String {
                 }
                 text.push_str("</li>");
             }
-            let _ = writeln!(text, "</ul><p>→ {}</p></div>", escape(&group.fix));
+            let fix = group.fix.map_or(String::new(), |fix| format!("<p>→ {}</p>", escape(&fix)));
+            let _ = writeln!(text, "</ul>{fix}</div>");
         }
     }
     text + "</body></html>\n"

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::{Language, misleads};
 
-use super::{expired, groups, outcome_word, summary, verdict_word, whereabouts};
+use super::{expired, outcome_word, sections, summary, verdict_word, whereabouts};
 use crate::report::Report;
 
 /// Groups show so many objects each; the rest is counted.
@@ -22,16 +22,15 @@ pub fn markdown(report: &Report, language: Language) -> String {
     for line in expired(report, language) {
         let _ = write!(text, "\n{}\n", inert(&line));
     }
-    for (category, groups) in groups(report, language) {
-        let [english, chinese] = category.title();
-        let _ = write!(text, "\n## {}\n", language.pick(english, chinese));
-        for group in groups {
+    for section in sections(report, language) {
+        let _ = write!(text, "\n## {}\n", section.title(language));
+        for group in section.groups {
             let first = group.first();
             let _ = write!(
                 text,
                 "\n**{}** `{}` {}\n\n",
                 outcome_word(first.outcome, language),
-                first.check,
+                group.checks.join("` `"),
                 inert(&group.text)
             );
             for finding in group.findings.iter().take(SHOWN_MAX) {
@@ -43,7 +42,9 @@ pub fn markdown(report: &Report, language: Language) -> String {
             if let Some(reason) = &first.accepted {
                 let _ = write!(text, "\n{}: {}\n", language.pick("Accepted", "已接受"), inert(reason));
             }
-            let _ = write!(text, "\n{}: {}\n", language.pick("Fix", "处理"), inert(&group.fix));
+            if let Some(fix) = &group.fix {
+                let _ = write!(text, "\n{}: {}\n", language.pick("Fix", "处理"), inert(fix));
+            }
         }
     }
     text

@@ -18,19 +18,21 @@ pub use self::markdown::markdown;
 pub use self::page::{index, page};
 pub use self::sarif::sarif;
 
-use crate::catalogue::Category;
+use crate::catalogue::{Category, NOT_SEEN};
 use crate::report::{Finding, Outcome, Report, Verdict};
 use crate::run::Acceptance;
 
 /// Findings that say the same of several objects.
 #[derive(Debug)]
 pub struct Group<'a> {
-    /// The findings; at least one.
+    /// The ids of the checks that say so; at least one, and more only where they could not see the same.
+    pub checks: Vec<&'a str>,
+    /// The findings of the first of these checks; at least one. Those of the others are about the same objects.
     pub findings: Vec<&'a Finding>,
     /// What they say.
     pub text: String,
-    /// What to do.
-    pub fix: String,
+    /// What to do; none where the next group of the section says it too.
+    pub fix: Option<String>,
 }
 
 impl<'a> Group<'a> {
@@ -40,26 +42,131 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The findings by category, and within it those together that say the same.
-pub fn groups(report: &Report, language: Language) -> Vec<(Category, Vec<Group<'_>>)> {
-    let mut found: Vec<(Category, Vec<Group<'_>>)> = Vec::new();
-    let mut positions: BTreeMap<_, (usize, usize)> = BTreeMap::new();
+/// A part of a report.
+#[derive(Debug)]
+pub struct Section<'a> {
+    /// What it is about; none where it is what could not be seen.
+    pub category: Option<Category>,
+    /// What was found.
+    pub groups: Vec<Group<'a>>,
+}
+
+impl Section<'_> {
+    /// Its title.
+    pub fn title(&self, language: Language) -> &'static str {
+        let [english, chinese] = self.category.map_or(["What could not be seen", "无法得知的内容"], Category::title);
+        language.pick(english, chinese)
+    }
+}
+
+/// The findings by category, and within it those together that say the same; then what could not be seen, each cause once
+/// with all the checks that it blinds.
+pub fn sections(report: &Report, language: Language) -> Vec<Section<'_>> {
+    let mut sections: Vec<Section<'_>> = Vec::new();
+    let mut unseen = Vec::new();
+    let mut positions: BTreeMap<_, usize> = BTreeMap::new();
     for finding in &report.findings {
-        let (text, fix) = (finding.text(language), finding.fix(language));
+        let (text, fix) = words(finding, language);
         let key = (finding.check.clone(), finding.outcome, finding.accepted.is_some(), text.clone(), fix.clone());
-        if let Some(&(category, group)) = positions.get(&key) {
-            found[category].1[group].findings.push(finding);
+        let section = (finding.sentence != NOT_SEEN).then(|| {
+            let category = Some(Category::of(&finding.check));
+            sections.iter().position(|section| section.category == category).unwrap_or_else(|| {
+                sections.push(Section { category, groups: Vec::new() });
+                sections.len() - 1
+            })
+        });
+        let groups = section.map_or(&mut unseen, |at| &mut sections[at].groups);
+        if let Some(&group) = positions.get(&key) {
+            groups[group].findings.push(finding);
             continue;
         }
-        let category = Category::of(&finding.check);
-        let at = found.iter().position(|(known, _)| *known == category).unwrap_or_else(|| {
-            found.push((category, Vec::new()));
-            found.len() - 1
-        });
-        positions.insert(key, (at, found[at].1.len()));
-        found[at].1.push(Group { findings: vec![finding], text, fix });
+        positions.insert(key, groups.len());
+        groups.push(Group { checks: vec![&finding.check], findings: vec![finding], text, fix: Some(fix) });
     }
-    found
+    let unseen = by_cause(unseen);
+    if !unseen.is_empty() {
+        sections.push(Section { category: None, groups: unseen });
+    }
+    sections
+}
+
+/// Puts groups together that could not see the same of the same objects, what is forbidden first; of several that one fix
+/// puts right, the last tells it.
+fn by_cause(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
+    let mut causes: Vec<Group<'_>> = Vec::new();
+    let mut positions: BTreeMap<_, usize> = BTreeMap::new();
+    for group in groups {
+        let objects: Vec<String> = group.findings.iter().map(|finding| whereabouts(finding)).collect();
+        let key = (group.text.clone(), group.first().accepted.clone(), objects);
+        match positions.get(&key) {
+            Some(&at) => causes[at].checks.extend(group.checks),
+            None => {
+                positions.insert(key, causes.len());
+                causes.push(group);
+            }
+        }
+    }
+    let is_granted = |group: &Group<'_>| Forbidden::of(group.first()).is_some();
+    causes.sort_by_key(|group| !is_granted(group));
+    for at in 1..causes.len() {
+        if causes[at - 1].fix == causes[at].fix {
+            causes[at - 1].fix = None;
+        }
+    }
+    causes
+}
+
+/// What a finding says, and what to do. What is forbidden is said once, however each check came upon it.
+fn words(finding: &Finding, language: Language) -> (String, String) {
+    match Forbidden::of(finding) {
+        Some(forbidden) => (forbidden.text(language), language.pick(GRANT[0], GRANT[1]).to_owned()),
+        None => (finding.text(language), finding.fix(language)),
+    }
+}
+
+/// What to do about all that is forbidden.
+const GRANT: [&str; 2] = [
+    "have an administrator of the cluster run shiplock cluster role | kubectl apply -f -, and check as the account of that role (shiplock cluster role --help) or with its roles bound to yours; what it leaves out, such as secrets and what --probe makes, is granted apart",
+    "请集群管理员执行 shiplock cluster role | kubectl apply -f -，并用该角色的账号检查（见 shiplock cluster role --help），或将其角色绑定到您的账号；其中未包含的内容（如 secrets 与 --probe 创建的对象）需另行授权",
+];
+
+/// What an API server forbade, by its own words.
+struct Forbidden<'a> {
+    user: &'a str,
+    verb: &'a str,
+    /// A resource with its group, or a path.
+    what: String,
+    /// Empty where it is in none.
+    namespace: &'a str,
+}
+
+impl<'a> Forbidden<'a> {
+    /// Reads the cause of what could not be seen; none where it is another one.
+    fn of(finding: &'a Finding) -> Option<Self> {
+        let why = finding.parameters.get("why").filter(|_| finding.sentence == NOT_SEEN)?;
+        let (_, said) = why.split_once("forbidden: User \"")?;
+        let (user, said) = said.split_once("\" cannot ")?;
+        let (verb, said) = said.split_once(' ')?;
+        if let Some(path) = said.strip_prefix("path \"") {
+            let (path, _) = path.split_once('"')?;
+            return Some(Self { user, verb, what: path.to_owned(), namespace: "" });
+        }
+        let (resource, said) = said.strip_prefix("resource \"")?.split_once("\" in API group \"")?;
+        let (group, said) = said.split_once('"')?;
+        let what = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        let namespace = said.strip_prefix(" in the namespace \"").and_then(|said| said.split_once('"'));
+        Some(Self { user, verb, what, namespace: namespace.map_or("", |(namespace, _)| namespace) })
+    }
+
+    fn text(&self, language: Language) -> String {
+        let Self { user, verb, what, namespace } = self;
+        match (language, namespace.is_empty()) {
+            (Language::En, true) => format!("{user} may not {verb} {what}"),
+            (Language::En, false) => format!("{user} may not {verb} {what} in {namespace}"),
+            (Language::Zh, true) => format!("{user} 无权 {verb} {what}"),
+            (Language::Zh, false) => format!("{user} 无权在 {namespace} 中 {verb} {what}"),
+        }
+    }
 }
 
 /// The word for an outcome.

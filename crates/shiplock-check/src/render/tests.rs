@@ -71,9 +71,93 @@ fn findings_that_say_the_same_are_shown_together() {
     let mut other = report.findings[0].clone();
     other.subject.name = "b".into();
     report.findings.insert(1, other);
-    let groups = groups(&report, Language::En);
-    assert_eq!(groups.len(), 1);
-    assert_eq!(groups[0].1.iter().map(|group| group.findings.len()).collect::<Vec<_>>(), [2, 1]);
+    let sections = sections(&report, Language::En);
+    let found = sections.iter().map(|section| {
+        let numbers = section.groups.iter().map(|group| group.findings.len()).collect::<Vec<_>>();
+        (section.title(Language::En), numbers)
+    });
+    assert_eq!(found.collect::<Vec<_>>(), [("API lifecycle", vec![2]), ("What could not be seen", vec![1])]);
+}
+
+#[test]
+fn what_is_forbidden_is_told_once_with_every_check_that_is_blind_by_it_and_one_fix() {
+    let said = |what: &str| {
+        format!(
+            "{what} is forbidden: User \"dev\" cannot {}",
+            match what {
+                "pods" => "list resource \"pods\" in API group \"\" at the cluster scope",
+                "poddisruptionbudgets.policy" =>
+                    "list resource \"poddisruptionbudgets\" in API group \"policy\" at the cluster scope",
+                _ => "get resource \"configmaps\" in API group \"\" in the namespace \"kube-system\": RBAC: no role",
+            }
+        )
+    };
+    let unknown = |check: &'static str, why: &str| Finding::unknown(check, why);
+    let of_node =
+        |check, node: &str| Finding { subject: Subject::new("Node", "", node), ..unknown(check, "no such file") };
+    let findings = vec![
+        unknown("API-003", "no answer"),
+        unknown("API-012", &said("configmaps \"kubeadm-config\"")),
+        unknown("API-013", &said("configmaps \"kubelet-config\"")),
+        unknown("CP-011", "forbidden: User \"dev\" cannot get path \"/metrics\""),
+        of_node("NODE-009", "w1"),
+        of_node("NODE-009", "w2"),
+        of_node("NODE-012", "w1"),
+        of_node("NODE-012", "w2"),
+        of_node("NODE-013", "w2"),
+        unknown("WL-001", &said("poddisruptionbudgets.policy")),
+        unknown("WL-003", &format!("UPG0204 the cluster refuses it: {}", said("poddisruptionbudgets.policy"))),
+        unknown("WL-009", &said("pods")),
+    ];
+    let report = Report { findings, ..report() };
+    for (language, texts) in [
+        (
+            Language::En,
+            [
+                "dev may not get configmaps in kube-system",
+                "dev may not get /metrics",
+                "dev may not list poddisruptionbudgets.policy",
+                "dev may not list pods",
+            ],
+        ),
+        (
+            Language::Zh,
+            [
+                "dev 无权在 kube-system 中 get configmaps",
+                "dev 无权 get /metrics",
+                "dev 无权 list poddisruptionbudgets.policy",
+                "dev 无权 list pods",
+            ],
+        ),
+    ] {
+        let sections = sections(&report, language);
+        let [Section { category: None, groups }] = &sections[..] else { panic!("{sections:#?}") };
+        let checks: Vec<&[&str]> = groups.iter().map(|group| group.checks.as_slice()).collect();
+        let expected: [&[&str]; 7] = [
+            &["API-012", "API-013"],
+            &["CP-011"],
+            &["WL-001", "WL-003"],
+            &["WL-009"],
+            &["API-003"],
+            &["NODE-009", "NODE-012"],
+            &["NODE-013"],
+        ];
+        assert_eq!(checks, expected);
+        assert_eq!(groups.iter().take(4).map(|group| group.text.as_str()).collect::<Vec<_>>(), texts);
+        let fixes: Vec<bool> = groups.iter().map(|group| group.fix.is_some()).collect();
+        assert_eq!(
+            fixes,
+            [false, false, false, true, false, false, true],
+            "one for all that is forbidden, one for the rest"
+        );
+        for text in [markdown(&report, language), html(&report, language)] {
+            assert_eq!(
+                text.matches("shiplock cluster role |").count() + text.matches("shiplock cluster role \\|").count(),
+                1
+            );
+            assert_eq!(text.matches("WL-003").count(), 1, "{text}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use shiplock_api::check::{CheckFinding, CheckReportView};
 use shiplock_check::catalogue::Category;
-use shiplock_check::render::{Group, expired, groups, outcome_word, summary, verdict_word};
+use shiplock_check::render::{Group, expired, outcome_word, sections, summary, verdict_word};
 use shiplock_check::report::{Finding, Outcome, Report, Verdict};
 
 use shiplock_core::id::{Actor, ClusterName, PlanId, UpgradeId};
@@ -14,7 +14,9 @@ use super::{Style, Tone};
 
 /// A group names so many of its objects; the rest is counted.
 const OBJECTS_SHOWN_MAX: usize = 5;
-/// A finding shows so many pieces of evidence.
+/// So many checks are named on one line.
+const CHECKS_PER_LINE: usize = 10;
+/// A finding shows so many pieces of evidence; the rest is counted.
 const EVIDENCE_SHOWN_MAX: usize = 2;
 
 /// The report as JSON has it: with the sentences in English beside codes and parameters.
@@ -75,29 +77,32 @@ impl<'a> Shown<'a> {
 /// The report for a terminal.
 pub fn report(report: &Report, style: &Style) -> String {
     let mut text = headline(report, style);
-    let found = groups(report, style.language);
+    let found = sections(report, style.language);
     let mut all_well = Vec::new();
     for category in Category::ALL {
-        let ran = report.ran.iter().filter(|id| of(id, category)).count();
-        let groups = found.iter().find(|(known, _)| *known == category).map(|(_, groups)| groups.as_slice());
-        let groups = groups.unwrap_or_default();
-        if ran == 0 && groups.is_empty() {
-            continue;
-        }
-        let [english, chinese] = category.title();
-        let title = style.pick(english, chinese);
-        if groups.is_empty() {
-            all_well.push(format!("{title} {ran}"));
-            continue;
-        }
-        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, title)));
         let failed = |id: &&String| report.findings.iter().any(|finding| finding.check == **id);
         let well = report.ran.iter().filter(|id| of(id, category)).filter(|id| !failed(id)).count();
+        let section = found.iter().find(|section| section.category == Some(category));
+        let [english, chinese] = category.title();
+        let title = style.pick(english, chinese);
+        let Some(section) = section else {
+            if well > 0 {
+                all_well.push(format!("{title} {well}"));
+            }
+            continue;
+        };
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, title)));
         if well > 0 {
             let line = if style.zh() { format!("{well} 项检查") } else { format!("{well} check{}", plural(well)) };
             text.push_str(&format!("  {}  {line}\n", word(Outcome::Pass, false, style)));
         }
-        for one in groups {
+        for one in &section.groups {
+            text.push_str(&group(one, style));
+        }
+    }
+    if let Some(unseen) = found.iter().find(|section| section.category.is_none()) {
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Strong, unseen.title(style.language))));
+        for one in &unseen.groups {
             text.push_str(&group(one, style));
         }
     }
@@ -154,42 +159,56 @@ fn headline(report: &Report, style: &Style) -> String {
 fn group(group: &Group<'_>, style: &Style) -> String {
     let first = group.first();
     let accepted = first.accepted.is_some();
-    let mut text = format!("  {}  {}  {}\n", word(first.outcome, accepted, style), first.check, one_line(&group.text));
+    let mut text = format!("  {}  ", word(first.outcome, accepted, style));
+    let said = one_line(&group.text);
     let indent = " ".repeat(9);
+    if group.checks.len() == 1 {
+        text.push_str(&format!("{}  {said}\n", first.check));
+    } else {
+        text.push_str(&format!("{said}\n"));
+        for ids in group.checks.chunks(CHECKS_PER_LINE) {
+            text.push_str(&format!("{indent}{}\n", ids.join(" ")));
+        }
+    }
     for finding in group.findings.iter().take(OBJECTS_SHOWN_MAX) {
-        let shown = object(finding);
+        let shown = object(finding, style);
         if !shown.is_empty() {
             text.push_str(&format!("{indent}{shown}\n"));
         }
     }
     if let Some(more) = group.findings.len().checked_sub(OBJECTS_SHOWN_MAX).filter(|more| *more > 0) {
-        let more = if style.zh() { format!("以及另外 {more} 个") } else { format!("and {more} more") };
-        text.push_str(&format!("{indent}{}\n", style.tone(Tone::Faint, &more)));
+        text.push_str(&format!("{indent}{}\n", style.tone(Tone::Faint, &and_more(more, style))));
     }
     if let Some(reason) = &first.accepted {
         let reason = one_line(reason);
         text.push_str(&format!("{indent}{} {reason}\n", style.tone(Tone::Faint, style.pick("accepted:", "已接受："))));
     }
-    text.push_str(&format!(
-        "{indent}{} {}  {}\n",
-        style.tone(Tone::Faint, style.pick("fix", "处理")),
-        one_line(&group.fix),
-        style.tone(Tone::Faint, &format!("[explain {}]", first.check))
-    ));
+    if let Some(fix) = &group.fix {
+        let (word, fix) = (style.tone(Tone::Faint, style.pick("fix", "处理")), one_line(fix));
+        let explain = style.tone(Tone::Faint, &format!("[explain {}]", first.check));
+        text.push_str(&format!("{indent}{word} {fix}  {explain}\n"));
+    }
     text
 }
 
 /// What a finding is about and what supports it, on one line.
-fn object(finding: &Finding) -> String {
+fn object(finding: &Finding, style: &Style) -> String {
     let subject = match (&finding.place, finding.subject.kind.as_str()) {
         (Some(place), "File") => format!("{}:{}", place.file, place.line),
         (_, "Cluster") => String::new(),
         _ => finding.subject.to_string(),
     };
-    let evidence: Vec<&str> =
-        finding.evidence.iter().take(EVIDENCE_SHOWN_MAX).map(|evidence| evidence.seen.as_str()).collect();
+    let mut evidence: Vec<String> =
+        finding.evidence.iter().take(EVIDENCE_SHOWN_MAX).map(|evidence| evidence.seen.clone()).collect();
+    if let Some(more) = finding.evidence.len().checked_sub(EVIDENCE_SHOWN_MAX).filter(|more| *more > 0) {
+        evidence.push(and_more(more, style));
+    }
     let line = if evidence.is_empty() { subject } else { format!("{subject}  {}", evidence.join("; ")) };
     one_line(line.trim())
+}
+
+fn and_more(count: usize, style: &Style) -> String {
+    if style.zh() { format!("以及另外 {count} 个") } else { format!("and {count} more") }
 }
 
 /// The word of an outcome, in four columns.
@@ -331,5 +350,33 @@ mod tests {
         assert_eq!(lines[4].trim(), "PodDisruptionBudget shop/web");
         assert!(lines[5].contains("fix allow one disruption") && lines[5].ends_with("[explain WL-001]"), "{text}");
         assert!(text.contains("1 find no etcd here") && text.contains("\nblocked: 2 blocking"), "{text}");
+    }
+
+    #[test]
+    fn evidence_that_is_not_shown_is_counted() {
+        let finding = |count: usize| {
+            let finding =
+                Finding::new("WL-001", "never", Outcome::Fail, Subject::new("PodDisruptionBudget", "shop", "a"));
+            (1..=count).fold(finding, |finding, at| finding.seen("API-005", format!("release r{at}")))
+        };
+        let text = shown(vec![finding(7)], Language::En);
+        assert!(text.contains("shop/a  release r1; release r2; and 5 more\n"), "{text}");
+        assert!(shown(vec![finding(7)], Language::Zh).contains("release r2; 以及另外 5 个\n"));
+        assert!(shown(vec![finding(2)], Language::En).contains("release r2\n"));
+    }
+
+    #[test]
+    fn a_category_of_which_nothing_was_seen_is_not_called_well() {
+        let why =
+            "pods is forbidden: User \"dev\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+        let workloads = shiplock_check::catalogue::all().iter().filter(|check| check.category() == Category::Workload);
+        let findings: Vec<Finding> = workloads.clone().map(|check| Finding::unknown(check.id, why)).collect();
+        let text = shown(findings, Language::En);
+        assert!(!text.contains("Workloads"), "{text}");
+        let from = text.find("\nWhat could not be seen\n").unwrap_or_else(|| panic!("{text}"));
+        let lines: Vec<&str> = text[from..].lines().skip(2).collect();
+        assert_eq!(lines[0].trim(), "?      dev may not list pods");
+        assert!(lines[1].trim_start().starts_with("WL-001 WL-002 "), "{text}");
+        assert_eq!(text.matches("fix ").count(), 1, "{text}");
     }
 }

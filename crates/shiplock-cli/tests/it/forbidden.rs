@@ -116,3 +116,14 @@ fn a_probe_that_is_forbidden_leaves_the_checks_of_nodes_unknown_and_the_rest_of_
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("shiplock.dev/probe=") && !told.contains("delete"), "no pod was made: {told}");
 }
+
+#[test]
+fn who_may_do_almost_nothing_reads_each_refusal_once_and_one_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = check(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches("dev may not list poddisruptionbudgets.policy\n").count(), 1, "{text}");
+    assert_eq!(text.matches("shiplock cluster role | kubectl apply -f -").count(), 1, "{text}");
+    assert!(text.lines().count() < 100, "{} lines:\n{text}", text.lines().count());
+}
