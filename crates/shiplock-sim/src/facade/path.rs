@@ -46,10 +46,11 @@ pub(super) struct Target {
 }
 
 /// Subresources of upstream that lead into what runs in pods and on nodes.
-const NOT_SIMULATED: [(&str, &[&str]); 3] = [
+const NOT_SIMULATED: [(&str, &[&str]); 4] = [
     ("pods", &["attach", "binding", "ephemeralcontainers", "exec", "log", "portforward", "proxy", "resize"]),
     ("nodes", &["proxy"]),
     ("services", &["proxy"]),
+    ("serviceaccounts", &["token"]),
 ];
 
 impl Route {

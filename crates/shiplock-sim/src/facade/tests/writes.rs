@@ -237,8 +237,10 @@ async fn leases_of_kubelets_are_listed_nodes_tell_their_system_and_what_runs_in_
     for (label, value) in [("os", "linux"), ("arch", "amd64"), ("hostname", "w-1")] {
         assert_eq!(labels[format!("kubernetes.io/{label}")], value);
     }
-    for subresource in ["log", "exec", "attach", "portforward"] {
-        let path = format!("/api/v1/namespaces/shop/pods/any/{subresource}");
+    for path in
+        ["pods/any/log", "pods/any/exec", "pods/any/attach", "pods/any/portforward", "serviceaccounts/any/token"]
+    {
+        let path = format!("/api/v1/namespaces/shop/{path}");
         let (code, status) = ask(&shared, Method::GET, &path, Value::Null).await;
         assert_eq!(code, 405);
         assert!(message(&status).contains("is simulated"), "{status}");
