@@ -71,6 +71,12 @@ pub enum Authorship {
     Unknown,
 }
 
+/// Whether a manager is a command of kubectl by which a person wrote once: it does not write again by itself, so that its
+/// entry stays. Source: the field managers of kubectl's commands; `kubectl apply` alone goes on from what it wrote.
+pub(super) fn is_by_hand(manager: &str, operation: &str) -> bool {
+    operation == "Update" && manager.strip_prefix("kubectl-").is_some_and(|command| command != "client-side-apply")
+}
+
 /// Says who writes an object through a version.
 pub fn authorship(object: &Written, api_version: &str) -> Authorship {
     let tells = |entry: &&FieldEntry| entry.subresource.is_empty() && entry.manager != BEFORE_RECORDS;

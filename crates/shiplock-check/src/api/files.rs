@@ -188,7 +188,7 @@ impl Sink for OneFile<'_> {
         let evidence = || Evidence { source: "API-007".to_owned(), seen: format!("{}:{line}", self.file) };
         if let Some(life) = flagged(api_version, kind, self.question.target) {
             let subject = Subject::new(kind, namespace, name);
-            self.read.usages.push(Usage { life, subject, place: place(), evidence: evidence() });
+            self.read.usages.push(Usage { life, subject, place: place(), evidence: evidence(), is_by_hand: false });
         } else if Table::shipped().is_dead(api_version, kind, self.question.target) {
             let why = format!("Kubernetes {} serves nothing of {api_version}", self.question.target);
             self.trouble(Trouble { line, kind: TroubleKind::Shape(why) });

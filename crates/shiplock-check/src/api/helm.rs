@@ -247,7 +247,7 @@ pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Find
                     &object.namespace
                 };
                 let subject = Subject::new(&object.kind, home, &object.name);
-                usages.push(Usage { life, subject, place: None, evidence });
+                usages.push(Usage { life, subject, place: None, evidence, is_by_hand: false });
             } else if let Some(judged) = judge_one(life, subject(), question) {
                 let has_successor = Table::shipped().successor(life, question.target).is_some();
                 let sentence = if has_successor { "not-deployed" } else { "not-deployed-no-successor" };

@@ -1,8 +1,8 @@
 //! Live objects: who writes them through a version that goes away, judged over a snapshot.
 
-use super::authorship::{Authorship, authorship};
+use super::authorship::{Authorship, Written, authorship, is_by_hand};
 use super::{Usage, flagged, helm, metrics};
-use crate::lifecycle::{KindLifecycle, Standing, Table};
+use crate::lifecycle::{KindLifecycle, Standing, Table, split};
 use crate::question::{Profile, Question};
 use crate::report::{Evidence, Finding, Outcome, Subject};
 use crate::snapshot::{Read, Snapshot, WrittenKind};
@@ -22,9 +22,7 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> (Vec<Usage>, Vec<Findi
     for kind in &snapshot.written {
         match kind.objects.judged() {
             Some(Ok(objects)) => {
-                for version in &kind.versions {
-                    written(kind, version, objects, question, &mut usages, &mut findings);
-                }
+                written(kind, objects, question, &mut usages, &mut findings);
             }
             // It is not asked for, since that would be a use of it; API servers count what is stored.
             Some(Err(_)) if kind.listed_through.is_empty() && stored_of(kind).is_some() => {
@@ -34,7 +32,7 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> (Vec<Usage>, Vec<Findi
                     let life = flagged(&api_version, &kind.kind, question.target);
                     let standing = life.map(|life| (life, life.standing(question.target)));
                     if let Some((life, Standing::Removed { since })) = standing {
-                        findings.extend(going_away(life, since, count, question));
+                        findings.extend(going_away(kind, life, since, &Stored::Counted(count), question));
                     }
                 }
             }
@@ -89,70 +87,128 @@ fn joined(group: &str, version: &str) -> String {
 
 fn written(
     kind: &WrittenKind,
-    version: &str,
-    objects: &[super::authorship::Written],
+    objects: &[Written],
     question: &Question,
     usages: &mut Vec<Usage>,
     findings: &mut Vec<Finding>,
 ) {
-    let api_version = joined(&kind.group, version);
-    let Some(life) = flagged(&api_version, &kind.kind, question.target) else { return };
-    let is_only_version = kind.listed_through == api_version;
-    if let (true, Standing::Removed { since }) = (is_only_version, life.standing(question.target)) {
-        findings.extend(going_away(life, since, objects.len(), question));
-        // Who writes them breaks; that blocks under the strict profile alone.
-        if question.profile == Profile::Default {
-            return;
+    let api_versions = kind.versions.iter().map(|version| joined(&kind.group, version));
+    let mut lives: Vec<_> = api_versions.filter_map(|name| flagged(&name, &kind.kind, question.target)).collect();
+    lives.retain(|life| {
+        let is_only_version = kind.listed_through == life.api_version();
+        let Standing::Removed { since } = life.standing(question.target) else { return true };
+        if !is_only_version {
+            return true;
         }
-    }
+        findings.extend(going_away(kind, life, since, &Stored::Listed(objects), question));
+        // Who writes them breaks; that blocks under the strict profile alone.
+        question.profile != Profile::Default
+    });
     for object in objects {
         let subject = || Subject::new(&kind.kind, &object.namespace, &object.name);
-        match authorship(object, &api_version) {
-            Authorship::Writes { manager, operation, time } => {
-                let when = time.map(|time| format!(" at {time}")).unwrap_or_default();
-                let seen = format!("field manager {manager} ({operation}){when}");
-                let evidence = Evidence { source: "API-003".to_owned(), seen };
-                usages.push(Usage { life, subject: subject(), place: None, evidence });
+        for life in &lives {
+            let api_version = life.api_version();
+            match authorship(object, &api_version) {
+                Authorship::Writes { manager, operation, time } => {
+                    let when = time.map(|time| format!(" at {time}")).unwrap_or_default();
+                    let seen = format!("field manager {manager} ({operation}){when}");
+                    let evidence = Evidence { source: "API-003".to_owned(), seen };
+                    let is_by_hand = is_by_hand(&manager, &operation);
+                    usages.push(Usage { life, subject: subject(), place: None, evidence, is_by_hand });
+                }
+                Authorship::OnlyAnnotation => {
+                    let successor = Table::shipped().successor(life, question.target);
+                    let sentence = if successor.is_some() { "only-trace" } else { "only-trace-no-successor" };
+                    let successor = successor.map_or_else(|| "-".to_owned(), |found| found.api_version);
+                    let finding = Finding::new("API-004", sentence, Outcome::Warn, subject());
+                    let finding = finding.with("api", format!("{api_version} {}", kind.kind));
+                    findings.push(finding.with("successor", successor));
+                }
+                Authorship::Unknown => {
+                    let namespace = match object.namespace.as_str() {
+                        "" => String::new(),
+                        namespace => format!(" -n {namespace}"),
+                    };
+                    let finding = Finding::new("API-003", "nobody", Outcome::Unknown, subject());
+                    let finding = finding.with("subject", subject()).with("api", &api_version);
+                    let finding = finding.with("resource", kubectl_name(&kind.resource, &kind.listed_through));
+                    findings.push(finding.with("object", format!("{}{namespace}", shell_word(&object.name))));
+                    // That is so of every version.
+                    break;
+                }
+                Authorship::Other => {}
             }
-            Authorship::OnlyAnnotation => {
-                let successor = Table::shipped().successor(life, question.target);
-                let sentence = if successor.is_some() { "only-trace" } else { "only-trace-no-successor" };
-                let successor = successor.map_or_else(|| "-".to_owned(), |found| found.api_version);
-                let finding = Finding::new("API-004", sentence, Outcome::Warn, subject());
-                findings.push(finding.with("api", format!("{api_version} {}", kind.kind)).with("successor", successor));
-            }
-            Authorship::Unknown => {
-                let finding = Finding::new("API-003", "nobody", Outcome::Unknown, subject());
-                let finding = finding.with("subject", subject()).with("resource", &kind.resource);
-                findings.push(finding.with("name", &object.name).with("api", &api_version));
-            }
-            Authorship::Other => {}
         }
     }
 }
 
+/// A resource of one version as kubectl takes it: `volumeattributesclasses.v1.storage.k8s.io`.
+pub(super) fn kubectl_name(resource: &str, api_version: &str) -> String {
+    let (group, version) = split(api_version);
+    format!("{resource}.{version}.{group}")
+}
+
+/// A word that a shell takes as it is: names of objects may hold almost anything.
+fn shell_word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// What is known of the objects that are stored.
+enum Stored<'a> {
+    /// They were listed.
+    Listed(&'a [Written]),
+    /// API servers count so many.
+    Counted(usize),
+}
+
+/// So many objects are named.
+const NAMED_MAX: usize = 5;
+
 /// Objects of a kind that has no other version now.
 fn going_away(
+    kind: &WrittenKind,
     life: &KindLifecycle<'_>,
     since: shiplock_core::version::MinorVersion,
-    count: usize,
+    stored: &Stored<'_>,
     question: &Question,
 ) -> Option<Finding> {
+    let (count, names) = match stored {
+        Stored::Listed(objects) => {
+            let named = objects.iter().take(NAMED_MAX).map(|object| match object.namespace.as_str() {
+                "" => object.name.clone(),
+                namespace => format!("{namespace}/{}", object.name),
+            });
+            (objects.len(), Some(named.collect::<Vec<_>>().join(", ")))
+        }
+        Stored::Counted(count) => (*count, None),
+    };
     if count == 0 {
         return None;
     }
     let successor = Table::shipped().successor(life, question.target);
-    let api = format!("{} {}", life.api_version(), life.kind);
-    let subject = Subject::new(life.kind, "", "");
-    let finding = match successor {
-        Some(successor) => Finding::new("API-011", "objects", Outcome::Warn, subject)
-            .with("successor", format!("{} {}", successor.api_version, successor.kind)),
-        None if life.version.contains("alpha") => {
-            Finding::new("API-011", "objects", Outcome::Warn, subject).with("successor", "-")
-        }
-        None => Finding::new("API-010", "objects", Outcome::Fail, subject).with("guide", GUIDE),
+    let (check, outcome) = match successor {
+        None if !life.version.contains("alpha") => ("API-010", Outcome::Fail),
+        _ => ("API-011", Outcome::Warn),
     };
-    Some(finding.with("api", api).with("count", count).with("since", since))
+    let sentence = match (check, successor.is_some(), names.is_some()) {
+        ("API-011", false, true) => "objects-no-successor",
+        ("API-011", false, false) => "counted-no-successor",
+        (.., true) => "objects",
+        (.., false) => "counted",
+    };
+    let resource = kubectl_name(&kind.resource, &life.api_version());
+    let finding = Finding::new(check, sentence, outcome, Subject::new(life.kind, "", &resource))
+        .with("api", format!("{} {}", life.api_version(), life.kind))
+        .with("resource", resource)
+        .with("count", count)
+        .with("since", since)
+        .with("guide", GUIDE)
+        .with(
+            "successor",
+            successor.map_or_else(|| "-".to_owned(), |next| format!("{} {}", next.api_version, next.kind)),
+        );
+    Some(names.into_iter().fold(finding, |finding, names| finding.with("names", names)))
 }
 
 /// Kinds whose objects must be looked at: those that are served now and that the target deprecates or removes, and
@@ -215,10 +271,11 @@ mod tests {
     //! The vectors of live authorship: who counts as a writer of an object, and what is said of it.
 
     use jiff::Timestamp;
+    use shiplock_core::language::Language;
     use shiplock_core::version::MinorVersion;
 
     use super::*;
-    use crate::api::authorship::{FieldEntry, Written};
+    use crate::api::authorship::FieldEntry;
     use crate::object::Objects;
     use crate::snapshot::{Effort, SNAPSHOT_SCHEMA, ServedResource};
 
@@ -287,10 +344,22 @@ mod tests {
         (current, target): (&str, &str),
         counted: Option<&str>,
     ) -> Vec<String> {
+        let objects = std::slice::from_ref(object);
+        let findings = findings_under(profile, served, objects, (current, target), counted);
+        findings.iter().map(|found| format!("{:?} {} {}", found.outcome, found.check, found.sentence)).collect()
+    }
+
+    fn findings_under(
+        profile: Profile,
+        served: &[ServedResource],
+        objects: &[Written],
+        (current, target): (&str, &str),
+        counted: Option<&str>,
+    ) -> Vec<Finding> {
         let mut written = to_list(served, Some(minor(current)), minor(target));
         for kind in &mut written {
             let is_asked = !kind.listed_through.is_empty();
-            kind.objects = if is_asked { Read::Seen(vec![object.clone()]) } else { Read::NotSeen("deprecated".into()) };
+            kind.objects = if is_asked { Read::Seen(objects.to_vec()) } else { Read::NotSeen("deprecated".into()) };
         }
         let snapshot = Snapshot {
             schema: SNAPSHOT_SCHEMA,
@@ -319,7 +388,71 @@ mod tests {
         };
         let (usages, mut findings) = judge(&snapshot, &question);
         findings.extend(crate::api::judge(usages, &question));
-        findings.iter().map(|found| format!("{:?} {} {}", found.outcome, found.check, found.sentence)).collect()
+        findings
+    }
+
+    /// The findings on objects of a kind that is served in these versions, or of which API servers count some.
+    fn found(served: &[ServedResource], objects: Vec<Written>, current: &str, target: &str) -> Vec<Finding> {
+        findings_under(Profile::Default, served, &objects, (current, target), None)
+    }
+
+    #[test]
+    fn an_object_that_nobody_is_known_to_write_is_told_once_with_what_makes_its_writer_known() {
+        let candidates = ["v1beta1", "v1alpha2"]
+            .map(|version| served("coordination.k8s.io", version, "LeaseCandidate", "leasecandidates"));
+        let lease = Written { namespace: "kube-system".into(), ..object(vec![], &[]) };
+        let [finding] = &found(&candidates, vec![lease], "1.35", "1.37")[..] else { panic!() };
+        let fix = finding.fix(Language::En);
+        let name = "leasecandidates.v1beta1.coordination.k8s.io x -n kube-system";
+        assert!(fix.contains(&format!("kubectl get {name} -o yaml > FILE && kubectl apply --server-side")), "{fix}");
+        let quoted = Written { name: "a;b'c".into(), ..object(vec![], &[]) };
+        let [finding] = &found(&candidates, vec![quoted], "1.35", "1.37")[..] else { panic!() };
+        assert!(finding.fix(Language::Zh).contains(r"coordination.k8s.io 'a;b'\''c' -o yaml"));
+    }
+
+    #[test]
+    fn objects_that_go_away_are_named_and_can_be_saved_by_the_command_that_is_given() {
+        let workloads = [served("scheduling.k8s.io", "v1alpha1", "Workload", "workloads")];
+        let of = |count: usize| -> Vec<Written> {
+            let name = |at| Written { namespace: "n".into(), name: format!("w{at}"), ..object(vec![], &[]) };
+            (0..count).map(name).collect()
+        };
+        let said = |count| {
+            let [finding] = &found(&workloads, of(count), "1.35", "1.36")[..] else { panic!("{count}") };
+            (finding.subject.to_string(), finding.text(Language::En), finding.fix(Language::En))
+        };
+        let (subject, text, fix) = said(1);
+        assert_eq!(subject, "Workload workloads.v1alpha1.scheduling.k8s.io");
+        assert!(text.contains("holds 1 object of scheduling.k8s.io/v1alpha1 Workload, such as n/w0;"), "{text}");
+        assert!(fix.contains("kubectl get workloads.v1alpha1.scheduling.k8s.io -A -o yaml > FILE"), "{fix}");
+        let (_, text, _) = said(7);
+        assert!(text.contains("holds 7 objects of"), "{text}");
+        assert!(text.contains("such as n/w0, n/w1, n/w2, n/w3, n/w4;"), "{text}");
+    }
+
+    #[test]
+    fn what_was_written_by_hand_has_a_way_out_that_clears_its_record() {
+        let both = ["v1", "v1beta1"]
+            .map(|version| served("storage.k8s.io", version, "VolumeAttributesClass", "volumeattributesclasses"));
+        let old = "storage.k8s.io/v1beta1";
+        for (manager, operation, is_cleared) in [
+            ("kubectl-create", "Update", true),
+            ("kubectl-edit", "Update", true),
+            ("kubectl-client-side-apply", "Update", false),
+            ("argocd", "Apply", false),
+            ("kubectl", "Apply", false),
+        ] {
+            let [finding] =
+                &found(&both, vec![object(vec![entry(manager, operation, old, 1)], &[])], "1.36", "1.37")[..]
+            else {
+                panic!("{manager}")
+            };
+            for language in [Language::En, Language::Zh] {
+                let clears = r#"kubectl patch volumeattributesclasses.v1.storage.k8s.io NAME --type=json -p '[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]' && kubectl get volumeattributesclasses.v1.storage.k8s.io NAME -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE"#;
+                let fix = finding.fix(language);
+                assert_eq!(fix.contains(clears), is_cleared, "{manager}: {fix}");
+            }
+        }
     }
 
     #[test]
@@ -330,7 +463,7 @@ mod tests {
             ["v1", "v1beta1"].map(|version| served("storage.k8s.io", version, kind, "volumeattributesclasses")).into();
         let kubectl = "kubectl-client-side-apply";
         let in_status = FieldEntry { subresource: "status".into(), ..entry("x", "Update", old, 9) };
-        let found: &[&str] = &["Warn API-002 removed"];
+        let (found, by_hand): (&[&str], &[&str]) = (&["Warn API-002 removed"], &["Warn API-002 removed-by-hand"]);
         for (name, object, expected) in [
             ("S1 client-side apply", object(vec![entry(kubectl, "Update", old, 1)], &[old]), found),
             ("S2 server-side apply", object(vec![entry("argocd", "Apply", old, 1)], &[]), found),
@@ -340,6 +473,8 @@ mod tests {
                 object(vec![entry("x", "Update", old, 1), entry("x", "Update", new, 2)], &[]),
                 &[],
             ),
+            ("kubectl create", object(vec![entry("kubectl-create", "Update", old, 1)], &[]), by_hand),
+            ("kubectl edit", object(vec![entry("kubectl-edit", "Update", old, 1)], &[]), by_hand),
             ("S5 the status alone", object(vec![in_status, entry("x", "Update", new, 1)], &[]), &[]),
             ("S6 the API server itself", object(vec![entry("kube-apiserver", "Update", old, 1)], &[]), &[]),
             ("S8 an annotation of kapp alone", object(vec![], &[old]), &["Warn API-004 only-trace"]),
@@ -373,11 +508,11 @@ mod tests {
             let line = format!("apiserver_storage_objects{{resource=\"podsecuritypolicies.policy\"}} {count}");
             said_with(&policies, &object, "1.24", "1.25", Some(&line))
         };
-        assert_eq!(count(3), ["Fail API-010 objects"]);
+        assert_eq!(count(3), ["Fail API-010 counted"]);
         assert_eq!(count(0), [""; 0]);
         assert_eq!(count(-1), ["Unknown API-003 not-seen"]);
         let newer = "apiserver_resource_objects{group=\"policy\",resource=\"podsecuritypolicies\"} 2";
-        assert_eq!(said_with(&policies, &object, "1.24", "1.25", Some(newer)), ["Fail API-010 objects"]);
+        assert_eq!(said_with(&policies, &object, "1.24", "1.25", Some(newer)), ["Fail API-010 counted"]);
     }
 
     #[test]

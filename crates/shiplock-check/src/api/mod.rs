@@ -37,6 +37,8 @@ pub struct Usage {
     pub place: Option<Place>,
     /// What was seen, by which source.
     pub evidence: Evidence,
+    /// Whether a person wrote it by a command of kubectl, which leaves a record that no later writing takes away.
+    pub is_by_hand: bool,
 }
 
 /// The life of a kind that the target deprecates or removes.
@@ -48,7 +50,7 @@ pub fn flagged(api_version: &str, kind: &str, target: MinorVersion) -> Option<&'
 /// What the uses mean at the target: one finding for each object, with all that supports it.
 pub fn judge(usages: Vec<Usage>, question: &Question) -> Vec<Finding> {
     let mut merged: BTreeMap<(String, Subject, Option<Place>), Finding> = BTreeMap::new();
-    for Usage { life, subject, place, evidence } in usages {
+    for Usage { life, subject, place, evidence, is_by_hand } in usages {
         let key = (life.api_version(), subject.clone(), place.clone());
         if let Some(known) = merged.get_mut(&key) {
             if !known.evidence.contains(&evidence) {
@@ -56,11 +58,34 @@ pub fn judge(usages: Vec<Usage>, question: &Question) -> Vec<Finding> {
             }
         } else if let Some(mut finding) = judge_one(life, subject, question) {
             finding.place = place;
+            if is_by_hand {
+                finding = by_hand(finding, life, question);
+            }
             finding.evidence.push(evidence);
             merged.insert(key, finding);
         }
     }
     merged.into_values().collect()
+}
+
+/// The same for an object that was written by hand, where the version that takes its place is served now: its record
+/// must be cleared besides.
+fn by_hand(finding: Finding, life: &KindLifecycle<'_>, question: &Question) -> Finding {
+    let table = Table::shipped();
+    let sentence = match finding.sentence.as_str() {
+        "deprecated" => "deprecated-by-hand",
+        "removed" => "removed-by-hand",
+        _ => return finding,
+    };
+    let is_served_now = |from: MinorVersion| question.current.is_none_or(|current| from <= current);
+    let successor = table.successor(life, question.target).filter(|next| next.served_from.is_none_or(is_served_now));
+    let next =
+        successor.and_then(|next| table.find(&next.api_version, &next.kind)).filter(|next| next.kind == life.kind);
+    let Some((next, resource)) = next.and_then(|next| Some((next, next.resource?))) else { return finding };
+    let object = if finding.subject.namespace.is_empty() { "NAME" } else { "NAME -n NAMESPACE" };
+    Finding { sentence: sentence.to_owned(), ..finding }
+        .with("resource", live::kubectl_name(resource, &next.api_version()))
+        .with("object", object)
 }
 
 /// What the use of a version means at the target; none where it is served and not deprecated.

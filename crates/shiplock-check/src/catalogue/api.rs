@@ -7,6 +7,12 @@ const MOVE: [&str; 2] = [
     "请改为以 {successor} 写入；证据中列出了需修改的文件、release 或写入者",
 ];
 
+/// What a command of kubectl wrote leaves a record that a later writing by another manager does not take away. Source:
+/// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields>
+const BY_HAND: Option<[&str; 2]> = Some([
+    "write its manifest as {successor}, then clear the record of the writing by hand, which stays otherwise, and apply it anew (others that apply it own their fields again with their next apply): kubectl patch {resource} {object} --type=json -p '[{\"op\":\"replace\",\"path\":\"/metadata/managedFields\",\"value\":[{}]}]' && kubectl get {resource} {object} -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE",
+    "请将其清单改写为 {successor}，再清除手工写入的记录（否则会一直保留）并重新应用（其他应用者会在下次应用时重新拥有其字段）：kubectl patch {resource} {object} --type=json -p '[{\"op\":\"replace\",\"path\":\"/metadata/managedFields\",\"value\":[{}]}]' && kubectl get {resource} {object} -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE",
+]);
 /// Where no version takes the place of one that goes.
 const NO_MOVE: Option<[&str; 2]> = Some([
     "nothing takes its place yet: find out who needs it, and check again with a newer build before it goes",
@@ -20,6 +26,7 @@ const DEPRECATED: [&str; 2] = [
     "{api} is deprecated since {since}; its removal is declared for {removed}",
     "{api} 自 {since} 起弃用；声明将于 {removed} 移除",
 ];
+const REMOVED: [&str; 2] = ["{api} is not served from {since} on", "{api} 自 {since} 起不再提供"];
 const DEPRECATED_FOR_GOOD: [&str; 2] = [
     "{api} is deprecated since {since}; no release is named that removes it",
     "{api} 自 {since} 起弃用；尚未声明移除版本",
@@ -35,13 +42,26 @@ const REQUESTED: [&str; 2] = [
     "自 {since} 以来有人请求过 {api}；该版本自 {removed} 起不再提供",
 ];
 const CALLED: [&str; 2] = [
-    "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
+    "{user} ({agent}) asked for {api} {count:time|times}, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
     "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
 ];
 const CALLED_DEPRECATED: [&str; 2] = [
-    "{user} ({agent}) asked for {api} {count} times, last at {last}, from {address}: {verbs}; it is deprecated, and its removal is declared for {removed}",
+    "{user} ({agent}) asked for {api} {count:time|times}, last at {last}, from {address}: {verbs}; it is deprecated, and its removal is declared for {removed}",
     "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本已弃用，声明将于 {removed} 移除",
 ];
+
+const ALPHA_OBJECTS: [&str; 2] = [
+    "the cluster holds {count:object|objects} of {api}, such as {names}; the version is not served from {since} on and no other version of the kind is served now",
+    "集群中有 {count} 个 {api} 对象，例如 {names}；该版本自 {since} 起不再提供，且当前没有该类型的其他版本",
+];
+const ALPHA_COUNTED: [&str; 2] = [
+    "API servers count {count:object|objects} of {api}, without their names; the version is not served from {since} on and no other version of the kind is served now",
+    "API server 统计到 {count} 个 {api} 对象，名称未知；该版本自 {since} 起不再提供，且当前没有该类型的其他版本",
+];
+const ALPHA_GONE: Option<[&str; 2]> = Some([
+    "save and delete them: kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE; nothing takes their place at the target",
+    "请保存并删除：kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE；目标版本中没有替代",
+]);
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -58,6 +78,7 @@ pub(super) const CHECKS: &[Check] = &[
         fix: MOVE,
         sentences: &[
             Sentence { name: "deprecated", text: DEPRECATED, fix: None },
+            Sentence { name: "deprecated-by-hand", text: DEPRECATED, fix: BY_HAND },
             Sentence { name: "deprecated-no-successor", text: DEPRECATED, fix: NO_MOVE },
             Sentence {
                 name: "deprecated-for-good",
@@ -89,7 +110,8 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         fix: MOVE,
         sentences: &[
-            says("removed", "{api} is not served from {since} on", "{api} 自 {since} 起不再提供"),
+            Sentence { name: "removed", text: REMOVED, fix: None },
+            Sentence { name: "removed-by-hand", text: REMOVED, fix: BY_HAND },
             Sentence {
                 name: "removed-too-early",
                 text: [
@@ -128,8 +150,8 @@ pub(super) const CHECKS: &[Check] = &[
             "每个 API 版本都能读到所有对象，因此返回的版本没有意义。managedFields 记录了最后由谁通过哪个版本写入；仅有旧注解不能说明问题。",
         ],
         fix: [
-            "see which manager wrote it: kubectl get {resource} {name} --show-managed-fields -o yaml",
-            "请查看写入者：kubectl get {resource} {name} --show-managed-fields -o yaml",
+            "write it anew, so that managedFields say who writes it: kubectl get {resource} {object} -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE",
+            "请重新写入，使 managedFields 记录写入者：kubectl get {resource} {object} -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE",
         ],
         sentences: &[says(
             "nobody",
@@ -366,12 +388,22 @@ pub(super) const CHECKS: &[Check] = &[
             "Such objects lose their effect with the upgrade, such as PodSecurityPolicies at 1.25: pods that they restricted are restricted no longer.",
             "此类对象在升级后失效，例如 1.25 中的 PodSecurityPolicy：原本受限的 pod 将不再受限。",
         ],
-        fix: ["replace what they do, delete them, then upgrade: {guide}", "请先用其他方式替代并删除，再升级：{guide}"],
-        sentences: &[says(
-            "objects",
-            "{count} objects of {api} exist; the kind is not served from {since} on and nothing takes its place",
-            "存在 {count} 个 {api} 对象；该类型自 {since} 起不再提供且没有替代",
-        )],
+        fix: [
+            "replace what they do, save and delete them, then upgrade: kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE; {guide}",
+            "请先用其他方式替代，保存并删除后再升级：kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE；{guide}",
+        ],
+        sentences: &[
+            says(
+                "objects",
+                "the cluster holds {count:object|objects} of {api}, such as {names}; the kind is not served from {since} on and nothing takes its place",
+                "集群中有 {count} 个 {api} 对象，例如 {names}；该类型自 {since} 起不再提供且没有替代",
+            ),
+            says(
+                "counted",
+                "API servers count {count:object|objects} of {api}, without their names; the kind is not served from {since} on and nothing takes its place",
+                "API server 统计到 {count} 个 {api} 对象，名称未知；该类型自 {since} 起不再提供且没有替代",
+            ),
+        ],
         source: "https://kubernetes.io/docs/reference/using-api/deprecation-guide/#psp-v125",
         not_built: None,
     },
@@ -387,14 +419,15 @@ pub(super) const CHECKS: &[Check] = &[
             "alpha 版本变更时不提供迁移：以其存储的对象可能无法再读取。",
         ],
         fix: [
-            "export and delete them, upgrade, create them anew as {successor}",
-            "请导出并删除，升级后按 {successor} 重新创建",
+            "save and delete them: kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE; upgrade, then write the file as {successor} and create them anew",
+            "请保存并删除：kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE；升级后将该文件改写为 {successor} 并重新创建",
         ],
-        sentences: &[says(
-            "objects",
-            "{count} objects of {api} exist; the version is not served from {since} on and no other version of the kind is served now",
-            "存在 {count} 个 {api} 对象；该版本自 {since} 起不再提供，且当前没有该类型的其他版本",
-        )],
+        sentences: &[
+            Sentence { name: "objects", text: ALPHA_OBJECTS, fix: None },
+            Sentence { name: "objects-no-successor", text: ALPHA_OBJECTS, fix: ALPHA_GONE },
+            Sentence { name: "counted", text: ALPHA_COUNTED, fix: None },
+            Sentence { name: "counted-no-successor", text: ALPHA_COUNTED, fix: ALPHA_GONE },
+        ],
         source: "https://kubernetes.io/docs/reference/using-api/deprecation-policy/",
         not_built: None,
     },
