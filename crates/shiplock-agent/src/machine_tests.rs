@@ -349,6 +349,67 @@ fn a_roll_back_goes_on_after_a_crash() {
     assert!(matches!(&bench.outputs[..], [Output::Start { rolling_back: Some(why), .. }] if *why == problem));
 }
 
+#[test]
+fn what_a_crash_kept_from_the_server_is_reported_once_and_its_units_are_forgotten_beside_the_next_attempt() {
+    let mut bench = Bench::new();
+    bench.offer(1, 7);
+    bench.ended();
+    bench.offer(1, 8);
+    bench.ended();
+    bench.offer(2, 8);
+    bench.crash();
+    let reported: Vec<_> = bench.reported().into_iter().map(|report| report.id.clone()).collect();
+    assert_eq!(reported, [id(1, 7), id(2, 8)], "an outcome that was written down under two epochs counts once");
+
+    bench.offer(2, 9);
+    let outputs = bench.crash();
+    assert!(
+        matches!(
+            outputs,
+            [
+                Output::Clean(first),
+                Output::Report(_),
+                Output::Clean(second),
+                Output::Report(_),
+                Output::Start { assignment, .. },
+            ] if *first == id(1, 7) && *second == id(2, 8) && assignment.id == id(2, 9)
+        ),
+        "{outputs:?}"
+    );
+}
+
+#[test]
+fn an_attempt_is_known_by_the_id_that_it_has_now_and_only_while_it_is_in_work() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.machine.attempt(), None);
+    bench.offer(1, 7);
+    assert_eq!(bench.machine.attempt(), Some(&id(1, 7)));
+    bench.offer(2, 7);
+    assert_eq!(bench.machine.attempt(), Some(&id(2, 7)), "a server took over");
+    bench.crash();
+    assert_eq!(bench.machine.attempt(), Some(&id(2, 7)), "the journal tells it");
+    bench.ended();
+    assert_eq!(bench.machine.attempt(), None, "its end is still to be reported");
+}
+
+#[test]
+fn a_refusal_is_reported_once_and_no_more_of_them_wait_than_may() {
+    let mut bench = Bench::new();
+    let wrong = |intent| offered(Box::new(Assignment { node: NodeName::from("w2"), ..*assignment(1, intent) }));
+    bench.on(wrong(1));
+    assert_eq!(bench.reported().len(), 1);
+    assert!(matches!(bench.on(wrong(1)), [Output::Note(_)]), "its report waits already");
+    for intent in 2..=UNREPORTED_MAX as u64 {
+        bench.on(wrong(intent));
+        assert_eq!(bench.reported().len(), 1);
+    }
+    let one_more = UNREPORTED_MAX as u64 + 1;
+    assert!(matches!(bench.on(wrong(one_more)), [Output::Note(_)]), "as many wait as may");
+    bench.on(Input::ReportAnswered { id: id(1, 1), response: ReportResponse::NotWanted });
+    bench.on(wrong(one_more));
+    assert_eq!(bench.reported().len(), 1, "there is room again");
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Offer(u64, u64),
