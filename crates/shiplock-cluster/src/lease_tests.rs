@@ -79,12 +79,15 @@ fn an_upgrade_whose_end_the_cluster_was_not_told_keeps_nobody_away_who_knows_of_
 fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
     let recent = "2026-01-01T11:59:00.000000Z";
     let old = "2026-01-01T11:49:00.000000Z";
+    let ten_minutes_ago = "2026-01-01T11:50:00.500000Z";
     let future = "2026-01-01T13:00:00.000000Z";
-    let other = Verdict::Refused(ClaimOutcome::HeldByOther {
-        installation: "inst-b".to_owned(),
-        upgrade: UpgradeId::from("up9"),
-        since: "2026-01-01T11:00:00Z".parse().unwrap(),
-    });
+    let other = || {
+        Verdict::Refused(ClaimOutcome::HeldByOther {
+            installation: "inst-b".to_owned(),
+            upgrade: UpgradeId::from("up9"),
+            since: "2026-01-01T11:00:00Z".parse().unwrap(),
+        })
+    };
     let cases = [
         ("free", lease("inst-b", None, "", recent), Verdict::Free),
         ("ours", lease("inst-a", Some("up1"), "10", recent), Verdict::Free),
@@ -105,7 +108,8 @@ fn a_claim_is_refused_by_a_living_other_and_by_a_later_log_only() {
             ended(lease("inst-a", Some("up1"), "9", recent)),
             Verdict::Refused(ClaimOutcome::StoreOlder { cluster_event: 9 }),
         ),
-        ("a living other", lease("inst-b", Some("up9"), "1", recent), other),
+        ("a living other", lease("inst-b", Some("up9"), "1", recent), other()),
+        ("another just before it is gone", lease("inst-b", Some("up9"), "1", ten_minutes_ago), other()),
         ("a gone other", lease("inst-b", Some("up9"), "1", old), Verdict::Free),
     ];
     for (case, found, expected) in cases {
@@ -127,19 +131,24 @@ fn server(answers: Vec<(&'static str, Answer)>) -> (Connection, Log) {
     })
 }
 
+fn namespace() -> Answer {
+    Answer::Json(201, json!({"kind": "Namespace", "metadata": {"name": NAMESPACE}}))
+}
+
 #[tokio::test]
 async fn a_first_claim_makes_namespace_and_lease() {
     let made = || Answer::Json(201, lease("inst-a", Some("up1"), "3", "2026-01-01T12:00:00.500000Z"));
     let (connection, log) = server(vec![
         ("GET", status(404, "NotFound", "no lease")),
         ("POST", status(404, "NotFound", "no namespace")),
-        ("POST", Answer::Json(201, json!({"kind": "Namespace", "metadata": {"name": NAMESPACE}}))),
+        ("POST", namespace()),
         ("POST", made()),
     ]);
     assert_eq!(claim(&connection, &our_claim(3), now()).await, Ok(ClaimOutcome::Ours));
     let log = log.lock().unwrap();
-    assert_eq!(log[2].path, "/api/v1/namespaces");
-    assert_eq!(log[3].path, LEASES);
+    assert_eq!((log[2].path.as_str(), &log[2].body["metadata"]["name"]), ("/api/v1/namespaces", &json!(NAMESPACE)));
+    assert_eq!((log[3].path.as_str(), &log[3].body["metadata"]["name"]), (LEASES, &json!(NAME)));
+    assert!(log[1..].iter().all(|asked| asked.query.contains("fieldManager=shiplock")), "{log:?}");
     let body = &log[3].body;
     let annotations = json!({UPGRADE_ANNOTATION: "up1", EVENT_ANNOTATION: "3", MARK_ANNOTATION: "mark-3"});
     assert_eq!(body["metadata"]["annotations"], annotations);
@@ -206,5 +215,90 @@ async fn a_release_marks_our_upgrade_as_ended_and_no_other() {
         let (connection, log) = server(vec![("GET", found)]);
         assert_eq!(release(&connection, &UpgradeId::from("up1")).await, Ok(()));
         assert_eq!(log.lock().unwrap().len(), 1);
+    }
+}
+
+/// What a problem says of a request.
+fn told(problem: &Problem) -> (Code, &str, &str) {
+    (problem.code, &problem.parameters["verb"], &problem.parameters["resource"])
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_written_says_so_at_once_unless_another_write_came_first() {
+    let ours = || Answer::Json(200, lease("inst-a", Some("up1"), "3", "2026-01-01T11:59:59.000000Z"));
+    let (absent, forbidden) = (|| status(404, "NotFound", "none"), || status(403, "Forbidden", "no"));
+    let exists = || status(409, "AlreadyExists", "there");
+    let leases = "leases.coordination.k8s.io";
+    let cases = [
+        (
+            "a renewal that is forbidden",
+            vec![("GET", ours()), ("PUT", forbidden())],
+            Err((Code::ClusterForbidden, "update", leases)),
+        ),
+        (
+            "a renewal of a Lease that was deleted meanwhile",
+            vec![("GET", ours()), ("PUT", absent())],
+            Err((Code::ClusterAnswer, "update", leases)),
+        ),
+        (
+            "a first claim that is forbidden",
+            vec![("GET", absent()), ("POST", forbidden())],
+            Err((Code::ClusterForbidden, "create", leases)),
+        ),
+        (
+            "a Lease that another made meanwhile",
+            vec![("GET", absent()), ("POST", exists()), ("GET", ours()), ("PUT", ours())],
+            Ok(ClaimOutcome::Ours),
+        ),
+        (
+            "a namespace that may not be made",
+            vec![("GET", absent()), ("POST", absent()), ("POST", forbidden())],
+            Err((Code::ClusterForbidden, "create", "namespaces")),
+        ),
+        (
+            "a namespace that another made meanwhile",
+            vec![("GET", absent()), ("POST", absent()), ("POST", exists()), ("POST", ours())],
+            Ok(ClaimOutcome::Ours),
+        ),
+        (
+            "a namespace that is gone again",
+            vec![("GET", absent()), ("POST", absent()), ("POST", namespace()), ("POST", absent())],
+            Err((Code::ClusterAnswer, "create", leases)),
+        ),
+    ];
+    for (case, answers, expected) in cases {
+        let requests = answers.len();
+        let (connection, log) = server(answers);
+        let outcome = claim(&connection, &our_claim(4), now()).await;
+        assert_eq!(outcome.as_ref().map_err(told), expected.as_ref().map_err(|told| *told), "{case}");
+        assert_eq!(log.lock().unwrap().len(), requests, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_release_is_tried_again_once_and_a_lease_that_is_gone_needs_none() {
+    let ours = || Answer::Json(200, lease("inst-a", Some("up1"), "3", "2026-01-01T11:59:59.000000Z"));
+    let conflict = || status(409, "Conflict", "moved");
+    let update = |code| Err((code, "update", "leases.coordination.k8s.io"));
+    let cases = [
+        (
+            "another write came first",
+            vec![("GET", ours()), ("PUT", conflict()), ("GET", ours()), ("PUT", ours())],
+            Ok(()),
+        ),
+        (
+            "other writes came first, twice",
+            vec![("GET", ours()), ("PUT", conflict()), ("GET", ours()), ("PUT", conflict())],
+            update(Code::ClusterAnswer),
+        ),
+        ("deleted meanwhile", vec![("GET", ours()), ("PUT", status(404, "NotFound", "none"))], Ok(())),
+        ("forbidden", vec![("GET", ours()), ("PUT", status(403, "Forbidden", "no"))], update(Code::ClusterForbidden)),
+    ];
+    for (case, answers, expected) in cases {
+        let requests = answers.len();
+        let (connection, log) = server(answers);
+        let outcome = release(&connection, &UpgradeId::from("up1")).await;
+        assert_eq!(outcome.as_ref().map(|()| ()).map_err(told), expected, "{case}");
+        assert_eq!(log.lock().unwrap().len(), requests, "{case}");
     }
 }
