@@ -73,3 +73,31 @@ fn a_silent_agent_in_the_middle_of_a_step_pauses_with_contact_lost_and_the_step_
     world.append(Event::Continued { by: "tester".into() });
     assert_eq!(world.run_out(), Decision::Finish(Outcome::Succeeded));
 }
+
+#[test]
+fn a_cancel_that_waits_for_a_silent_agent_pauses_with_contact_lost() {
+    let (mut world, _, node) = with_a_step_in_flight();
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+    world.silent.insert(node);
+    world.now += i64::from(PlanOptions::default().contact_timeout_seconds) - 1;
+    let _ = world.settle();
+    assert_eq!(world.upgrade.state, State::Cancelling);
+    world.now += 1;
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::ContactLost { .. }, .. }));
+}
+
+#[test]
+fn an_agent_is_back_only_where_it_was_heard_of_after_the_pause_began() {
+    let (mut world, _, node) = with_a_step_in_flight();
+    world.silent.insert(node);
+    world.now += i64::from(PlanOptions::default().contact_timeout_seconds);
+    let _ = world.settle();
+    world.silent.clear();
+    for expected in [false, true] {
+        let decision = world.decide();
+        assert!(matches!(waited_on(&decision), Waiting::Continue { is_over, .. } if *is_over == expected));
+        world.now += 1;
+    }
+}

@@ -214,3 +214,87 @@ fn events_that_do_not_fit_are_refused_and_name_state_and_event() {
     stale.epoch = Some(Epoch(1));
     assert!(upgrade.apply(&stale).is_err(), "a stale epoch");
 }
+
+#[test]
+fn while_it_pauses_a_step_that_may_be_tried_again_is_tried_again_and_the_wish_stays_the_reason() {
+    let mut world = pausing();
+    let step = world.in_flight()[0];
+    world.fail(step, true);
+    let _ = world.settle();
+    assert!(matches!(&world.upgrade.state, State::Pausing { because: PauseReason::Operator, .. }));
+    assert!(matches!(world.run_out(), Decision::Wait { .. }));
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }));
+    assert_eq!(world.upgrade.steps[&step].attempts, 2);
+    are_finished(&world, &world.started_nodes());
+}
+
+#[test]
+fn while_it_pauses_a_node_that_is_left_out_gives_its_cordon_back() {
+    let (mut world, drain, node) = cordons::until("drain");
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    let outcome = StepOutcome::DrainSkipped { blockers: vec!["pod default/web-0".to_owned()] };
+    world.append(Event::StepSucceeded { step: drain, attempt: 1, outcome });
+    let _ = world.run_out();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }));
+    assert!(world.upgrade.skipped.contains_key(&node));
+    assert!(world.upgrade.plan.nodes().all(|node| !world.upgrade.holds_cordon(node)));
+}
+
+#[test]
+fn a_failure_that_a_person_continued_after_is_neither_tried_again_nor_named_by_a_pause_right_after() {
+    for retryable in [false, true] {
+        let (mut world, step, _) = with_a_step_in_flight();
+        while matches!(world.upgrade.state, State::Running) {
+            if world.in_flight().contains(&step) {
+                world.fail(step, retryable);
+            }
+            world.now += 60;
+            let _ = world.settle();
+        }
+        let _ = world.run_out();
+        let attempts = world.upgrade.steps[&step].attempts;
+        world.append(Event::Continued { by: "tester".into() });
+        world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+        let _ = world.settle();
+        assert!(
+            matches!(&world.upgrade.state, State::Paused { because: PauseReason::Operator, .. }),
+            "retryable {retryable}: {:?}",
+            world.upgrade.state
+        );
+        assert_eq!(world.upgrade.steps[&step].attempts, attempts, "retryable {retryable}");
+    }
+}
+
+#[test]
+fn a_cancel_waits_for_what_is_being_fetched() {
+    let (mut world, fetch, _) = cordons::until("prefetch");
+    world.append(Event::PauseRequested { reason: PauseReason::Operator, by: "tester".into() });
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+    let decision = world.settle();
+    let Decision::Wait { on, .. } = &decision else { panic!("it waits: {decision:?}") };
+    assert!(on.iter().any(|wait| matches!(wait.what, Waiting::Step { step, .. } if step == fetch)), "{on:?}");
+    assert_eq!(world.run_out(), Decision::Finish(Outcome::Cancelled));
+}
+
+#[test]
+fn a_cancel_takes_no_cordon_off_that_is_not_ours() {
+    for fails in [true, false] {
+        let (mut world, cordon, node) = cordons::until("cordon");
+        world.cluster.nodes.get_mut(&node).unwrap().unschedulable = true;
+        world.append(Event::StepSucceeded { step: cordon, attempt: 1, outcome: StepOutcome::Cordoned { ours: false } });
+        let _ = world.settle();
+        let drain = world.in_flight()[0];
+        // It failed, or is another machine by now.
+        if fails {
+            world.fail(drain, false);
+        } else {
+            world.succeed(drain);
+            world.cluster.nodes.get_mut(&node).unwrap().uid = "another".into();
+        }
+        let _ = world.run_out();
+        assert!(matches!(world.upgrade.state, State::Paused { .. }));
+        world.append(Event::CancelRequested { by: "tester".into(), abandon: Vec::new() });
+        assert_eq!(world.settle(), Decision::Finish(Outcome::Cancelled), "fails: {fails}");
+        assert_eq!(world.in_flight(), []);
+    }
+}

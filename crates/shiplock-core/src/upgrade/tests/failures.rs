@@ -102,14 +102,15 @@ fn a_pause_for_a_failure_waits_for_no_logs_of_an_agent_that_is_silent() {
     assert_eq!(collections_of_logs(&world), 0);
 }
 
-/// Fails every kubelet that can be tried again until the upgrade pauses: how often, and how many seconds that took.
-fn fail_until_it_pauses(code: Code) -> (u32, i64) {
+/// Fails every kubelet that can be tried again until the upgrade pauses: how often, how many seconds that took, and how
+/// often logs were collected.
+fn fail_until_it_pauses(code: Code) -> (u32, i64, usize) {
     let mut world = World::new(&[("blue", 2)], options());
     let (mut failures, mut first_at) = (0, None);
     loop {
         let decision = world.settle();
         if matches!(world.upgrade.state, State::Paused { .. }) {
-            return (failures, world.now - first_at.unwrap());
+            return (failures, world.now - first_at.unwrap(), collections_of_logs(&world));
         }
         for number in world.in_flight() {
             if matches!(world.upgrade.plan.step(number).unwrap().action, Action::UpgradeKubelet { .. }) {
@@ -133,7 +134,7 @@ fn a_retryable_failure_is_tried_again_a_bounded_number_of_times() {
 
 #[test]
 fn an_api_server_that_is_away_for_minutes_fails_no_step_and_one_that_stays_away_pauses() {
-    let (failures, seconds) = fail_until_it_pauses(Code::ClusterUnreachable);
+    let (failures, seconds, _) = fail_until_it_pauses(Code::ClusterUnreachable);
     assert_eq!(failures, Policy::default().unreachable_attempts_max);
     assert!((300..1_200).contains(&seconds), "{seconds} s");
 }
@@ -195,4 +196,43 @@ fn a_node_whose_drain_ended_with_skip_and_return_is_left_out_by_name_and_keeps_n
         _ => false,
     });
     assert_eq!(begun.count(), 0, "what was not emptied is not changed");
+}
+
+#[test]
+fn the_logs_of_one_failure_are_not_collected_again_however_soon_that_ended() {
+    for seconds in [0, 1] {
+        let mut world = World::new(&[("blue", 2)], options());
+        fail_a_kubelet(&mut world);
+        let _ = world.settle();
+        let logs = world.in_flight()[0];
+        world.now += seconds;
+        world.succeed(logs);
+        let begun = match world.decide() {
+            Decision::Issue(commands) => commands.iter().any(|command| matches!(command, Command::Run { .. })),
+            _ => false,
+        };
+        assert!(!begun, "after {seconds} s");
+    }
+}
+
+#[test]
+fn no_logs_are_collected_from_a_node_that_a_person_gave_up() {
+    let mut world = World::new(&[("blue", 2)], options());
+    world.now = 1_000;
+    let node = fail_a_kubelet(&mut world);
+    world.silent.insert(node.clone());
+    let _ = world.run_out();
+    world.append(Event::CancelRequested { by: "tester".into(), abandon: vec![node] });
+    let _ = world.settle();
+    let give_back = world.in_flight()[0];
+    world.silent.clear();
+    world.fail(give_back, false);
+    let _ = world.run_out();
+    assert!(matches!(&world.upgrade.state, State::Paused { because: PauseReason::StepFailed { .. }, .. }));
+    assert_eq!(collections_of_logs(&world), 0);
+}
+
+#[test]
+fn the_logs_of_a_node_are_collected_where_a_step_was_tried_as_often_as_it_may() {
+    assert_eq!(fail_until_it_pauses(Code::ProgramFailed).2, 1);
 }

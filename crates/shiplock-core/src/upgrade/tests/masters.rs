@@ -111,3 +111,30 @@ fn an_api_server_that_does_not_emulate_holds_the_soak() {
     let Waiting::SoakUnwell { problem } = waited_on(&waits) else { panic!("{waits:?}") };
     assert_eq!((problem.code, &*problem.parameters["found"]), (Code::ReadBackMismatch, "v1.36.3"));
 }
+
+#[test]
+fn a_started_master_goes_on_while_the_cluster_cannot_be_read() {
+    let mut world = World::with_masters(3, 0, options());
+    while world.started_nodes().is_empty() {
+        let _ = world.settle();
+        let number = world.in_flight()[0];
+        world.succeed(number);
+    }
+    // The API may be away because of the very step, whether that failed or succeeded.
+    for fails in [true, false] {
+        let mut world = world.clone();
+        let _ = world.settle();
+        let step = world.in_flight()[0];
+        if fails {
+            world.fail(step, true);
+        } else {
+            world.succeed(step);
+        }
+        world.cluster_known = false;
+        world.now += 60;
+        let _ = world.settle();
+        let begun = world.in_flight();
+        assert_eq!(begun.len(), 1, "fails: {fails}");
+        assert_eq!(begun[0] == step, fails);
+    }
+}

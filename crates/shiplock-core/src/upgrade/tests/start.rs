@@ -1,7 +1,7 @@
 //! Between the checks and the first act, and when `decide` wants to look again.
 
 use super::*;
-use crate::facts::NodeFacts;
+use crate::facts::{ControlPlaneComponent, NodeFacts};
 
 /// Checked, and not started yet.
 fn ready() -> World {
@@ -91,4 +91,124 @@ fn a_node_that_is_done_and_falls_ill_holds_the_next_batch_and_one_that_waits_doe
     ill(&mut other, &waiting.unwrap());
     let _ = other.settle();
     assert_eq!(other.batches(1).len(), 2);
+}
+
+/// The first batch of a stage is open, and none of its nodes is begun with.
+fn with_an_open_batch(mut world: World, stage: usize) -> World {
+    while world.upgrade.open_batch(stage).is_none() {
+        let Decision::Issue(commands) = world.decide() else {
+            for number in world.in_flight() {
+                world.succeed(number);
+            }
+            continue;
+        };
+        for command in commands {
+            world.append(match command {
+                Command::Record(event) => event,
+                Command::Run { step, attempt } => Event::StepStarted { step, attempt },
+            });
+        }
+    }
+    assert!(world.started_nodes().is_empty());
+    world
+}
+
+fn begins(decision: &Decision) -> bool {
+    matches!(decision, Decision::Issue(commands) if matches!(commands[..], [Command::Run { .. }]))
+}
+
+#[test]
+fn a_node_of_an_open_batch_is_not_begun_with_while_the_cluster_cannot_be_read() {
+    let mut world = with_an_open_batch(World::new(&[("blue", 2)], options()), 1);
+    assert!(begins(&world.decide()));
+    world.cluster_known = false;
+    assert!(matches!(waited_on(&world.decide()), Waiting::ClusterFacts { .. }));
+}
+
+#[test]
+fn a_node_whose_agent_is_silent_is_not_begun_with() {
+    for (silent_seconds, expected) in [(29, true), (30, false), (31, false)] {
+        let mut world = with_an_open_batch(World::new(&[("blue", 2)], options()), 1);
+        world.silent.insert("blue-01".into());
+        world.now = silent_seconds;
+        let decision = world.decide();
+        assert_eq!(begins(&decision), expected, "silent for {silent_seconds} s: {decision:?}");
+        if !expected {
+            assert_eq!(*waited_on(&decision), Waiting::AgentContact { node: "blue-01".into() });
+        }
+    }
+}
+
+#[test]
+fn a_kubelet_becomes_newer_than_no_api_server_by_its_patch_or_by_the_version_that_it_emulates() {
+    for (version, emulates, expected) in [
+        ("v1.36.3", None, true),
+        ("v1.36.3", Some("1.36"), true),
+        ("v1.37.0", None, true),
+        ("v1.37.0", Some("1.36"), true),
+        ("v1.36.2", None, false),
+        ("v1.36.3", Some("1.35"), false),
+        ("v1.37.0", Some("1.35"), false),
+    ] {
+        let mut world = with_an_open_batch(World::new(&[("blue", 2)], options()), 1);
+        let server = &mut world.cluster.api_servers[0];
+        server.version = version.parse().unwrap();
+        server.emulates = emulates.map(|minor| minor.parse().unwrap());
+        let described = server.described();
+        let decision = world.decide();
+        assert_eq!(begins(&decision), expected, "{described}: {decision:?}");
+        if !expected {
+            let Waiting::Gate { problem } = waited_on(&decision) else { panic!("a gate: {decision:?}") };
+            assert_eq!(
+                (problem.code, problem.parameters["api_server"].as_str()),
+                (Code::KubeletNewerThanApiServer, described.as_str())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_master_is_begun_with_while_the_other_masters_are_ready_and_one_of_their_api_servers_answers() {
+    use ControlPlaneComponent::KubeApiserver;
+    let world = with_an_open_batch(World::with_masters(3, 2, options()), 2);
+    assert_eq!(world.batches(2), [["m2"]]);
+    let all_but = |left: ControlPlaneComponent| ControlPlaneComponent::ALL.into_iter().filter(move |one| *one != left);
+    let cases: [(&str, &[&str], Vec<(&str, ControlPlaneComponent)>, Option<Code>); 8] = [
+        ("all is well", &[], vec![], None),
+        ("a worker is not Ready", &["blue-01"], vec![], None),
+        ("the master itself is not Ready", &["m2"], vec![], None),
+        ("another master is not Ready", &["m3"], vec![], Some(Code::NodeNotReady)),
+        ("one other API server answers", &[], vec![("m1", KubeApiserver)], None),
+        (
+            "no other API server answers",
+            &[],
+            vec![("m1", KubeApiserver), ("m3", KubeApiserver)],
+            Some(Code::NoOtherApiServer),
+        ),
+        ("its own API server does not answer", &[], vec![("m2", KubeApiserver)], None),
+        (
+            "nothing but the other API servers answers",
+            &[],
+            ["m1", "m3"].into_iter().flat_map(|name| all_but(KubeApiserver).map(move |one| (name, one))).collect(),
+            None,
+        ),
+    ];
+    for (what, not_ready, silent_components, expected) in cases {
+        let mut world = world.clone();
+        for name in not_ready {
+            world.cluster.nodes.get_mut(*name).unwrap().ready = Readiness::NotReady { why: "drawn".into() };
+        }
+        let mut facts = world.facts();
+        for (name, component) in silent_components {
+            let machine = std::sync::Arc::make_mut(&mut facts.agents.get_mut(name).unwrap().machine);
+            let pods = &mut machine.control_plane.as_deref_mut().unwrap().components;
+            pods.iter_mut().find(|pod| pod.component == component).unwrap().healthy = false;
+        }
+        let decision = decide(&world.upgrade, &facts, &Policy::default(), at(world.now));
+        assert_eq!(begins(&decision), expected.is_none(), "{what}: {decision:?}");
+        if expected.is_some() {
+            let Waiting::Gate { problem } = waited_on(&decision) else { panic!("a gate: {decision:?}") };
+            assert_eq!(Some(problem.code), expected, "{what}");
+        }
+    }
 }
