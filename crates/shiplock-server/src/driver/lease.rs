@@ -170,6 +170,14 @@ mod tests {
         assert_eq!(lease.ended().now_or_never(), Some(()));
         drop(lease);
         assert!(leases.all().is_empty(), "nobody drives under it");
+        assert!(leases.held.lock().unwrap().is_empty(), "nothing of it stays in memory");
+    }
+
+    #[test]
+    fn a_request_that_could_be_answered_only_as_the_lease_ends_is_not_sent() {
+        let until = holds_until(Duration::ZERO);
+        assert!(outlasts_a_request(until, until - REQUEST_TIMEOUT - Duration::from_millis(1)));
+        assert!(!outlasts_a_request(until, until - REQUEST_TIMEOUT));
     }
 
     #[tokio::test]

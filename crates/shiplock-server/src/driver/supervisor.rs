@@ -277,6 +277,7 @@ mod tests {
     use shiplock_core::upgrade::{Event, PauseReason};
     use shiplock_core::version::MinorVersion;
 
+    use super::super::takeover::load;
     use super::*;
     use crate::http::sample::{events_to_running, planned, store_with};
 
@@ -391,6 +392,23 @@ mod tests {
             () = supervisor.run() => unreachable!("it drives for as long as it is polled"),
             () = tokio::time::sleep(std::time::Duration::from_secs(60)) => panic!("it never says why it waits"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_log_is_folded_whole_however_many_pages_it_has_and_an_unknown_one_is_said_to_be() {
+        let pause = Event::PauseRequested { reason: PauseReason::Operator, by: "t".into() };
+        let log = |len: usize| [events_to_running(), vec![pause.clone(); len - 4]].concat();
+        let store = Arc::new(store_with(&[("longer", log(1001)), ("full", log(1000)), ("short", log(4))]).await);
+        let settings =
+            DriverSettings { holder: "one".to_owned(), installation: "one".to_owned(), policy: Policy::default() };
+        let supervisor = Supervisor::new(store, Arc::default(), Arc::new(Away), settings);
+        for (id, len) in [("longer", 1001), ("full", 1000), ("short", 4)] {
+            assert_eq!(load(&supervisor.shared, &id.into()).await.unwrap().len, len, "{id}");
+        }
+        let StoreError::Refused(problem) = load(&supervisor.shared, &"none".into()).await.unwrap_err() else {
+            panic!("it is refused")
+        };
+        assert_eq!((problem.code, problem.parameters["upgrade"].as_str()), (Code::UpgradeUnknown, "none"));
     }
 
     #[tokio::test]

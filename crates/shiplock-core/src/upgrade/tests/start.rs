@@ -170,10 +170,11 @@ fn a_kubelet_becomes_newer_than_no_api_server_by_its_patch_or_by_the_version_tha
 #[test]
 fn a_master_is_begun_with_while_the_other_masters_are_ready_and_one_of_their_api_servers_answers() {
     use ControlPlaneComponent::KubeApiserver;
+    type Silent = Vec<(&'static str, ControlPlaneComponent)>;
     let world = with_an_open_batch(World::with_masters(3, 2, options()), 2);
     assert_eq!(world.batches(2), [["m2"]]);
     let all_but = |left: ControlPlaneComponent| ControlPlaneComponent::ALL.into_iter().filter(move |one| *one != left);
-    let cases: [(&str, &[&str], Vec<(&str, ControlPlaneComponent)>, Option<Code>); 8] = [
+    let cases: [(&str, &[&str], Silent, Option<Code>); 8] = [
         ("all is well", &[], vec![], None),
         ("a worker is not Ready", &["blue-01"], vec![], None),
         ("the master itself is not Ready", &["m2"], vec![], None),
