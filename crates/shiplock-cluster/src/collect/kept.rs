@@ -45,15 +45,20 @@ pub struct Known {
     pub marks: Marks,
 }
 
-/// Objects that an earlier run read. They may still be on their way from a file while the server is asked what changed:
-/// only a list that did not change waits for them.
+/// Objects that an earlier run read. They are read from where they are kept while the server is asked what changed: only a
+/// list that did not change waits for them, and where none is wanted nothing is read.
 #[derive(Clone, Debug)]
 pub struct KnownObjects(Shared<BoxFuture<'static, Arc<Mutex<Objects>>>>);
 
 impl KnownObjects {
-    /// Objects that come.
+    /// Objects that come once they are asked for.
     pub fn coming(objects: impl Future<Output = Objects> + Send + 'static) -> Self {
         Self(objects.map(|objects| Arc::new(Mutex::new(objects))).boxed().shared())
+    }
+
+    /// Has them come.
+    pub(super) async fn prepare(self) {
+        self.0.await;
     }
 
     /// Takes one list of them, once.

@@ -103,6 +103,9 @@ async fn again(
     let Known { releases: known, objects: kept, marks } = known.unwrap_or_default();
     let followed: Vec<String> = marks.keys().filter(|path| is_followed && is_read(path)).cloned().collect();
     let caches = Caches::new(marks);
+    if !followed.is_empty() {
+        tokio::spawn(kept.clone().prepare());
+    }
 
     // What is served decides which lists are asked for; all else need not wait for it.
     let of_served = async {

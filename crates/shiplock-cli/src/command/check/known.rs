@@ -3,8 +3,8 @@
 //! Nothing is kept but what a snapshot holds, readable by its owner alone. It is a cache: what cannot be read or written
 //! is as if it was not there.
 
-use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -54,23 +54,37 @@ impl Kept {
         Self { build: build.unwrap_or_default(), server: server.to_owned(), path }
     }
 
-    /// What is known; nothing where it is of another build or server, none where nothing shall be. The objects are read while
-    /// the server is asked what changed.
+    /// What is known; nothing where it is of another build or server, none where nothing shall be. The objects are read once
+    /// they are asked for.
     pub(super) fn read(&self) -> Option<Known> {
         let path = self.path.as_ref()?;
         let read = || {
-            let length = std::fs::metadata(path).ok()?.len();
-            let text = (length <= FILE_BYTES_MAX).then(|| std::fs::read(path).ok())??;
+            let file = std::fs::File::open(path).ok()?;
+            let length = file.metadata().ok()?.len();
+            if length > FILE_BYTES_MAX {
+                return None;
+            }
             // What is cut off ends within a line.
-            let end = memchr::memchr(b'\n', &text).filter(|_| text.ends_with(b"\n"))?;
-            let head: Head<String, Vec<Release>, Marks> = serde_json::from_slice(&text[..end]).ok()?;
+            let mut last = [0];
+            file.read_exact_at(&mut last, length.checked_sub(1)?).ok()?;
+            if last != *b"\n" {
+                return None;
+            }
+            let mut file = BufReader::new(file);
+            let mut line = Vec::new();
+            file.read_until(b'\n', &mut line).ok()?;
+            let head: Head<String, Vec<Release>, Marks> = serde_json::from_slice(&line).ok()?;
             let Head { build, server, releases, marks } = head;
             if build != self.build || server != self.server {
                 return None;
             }
-            let objects = move || serde_json::from_slice::<Option<Objects>>(&text[end..]).ok().flatten();
-            let objects = tokio::task::spawn_blocking(objects);
-            let objects = KnownObjects::coming(async { objects.await.ok().flatten().unwrap_or_default() });
+            let objects = move || {
+                let mut line = Vec::new();
+                file.read_to_end(&mut line).ok()?;
+                serde_json::from_slice::<Option<Objects>>(&line).ok()?
+            };
+            let read = async { tokio::task::spawn_blocking(objects).await.ok().flatten().unwrap_or_default() };
+            let objects = KnownObjects::coming(read);
             Some(Known { releases, objects, marks })
         };
         Some(read().unwrap_or_default())
