@@ -284,13 +284,15 @@ impl StepMachine {
         outputs
     }
 
-    /// Whether a further look would have anything asked for, told or ended where nothing has changed on its node since the
-    /// one at `seen_at`. Of anything but a drain that is not known.
+    /// Whether a further look would have anything asked for, told or ended where nothing has changed of what it goes by
+    /// since the one at `seen_at`: the node of a drain, the add-ons where they are read back. Of anything else that is not
+    /// known.
     pub fn is_due(&self, seen_at: Duration, elapsed: Duration, allows: &dyn Fn(&str) -> Option<bool>) -> bool {
         match &self.work {
             Work::Drain(drain) if drain.is_cordoned => {
                 drain.machine.is_due(drain.before + seen_at, drain.before + elapsed, allows)
             }
+            _ if matches!(self.step.action, Action::VerifyAddons { .. }) => elapsed >= self.limit(),
             _ => true,
         }
     }
@@ -307,6 +309,10 @@ impl StepMachine {
 
     fn planned(&self) -> Option<&NodePlan> {
         self.context.plan.node_of_step(self.step.number)
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(u64::from(self.step.timeout_seconds))
     }
 
     /// Begins a look, or the act of a step that is one request.
@@ -682,7 +688,7 @@ impl StepMachine {
             }
             Err(problem) => problem,
         };
-        let limit = Duration::from_secs(u64::from(self.step.timeout_seconds));
+        let limit = self.limit();
         if time.elapsed >= limit || matches!(problem.code, Code::WrongMachine | Code::NodeGone) {
             // Nodes must hold; a workload that is still worse at the end is named in the outcome.
             let result = match &self.work {

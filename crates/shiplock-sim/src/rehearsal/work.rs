@@ -7,7 +7,7 @@ use std::time::Duration;
 use shiplock_api::agent::Assignment;
 use shiplock_cluster::fence::{self, Wanted};
 use shiplock_cluster::port::{Cordon, DrainPod, Eviction, Uncordon};
-use shiplock_core::facts::{ClusterFacts, NodeOwner};
+use shiplock_core::facts::{AddonFacts, ClusterFacts, NodeOwner};
 use shiplock_core::id::{NodeName, ObjectUid};
 use shiplock_core::plan::Plan;
 use shiplock_core::problem::{Code, Problem};
@@ -65,18 +65,32 @@ enum By {
 }
 
 /// When the machine of a step of the server was last fed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Fed {
     at: Moment,
     seen: Option<Seen>,
     rest: Duration,
 }
 
-/// What of a node a drain goes by: another one after each change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    moves: u64,
-    version: u64,
+/// What a step goes by: another one after each change.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// A drain: its node, and the pods there.
+    Node { moves: u64, version: u64 },
+    /// The read-back of add-ons, which roll out over every node of the cluster.
+    AddOns(Vec<AddonFacts>),
+}
+
+impl Seen {
+    fn of(world: &World, step: &Step, node: Option<u32>) -> Option<Self> {
+        match (&step.action, node) {
+            (Action::VerifyAddons { .. }, _) => Some(Self::AddOns(world.addons())),
+            (_, Some(id)) => {
+                Some(Self::Node { moves: world.moves_on(id), version: world.nodes().get(id)?.meta.version })
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Work {
@@ -154,16 +168,14 @@ impl Work {
         let ended = match &mut self.by {
             By::Server { machine, fed, pods } => {
                 let now = world.now();
-                let seen = self.node.and_then(|id| {
-                    Some(Seen { moves: world.moves_on(id), version: world.nodes().get(id)?.meta.version })
-                });
-                match *fed {
+                let seen = Seen::of(world, &self.step, self.node);
+                match fed {
                     // It would see what it saw.
                     Some(Fed { at, seen: before, rest })
-                        if seen == before
+                        if seen == *before
                             && !machine.is_due(at.since(self.began_at), now.since(self.began_at), &allows(world)) =>
                     {
-                        Looked::AgainAfter(rest)
+                        Looked::AgainAfter(*rest)
                     }
                     _ => {
                         let input = if fed.is_some() { StepInput::Rested } else { StepInput::Begin };

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::moment::Moment;
-use super::object::{Deletion, Labels, Phase, Pod, PodTemplate, Workload, WorkloadId, WorkloadKind, WorkloadStatus};
+use super::object::{Deletion, Phase, Pod, PodTemplate, Workload, WorkloadId, WorkloadKind, WorkloadStatus};
 use super::table::Text;
-use super::{EligibleNodes, Event, World};
+use super::{Event, World};
 
 /// What of a pod is counted elsewhere.
 #[derive(Clone, Copy)]
@@ -73,6 +73,7 @@ impl World {
             *used = used.plus(requests(&pod.template), -1);
             self.note_repelling(pod.node, &pod.template, -1);
         }
+        self.note_daemon(pod.owner, pod.node);
         if let Some(owner) = pod.owner {
             if let Some(controlled) = self.pods_of.get_mut(owner) {
                 controlled.pods.remove(id);
@@ -105,8 +106,9 @@ impl World {
 
     /// Counts a pod anew that has changed, for its controller and its budgets.
     fn count(&mut self, id: u32, before: Counted) {
-        let Some(after) = self.pods.get(id).map(|pod| Counted::of(pod)) else { return };
+        let Some((after, node)) = self.pods.get(id).map(|pod| (Counted::of(pod), pod.node)) else { return };
         if let Some(owner) = before.owner {
+            self.note_daemon(before.owner, node);
             self.count_ready(owner, before.is_ready, after.is_ready);
             self.due(owner);
         }
@@ -182,32 +184,6 @@ impl World {
         }
     }
 
-    pub(super) fn reconcile_daemon_sets(&mut self) {
-        let all: Vec<u32> = self.daemon_sets.iter().map(|(id, _)| id).collect();
-        for id in all {
-            self.due(WorkloadId { kind: WorkloadKind::DaemonSet, id });
-        }
-    }
-
-    /// Where a node was opened: those DaemonSets alone that belong there and have no pod there. Of thousands of nodes one
-    /// after another is opened, and each look of a DaemonSet at all of them is dear.
-    pub(super) fn reconcile_daemon_sets_that_miss(&mut self, node: u32, held: &super::Node) {
-        let has_pod = |set: u32| {
-            self.pods_on(node)
-                .filter_map(|pod| self.pods.get(pod)?.owner)
-                .any(|owner| owner == WorkloadId { kind: WorkloadKind::DaemonSet, id: set })
-        };
-        let missing: Vec<u32> = self
-            .daemon_sets
-            .iter()
-            .filter(|(id, set)| super::schedule::daemon_belongs(&set.template, held) && !has_pod(*id))
-            .map(|(id, _)| id)
-            .collect();
-        for id in missing {
-            self.due(WorkloadId { kind: WorkloadKind::DaemonSet, id });
-        }
-    }
-
     pub(super) fn reconcile(&mut self, id: WorkloadId) {
         self.due.remove(&id);
         let Some(workload) = self.workload(id).cloned() else { return };
@@ -219,7 +195,7 @@ impl World {
         }
     }
 
-    fn set_status(&mut self, id: WorkloadId, status: WorkloadStatus) {
+    pub(super) fn set_status(&mut self, id: WorkloadId, status: WorkloadStatus) {
         let Some(before) = self.workload(id).filter(|before| before.status != status) else { return };
         let owner = before.owner;
         let version = self.next_version();
@@ -337,7 +313,13 @@ impl World {
         self.due(WorkloadId { kind: WorkloadKind::ReplicaSet, id: set });
     }
 
-    fn pod_from(&mut self, workload: &Workload, id: WorkloadId, name: &str, template: &Arc<PodTemplate>) -> Pod {
+    pub(super) fn pod_from(
+        &mut self,
+        workload: &Workload,
+        id: WorkloadId,
+        name: &str,
+        template: &Arc<PodTemplate>,
+    ) -> Pod {
         Pod {
             meta: self.new_meta(workload.meta.namespace.clone(), name, &template.labels),
             template: template.clone(),
@@ -356,7 +338,7 @@ impl World {
     }
 
     /// The name of a new pod of a ReplicaSet or a DaemonSet.
-    fn new_pod_name(&mut self, set: &Workload) -> String {
+    pub(super) fn new_pod_name(&mut self, set: &Workload) -> String {
         let number = (self.new_uid() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut name = String::with_capacity(set.meta.name.len() + 6);
         name.push_str(&set.meta.name);
@@ -457,106 +439,6 @@ impl World {
             replicas: u32::try_from(by_name.len()).unwrap_or(u32::MAX) + made,
             updated: u32::try_from(by_name.values().filter(|(_, pod)| is_new(pod)).count()).unwrap_or(0) + made,
             desired: set.replicas,
-            observed_generation: set.meta.generation,
-            ..self.workload(id).map(|set| set.status).unwrap_or_default()
-        };
-        self.set_status(id, status);
-    }
-
-    /// The nodes that a DaemonSet wants a pod on, by id. They are looked for again where any node has changed since.
-    fn eligible_nodes(&mut self, id: u32, set: &Workload) -> Arc<Vec<u32>> {
-        let as_of = (self.nodes.newest(), set.meta.generation);
-        if let Some(known) = self.eligible_nodes.get(&id).filter(|known| known.as_of == as_of) {
-            return known.ids.clone();
-        }
-        let belongs = |node: &super::Node| super::schedule::daemon_belongs(&set.template, node);
-        let ids = Arc::new(self.nodes.iter().filter(|(_, node)| belongs(node)).map(|(id, _)| id).collect::<Vec<_>>());
-        self.eligible_nodes.insert(id, EligibleNodes { as_of, ids: ids.clone() });
-        ids
-    }
-
-    fn reconcile_daemon_set(&mut self, id: WorkloadId, set: &Workload) {
-        /// A pod of the set on a node.
-        #[derive(Clone, Copy)]
-        struct Held {
-            pod: u32,
-            is_new: bool,
-            is_healthy: bool,
-            is_ready: bool,
-            is_ending: bool,
-        }
-        let revision: Text = set.revision.to_string().into();
-        let key = "pod-template-generation";
-        // By the id of the node: there are thousands, and each change of a pod asks.
-        let mut by_node: Vec<Option<Held>> = Vec::new();
-        let mut known: Option<(Labels, bool)> = None;
-        let mut newest: Option<Labels> = None;
-        for pod in self.pods_of(id) {
-            let Some((held, node)) = self.pods.get(pod).and_then(|held| Some((held, held.node?))) else { continue };
-            // Pods that were made alike share their labels.
-            let labels = &held.meta.labels;
-            let is_new = match &known {
-                Some((known, is_new)) if Arc::ptr_eq(known, labels) => *is_new,
-                _ => labels.get(key) == Some(&revision),
-            };
-            known = Some((labels.clone(), is_new));
-            if is_new && newest.is_none() {
-                newest = Some(labels.clone());
-            }
-            let place = node as usize;
-            if by_node.len() <= place {
-                by_node.resize(place + 1, None);
-            }
-            by_node[place] = Some(Held {
-                pod,
-                is_new,
-                is_healthy: held.is_healthy(),
-                is_ready: held.ready,
-                is_ending: held.deletion.is_some(),
-            });
-        }
-        let eligible = self.eligible_nodes(id.id, set);
-        let desired = u32::try_from(eligible.len()).unwrap_or(u32::MAX);
-        let mut belongs = vec![false; by_node.len()];
-        let mut made = 0;
-        for node in eligible.iter() {
-            if let Some(Some(_)) = by_node.get(*node as usize) {
-                belongs[*node as usize] = true;
-                continue;
-            }
-            let name = self.new_pod_name(set);
-            let mut pod = self.pod_from(set, id, &name, &set.template);
-            let mut labels = (*pod.meta.labels).clone();
-            labels.insert(key.into(), revision.clone());
-            let labels = newest.clone().filter(|newest| **newest == labels).unwrap_or_else(|| Arc::new(labels));
-            pod.meta.labels = newest.insert(labels).clone();
-            if let Some(pod) = self.insert_pod(pod) {
-                self.bind(pod, *node);
-                made += 1;
-            }
-        }
-        let held = || (0_u32..).zip(&by_node).filter_map(|(node, held)| Some((node, (*held)?)));
-        let unavailable = held().filter(|(_, held)| !held.is_healthy).count();
-        let mut may_go = (set.surge_and_unavailable.1.max(1) as usize).saturating_sub(unavailable);
-        let mut ends = Vec::new();
-        for (node, held) in held() {
-            if !belongs[node as usize]
-                && !self.nodes.get(node).is_some_and(|node| super::schedule::daemon_stays(&set.template, node))
-            {
-                ends.push(held.pod);
-            } else if !held.is_new && !held.is_ending && (may_go > 0 || !held.is_ready) {
-                may_go = may_go.saturating_sub(usize::from(held.is_ready));
-                ends.push(held.pod);
-            }
-        }
-        for pod in ends {
-            self.end_pod(pod, None);
-        }
-        let updated = held().filter(|(_, held)| held.is_new && !held.is_ending).count();
-        let status = WorkloadStatus {
-            replicas: u32::try_from(held().count()).unwrap_or(u32::MAX) + made,
-            updated: u32::try_from(updated).unwrap_or(u32::MAX) + made,
-            desired,
             observed_generation: set.meta.generation,
             ..self.workload(id).map(|set| set.status).unwrap_or_default()
         };

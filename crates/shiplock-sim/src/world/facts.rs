@@ -110,19 +110,17 @@ impl World {
 
     /// kube-proxy and CoreDNS, where kubeadm put them.
     pub fn addons(&self) -> Vec<AddonFacts> {
-        let all = [WorkloadKind::Deployment, WorkloadKind::DaemonSet].into_iter();
-        all.flat_map(|kind| self.workloads(kind).in_namespace("kube-system"))
-            .filter_map(|(_, workload)| addon_facts(workload))
-            .collect()
+        self.addon_workloads().map(addon_facts).collect()
+    }
+
+    fn addon_workloads(&self) -> impl Iterator<Item = &Workload> {
+        let places = [(WorkloadKind::Deployment, "coredns"), (WorkloadKind::DaemonSet, "kube-proxy")].into_iter();
+        places.filter_map(|(kind, name)| self.workloads(kind).find("kube-system", name).map(|workload| &**workload))
     }
 
     /// How many pods of add-ons are of the newest template and ready.
     pub fn rolled_out_add_on_pods(&self) -> u32 {
-        let all = [WorkloadKind::Deployment, WorkloadKind::DaemonSet].into_iter();
-        all.flat_map(|kind| self.workloads(kind).in_namespace("kube-system"))
-            .filter(|(_, workload)| addon_facts(workload).is_some())
-            .map(|(_, workload)| workload.status.updated.min(workload.status.ready))
-            .sum()
+        self.addon_workloads().map(|workload| workload.status.updated.min(workload.status.ready)).sum()
     }
 
     /// Deployments, StatefulSets and DaemonSets, always in the same order.
@@ -315,17 +313,11 @@ fn workload_facts(workload: &Workload) -> WorkloadFacts {
     }
 }
 
-/// kube-proxy and CoreDNS, where kubeadm puts them.
-fn addon_facts(workload: &Workload) -> Option<AddonFacts> {
-    let expected = [("kube-proxy", WorkloadKind::DaemonSet), ("coredns", WorkloadKind::Deployment)];
-    let name = workload.meta.name.to_string();
-    if &*workload.meta.namespace != "kube-system" || !expected.contains(&(name.as_str(), workload.kind)) {
-        return None;
-    }
+fn addon_facts(workload: &Workload) -> AddonFacts {
     let status = workload.status;
     let desired = if workload.kind == WorkloadKind::DaemonSet { status.desired } else { workload.replicas };
     let image = workload.template.containers.first().map(|(_, image)| image.to_string()).unwrap_or_default();
     let rolled_out = status.observed_generation >= workload.meta.generation
         && [status.updated, status.ready, status.replicas].iter().all(|count| *count == desired);
-    Some(AddonFacts { name, image, rolled_out, edits: Vec::new() })
+    AddonFacts { name: workload.meta.name.to_string(), image, rolled_out, edits: Vec::new() }
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod control;
+mod daemon_set;
 mod disruption;
 mod facts;
 mod index;
@@ -28,6 +29,7 @@ use rand_chacha::ChaCha8Rng;
 use shiplock_core::version::KubernetesVersion;
 
 pub use self::build::{NodeSpec, WorkloadSpec};
+use self::daemon_set::DaemonSetNodes;
 pub use self::disruption::{DeleteAnswer, EvictAnswer};
 pub use self::facts::{DrainPods, OWNER_ANNOTATION, SeenPod, object_uid};
 use self::index::{ByWorkload, Counts, Ids};
@@ -135,8 +137,8 @@ pub struct World {
     /// How long pods take to end that do not do so as their templates say, by the controller that no other owns.
     ends: BTreeMap<WorkloadId, Duration>,
     unbound: BTreeSet<u32>,
-    /// The nodes that each DaemonSet wants pods on, by its id.
-    eligible_nodes: BTreeMap<u32, EligibleNodes>,
+    /// What each DaemonSet goes by, by its id.
+    daemon_set_nodes: BTreeMap<u32, DaemonSetNodes>,
     scheduling: bool,
     /// Reconciliations that are queued.
     due: BTreeSet<WorkloadId>,
@@ -221,13 +223,6 @@ impl Ord for Queued {
     }
 }
 
-/// The nodes that a DaemonSet wants pods on, as of the newest change of any node and its own generation.
-#[derive(Clone, Debug)]
-struct EligibleNodes {
-    as_of: (u64, u64),
-    ids: Arc<Vec<u32>>,
-}
-
 /// What happens by itself.
 #[derive(Clone, Debug)]
 enum Event {
@@ -287,7 +282,7 @@ impl World {
             sets_of: ByWorkload::default(),
             ends: BTreeMap::new(),
             unbound: BTreeSet::new(),
-            eligible_nodes: BTreeMap::new(),
+            daemon_set_nodes: BTreeMap::new(),
             scheduling: false,
             due: BTreeSet::new(),
             budgets_due: BTreeSet::new(),
@@ -665,6 +660,7 @@ impl World {
         if let Some(after) = self.pods.get(id).cloned() {
             self.note_repelling(after.node, &after.template, 1);
             self.note_live(after.owner.filter(|_| after.is_live()), 1);
+            self.note_daemon(before.owner, before.node);
             self.note_health(id, before.is_healthy(), after.is_healthy());
             if before.meta.labels != after.meta.labels {
                 self.forget_budgets_of(id, &after);

@@ -225,6 +225,7 @@ impl World {
         if let Some(controlled) = owner.and_then(|owner| self.pods_of.get_mut(owner)) {
             controlled.on.up(node);
         }
+        self.note_daemon(owner, Some(node));
         self.pods_on[node as usize].insert(id);
         let used = &mut self.used[node as usize];
         *used = used.plus(super::control::requests(&template), 1);
