@@ -47,6 +47,8 @@ pub struct FilesRead {
     pub others: u64,
     /// How many files there were.
     pub files: u64,
+    /// How many folders were not gone into, by their names.
+    pub folders_left_out: u64,
 }
 
 impl FilesRead {
@@ -57,6 +59,7 @@ impl FilesRead {
         self.objects += other.objects;
         self.others += other.others;
         self.files += other.files;
+        self.folders_left_out += other.folders_left_out;
     }
 
     /// Reads the content of a file, packed with gzip or not. `unpacked_bytes_max` bounds what is unpacked.

@@ -227,8 +227,9 @@ fn numbers(report: &Report, language: Language) -> String {
     match language {
         Language::En => {
             let warnings = if warned == 1 { "warning" } else { "warnings" };
+            let checks = if passed == 1 { "check" } else { "checks" };
             let accepted = if accepted > 0 { format!(", {accepted} accepted") } else { String::new() };
-            format!("{blocked} blocking, {warned} {warnings}, {unknown} unknown{accepted}, {passed} checks ok")
+            format!("{blocked} blocking, {warned} {warnings}, {unknown} unknown{accepted}, {passed} {checks} ok")
         }
         Language::Zh => {
             let accepted = if accepted > 0 { format!("，{accepted} 项已接受") } else { String::new() };

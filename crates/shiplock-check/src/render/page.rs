@@ -94,10 +94,14 @@ fn of_many(text: &str) -> String {
 
 fn severity(severity: Severity) -> [&'static str; 2] {
     match severity {
-        Severity::Advice => ["advice; it never stops an upgrade", "建议；不会阻止升级"],
-        Severity::AdviceUnlessStrict => {
-            ["advice; under the policy `strict` it stops an upgrade", "建议；在 `strict` 策略下会阻止升级"]
-        }
+        Severity::Advice => [
+            "advice; what it finds never stops an upgrade; what could not be seen leaves the check undecided (exit code 4)",
+            "建议；其发现不会阻止升级；无法得知的内容会使预检无法判定（退出码 4）",
+        ],
+        Severity::AdviceUnlessStrict => [
+            "advice; under the policy `strict` what it finds stops an upgrade; what could not be seen leaves the check undecided (exit code 4)",
+            "建议；在 `strict` 策略下其发现会阻止升级；无法得知的内容会使预检无法判定（退出码 4）",
+        ],
         Severity::Blocking => ["it can stop an upgrade", "可能阻止升级"],
     }
 }

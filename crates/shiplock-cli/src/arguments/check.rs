@@ -36,7 +36,8 @@ pub struct CheckArguments {
     /// The minor to upgrade to; without it the one after the cluster's.
     #[arg(long, value_name = "MINOR", value_parser = parse_minor)]
     pub to: Option<MinorVersion>,
-    /// Files or folders to read; `-` is standard input. Without --kubeconfig or --context no cluster is asked then.
+    /// Files or folders to read; `-` is standard input. Folders named .git or node_modules are not gone into. Without
+    /// --kubeconfig or --context no cluster is asked then.
     #[arg(short = 'f', long = "filename", value_name = "PATH", num_args = 1..)]
     pub files: Vec<PathBuf>,
     /// Audit logs (JSON lines) to read callers from.

@@ -116,6 +116,15 @@ pub fn report(report: &Report, style: &Style) -> String {
     if !report.skipped.is_empty() {
         text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &skipped(report, style))));
     }
+    let left_out = report.read.get("folders_left_out").copied().unwrap_or_default();
+    if left_out > 0 {
+        let line = if style.zh() {
+            format!("未进入 {left_out} 个名为 .git 或 node_modules 的目录")
+        } else {
+            format!("not gone into: {left_out} folder{} named .git or node_modules", plural(left_out))
+        };
+        text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &line)));
+    }
     let expired: String =
         expired(report, style.language).iter().map(|line| style.tone(Tone::Notice, &one_line(line)) + "\n").collect();
     if !expired.is_empty() {
@@ -147,12 +156,11 @@ fn headline(report: &Report, style: &Style) -> String {
         parts.push(if style.zh() {
             format!("{files} 个文件中的 {objects} 个对象")
         } else {
-            let plural = |count: u64| if count == 1 { "" } else { "s" };
             format!("{objects} object{} in {files} file{}", plural(objects), plural(files))
         });
     }
     let checks = report.ran.len();
-    parts.push(if style.zh() { format!("{checks} 项检查") } else { format!("{checks} checks") });
+    parts.push(if style.zh() { format!("{checks} 项检查") } else { format!("{checks} check{}", plural(checks)) });
     parts.join("   ") + "\n"
 }
 
@@ -233,10 +241,10 @@ fn skipped(report: &Report, style: &Style) -> String {
     let parts: Vec<String> = reasons
         .into_iter()
         .map(|(reason, count)| match (reason.strip_prefix("scope:"), style.zh()) {
-            (Some(scope), false) => format!("{count} need {}", scope_en(scope)),
+            (Some(scope), false) => format!("{count} need{} {}", third(count), scope_en(scope)),
             (Some(scope), true) => format!("{count} 项需要{}", scope_zh(scope)),
             (None, is_chinese) => match (reason.strip_prefix("absent:"), is_chinese) {
-                (Some(what), false) => format!("{count} find no {what} here"),
+                (Some(what), false) => format!("{count} find{} no {what} here", third(count)),
                 (Some(what), true) => format!("{count} 项在此找不到 {what}"),
                 (None, is_chinese) if reason.starts_with("unseen:") => {
                     let source = reason.trim_start_matches("unseen:");
@@ -246,9 +254,9 @@ fn skipped(report: &Report, style: &Style) -> String {
                         format!("{count} cannot be told without {source}")
                     }
                 }
-                (None, false) if reason == "not-collected" => format!("{count} are not in the snapshot"),
+                (None, false) if reason == "not-collected" => format!("{count} {} not in the snapshot", are(count)),
                 (None, true) if reason == "not-collected" => format!("{count} 项不在快照中"),
-                (None, false) => format!("{count} are not built"),
+                (None, false) => format!("{count} {} not built", are(count)),
                 (None, true) => format!("{count} 项尚未实现"),
             },
         })
@@ -287,8 +295,17 @@ fn of(id: &str, category: Category) -> bool {
     Category::of(id) == category
 }
 
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+fn plural<N: PartialEq + From<u8>>(count: N) -> &'static str {
+    if count == N::from(1) { "" } else { "s" }
+}
+
+/// The ending of a verb of which so many are the subject.
+fn third(count: usize) -> &'static str {
+    if count == 1 { "s" } else { "" }
+}
+
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 #[cfg(test)]
@@ -349,7 +366,7 @@ mod tests {
         assert_eq!(lines[3].trim(), "PodDisruptionBudget shop/cart");
         assert_eq!(lines[4].trim(), "PodDisruptionBudget shop/web");
         assert!(lines[5].contains("fix allow one disruption") && lines[5].ends_with("[explain WL-001]"), "{text}");
-        assert!(text.contains("1 find no etcd here") && text.contains("\nblocked: 2 blocking"), "{text}");
+        assert!(text.contains("1 finds no etcd here") && text.contains("\nblocked: 2 blocking"), "{text}");
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn what_was_not_given_is_not_asked_and_never_well() {
         (&["-f", "pod.yaml"][..], 0, "3 need an audit log"),
         (&["-f", "pod.yaml", "--only", "CP-010"], 4, "no check ran"),
         (&["-f", "pod.yaml", "--require", "audit-log"], 4, "--require"),
-        (&["--audit-log", "audit.log"], 0, "1 need files,"),
+        (&["--audit-log", "audit.log"], 0, "1 needs files,"),
         (&["--audit-log", "audit.log", "--only", "API-001,API-007"], 4, "no check ran"),
         (&["-f", "pod.yaml", "--audit-log", "audit.log", "--require", "file,audit-log"], 0, "ready"),
     ] {
@@ -109,6 +109,42 @@ fn what_was_not_given_is_not_asked_and_never_well() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
         assert!(text.contains(said), "{words:?}: {text}");
+    }
+}
+
+#[test]
+fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_there_is_a_wrong_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n";
+    for name in ["a/.git", "a/b/node_modules"] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("old.yaml"), INGRESS).unwrap();
+    }
+    std::fs::write(folder.path().join("a/pod.yaml"), pod).unwrap();
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_shiplock"))
+            .args(["check", "--to", "1.37", "--progress", "none"])
+            .args(words)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let texts = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(texts).unwrap())
+    };
+    let (code, text) = run(&["-f", "a"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("not gone into: 2 folders named .git or node_modules\n"), "{text}");
+    let (_, text) = run(&["-f", "a", "--only", "API-007"]);
+    assert!(text.contains(" 1 check ok") && text.contains("   1 check\n"), "{text}");
+    for words in [
+        &["-f", "none"][..],
+        &["--audit-log", "none"],
+        &["-f", "a", "--baseline", "none"],
+        &["-f", "a", "--accept-file", "none"],
+    ] {
+        let (code, text) = run(words);
+        assert_eq!(code, Some(2), "{words:?}: {text}");
+        assert!(text.contains("there is no such file or folder") && !text.contains("continue"), "{text}");
     }
 }
 

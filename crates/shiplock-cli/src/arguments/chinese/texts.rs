@@ -108,7 +108,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("Ask against this plan: only its nodes, with its mirror and images", "按该计划检查：只检查其节点，使用其镜像站和镜像"),
     ("Show only what must be handled before an upgrade can start", "只显示升级开始前必须处理的检查结果"),
     ("The minor to upgrade to; without it the one after the cluster's", "要升级到的次版本；未指定时为集群当前版本的下一个次版本"),
-    ("Files or folders to read; `-` is standard input. Without --kubeconfig or --context no cluster is asked then", "要读取的文件或目录；`-` 表示标准输入。此时若未指定 --kubeconfig 或 --context，则不访问集群"),
+    ("Files or folders to read; `-` is standard input. Folders named .git or node_modules are not gone into. Without --kubeconfig or --context no cluster is asked then", "要读取的文件或目录；`-` 表示标准输入。不进入名为 .git 或 node_modules 的目录。此时若未指定 --kubeconfig 或 --context，则不访问集群"),
     ("Audit logs (JSON lines) to read callers from", "审计日志（JSON lines），用于找出调用者"),
     ("Read everything again, also Helm releases and lists that did not change since the last check of this machine", "全部重新读取，包括自本机上次检查以来未变化的 Helm release 与列表"),
     ("The kubeconfig; without it KUBECONFIG, then ~/.kube/config", "kubeconfig；未指定时先取 KUBECONFIG，再取 ~/.kube/config"),

@@ -11,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use shiplock_check::api::audit::AuditLog;
 use shiplock_check::api::files::{self, FilesRead};
 use shiplock_check::question::Question;
-use shiplock_core::problem::{Code, Problem};
+use shiplock_core::problem::Problem;
 
 use crate::arguments::CheckArguments;
 
@@ -65,7 +65,7 @@ pub(super) fn read(options: &CheckArguments, question: &Question) -> Result<File
             }
             continue;
         }
-        let kind = std::fs::metadata(path).map_err(|error| super::unusable(path, "read").cause(error))?;
+        let kind = std::fs::metadata(path).map_err(|error| super::unread("--filename", path, error))?;
         if kind.is_dir() {
             walk(path, &options.exclude, &mut candidates, &mut read, question)?;
         } else {
@@ -189,7 +189,9 @@ fn walk(
                 }
             }
             if kind.is_dir() {
-                if !FOLDERS_LEFT_OUT.iter().any(|name| path.ends_with(name)) {
+                if FOLDERS_LEFT_OUT.iter().any(|name| path.ends_with(name)) {
+                    read.folders_left_out += 1;
+                } else {
                     waiting.push(path);
                 }
             } else if kind.is_file() {
@@ -257,27 +259,21 @@ fn begins_as_manifest(path: &Path, content: &[u8]) -> bool {
 
 /// Reads an audit log line by line, with the name that findings use for it.
 pub(super) fn read_audit_log(path: &Path, question: &Question) -> Result<(AuditLog, String), Problem> {
-    let unusable = |error: std::io::Error| {
-        Problem::new(Code::FileUnusable)
-            .with("path", path.display())
-            .with("subject", "this machine")
-            .with("operation", "read")
-            .cause(error)
-    };
+    let unread = |error: std::io::Error| super::unread("--audit-log", path, error);
     let mut reader: Box<dyn std::io::BufRead> = if path == Path::new("-") {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
-        Box::new(BufReader::with_capacity(256 << 10, File::open(path).map_err(unusable)?))
+        Box::new(BufReader::with_capacity(256 << 10, File::open(path).map_err(unread)?))
     };
     // Logs that were rotated are packed.
-    if reader.fill_buf().map_err(unusable)?.starts_with(&[0x1F, 0x8B]) {
+    if reader.fill_buf().map_err(unread)?.starts_with(&[0x1F, 0x8B]) {
         reader = Box::new(BufReader::with_capacity(256 << 10, MultiGzDecoder::new(reader)));
     }
     let mut log = AuditLog::default();
     let mut line = Vec::new();
     loop {
         line.clear();
-        let length = reader.by_ref().take(AUDIT_LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(unusable)?;
+        let length = reader.by_ref().take(AUDIT_LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(unread)?;
         if length == 0 {
             return Ok((log, path.display().to_string()));
         }

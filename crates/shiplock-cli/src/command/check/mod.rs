@@ -94,6 +94,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         scopes.insert("file");
         let found = files::read(&options, &question)?;
         read.extend([("files", found.files), ("objects", found.objects), ("other_documents", found.others)]);
+        read.insert("folders_left_out", found.folders_left_out);
         findings.extend(found.findings);
         usages.extend(found.usages);
     }
@@ -256,7 +257,7 @@ fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptan
         all.push(Acceptance { check, subject: None, reason, author, until });
     }
     if let Some(path) = &options.accept_file {
-        let text = read_bounded(path).map_err(|error| unusable(path, "read").cause(error))?;
+        let text = read_bounded(path).map_err(|error| unread("--accept-file", path, error))?;
         let mut file = AcceptFile::parse(&text).map_err(|error| {
             let why = format!("it is no TOML file of acceptances: {}", error.message());
             bad_option("--accept-file", &path.to_string_lossy(), &why)
@@ -285,7 +286,7 @@ fn acceptances(options: &CheckArguments, output: &Output) -> Result<Vec<Acceptan
 
 /// Reads what another option of an earlier check wrote.
 fn read_json<T: serde::de::DeserializeOwned>(option: &str, path: &Path) -> Result<T, Problem> {
-    let text = std::fs::read(path).map_err(|error| unusable(path, "read").cause(error))?;
+    let text = std::fs::read(path).map_err(|error| unread(option, path, error))?;
     serde_json::from_slice(&text).map_err(|error| {
         bad_option(option, &path.to_string_lossy(), &format!("no check wrote it, or it was changed: {error}"))
     })
@@ -299,6 +300,14 @@ fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Problem
 pub(super) fn bad_option(option: &str, value: &str, why: &str) -> Problem {
     let value = value.chars().take(200).collect::<String>();
     Problem::new(Code::BadOption).with("option", option).with("value", value).with("why", why)
+}
+
+/// What an option names and cannot be read, or is not there.
+fn unread(option: &str, path: &Path, error: std::io::Error) -> Problem {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return bad_option(option, &path.to_string_lossy(), "there is no such file or folder");
+    }
+    unusable(path, "read").cause(error)
 }
 
 fn unusable(path: &Path, operation: &str) -> Problem {
