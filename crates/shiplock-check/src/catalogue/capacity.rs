@@ -50,7 +50,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[says(
             "none",
-            "{count} of {all} nodes reserve nothing for the system",
+            "on {count} of {all:node|nodes} nothing is reserved for the system",
             "{all} 个节点中有 {count} 个未为系统预留资源",
         )],
         source: "https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/",
@@ -77,13 +77,13 @@ pub(super) const CHECKS: &[Check] = &[
         sentences: &[
             says(
                 "no-room",
-                "in batch {batch} ({nodes} nodes at once) {pods} pods find no place on the other nodes, such as {example}",
+                "in batch {batch} ({nodes:node|nodes} at once) {pods:pod finds|pods find} no place on the other nodes, such as {example}",
                 "第 {batch} 批（同时 {nodes} 个节点）中有 {pods} 个 pod 在其他节点上找不到位置，例如 {example}",
             ),
             Sentence {
                 name: "no-room-at-all",
                 text: [
-                    "in batch {batch} ({nodes} nodes at once) {pods} pods find no place on the other nodes, such as {example}; one node at a time is too many too",
+                    "in batch {batch} ({nodes:node|nodes} at once) {pods:pod finds|pods find} no place on the other nodes, such as {example}; one node at a time is too many too",
                     "第 {batch} 批（同时 {nodes} 个节点）中有 {pods} 个 pod 在其他节点上找不到位置，例如 {example}；每次一个节点也不够",
                 ],
                 fix: Some([
@@ -94,7 +94,7 @@ pub(super) const CHECKS: &[Check] = &[
             Sentence {
                 name: "only-node",
                 text: [
-                    "it is the only node for {pods} pods, such as {example}: they are away until it is back",
+                    "without it {pods:pod has|pods have} no node, such as {example}, until it is back",
                     "它是 {pods} 个 pod 的唯一节点，例如 {example}：升级期间这些 pod 不可用",
                 ],
                 fix: Some(["add a second node, or plan the downtime", "请增加第二个节点，或安排停机"]),

@@ -179,7 +179,7 @@ pub(super) const CHECKS: &[Check] = &[
             "没有空闲地址时无法创建 Service，包括组件所需的 Service。",
         ],
         fix: ["add a ServiceCIDR, or delete Services that nobody uses", "请增加 ServiceCIDR，或删除无人使用的 Service"],
-        sentences: &[says("few", "{free} addresses of {range} are free", "{range} 仅剩 {free} 个地址")],
+        sentences: &[says("few", "{free:address is|addresses are} free in {range}", "{range} 仅剩 {free} 个地址")],
         source: "https://kubernetes.io/docs/tasks/network/extend-service-ip-ranges/",
         not_built: None,
     },

@@ -192,7 +192,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[says(
             "many",
-            "{reason} came {count} times, the last time within the hour before",
+            "{reason} came {count:time|times}, the last time within the hour before",
             "{reason} 出现 {count} 次，最近一次在前一小时内",
         )],
         source: "https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/",

@@ -295,7 +295,7 @@ pub(super) const CHECKS: &[Check] = &[
         why: ["A kubelet that ends again and again will do so with the new version too.", "反复退出的 kubelet 升级后仍会如此。"],
         fix: ["see journalctl -u kubelet on {node}", "请查看 {node} 上的 journalctl -u kubelet"],
         sentences: &[
-            says("loop", "its kubelet ended and was started again {starts} times in the last 20 minutes", "kubelet 在过去 20 分钟内退出并被重新启动了 {starts} 次"),
+            says("loop", "its kubelet ended and was started again {starts:time|times} in the last 20 minutes", "kubelet 在过去 20 分钟内退出并被重新启动了 {starts} 次"),
             says("ill", "its kubelet is not well: {why}", "kubelet 异常：{why}"),
         ],
         source: "https://github.com/kubernetes/node-problem-detector/blob/master/config/systemd-monitor-counter.json",
@@ -389,7 +389,7 @@ pub(super) const CHECKS: &[Check] = &[
         fix: ["on {node}: kubeadm certs renew all, then restart the static pods", "在 {node} 上执行 kubeadm certs renew all，然后重启静态 pod"],
         sentences: &[
             says("ended", "{path} has ended", "{path} 已过期"),
-            says("soon", "{path} ends in {days} days", "{path} 将在 {days} 天后到期"),
+            says("soon", "{path} ends in {days:day|days}", "{path} 将在 {days} 天后到期"),
         ],
         source: "https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-certs/",
     }

@@ -124,7 +124,7 @@ pub(super) const CHECKS: &[Check] = &[
             "从其他节点排空的 pod 以及系统 pod 都需要名额。",
         ],
         fix: ["move pods away from it, or raise maxPods", "请移走部分 pod，或提高 maxPods"],
-        sentences: &[says("full", "it has {free} slots for pods left", "仅剩 {free} 个 pod 名额")],
+        sentences: &[says("full", "it has {free:slot for pods|slots for pods} left", "仅剩 {free} 个 pod 名额")],
         source: "https://www.alibabacloud.com/help/en/document_detail/606069.html",
         not_built: None,
     },

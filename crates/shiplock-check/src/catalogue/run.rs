@@ -137,7 +137,7 @@ pub(super) const CHECKS: &[Check] = &[
         fix: ["give {user} kubectl {target}", "请为 {user} 提供 kubectl {target}"],
         sentences: &[says(
             "kubectl",
-            "{user} uses kubectl {version}: {count} requests",
+            "{user} uses kubectl {version}: {count:request|requests}",
             "{user} 使用 kubectl {version}：{count} 个请求",
         )],
         source: "https://kubernetes.io/releases/version-skew-policy/#kubectl",
@@ -160,7 +160,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[says(
             "watch",
-            "{count} programs of your own watch, such as {names}",
+            "{count:program of your own watches|programs of your own watch}, such as {names}",
             "有 {count} 个自有程序在 watch，例如 {names}",
         )],
         source: "https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes",

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 
+/// Parameters that are numbers of things.
+const NUMBERS: [&str; 11] =
+    ["all", "count", "days", "expected", "free", "hops", "hours", "nodes", "others", "pods", "starts"];
+
 #[test]
 fn ids_and_names_are_unique_and_every_text_is_there_in_both_languages() {
     let mut seen = BTreeSet::new();
@@ -29,6 +33,22 @@ fn ids_and_names_are_unique_and_every_text_is_there_in_both_languages() {
                     .collect()
             };
             assert_eq!(parameters(english), parameters(chinese), "{}: {english}", check.id);
+        }
+        // Those that are always more than one.
+        let is_many =
+            |name: &str| [("VER-001", "hops"), ("WL-004", "replicas"), ("CP-003", "count")].contains(&(check.id, name));
+        for sentence in check.sentences {
+            let numbers = sentence.text[0].split('{').skip(1).filter_map(|rest| rest.split_once("} "));
+            for (name, after) in numbers.filter(|(name, _)| NUMBERS.contains(name) && !is_many(name)) {
+                let is_plural =
+                    after.split([' ', ',', ';']).next().is_some_and(|word| word.ends_with('s') && word != "ms");
+                assert!(
+                    !is_plural && !after.starts_with("of its "),
+                    "{}: {name} may be one: {}",
+                    check.id,
+                    sentence.text[0]
+                );
+            }
         }
         let mut names = BTreeSet::new();
         assert!(check.sentences.iter().all(|sentence| names.insert(sentence.name)), "{}", check.id);

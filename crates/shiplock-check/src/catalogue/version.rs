@@ -303,7 +303,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[says(
             "rejected",
-            "it has turned {count} requests away since its start",
+            "it has turned {count:request|requests} away since its start",
             "自启动以来拒绝了 {count} 个请求",
         )],
         source: "https://kubernetes.io/docs/concepts/cluster-administration/flow-control/",

@@ -17,7 +17,7 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[says(
             "never",
-            "{says}: none of its {expected} pods may ever be evicted",
+            "{says}: {expected:pod|pods} may never be evicted",
             "{says}：其 {expected} 个 pod 都不允许被驱逐",
         )],
         source: "https://kubernetes.io/docs/tasks/run-application/configure-pdb/",
@@ -317,7 +317,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: ["Jobs that run", "正在运行的 Job"],
         why: ["A drained pod of a Job begins anew.", "Job 的 pod 被排空后会重新开始。"],
         fix: ["wait for it, or suspend it", "请等待其完成，或暂停"],
-        sentences: &[says("running", "{count} of its pods run", "其 {count} 个 pod 正在运行")],
+        sentences: &[says("running", "{count:of its pods runs|of its pods run}", "其 {count} 个 pod 正在运行")],
         source: "https://kubernetes.io/docs/concepts/workloads/controllers/job/",
         not_built: None,
     },

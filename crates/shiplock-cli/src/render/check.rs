@@ -362,7 +362,7 @@ mod tests {
         let from = text.find("\nWorkloads\n").unwrap_or_else(|| panic!("{text}"));
         let lines: Vec<&str> = text[from..].lines().skip(1).take(6).collect();
         assert!(lines[1].trim_start().starts_with("ok "), "{text}");
-        assert_eq!(lines[2], "  BLOCK  WL-001  maxUnavailable 0: none of its 3 pods may ever be evicted");
+        assert_eq!(lines[2], "  BLOCK  WL-001  maxUnavailable 0: 3 pods may never be evicted");
         assert_eq!(lines[3].trim(), "PodDisruptionBudget shop/cart");
         assert_eq!(lines[4].trim(), "PodDisruptionBudget shop/web");
         assert!(lines[5].contains("fix allow one disruption") && lines[5].ends_with("[explain WL-001]"), "{text}");
