@@ -196,9 +196,14 @@ impl Sink for OneFile<'_> {
             let why = format!("Kubernetes {} serves nothing of {api_version}", self.question.target);
             self.trouble(Trouble { line, kind: TroubleKind::Shape(why) });
         } else if let Some((removed, successor)) = removed_configuration(api_version, self.question.target) {
-            let finding = Finding::new("API-012", "removed", Outcome::Fail, Subject::new(kind, namespace, name));
+            let sentence = match lifecycle::split(api_version).0 {
+                "client.authentication.k8s.io" => "login",
+                "kubeadm.k8s.io" => "kubeadm-file",
+                _ => "removed",
+            };
+            let finding = Finding::new("API-012", sentence, Outcome::Fail, Subject::new(kind, namespace, name));
             let finding = finding.with("api", format!("{api_version} {kind}")).with("since", removed);
-            let finding = finding.with("successor", successor);
+            let finding = finding.with("successor", successor).with("file", self.file);
             self.read.findings.push(Finding { place: place(), evidence: vec![evidence()], ..finding });
         }
     }
@@ -265,8 +270,7 @@ mod tests {
     use super::*;
     use crate::question::Profile;
 
-    #[test]
-    fn a_configuration_that_the_target_does_not_read_is_told_with_its_file_and_line() {
+    fn read(text: &str) -> FilesRead {
         let question = Question {
             target: MinorVersion { major: 1, minor: 37 },
             current: None,
@@ -275,9 +279,46 @@ mod tests {
             max_parallel: 10,
         };
         let mut read = FilesRead::default();
-        let text = b"# remark\napiVersion: kubeadm.k8s.io/v1beta1\nkind: ClusterConfiguration\n";
-        read.read("a.yaml", text, 1024, &question);
-        let [finding] = &read.findings[..] else { panic!("{:?}", read.findings) };
+        read.read("a.yaml", text.as_bytes(), 1024, &question);
+        read
+    }
+
+    #[test]
+    fn a_configuration_that_the_target_does_not_read_is_told_with_its_file_and_line() {
+        let found = read("# remark\napiVersion: kubeadm.k8s.io/v1beta1\nkind: ClusterConfiguration\n");
+        let [finding] = &found.findings[..] else { panic!("{:?}", found.findings) };
         assert_eq!((finding.check.as_str(), finding.evidence[0].seen.as_str()), ("API-012", "a.yaml:2"));
+    }
+
+    #[test]
+    fn what_to_do_about_a_configuration_is_what_works_for_its_component() {
+        use shiplock_core::language::Language;
+        for (version, works) in [
+            ("kubeadm.k8s.io/v1beta3", "kubeadm config migrate --old-config a.yaml"),
+            ("kubescheduler.config.k8s.io/v1beta3", "write it as kubescheduler.config.k8s.io/v1 before"),
+            ("audit.k8s.io/v1beta1", "write it as audit.k8s.io/v1 before"),
+        ] {
+            let found = read(&format!("apiVersion: {version}\nkind: X\n"));
+            let [finding] = &found.findings[..] else { panic!("{version}: {:?}", found.findings) };
+            let fix = finding.fix(Language::En);
+            assert!(fix.contains(works) && fix.contains("kubeadm") == version.contains("kubeadm"), "{version}: {fix}");
+        }
+    }
+
+    #[test]
+    fn a_user_of_a_kubeconfig_who_logs_in_by_a_plugin_of_a_version_that_was_removed_is_named() {
+        let version = |minor: &str| format!("client.authentication.k8s.io/{minor}");
+        let kubeconfig = |of_ci: &str| {
+            format!(
+                "apiVersion: v1\nkind: Config\nusers:\n- name: li\n  user:\n    token: x\n- name: ci\n  user:\n    exec:\n      apiVersion: {of_ci}\n      command: login\n"
+            )
+        };
+        let found = read(&kubeconfig(&version("v1alpha1")));
+        let [finding] = &found.findings[..] else { panic!("{:?}", found.findings) };
+        assert_eq!((finding.check.as_str(), finding.sentence.as_str()), ("API-012", "login"));
+        assert_eq!((finding.subject.name.as_str(), finding.evidence[0].seen.as_str()), ("ci", "a.yaml:10"));
+        for served in ["v1beta1", "v1"] {
+            assert_eq!(read(&kubeconfig(&version(served))).findings, [], "{served}");
+        }
     }
 }

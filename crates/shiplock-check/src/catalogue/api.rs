@@ -63,6 +63,8 @@ const ALPHA_GONE: Option<[&str; 2]> = Some([
     "请保存并删除：kubectl get {resource} -A -o yaml > FILE && kubectl delete -f FILE；目标版本中没有替代",
 ]);
 
+const NOT_READ: [&str; 2] = ["{api} is not read from {since} on", "{api} 自 {since} 起不再支持"];
+
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "API-001",
@@ -437,19 +439,45 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Blocking,
         scope: Scope::Any,
         reads: [
-            "apiVersion of configuration files of kubeadm, scheduler and audit, and of kubeadm's ConfigMap",
-            "kubeadm、scheduler、审计配置文件以及 kubeadm 的 ConfigMap 的 apiVersion",
+            "apiVersion of configuration files of kubeadm, scheduler and audit, of kubeadm's ConfigMap, and of plugins by which users of a kubeconfig log in",
+            "kubeadm、scheduler、审计配置文件、kubeadm 的 ConfigMap，以及 kubeconfig 中用户登录插件的 apiVersion",
         ],
         title: ["Configuration files of components", "组件配置文件"],
         why: [
-            "A component that is given a configuration of a version that it does not know does not start.",
-            "组件若得到其不认识的配置版本将无法启动。",
+            "A component that is given a configuration of a version that it does not know does not start; kubeadm stops, and no client logs in by such a plugin.",
+            "组件若得到其不认识的配置版本将无法启动；kubeadm 会中止，客户端也无法通过此类插件登录。",
         ],
-        fix: [
-            "write it as {successor} before the component is replaced (kubeadm: `kubeadm config migrate`)",
-            "请在替换组件前改写为 {successor}（kubeadm：`kubeadm config migrate`）",
+        fix: ["write it as {successor} before the component is replaced", "请在替换组件前改写为 {successor}"],
+        sentences: &[
+            says("removed", NOT_READ[0], NOT_READ[1]),
+            Sentence {
+                name: "kubeadm-file",
+                text: NOT_READ,
+                fix: Some([
+                    "write it as {successor}: kubeadm config migrate --old-config {file} --new-config FILE, by a kubeadm older than {since}; what that writes by newer ones again, until it is {successor}",
+                    "请改写为 {successor}：用早于 {since} 的 kubeadm 执行 kubeadm config migrate --old-config {file} --new-config FILE；如结果还不是 {successor}，请用更新的 kubeadm 继续转换",
+                ]),
+            },
+            Sentence {
+                name: "kubeadm-uploaded",
+                text: NOT_READ,
+                fix: Some([
+                    "upload it anew on a master, by the kubeadm that is there now and reads it: kubectl -n kube-system get configmap kubeadm-config -o jsonpath={.data.ClusterConfiguration} > FILE && kubeadm init phase upload-config kubeadm --config FILE",
+                    "请在 master 上用现有的、能读取它的 kubeadm 重新上传：kubectl -n kube-system get configmap kubeadm-config -o jsonpath={.data.ClusterConfiguration} > FILE && kubeadm init phase upload-config kubeadm --config FILE",
+                ]),
+            },
+            Sentence {
+                name: "login",
+                text: [
+                    "a login by a plugin that speaks {api}, which no client takes from {since} on",
+                    "通过使用 {api} 的插件登录，自 {since} 起客户端不再支持",
+                ],
+                fix: Some([
+                    "take a release of the plugin that speaks {successor}, and write that as apiVersion of the user's exec, with interactiveMode: IfAvailable",
+                    "请使用支持 {successor} 的插件版本，将其写为该用户 exec 的 apiVersion，并设置 interactiveMode: IfAvailable",
+                ]),
+            },
         ],
-        sentences: &[says("removed", "{api} is not read from {since} on", "{api} 自 {since} 起不再支持")],
         source: "https://github.com/kubernetes/enhancements/tree/master/keps/sig-scheduling/785-scheduler-component-config-api",
         not_built: None,
     },

@@ -204,10 +204,10 @@ fn configurations(look: &mut Look<'_>) {
         }
     }
     if let Some(cluster) = &read.cluster
-        && let Some((since, successor)) = crate::api::files::removed_configuration(&cluster.api_version, target)
+        && let Some((since, _)) = crate::api::files::removed_configuration(&cluster.api_version, target)
     {
-        let finding = Finding::new("API-012", "removed", Outcome::Fail, subject("kubeadm-config"));
+        let finding = Finding::new("API-012", "kubeadm-uploaded", Outcome::Fail, subject("kubeadm-config"));
         let api = format!("{} ClusterConfiguration", cluster.api_version);
-        look.say(finding.with("api", api).with("since", since).with("successor", successor));
+        look.say(finding.with("api", api).with("since", since));
     }
 }

@@ -9,8 +9,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, is_list, is_miswritten, is_placeholder,
-    item_kind, lines_of, no_text,
+    CREDENTIAL, DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, is_kubeconfig, is_list,
+    is_miswritten, is_placeholder, item_kind, lines_of, no_text,
 };
 
 /// Reads all values of a text that begins at this line. An error where it is not JSON at all and nothing was handed on.
@@ -103,6 +103,7 @@ struct Parts<'a> {
     metadata: Option<&'a RawValue>,
     items: Option<&'a RawValue>,
     objects: Option<&'a RawValue>,
+    users: Option<&'a RawValue>,
     has_spec: bool,
     is_miswritten: bool,
 }
@@ -125,6 +126,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
                         "metadata" => parts.metadata = Some(map.next_value()?),
                         "items" => parts.items = Some(map.next_value()?),
                         "objects" => parts.objects = Some(map.next_value()?),
+                        "users" => parts.users = Some(map.next_value()?),
                         other => {
                             parts.has_spec |= other == "spec";
                             parts.is_miswritten |= is_miswritten(other);
@@ -162,6 +164,27 @@ impl<'de: 'a, 'a> Deserialize<'de> for Values<'a> {
         }
         deserializer.deserialize_seq(All)
     }
+}
+
+/// A user of a kubeconfig.
+#[derive(Deserialize)]
+struct User<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user: Login<'a>,
+}
+
+#[derive(Deserialize)]
+struct Login<'a> {
+    #[serde(borrow)]
+    exec: Plugin<'a>,
+}
+
+#[derive(Deserialize)]
+struct Plugin<'a> {
+    #[serde(borrow, rename = "apiVersion")]
+    api_version: Text<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -271,6 +294,22 @@ impl<S: Sink> Reader<'_, '_, S> {
         let line = self.line_of(at);
         self.found += 1;
         self.sink.object(Object { api_version, kind, namespace: &namespace, name: &name, line });
+        if let (true, Some(users)) = (is_kubeconfig(api_version, kind), parts.users) {
+            self.logins(users.get());
+        }
+    }
+
+    /// Hands on what the users of a kubeconfig log in by.
+    fn logins(&mut self, users: &str) {
+        let Ok(Values(users)) = serde_json::from_str(users) else { return };
+        for user in users {
+            let Ok(User { name, user: Login { exec } }) = serde_json::from_str::<User<'_>>(user.get()) else {
+                continue;
+            };
+            let Plugin { api_version: Text(Some((api_version, at))) } = exec else { continue };
+            let (name, line) = (name.unwrap_or_default(), self.line_of(at));
+            self.sink.object(Object { api_version: &api_version, kind: CREDENTIAL, namespace: "", name: &name, line });
+        }
     }
 
     fn visit_all(&mut self, values: &str, role: Role<'_>, depth: usize) {

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{self, Table};
 
-/// One object, as the text has it.
+/// One object, as the text has it. A kubeconfig is followed by an `ExecCredential` for each of its users that logs in by a
+/// plugin: of the version in which that is asked, and with the user's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object<'a> {
     /// Such as `apps/v1`.
@@ -284,6 +285,14 @@ fn is_null(plain: &str) -> bool {
 fn item_kind(list_kind: &str) -> Option<&str> {
     list_kind.strip_suffix("List").filter(|kind| !kind.is_empty())
 }
+
+/// Whether an object is a kubeconfig.
+fn is_kubeconfig(api_version: &str, kind: &str) -> bool {
+    (api_version, kind) == ("v1", "Config")
+}
+
+/// What client-go asks of a plugin by which a user logs in.
+const CREDENTIAL: &str = "ExecCredential";
 
 /// Nothing that people write is nested deeper.
 const DEPTH_MAX: usize = 64;

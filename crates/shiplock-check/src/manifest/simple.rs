@@ -128,7 +128,8 @@ impl<'a> Scan<'a> {
     fn object(&self) -> Option<Option<Object<'a>>> {
         match (self.api_version, self.kind) {
             (Some((api_version, line)), Some(kind)) => {
-                if kind.ends_with("List") || kind.is_empty() || api_version.is_empty() || kind == "Template" {
+                let has_more = kind.ends_with("List") || kind == "Template" || super::is_kubeconfig(api_version, kind);
+                if has_more || kind.is_empty() || api_version.is_empty() {
                     return None;
                 }
                 let (namespace, name) = (self.namespace.unwrap_or_default(), self.name.unwrap_or_default());

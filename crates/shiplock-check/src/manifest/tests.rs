@@ -87,6 +87,21 @@ fn objects_are_found_in_every_shape_that_yaml_has() {
             &["2003 a/v1 K /"],
         ),
         (
+            "kubeconfig",
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\nusers:\n- name: li\n  user: {token: x}\n- name: ci\n  user:\n    exec:\n      command: c\n      apiVersion: x.io/v1\n- user: {exec: {apiVersion: x.io/v2}}\n- name: no\n  user: {exec: {command: c}}\n- name: none\n",
+            &["1 v1 Config /", "11 x.io/v1 ExecCredential /ci", "12 x.io/v2 ExecCredential /"],
+        ),
+        (
+            "kubeconfig of JSON",
+            "{\"apiVersion\": \"v1\", \"kind\": \"Config\", \"users\": [\n{\"name\": \"li\", \"user\": {\"token\": \"x\"}},\n{\"name\": \"ci\", \"user\": {\"exec\": {\"apiVersion\": \"x.io/v1\"}}}, null]}",
+            &["1 v1 Config /", "3 x.io/v1 ExecCredential /ci"],
+        ),
+        (
+            "another tool's file with users",
+            "apiVersion: x.io/v1\nkind: Config\nusers:\n- name: ci\n  user:\n    exec:\n      apiVersion: x.io/v2\n",
+            &["1 x.io/v1 Config /"],
+        ),
+        (
             "manifest in a string",
             "apiVersion: v1\nkind: ConfigMap\ndata:\n  x.yaml: |\n    apiVersion: extensions/v1beta1\n    kind: Ingress\n",
             &["1 v1 ConfigMap /"],

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 
 use super::{
-    DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, has_template_mark, is_list, is_miswritten,
-    is_null, is_number_or_bool, is_placeholder, item_kind, no_text,
+    CREDENTIAL, DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, has_template_mark, is_kubeconfig,
+    is_list, is_miswritten, is_null, is_number_or_bool, is_placeholder, item_kind, no_text,
 };
 
 /// Longer scalars identify nothing; they are not kept.
@@ -17,7 +17,7 @@ const SCALAR_KEPT_MAX: usize = 512;
 const NODES_MAX: usize = 1_000_000;
 const _: () = assert!(NODES_MAX * (size_of::<Node<'_>>() + size_of::<usize>()) <= 48 << 20);
 /// The keys of which more than the kind of their value matters.
-const KEYS_KEPT: [&str; 4] = ["metadata", "items", "objects", "<<"];
+const KEYS_KEPT: [&str; 7] = ["metadata", "items", "objects", "<<", "users", "user", "exec"];
 /// Keys that are compared for each node of a document, and besides; only references that multiply need more.
 const STEPS_PER_NODE_MAX: usize = 64;
 const STEPS_MAX: usize = 20_000_000;
@@ -432,7 +432,20 @@ impl Tree<'_> {
         let generated = || name("generateName").map(|begin| format!("{begin}*"));
         let (namespace, name) =
             (name("namespace").unwrap_or_default(), name("name").or_else(generated).unwrap_or_default());
+        let logins = if is_kubeconfig(&api_version, &kind) { self.logins(index) } else { Vec::new() };
         found.objects.push((api_version, kind, namespace, name, line));
+        found.objects.extend(logins);
+    }
+
+    /// What the users of a kubeconfig log in by.
+    fn logins(&self, kubeconfig: usize) -> Vec<(String, String, String, String, u32)> {
+        let login = |user: usize| {
+            let exec = self.get(self.get(user, "user")?, "exec")?;
+            let (version, line) = self.scalar(self.get(exec, "apiVersion")?)?;
+            let name = self.get(user, "name").and_then(|name| self.scalar(name)).map_or("", |(name, _)| name);
+            Some((version.to_owned(), CREDENTIAL.to_owned(), String::new(), name.to_owned(), line))
+        };
+        self.sequence(kubeconfig, "users").into_iter().flatten().filter_map(login).collect()
     }
 
     fn visit_all(&mut self, entries: Vec<usize>, role: Role<'_>, depth: usize, found: &mut Found) {

@@ -196,10 +196,14 @@ fn what_no_api_server_takes_is_told_and_never_silence() {
         std::fs::write(folder.path().join("a.yaml"), text).unwrap();
         assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), (0, Vec::new()), "{api_version} {kind}");
     }
-    for version in ["kubeadm.k8s.io/v1beta1", "kubeadm.k8s.io/v1beta3", "kubescheduler.config.k8s.io/v1alpha2"] {
+    for (version, sentence) in [
+        ("kubeadm.k8s.io/v1beta1", "kubeadm-file"),
+        ("kubeadm.k8s.io/v1beta3", "kubeadm-file"),
+        ("kubescheduler.config.k8s.io/v1alpha2", "removed"),
+    ] {
         let text = format!("apiVersion: {version}\nkind: X\nmetadata:\n  name: a\n");
         std::fs::write(folder.path().join("a.yaml"), text).unwrap();
-        let expected = (3, vec!["API-012 removed a".to_owned()]);
+        let expected = (3, vec![format!("API-012 {sentence} a")]);
         assert_eq!(check(folder.path(), &["-f", "a.yaml"], b""), expected, "{version}");
     }
 }

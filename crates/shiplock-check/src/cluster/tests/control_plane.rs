@@ -68,7 +68,7 @@ fn the_configuration_of_kubelets_and_kube_proxy_is_judged_too() {
             "Fail API-013 gate-gone ConfigMap kube-system/kubelet-config",
             "Warn NET-006 ipvs ConfigMap kube-system/kube-proxy",
             "Warn NET-004 gone ConfigMap kube-system/coredns",
-            "Fail API-012 removed ConfigMap kube-system/kubeadm-config",
+            "Fail API-012 kubeadm-uploaded ConfigMap kube-system/kubeadm-config",
         ]
     );
     configuration = Configuration::default();
