@@ -22,11 +22,17 @@ pub(super) const CHECKS: &[Check] = &[
             "请让其 pod 分布在不同批次的两个以上节点，或改用 Cluster",
         ],
         sentences: &[
-            says(
-                "none",
-                "externalTrafficPolicy is Local and no node has a ready pod",
-                "externalTrafficPolicy 为 Local，且没有节点有就绪 pod",
-            ),
+            Sentence {
+                name: "none",
+                text: [
+                    "externalTrafficPolicy is Local and no node has a ready pod",
+                    "externalTrafficPolicy 为 Local，且没有节点有就绪 pod",
+                ],
+                fix: Some([
+                    "bring its pods back, or delete the Service where nothing uses it",
+                    "请恢复其 pod；若无人使用请删除该 Service",
+                ]),
+            },
             says(
                 "one-node",
                 "externalTrafficPolicy is Local and all ready pods are on {node}",
@@ -61,13 +67,32 @@ pub(super) const CHECKS: &[Check] = &[
         title: ["Name server", "域名服务"],
         why: ["Without it nothing finds anything.", "没有它，服务之间无法互相发现。"],
         fix: [
-            "bring it back, and run two pods or more of it on different nodes",
-            "请恢复，并在不同节点上运行两个以上 pod",
+            "see why they are not ready, and mend that: kubectl -n {namespace} describe pods -l k8s-app=kube-dns",
+            "请查看其未就绪的原因并修复：kubectl -n {namespace} describe pods -l k8s-app=kube-dns",
         ],
         sentences: &[
             says("none", "no pod of it is ready", "没有就绪的 pod"),
-            says("single", "one pod of it is ready", "只有一个就绪的 pod"),
-            says("one-node", "all of its ready pods are on one node", "所有就绪 pod 都在同一节点"),
+            says(
+                "few-ready",
+                "its ready pods are on one node, and {others:other is|others are} not ready",
+                "其就绪 pod 都在同一节点，另有 {others} 个未就绪",
+            ),
+            Sentence {
+                name: "single",
+                text: ["there is one pod of it", "只有一个 pod"],
+                fix: Some([
+                    "run two pods of it or more, on different nodes: {command}",
+                    "请在不同节点上运行两个以上 pod：{command}",
+                ]),
+            },
+            Sentence {
+                name: "one-node",
+                text: ["all of its pods are on one node", "所有 pod 都在同一节点"],
+                fix: Some([
+                    "spread them over the nodes that take pods, two or more: {command}",
+                    "请将其分散到可调度的两个以上节点：{command}",
+                ]),
+            },
         ],
         source: "https://kubernetes.io/docs/tasks/administer-cluster/dns-debugging-resolution/",
         not_built: None,

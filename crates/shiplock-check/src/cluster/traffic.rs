@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Look, image_name, of, owner_of, packing};
-use crate::object::{Service, Slice};
+use crate::object::{Pod, Service, Slice};
 use crate::report::{Finding, Outcome, Subject};
 
 pub(super) fn judge(look: &mut Look<'_>) {
@@ -43,14 +43,6 @@ fn local_traffic(look: &mut Look<'_>) {
     let batches = look.need(&objects.nodes, &["NET-001"]).map(|nodes| packing::batches(nodes, bound));
     let Some(slices) = look.need(&objects.slices, &["NET-001"]) else { return };
     let ready = ready_nodes(slices);
-    let endpoints: BTreeSet<(&str, &str)> = slices
-        .iter()
-        .filter(|slice| !slice.endpoints.is_empty())
-        .filter_map(|slice| {
-            let service = slice.metadata.labels.get("kubernetes.io/service-name")?;
-            Some((slice.metadata.namespace.as_str(), service.as_str()))
-        })
-        .collect();
     let is_local = |kind: &str, policy: &str| matches!(kind, "LoadBalancer" | "NodePort") && policy == "Local";
     for service in
         services.iter().filter(|service| is_local(&service.spec.r#type, &service.spec.external_traffic_policy))
@@ -67,12 +59,7 @@ fn local_traffic(look: &mut Look<'_>) {
             ready.get(&(metadata.namespace.as_str(), metadata.name.as_str())).map(Vec::as_slice).unwrap_or_default();
         let distinct: BTreeSet<&str> = nodes.iter().copied().collect();
         match distinct.len() {
-            0 => {
-                // Where there are pods and none is ready it is ill now; where there are none nobody uses it.
-                let has_some = endpoints.contains(&(metadata.namespace.as_str(), metadata.name.as_str()));
-                let outcome = if has_some { Outcome::Fail } else { Outcome::Warn };
-                look.say(Finding::new("NET-001", "none", outcome, of("Service", metadata)));
-            }
+            0 => look.say(Finding::new("NET-001", "none", Outcome::Fail, of("Service", metadata))),
             1 => {
                 let node = distinct.first().copied().unwrap_or_default();
                 look.say(
@@ -152,23 +139,7 @@ fn ingress_classes(look: &mut Look<'_>) {
 fn dns_and_ingress(look: &mut Look<'_>) {
     let objects = look.objects;
     let Some(pods) = look.need(&objects.pods, &["NET-003", "NET-007"]) else { return };
-    let dns: Vec<_> = pods
-        .iter()
-        .filter(|pod| pod.metadata.labels.get("k8s-app").is_some_and(|app| app == "kube-dns") && !pod.has_ended())
-        .collect();
-    let ready: Vec<_> = dns.iter().filter(|pod| pod.is_ready()).collect();
-    let hosts: BTreeSet<&str> = ready.iter().map(|pod| pod.spec.node_name.as_str()).collect();
-    let sentence = match (dns.len(), ready.len(), hosts.len()) {
-        // Another name server may be at work: nothing is known of it.
-        (0, ..) => None,
-        (_, 0, _) => Some(("none", Outcome::Fail)),
-        (_, 1, _) => Some(("single", Outcome::Warn)),
-        (.., 1) => Some(("one-node", Outcome::Warn)),
-        _ => None,
-    };
-    if let Some((sentence, outcome)) = sentence {
-        look.say(Finding::new("NET-003", sentence, outcome, Subject::new("Deployment", "kube-system", "coredns")));
-    }
+    name_server(look, pods);
     let mut said = BTreeSet::new();
     for pod in pods {
         let is_ingress = |image: &str| image_name(image) == "controller" && image.contains("ingress-nginx");
@@ -176,4 +147,31 @@ fn dns_and_ingress(look: &mut Look<'_>) {
             look.say(Finding::new("NET-007", "ended", Outcome::Warn, owner_of(pod)));
         }
     }
+}
+
+fn name_server(look: &mut Look<'_>, pods: &[Pod]) {
+    let is_dns =
+        |pod: &&Pod| pod.metadata.labels.get("k8s-app").is_some_and(|app| app == "kube-dns") && !pod.has_ended();
+    let dns: Vec<&Pod> = pods.iter().filter(is_dns).collect();
+    // Another name server may be at work: nothing is known of it.
+    let Some(first) = dns.first() else { return };
+    let ready: Vec<&str> = dns.iter().filter(|pod| pod.is_ready()).map(|pod| pod.spec.node_name.as_str()).collect();
+    let others = dns.len() - ready.len();
+    let (sentence, outcome) = match (ready.len(), others, ready.iter().collect::<BTreeSet<_>>().len()) {
+        (0, ..) => ("none", Outcome::Fail),
+        (1, 0, _) => ("single", Outcome::Warn),
+        (_, 0, 1) => ("one-node", Outcome::Warn),
+        (.., 1) => ("few-ready", Outcome::Warn),
+        _ => return,
+    };
+    let owner = owner_of(first);
+    let (kind, namespace) = (owner.kind.to_ascii_lowercase(), owner.namespace.clone());
+    let command = match (kind.as_str(), sentence) {
+        ("deployment", "single") => format!("kubectl -n {namespace} scale deployment {} --replicas=2", owner.name),
+        // As kubeadm's own guide has it: each new pod prefers a node without another one.
+        ("deployment", _) => format!("kubectl -n {namespace} rollout restart deployment {}", owner.name),
+        _ => format!("kubectl -n {namespace} edit {kind} {}", owner.name),
+    };
+    let finding = Finding::new("NET-003", sentence, outcome, owner).with("others", others);
+    look.say(finding.with("namespace", namespace).with("command", command));
 }

@@ -382,12 +382,14 @@ fn traffic_and_volumes_that_an_upgrade_cuts_are_found() {
         json!({ "metadata": { "namespace": "n", "labels": { "kubernetes.io/service-name": name } }, "endpoints": endpoints })
     };
     local.objects.slices = seen(json!([slice("one", &["w1", "w1"]), slice("two", &["w1", "w2"]), slice("none", &[])]));
-    assert_eq!(found(&local), ["Warn NET-001 one-node Service n/one", "Warn NET-001 none Service n/none"]);
+    assert_eq!(found(&local), ["Warn NET-001 one-node Service n/one", "Fail NET-001 none Service n/none"]);
     let ill = json!([{ "metadata": { "namespace": "n", "labels": { "kubernetes.io/service-name": "none" } },
         "endpoints": [{ "nodeName": "w1", "conditions": { "ready": false } }] }]);
     local.objects.services = seen(json!([service("none", "Local")]));
-    local.objects.slices = seen(ill);
-    assert_eq!(found(&local), ["Fail NET-001 none Service n/none"]);
+    for slices in [ill, json!([])] {
+        local.objects.slices = seen(slices);
+        assert_eq!(found(&local), ["Fail NET-001 none Service n/none"]);
+    }
 
     // Who is in the cluster and calls a load balancer by its address may come from a node without a ready pod.
     let mut balanced = service("two", "Local");

@@ -222,8 +222,9 @@ const CASES: &[Case] = &[
         "NET-003",
         "one of two pods is ready",
         |it| it.objects.pods = seen(json!([dns("a", "w1", "True"), dns("b", "w2", "False")])),
-        &["Warn single"],
+        &["Warn few-ready"],
     ),
+    ("NET-003", "there is one pod", |it| it.objects.pods = seen(json!([dns("a", "w1", "True")])), &["Warn single"]),
     ("NET-003", "no pod is ready", |it| it.objects.pods = seen(json!([dns("a", "w1", "False")])), &["Fail none"]),
     (
         "NET-007",
@@ -533,6 +534,30 @@ fn each_check_says_nothing_where_all_is_well_and_says_what_is_wrong() {
         let mut snapshot = snapshot();
         given(&mut snapshot);
         assert_eq!(said(&snapshot, check), *expected, "{check}: {what}");
+    }
+}
+
+#[test]
+fn what_to_do_about_the_name_server_is_a_command_that_works_for_what_was_found() {
+    let of_set =
+        json!({ "metadata": { "ownerReferences": [{ "kind": "DaemonSet", "name": "dns", "controller": true }] } });
+    let mut on_each = dns("a", "w1", "True");
+    merge(&mut on_each, of_set);
+    let describe = "kubectl -n kube-system describe pods -l k8s-app=kube-dns";
+    for (pods, command) in [
+        (vec![dns("a", "w1", "False")], describe),
+        (vec![dns("a", "w1", "True"), dns("b", "w2", "False")], describe),
+        (vec![dns("a", "w1", "True")], "kubectl -n kube-system scale deployment a --replicas=2"),
+        (vec![on_each], "kubectl -n kube-system edit daemonset dns"),
+        (vec![dns("a", "w1", "True"), dns("b", "w1", "True")], "kubectl -n kube-system rollout restart deployment a"),
+    ] {
+        let mut snapshot = snapshot();
+        snapshot.objects.pods = seen(json!(pods));
+        let findings = judge(&snapshot, &question(&snapshot, "1.36", "1.37"));
+        let fixes: Vec<String> =
+            findings.iter().filter(|found| found.check == "NET-003").map(|found| found.fix(Language::En)).collect();
+        let [fix] = &fixes[..] else { panic!("{command}: {fixes:?}") };
+        assert!(fix.ends_with(command), "{fix}");
     }
 }
 
