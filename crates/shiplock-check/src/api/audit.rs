@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
+use super::succeeded_by;
 use crate::lifecycle::{Standing, Table};
 use crate::question::{Profile, Question};
 use crate::report::{Finding, Outcome, Subject};
@@ -236,14 +237,10 @@ impl AuditLog {
                 calls.last.is_some_and(|last| question.now.as_second() - last.as_second() <= RECENT_SECONDS);
             let blocks = question.profile == Profile::Strict && is_recent;
             let successor = table.successor(life, question.target);
-            let [called, deprecated] = match successor {
-                Some(_) => ["called", "called-deprecated"],
-                None => ["called-no-successor", "called-deprecated-no-successor"],
-            };
             let (sentence, since, outcome) = match life.standing(question.target) {
-                Standing::Removed { since } if blocks => (called, since, Outcome::Fail),
-                Standing::Removed { since } => (called, since, Outcome::Warn),
-                Standing::Deprecated { removed: Some(since), .. } => (deprecated, since, Outcome::Warn),
+                Standing::Removed { since } if blocks => ("called", since, Outcome::Fail),
+                Standing::Removed { since } => ("called", since, Outcome::Warn),
+                Standing::Deprecated { removed: Some(since), .. } => ("called-deprecated", since, Outcome::Warn),
                 Standing::Deprecated { .. } | Standing::Served => continue,
             };
             let finding = Finding::new("API-009", sentence, outcome, Subject::new("Client", "", user))
@@ -254,8 +251,8 @@ impl AuditLog {
                 .with("last", calls.last.map_or_else(|| "-".to_owned(), |last| last.to_string()))
                 .with("address", &calls.address)
                 .with("verbs", calls.verbs.iter().cloned().collect::<Vec<_>>().join(", "))
-                .with("removed", since)
-                .with("successor", successor.map_or_else(|| "-".to_owned(), |found| found.api_version));
+                .with("removed", since);
+            let finding = succeeded_by(finding, successor.map(|found| found.api_version));
             findings.push(finding.seen("API-009", file));
         }
         for ((minor, user), count) in &self.kubectls {

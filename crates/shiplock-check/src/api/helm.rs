@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 
-use super::{Usage, constraint, flagged, judge_one};
+use super::{Usage, constraint, flagged, judge_one, succeeded_by};
 use crate::lifecycle::Table;
 use crate::manifest::{self, Object, Sink, Trouble};
 use crate::question::Question;
@@ -249,10 +249,11 @@ pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Find
                 let subject = Subject::new(&object.kind, home, &object.name);
                 usages.push(Usage { life, subject, place: None, evidence, is_by_hand: false });
             } else if let Some(judged) = judge_one(life, subject(), question) {
-                let has_successor = Table::shipped().successor(life, question.target).is_some();
-                let sentence = if has_successor { "not-deployed" } else { "not-deployed-no-successor" };
-                let mut finding = Finding::new("API-005", sentence, Outcome::Warn, subject());
-                finding.parameters = judged.parameters;
+                let successor = Table::shipped().successor(life, question.target);
+                let finding = Finding::new("API-005", "not-deployed", Outcome::Warn, subject());
+                let finding = Finding { parameters: judged.parameters, ..finding };
+                let finding =
+                    succeeded_by(finding, successor.map(|next| format!("{} {}", next.api_version, next.kind)));
                 findings.push(Finding { evidence: vec![evidence], ..identified(finding) });
             }
         }

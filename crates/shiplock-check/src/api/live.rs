@@ -1,7 +1,7 @@
 //! Live objects: who writes them through a version that goes away, judged over a snapshot.
 
 use super::authorship::{Authorship, Written, authorship, is_by_hand};
-use super::{Usage, flagged, helm, metrics};
+use super::{Usage, flagged, helm, metrics, succeeded_by};
 use crate::lifecycle::{KindLifecycle, Standing, Table, split};
 use crate::question::{Profile, Question};
 use crate::report::{Evidence, Finding, Outcome, Subject};
@@ -118,11 +118,9 @@ fn written(
                 }
                 Authorship::OnlyAnnotation => {
                     let successor = Table::shipped().successor(life, question.target);
-                    let sentence = if successor.is_some() { "only-trace" } else { "only-trace-no-successor" };
-                    let successor = successor.map_or_else(|| "-".to_owned(), |found| found.api_version);
-                    let finding = Finding::new("API-004", sentence, Outcome::Warn, subject());
+                    let finding = Finding::new("API-004", "only-trace", Outcome::Warn, subject());
                     let finding = finding.with("api", format!("{api_version} {}", kind.kind));
-                    findings.push(finding.with("successor", successor));
+                    findings.push(succeeded_by(finding, successor.map(|found| found.api_version)));
                 }
                 Authorship::Unknown => {
                     let namespace = match object.namespace.as_str() {
@@ -191,23 +189,15 @@ fn going_away(
         None if !life.version.contains("alpha") => ("API-010", Outcome::Fail),
         _ => ("API-011", Outcome::Warn),
     };
-    let sentence = match (check, successor.is_some(), names.is_some()) {
-        ("API-011", false, true) => "objects-no-successor",
-        ("API-011", false, false) => "counted-no-successor",
-        (.., true) => "objects",
-        (.., false) => "counted",
-    };
+    let sentence = if names.is_some() { "objects" } else { "counted" };
     let resource = kubectl_name(&kind.resource, &life.api_version());
     let finding = Finding::new(check, sentence, outcome, Subject::new(life.kind, "", &resource))
         .with("api", format!("{} {}", life.api_version(), life.kind))
         .with("resource", resource)
         .with("count", count)
         .with("since", since)
-        .with("guide", GUIDE)
-        .with(
-            "successor",
-            successor.map_or_else(|| "-".to_owned(), |next| format!("{} {}", next.api_version, next.kind)),
-        );
+        .with("guide", GUIDE);
+    let finding = succeeded_by(finding, successor.map(|next| format!("{} {}", next.api_version, next.kind)));
     Some(names.into_iter().fold(finding, |finding, names| finding.with("names", names)))
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shiplock_core::version::MinorVersion;
 
+use super::succeeded_by;
 use crate::lifecycle::Table;
 use crate::question::Question;
 use crate::report::{Finding, Outcome, Subject};
@@ -161,12 +162,11 @@ pub fn judge(metrics: &Metrics, question: &Question) -> Vec<Finding> {
         let successor = life.and_then(|life| table.successor(life, question.target.max(removed)));
         let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         let subject = Subject::new("Client", "", &format!("of {group_version} {resource}"));
-        let sentence = if successor.is_some() { "requested" } else { "requested-no-successor" };
-        let finding = Finding::new("API-008", sentence, Outcome::Warn, subject)
+        let finding = Finding::new("API-008", "requested", Outcome::Warn, subject)
             .with("api", format!("{group_version} {resource}"))
             .with("since", &since)
-            .with("removed", removed)
-            .with("successor", successor.map_or_else(|| "-".to_owned(), |found| found.api_version));
+            .with("removed", removed);
+        let finding = succeeded_by(finding, successor.map(|found| found.api_version));
         findings.push(finding.seen("API-008", format!("API server {}", metrics.address)));
     }
     findings

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use shiplock_core::version::MinorVersion;
 
+use crate::catalogue;
 use crate::lifecycle::{KindLifecycle, Standing, Table};
 use crate::question::{Profile, Question};
 use crate::report::{Evidence, Finding, Outcome, Place, Subject};
@@ -97,12 +98,7 @@ pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question
     let finding = match life.standing(target) {
         Standing::Served => return None,
         Standing::Deprecated { since, removed } => {
-            let sentence = match (removed.is_some(), named.is_some()) {
-                (true, true) => "deprecated",
-                (true, false) => "deprecated-no-successor",
-                (false, true) => "deprecated-for-good",
-                (false, false) => "deprecated-for-good-no-successor",
-            };
+            let sentence = if removed.is_some() { "deprecated" } else { "deprecated-for-good" };
             let finding = Finding::new("API-001", sentence, Outcome::Warn, subject).with("since", since);
             removed.into_iter().fold(finding, |finding, removed| finding.with("removed", removed))
         }
@@ -121,7 +117,19 @@ pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question
             .with("since", since)
         }
     };
-    Some(finding.with("api", api).with("target", target).with("successor", named.unwrap_or_else(|| "-".to_owned())))
+    Some(succeeded_by(finding.with("api", api).with("target", target), named))
+}
+
+/// Says in a finding about a version what takes its place. Where nothing does, its sentence is the one without a successor,
+/// if its check has such a one.
+fn succeeded_by(finding: Finding, successor: Option<String>) -> Finding {
+    let Some(successor) = successor else {
+        let alone = format!("{}-no-successor", finding.sentence);
+        let is_there = catalogue::find(&finding.check).is_some_and(|check| check.sentence(&alone).is_some());
+        let sentence = if is_there { alone } else { finding.sentence.clone() };
+        return Finding { sentence, ..finding }.with("successor", "-");
+    };
+    finding.with("successor", successor)
 }
 
 /// A finding if the target is beyond what the table knows, or before it.
