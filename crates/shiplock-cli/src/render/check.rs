@@ -271,6 +271,12 @@ fn scope_en(word: &str) -> &str {
         "any" => "files or a cluster",
         "file" => "files",
         "audit-log" => "an audit log",
+        "cluster" => "the cluster's API",
+        "control-plane" => "each API server",
+        "node" | "agent" => "the agent on each node",
+        "probe" => "--probe",
+        "plan" => "a plan",
+        "client" => "kubectl of this machine",
         other => other,
     }
 }

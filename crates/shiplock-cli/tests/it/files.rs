@@ -134,6 +134,9 @@ fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_t
     let (code, text) = run(&["-f", "a"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("not gone into: 2 folders named .git or node_modules\n"), "{text}");
+    for needs in ["1 needs kubectl of this machine,", "need the cluster's API,", "1 needs a plan\n"] {
+        assert!(text.contains(needs), "{needs}: {text}");
+    }
     let (_, text) = run(&["-f", "a", "--only", "API-007"]);
     assert!(text.contains(" 1 check ok") && text.contains("   1 check\n"), "{text}");
     for words in [
