@@ -233,15 +233,24 @@ impl World {
 
     fn reconcile_deployment(&mut self, id: WorkloadId, deployment: &Workload) {
         let sets = self.replica_sets_of(id);
-        let newest = sets.iter().find(|(_, set)| set.revision == deployment.revision).cloned();
+        // A template that goes back to an earlier one has its ReplicaSet already, which becomes the newest.
+        let has_template = |set: &Workload| {
+            let hash = set.meta.labels.get(TEMPLATE_HASH);
+            hash.is_some_and(|hash| with_hash(&deployment.template, hash) == *set.template)
+        };
+        let newest = sets.iter().find(|(_, set)| set.revision == deployment.revision);
+        let newest = newest.or_else(|| sets.iter().find(|(_, set)| has_template(set))).cloned();
         let (newest_id, newest) = match newest {
-            Some(found) => found,
+            Some((set, held)) => {
+                if held.revision != deployment.revision {
+                    let version = self.next_version();
+                    self.replica_sets.change(set, version, |set| set.revision = deployment.revision);
+                }
+                (set, held)
+            }
             None => {
                 let hash = self.new_suffix(deployment);
-                let mut template = (*deployment.template).clone();
-                let mut labels = (*template.labels).clone();
-                labels.insert("pod-template-hash".into(), hash.as_str().into());
-                template.labels = Arc::new(labels);
+                let template = with_hash(&deployment.template, &hash);
                 let mut meta = self.new_meta(
                     deployment.meta.namespace.clone(),
                     &format!("{}-{hash}", deployment.meta.name),
@@ -249,7 +258,7 @@ impl World {
                 );
                 meta.annotations = deployment.meta.annotations.clone();
                 let mut selector = deployment.selector.clone();
-                selector.labels.insert("pod-template-hash".into(), hash.as_str().into());
+                selector.labels.insert(TEMPLATE_HASH.into(), hash.as_str().into());
                 let set = Workload {
                     meta,
                     kind: WorkloadKind::ReplicaSet,
@@ -444,6 +453,16 @@ impl World {
         };
         self.set_status(id, status);
     }
+}
+
+/// The label that tells the pods of one ReplicaSet of a Deployment from those of another.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The template of a Deployment as its ReplicaSet of that hash has it.
+fn with_hash(template: &PodTemplate, hash: &str) -> PodTemplate {
+    let mut template = template.clone();
+    Arc::make_mut(&mut template.labels).insert(TEMPLATE_HASH.into(), hash.into());
+    template
 }
 
 /// What a pod takes of its node.

@@ -153,6 +153,9 @@ fn workload(object: &Value, before: Option<&Value>, found: &mut Found) {
         let why = format!("must be greater than or equal to 0; a simulated cluster takes {REPLICAS_MAX} at most");
         found.invalid("spec.replicas", replicas, &why);
     }
+    if spec["paused"] == true {
+        found.forbidden("spec.paused", "a rollout cannot be paused in a simulated cluster");
+    }
     let selector = &spec["selector"];
     label_selector(selector, "spec.selector", found);
     match read_selector(selector) {

@@ -1,10 +1,22 @@
 //! Deployments, ReplicaSets, StatefulSets and DaemonSets.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::metadata::{envelope, owner, put, read_selector, read_strings, selector, time, write};
+use super::metadata::{envelope, owner, put, read_selector, selector, time, write};
 use super::template;
-use crate::world::{Behaviour, Workload, WorkloadId, WorkloadKind, WorkloadSpec, World};
+use crate::world::{Behaviour, Meta, Workload, WorkloadId, WorkloadKind, WorkloadSpec, World};
+
+/// Which template of its Deployment a ReplicaSet is of, and the one that a Deployment has now: `kubectl rollout undo` goes by
+/// it.
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// Takes of an object what its writer may say of its metadata; the revision is the controller's to say.
+fn write_metadata(meta: &mut Meta, object: &Value) {
+    write(meta, object);
+    Arc::make_mut(&mut meta.annotations).remove(REVISION);
+}
 
 /// Renders a workload.
 pub(super) fn render(world: &World, _: u32, workload: &Workload) -> Value {
@@ -12,6 +24,9 @@ pub(super) fn render(world: &World, _: u32, workload: &Workload) -> Value {
     object["metadata"]["generation"] = workload.meta.generation.into();
     if let Some(id) = workload.owner {
         put(&mut object["metadata"], "ownerReferences", owner(world, id));
+    }
+    if workload.kind == WorkloadKind::Deployment || workload.owner.is_some() {
+        object["metadata"]["annotations"][REVISION] = workload.revision.to_string().into();
     }
     let mut spec = json!({
         "selector": selector(&workload.selector),
@@ -93,26 +108,26 @@ pub(super) fn create(world: &mut World, kind: WorkloadKind, object: &Value) -> O
         uid: None,
     };
     let id = world.add_workload(&spec)?;
-    world.change_workload(id, |workload| write(&mut workload.meta, object));
+    world.change_workload(id, |workload| write_metadata(&mut workload.meta, object));
     Some(id.id)
 }
 
 /// Takes what may be changed of a workload: replicas, template, labels, annotations.
 pub(super) fn replace(world: &mut World, id: WorkloadId, object: &Value) {
     let Some(found) = world.workload(id).cloned() else { return };
-    let labels = read_strings(&object["metadata"]["labels"]);
-    let annotations = read_strings(&object["metadata"]["annotations"]);
+    let mut meta = found.meta.clone();
+    write_metadata(&mut meta, object);
     let count = if id.kind == WorkloadKind::DaemonSet { found.replicas } else { replicas(object) };
     let template = template::merged(&found.template, &object["spec"]["template"]);
-    if found.meta.labels == labels
-        && found.meta.annotations == annotations
+    if found.meta.labels == meta.labels
+        && found.meta.annotations == meta.annotations
         && found.replicas == count
         && found.template == template
     {
         return;
     }
     world.change_workload(id, |workload| {
-        write(&mut workload.meta, object);
+        write_metadata(&mut workload.meta, object);
         workload.replicas = count;
         workload.template = template;
     });

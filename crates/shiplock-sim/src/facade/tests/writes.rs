@@ -117,6 +117,7 @@ async fn what_is_fixed_cannot_be_patched_and_what_is_unknown_is_told_to_who_is_s
     let other = json!({"spec": {"selector": {"matchLabels": {"app": "other"}}}});
     for (path, patch, said) in [
         (cart, other, "field is immutable"),
+        (cart, json!({"spec": {"paused": true}}), "spec.paused: Forbidden"),
         (cart, json!({"spec": {"paused": "no"}}), "Deployment.spec.paused of type bool"),
         (&pod, json!({"spec": {"nodeName": "w-9"}}), "spec: Forbidden"),
         ("/api/v1/nodes/w-1", json!({"spec": {"taints": [{"key": "a", "effect": "Never"}]}}), "Unsupported value"),
@@ -288,4 +289,43 @@ async fn fields_have_managers_whatever_the_kind_and_who_applies_what_another_has
     // A write that changes nothing is none.
     let again = ask_as(&shared, Method::PATCH, &url, JSON, applying, apply("hdd")).await.1;
     assert_eq!(again["metadata"]["resourceVersion"], found["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn a_rollout_is_undone_as_kubectl_undoes_it_and_its_revisions_are_told() {
+    const REVISION: &str = "deployment.kubernetes.io/revision";
+    let shared = shared(world());
+    let cart = "/apis/apps/v1/namespaces/shop/deployments/cart";
+    let before = ask(&shared, Method::GET, cart, Value::Null).await.1;
+    let strategic = "application/strategic-merge-patch+json";
+    let name = &before["spec"]["template"]["spec"]["containers"][0]["name"];
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": name, "image": "cart:2"}]}}}});
+    assert_eq!(ask_as(&shared, Method::PATCH, cart, JSON, strategic, image).await.0, 200);
+    shared.with(|world| world.settle(Duration::from_secs(300)));
+    let sets = async || {
+        let path = "/apis/apps/v1/namespaces/shop/replicasets?labelSelector=app%3Dcart";
+        let mut sets = ask(&shared, Method::GET, path, Value::Null).await.1["items"].as_array().unwrap().clone();
+        sets.sort_by_key(|set| set["metadata"]["annotations"][REVISION].to_string());
+        sets
+    };
+    let [old, new] = sets().await.try_into().unwrap();
+    let of = |set: &Value| (set["metadata"]["annotations"][REVISION].clone(), set["spec"]["replicas"].clone());
+    assert_eq!((of(&old), of(&new)), ((json!("1"), json!(0)), (json!("2"), json!(3))));
+
+    // What kubectl sends: the template without the label of its ReplicaSet, and the annotations.
+    let mut template = old["spec"]["template"].clone();
+    template["metadata"]["labels"].as_object_mut().unwrap().remove("pod-template-hash");
+    let annotations = json!({REVISION: "2", "note": "back"});
+    let undo = json!([{"op": "replace", "path": "/spec/template", "value": template},
+        {"op": "replace", "path": "/metadata/annotations", "value": annotations}]);
+    let (code, status) = ask_as(&shared, Method::PATCH, cart, JSON, "application/json-patch+json", undo).await;
+    assert_eq!(code, 200, "{status}");
+    shared.with(|world| world.settle(Duration::from_secs(300)));
+    let [left, back] = sets().await.try_into().unwrap();
+    assert_eq!((of(&left), of(&back)), ((json!("2"), json!(0)), (json!("3"), json!(3))));
+    assert_eq!(back["metadata"]["name"], old["metadata"]["name"]);
+    let after = ask(&shared, Method::GET, cart, Value::Null).await.1;
+    assert_eq!(after["metadata"]["annotations"], json!({REVISION: "3", "note": "back"}));
+    assert_eq!(after["spec"]["template"], before["spec"]["template"]);
+    assert_eq!(after["status"]["updatedReplicas"], 3);
 }
