@@ -20,7 +20,7 @@ const PARTS: [&str; 4] = ["pkg/apis/meta/v1", "pkg/api/resource", "pkg/util/ints
 const SPECIAL: [&str; 6] =
     ["IntOrString", "Quantity", "RawExtension", "meta.v1.FieldsV1", "meta.v1.MicroTime", "meta.v1.Time"];
 /// What the façade is sent: the kinds that it serves, and what a subresource takes.
-const KINDS: [&str; 48] = [
+const KINDS: [&str; 49] = [
     "admissionregistration.v1.MutatingWebhookConfiguration",
     "admissionregistration.v1.ValidatingWebhookConfiguration",
     "apps.v1.ControllerRevision",
@@ -30,6 +30,7 @@ const KINDS: [&str; 48] = [
     "apps.v1.StatefulSet",
     "authentication.v1.SelfSubjectReview",
     "authorization.v1.SelfSubjectAccessReview",
+    "authorization.v1.SelfSubjectRulesReview",
     "autoscaling.v1.Scale",
     "autoscaling.v2.HorizontalPodAutoscaler",
     "batch.v1.CronJob",

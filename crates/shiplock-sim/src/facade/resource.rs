@@ -279,6 +279,16 @@ pub(super) static RESOURCES: &[Resource] = &[
     },
     Resource {
         is_review: true,
+        ..cluster_wide(
+            "authorization.k8s.io",
+            "v1",
+            "selfsubjectrulesreviews",
+            "selfsubjectrulesreview",
+            "SelfSubjectRulesReview",
+        )
+    },
+    Resource {
+        is_review: true,
         ..cluster_wide("authentication.k8s.io", "v1", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview")
     },
 ];

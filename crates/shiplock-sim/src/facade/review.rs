@@ -12,6 +12,11 @@ pub(super) fn answer(resource: &Resource, mut asked: Value) -> Value {
         "SelfSubjectReview" => {
             json!({"userInfo": {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}})
         }
+        "SelfSubjectRulesReview" => json!({
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+            "incomplete": false,
+        }),
         _ => json!({"allowed": true, "reason": "simulated: everybody may do everything"}),
     };
     asked

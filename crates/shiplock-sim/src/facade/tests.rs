@@ -373,6 +373,15 @@ async fn tables_versions_health_and_metrics_are_given_as_clients_ask() {
     let review = json!({"spec": {"resourceAttributes": {"verb": "patch", "resource": "nodes"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     assert_eq!(ask(&shared, Method::POST, path, review).await.1["status"]["allowed"], true);
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let (code, rules) = ask(&shared, Method::POST, path, json!({"spec": {"namespace": "shop"}})).await;
+    assert_eq!((code, &rules["kind"]), (201, &json!("SelfSubjectRulesReview")));
+    let everything = json!({
+        "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+        "incomplete": false,
+    });
+    assert_eq!(rules["status"], everything);
 }
 
 #[tokio::test]
