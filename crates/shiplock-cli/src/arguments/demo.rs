@@ -19,7 +19,7 @@ What is real: the server with SQLite, its REST API and drivers, the gateway with
 Kubernetes client. What is simulated: the clusters, their machines, and what a step does on a machine. Each cluster has a
 kubeconfig that kubectl takes. Nothing leaves this machine, no port is fixed, and Ctrl-C leaves nothing behind.")]
 pub struct DemoArguments {
-    /// How many times as fast time goes in the simulated clusters. Waits of the server itself take their own time.
+    /// How many times as fast everything is in the simulated clusters. Waits of the server itself take their own time.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub speed: u32,
     /// Keep everything in this directory, which must be new or empty, and leave it there at the end [default: a temporary

@@ -25,10 +25,10 @@ pub(crate) fn begin(started: &DemoStarted, style: &Style) -> String {
     line(style.tone(
         Tone::Strong,
         &if style.zh() {
-            format!("Shiplock 演示：一个真实的服务器，三个模拟集群，集群内时间快 {speed} 倍。")
+            format!("Shiplock 演示：一个真实的服务器，三个模拟集群，集群内的一切快 {speed} 倍。")
         } else {
             format!(
-                "Shiplock demo: one real server, three simulated clusters. Time goes {speed} times as fast in them."
+                "Shiplock demo: one real server, three simulated clusters. Everything in them is {speed} times as fast."
             )
         },
     ));

@@ -1,4 +1,5 @@
-//! The clock of a demo: a world's time goes as real time does, so many times as fast.
+//! The clock of a demo: a world's time is real time, from which clients tell ages; what happens in it is so many times as
+//! fast as in a real cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::world::{Moment, World};
 /// The longest between two looks at a world. What a client asked for may be due sooner than anything before it.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-/// How fast a world's time goes.
+/// The time of a world, and how fast everything is in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     from: Moment,
@@ -26,15 +27,15 @@ impl Clock {
     }
 
     fn now(self) -> Moment {
-        self.from + self.begun.elapsed().mul_f64(self.speed)
+        self.from + self.begun.elapsed()
     }
 
-    /// How long a time of the world takes here.
+    /// How long something takes here that takes so long in a real cluster.
     pub(super) fn real(self, simulated: Duration) -> Duration {
         simulated.div_f64(self.speed)
     }
 
-    /// How long a time here is in the world.
+    /// How long something takes in a real cluster that takes so long here.
     pub(super) fn simulated(self, real: Duration) -> Duration {
         real.mul_f64(self.speed)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use shiplock_core::facts::{HandEdit, MachineFacts, Observed, POOL_LABEL};
 use shiplock_core::id::{ClusterName, NodeName};
@@ -21,6 +21,8 @@ use crate::world::{
 
 /// Changes that are kept for watches of each kind of object.
 const CHANGES_KEPT_MAX: usize = 20_000;
+/// How old the clusters are when the demo begins: enough to be at rest.
+const AGE: SignedDuration = SignedDuration::from_mins(10);
 
 /// How a cluster stands when the demo begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ const ONE_AWAY: Option<Keep> = Some(Keep::MaxUnavailable(Share::Count(1)));
 const NONE_AWAY: Option<Keep> = Some(Keep::MaxUnavailable(Share::Count(0)));
 
 impl Cluster {
-    /// All three, small to large. Time in them goes `speed` times as fast.
+    /// All three, small to large. Everything in them is `speed` times as fast as in a real one.
     pub fn all(seed: u64, speed: u32) -> Vec<Self> {
         let ready: &[App] = &[("web", 4, ONE_AWAY), ("cart", 3, ONE_AWAY), ("mailer", 1, None)];
         let underway: &[App] = &[("search", 6, ONE_AWAY), ("index", 4, ONE_AWAY), ("crawler", 3, None)];
@@ -71,7 +73,8 @@ impl Cluster {
     }
 
     fn new(name: &str, standing: Standing, size: (usize, usize), apps: &[App], seed: u64, speed: u32) -> Self {
-        let mut world = World::new(seed, Timestamp::now().into(), Pace::default(), CHANGES_KEPT_MAX);
+        let now = Timestamp::now();
+        let mut world = World::new(seed, (now - AGE).into(), Pace { speed, ..Pace::default() }, CHANGES_KEPT_MAX);
         let (masters, workers) = size;
         let upgraded = if standing == Standing::Underway { workers / 4 } else { 0 };
         let master_version = if standing == Standing::Underway { TO } else { FROM };
@@ -109,8 +112,7 @@ impl Cluster {
         if standing == Standing::Blocked {
             add_findings(&mut world, &mut settings);
         }
-        // Old enough to be at rest when the demo begins.
-        world.settle(Duration::from_secs(600));
+        world.advance(now.into());
         let clock = Clock::start(&world, speed);
         Self { name: name.into(), standing, size, shared: Arc::new(Shared::new(world, settings)), clock }
     }
@@ -224,4 +226,33 @@ fn add_findings(world: &mut World, settings: &mut Settings) {
     });
     let object = JsonObject { meta, value: Arc::new(value) };
     world.create_other("validatingwebhookconfigurations.admissionregistration.k8s.io", object);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Moment;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_of_a_cluster_is_that_of_its_clients_however_fast_it_is() {
+        let begun = Moment::from(Timestamp::now());
+        let clusters = Cluster::all(1, 10);
+        let made = Moment::from(Timestamp::now());
+        for cluster in &clusters {
+            let now = cluster.shared.look(World::now);
+            assert!((begun..=made).contains(&now), "{cluster:?}");
+            let created = cluster.shared.look(|world| world.pods().iter().map(|(_, pod)| pod.meta.created_at).max());
+            assert!(created < Some(begun), "{cluster:?} is at rest");
+        }
+        let cluster = &clusters[0];
+        let (from, minute) = (cluster.shared.look(World::now), Duration::from_secs(60));
+        let clock = tokio::spawn(cluster.clock.run(cluster.shared.clone()));
+        tokio::time::sleep(minute + Duration::from_millis(10)).await;
+        let passed = cluster.shared.look(World::now).since(from);
+        assert!(
+            passed <= minute + Duration::from_millis(10) && passed > minute - Duration::from_millis(50),
+            "{passed:?}"
+        );
+        clock.abort();
+    }
 }

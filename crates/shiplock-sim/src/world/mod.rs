@@ -44,9 +44,11 @@ pub use self::object::{
 };
 pub use self::table::{Change, ChangeKind, Object, Table, Text, TooOld};
 
-/// How long things take that no template says.
+/// How long things take that no template says, and how fast everything is.
 #[derive(Clone, Debug)]
 pub struct Pace {
+    /// So many times as fast as told is everything; time goes as ever. At least 1.
+    pub speed: u32,
     /// From a change to what a controller does about it.
     pub controller: Duration,
     /// From a pod without a node to the attempt to bind it.
@@ -74,6 +76,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
+            speed: 1,
             controller: Duration::from_millis(50),
             scheduler: Duration::from_millis(30),
             kubelet_start: Duration::from_millis(1_500),
@@ -534,7 +537,7 @@ impl World {
             after * factor / 100
         };
         self.sequence += 1;
-        self.queue.push(Reverse(Queued { at: self.now + after, sequence: self.sequence, event }));
+        self.queue.push(Reverse(Queued { at: self.now + after / self.pace.speed, sequence: self.sequence, event }));
     }
 
     fn next_version(&mut self) -> u64 {

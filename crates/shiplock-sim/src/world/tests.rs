@@ -241,3 +241,17 @@ fn a_taint_that_evicts_ends_the_pods_that_do_not_tolerate_it_and_others_after_th
     let leaves = world.pods().iter().find(|(_, pod)| pod.meta.name.starts_with("leaves")).unwrap().1;
     assert_ne!(leaves.meta.name, first);
 }
+
+#[test]
+fn a_world_that_is_ten_times_as_fast_does_everything_in_a_tenth_of_the_time() {
+    let took = |speed| {
+        let mut world = world(1, 3);
+        world.set_pace(Pace { jitter_percent: 0, speed, ..Pace::default() });
+        let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::Deployment, "shop", "cart", 4)).unwrap();
+        let begun = world.now();
+        world.settle(Duration::from_secs(60));
+        assert_eq!(ready(&world, id), 4);
+        world.now().since(begun)
+    };
+    assert_eq!(took(1), took(10) * 10);
+}

@@ -52,7 +52,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("a kubelet that takes 10 s to come up takes 0.2 s here", "启动需 10 秒的 kubelet 在此只需 0.2 秒"),
     ("keep store and log to look at afterwards", "保留存储和日志，供事后查看"),
     ("What is real: the server with SQLite, its REST API and drivers, the gateway with mutual TLS, the loop of each agent, the Kubernetes client. What is simulated: the clusters, their machines, and what a step does on a machine. Each cluster has a kubeconfig that kubectl takes. Nothing leaves this machine, no port is fixed, and Ctrl-C leaves nothing behind.", "真实的部分：使用 SQLite 的服务端及其 REST API 和驱动、双向 TLS 网关、每个 agent 的主循环、Kubernetes 客户端。模拟的部分：集群、其机器，以及步骤在机器上所做的事。每个集群都有可供 kubectl 使用的 kubeconfig。不向本机之外发送任何内容，不占用固定端口，按 Ctrl-C 结束后不留下任何东西。"),
-    ("How many times as fast time goes in the simulated clusters. Waits of the server itself take their own time", "模拟集群中时间加快的倍数；服务端自身的等待不受影响"),
+    ("How many times as fast everything is in the simulated clusters. Waits of the server itself take their own time", "模拟集群中一切加快的倍数；服务端自身的等待不受影响"),
     ("Keep everything in this directory, which must be new or empty, and leave it there at the end [default: a temporary directory that is removed]", "将全部内容保存在该目录（必须不存在或为空），结束后保留 [默认：结束后删除的临时目录]"),
     ("The luck of the simulated clusters: the same seed draws the same", "模拟集群的随机种子：种子相同则结果相同"),
     // serve

@@ -36,7 +36,7 @@ use crate::settings::SOCKET_NAME;
 /// The minor that the upgrades go to.
 const TARGET: &str = "1.36";
 
-/// The interval between the batches of the upgrade that is under way, in the time of its cluster: at the speed that is
+/// The interval between the batches of the upgrade that is under way, at the pace of a real cluster: at the speed that is
 /// given by itself, whoever comes a minute later still finds it in the middle.
 const UNDERWAY_INTERVAL_SECONDS: u32 = 600;
 
