@@ -173,6 +173,24 @@ mod tests {
         assert!(leases.held.lock().unwrap().is_empty(), "nothing of it stays in memory");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn leases_are_renewed_at_once_and_again_for_as_long_as_the_server_runs() {
+        let store = store_with(&[("u", events_to_running())]).await;
+        let begun = Timestamp::now() - jiff::SignedDuration::from_secs(10);
+        let leases = Leases::default();
+        let lease = leases.hold(&"u".into(), take(&store, "one", begun).await, Instant::now());
+        let expires_at = async || store.lease(&"u".into()).await.unwrap().unwrap().expires_at;
+        let before = expires_at().await;
+        let mut kept = std::pin::pin!(leases.keep(&store));
+        assert!(tokio::time::timeout(LEASE_RENEWAL / 2, kept.as_mut()).await.is_err(), "it never ends");
+        let renewed = expires_at().await;
+        assert!(renewed > before);
+
+        take(&store, "two", renewed).await;
+        assert!(tokio::time::timeout(LEASE_RENEWAL, kept).await.is_err(), "it never ends");
+        assert_eq!(lease.ended().now_or_never(), Some(()), "it is told of what came between");
+    }
+
     #[test]
     fn a_request_that_could_be_answered_only_as_the_lease_ends_is_not_sent() {
         let until = holds_until(Duration::ZERO);
