@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::Rng as _;
+
 use super::*;
 
 fn world(seed: u64, nodes: usize) -> World {
