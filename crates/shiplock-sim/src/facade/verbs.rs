@@ -423,6 +423,12 @@ impl Asked<'_> {
         if let Some(other) = dry_run.filter(|word| *word != "All") {
             return Err(unsupported_dry_run(other));
         }
+        let policy = options["propagationPolicy"].as_str().or(self.query.text("propagationPolicy"));
+        if policy == Some("Orphan") || options["orphanDependents"] == true {
+            let why = "what an object owns is always deleted with it in a simulated cluster".to_owned();
+            let cause = Cause::new("FieldValueNotSupported", "propagationPolicy", why);
+            return Err(Refusal::invalid_kind("DeleteOptions", "", vec![cause]));
+        }
         Ok(Deletion {
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),

@@ -170,7 +170,7 @@ pub fn prepare(snapshot: Snapshot, request: &PlanRequest, source: Source<'_>) ->
         unknown.push(Unknown::Patches { folder: folder.clone() });
     }
     unknown.extend(never_measured(&plan));
-    unknown.push(Unknown::Scheduling);
+    unknown.extend([Unknown::Scheduling, Unknown::UpdateStrategies]);
     let others = copy.pods.iter().filter(|pod| pod.other_owner.is_some()).count();
     if others > 0 {
         unknown.push(Unknown::OtherControllers { pods: others });
@@ -312,7 +312,7 @@ fn at_risk(copy: &ClusterCopy, not_ready: &BTreeMap<NodeName, String>, plan: &Pl
 pub fn rehearse(prepared: &Prepared, options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Report {
     let asked = prepared.plan.options.max_parallel;
     let mut jobs: Vec<(Luck, u32)> = vec![(Luck::Nominal, asked), (Luck::Best, asked), (Luck::Worst, asked)];
-    jobs.extend((0..options.drawn_runs).map(|run| (Luck::Seed(options.seed + u64::from(run)), asked)));
+    jobs.extend((0..options.drawn_runs).map(|run| (Luck::Seed(options.seed.wrapping_add(u64::from(run))), asked)));
     if options.compare && prepared.drains_only.is_none() {
         jobs.extend(other_bounds(&prepared.plan).into_iter().map(|bound| (Luck::Nominal, bound)));
     }

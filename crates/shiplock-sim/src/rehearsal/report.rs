@@ -469,6 +469,8 @@ pub enum Unknown {
     Mirror,
     /// Preferences of the scheduler, preemption, autoscalers.
     Scheduling,
+    /// How workloads want to be rolled out.
+    UpdateStrategies,
     /// What makes pods of other controllers anew.
     OtherControllers {
         /// How many such pods there are.
@@ -533,6 +535,12 @@ impl Unknown {
             }
             Self::Scheduling if zh => "调度器的偏好、抢占以及自动伸缩".to_owned(),
             Self::Scheduling => "preferences of the scheduler, preemption and autoscalers".to_owned(),
+            Self::UpdateStrategies if zh => {
+                "更新策略：各工作负载按默认策略滚动更新，DaemonSet（如 kube-proxy）每次更新一个 Pod".to_owned()
+            }
+            Self::UpdateStrategies => "update strategies: workloads are rolled out as by default, a DaemonSet such as \
+                kube-proxy one pod at a time"
+                .to_owned(),
             Self::OtherControllers { pods } if zh => {
                 format!("其他控制器（如 Job、operator）的 {pods} 个 Pod 被驱逐后如何重建")
             }

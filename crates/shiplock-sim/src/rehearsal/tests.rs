@@ -487,7 +487,7 @@ fn bare_pods_and_volumes_of_one_node_are_at_risk() {
 fn the_same_seed_gives_the_same_report_whatever_runs_beside() {
     let prepared = Cluster::new(1, 5).deployment("cart", 5, 100).prepare(PlanOptions::default()).unwrap();
     let report = |threads| {
-        let options = Options { drawn_runs: 6, compare: true, threads, ..plainly() };
+        let options = Options { drawn_runs: 6, compare: true, threads, seed: u64::MAX, ..plainly() };
         serde_json::to_string(&rehearse(&prepared, &options, &|_, _| {})).unwrap()
     };
     assert_eq!(report(1), report(3));

@@ -287,7 +287,8 @@ impl World {
                 self.pods.change(id, version, |pod| {
                     pod.phase = Phase::Running;
                     pod.started_at = Some(now);
-                    pod.life += 1;
+                    // It does not start any more. What a taint of its node told to end does not either, and ends.
+                    pod.life += u32::from(pod.deletion.is_none());
                 });
                 if !template.behaviour.crashes {
                     self.set_ready(id, true);

@@ -143,7 +143,8 @@ impl World {
             }
         }
         let held = || (0_u32..).zip(&*by_node).filter_map(|(node, held)| Some((node, (*held)?)));
-        let unavailable = held().filter(|(_, held)| !held.is_healthy).count();
+        // What was made just now is not ready yet.
+        let unavailable = held().filter(|(_, held)| !held.is_healthy).count() + made as usize;
         let mut may_go = (set.surge_and_unavailable.1.max(1) as usize).saturating_sub(unavailable);
         let mut ends = Vec::new();
         for (node, held) in held() {

@@ -118,9 +118,9 @@ impl World {
         places.filter_map(|(kind, name)| self.workloads(kind).find("kube-system", name).map(|workload| &**workload))
     }
 
-    /// How many pods of add-ons are of the newest template and ready.
-    pub fn rolled_out_add_on_pods(&self) -> u32 {
-        self.addon_workloads().map(|workload| workload.status.updated.min(workload.status.ready)).sum()
+    /// How far add-ons are rolled out: more with each pod of the newest template that is ready.
+    pub fn addon_progress(&self) -> u32 {
+        self.addon_workloads().map(|workload| workload.status.updated + workload.status.ready).sum()
     }
 
     /// Deployments, StatefulSets and DaemonSets, always in the same order.

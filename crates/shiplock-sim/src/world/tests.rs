@@ -257,3 +257,31 @@ fn a_world_that_is_ten_times_as_fast_does_everything_in_a_tenth_of_the_time() {
     };
     assert_eq!(took(1), took(10) * 10);
 }
+
+#[test]
+fn a_daemon_set_that_is_rolled_out_never_misses_more_than_one_pod() {
+    let mut world = world(1, 9);
+    let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::DaemonSet, "shop", "agent", 1)).unwrap();
+    world.settle(Duration::from_secs(300));
+    assert_eq!(ready(&world, id), 9);
+    world.change_workload(id, |set| {
+        Arc::make_mut(&mut set.template).containers = vec![("main".into(), "agent:2".into())];
+    });
+    let end = world.now() + Duration::from_secs(600);
+    while world.now() < end && world.step() {
+        assert!(ready(&world, id) >= 8, "{:?}", world.workload(id).unwrap().status);
+    }
+    let status = world.workload(id).unwrap().status;
+    assert_eq!((status.updated, status.ready), (9, 9));
+}
+
+#[test]
+fn a_pod_that_a_taint_told_to_end_before_it_was_seen_ends_after_its_grace() {
+    let mut world = world(1, 1);
+    let taint = Taint { key: "spot".into(), value: "".into(), effect: Effect::NoExecute };
+    world.change_node(0, |node| node.taints = Arc::new(vec![taint]));
+    let template = WorkloadSpec::new(WorkloadKind::Deployment, "shop", "cart", 1).template;
+    let pod = world.add_pod("shop", "cart", &Arc::new(template), None, Some(0)).unwrap();
+    world.settle(Duration::from_secs(120));
+    assert!(world.pods().get(pod).is_none());
+}

@@ -148,6 +148,10 @@ async fn what_is_fixed_cannot_be_patched_and_what_is_unknown_is_told_to_who_is_s
         assert_eq!(ask(&shared, Method::DELETE, &format!("{maps}/odd{query}"), options).await.0, code);
         assert_eq!(ask(&shared, Method::GET, &format!("{maps}/odd"), Value::Null).await.0, 200);
     }
+    let orphan = json!({"propagationPolicy": "Orphan"});
+    let (code, status) = ask(&shared, Method::DELETE, &format!("{maps}/odd"), orphan).await;
+    assert_eq!(code, 422);
+    assert!(message(&status).contains("always deleted with it"), "{status}");
     // A dry run is looked at as closely.
     let map = json!({"metadata": {"name": "Not_a_name"}});
     assert_eq!(ask(&shared, Method::POST, &format!("{maps}?dryRun=All"), map).await.0, 422);

@@ -105,7 +105,7 @@ struct Run {
     pauses: usize,
     /// How often the read-back of add-ons failed since more of their pods were as they shall be than ever before.
     add_ons_failed: u32,
-    add_ons_rolled_out: u32,
+    add_on_progress: u32,
 }
 
 impl Run {
@@ -177,7 +177,7 @@ impl Run {
             behind: BTreeSet::new(),
             pauses: 0,
             add_ons_failed: 0,
-            add_ons_rolled_out: 0,
+            add_on_progress: 0,
             world,
         }
     }

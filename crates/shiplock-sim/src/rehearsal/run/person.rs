@@ -80,9 +80,9 @@ impl Run {
                     // Large clusters take longer than a step may; where there is no room, or nothing will happen in all the
                     // attempts that are left, waiting does not help.
                     Some((Action::VerifyAddons { .. }, seconds)) => {
-                        let rolled_out = self.world.rolled_out_add_on_pods();
-                        if rolled_out > self.add_ons_rolled_out {
-                            (self.add_ons_rolled_out, self.add_ons_failed) = (rolled_out, 0);
+                        let progress = self.world.addon_progress();
+                        if progress > self.add_on_progress {
+                            (self.add_on_progress, self.add_ons_failed) = (progress, 0);
                         }
                         let left = ADD_ON_FAILURES_MAX.saturating_sub(self.add_ons_failed);
                         self.add_ons_failed += 1;
