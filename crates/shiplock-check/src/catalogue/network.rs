@@ -2,6 +2,14 @@
 
 use super::{Check, Scope, Sentence, Severity, not_built, says};
 
+const SINGLE: [&str; 2] = ["there is one pod of it", "只有一个 pod"];
+const ONE_NODE: [&str; 2] = ["all of its pods are on one node", "所有 pod 都在同一节点"];
+/// Of pods without an owner.
+const BARE: Option<[&str; 2]> = Some([
+    "run it by a Deployment with two replicas or more, on different nodes: nothing adds to a pod without an owner, or makes it anew elsewhere",
+    "请改用具有两个以上副本、分布在不同节点的 Deployment 运行：没有所有者的 pod 不会被增加，也不会在别处重建",
+]);
+
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "NET-001",
@@ -63,7 +71,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "dns-health",
         severity: Severity::Blocking,
         scope: Scope::Cluster,
-        reads: ["pods of the name server", "域名服务的 pod"],
+        reads: [
+            "pods of the name server, and its Deployment where it has none",
+            "域名服务的 pod；没有 pod 时读取其 Deployment",
+        ],
         title: ["Name server", "域名服务"],
         why: ["Without it nothing finds anything.", "没有它，服务之间无法互相发现。"],
         fix: [
@@ -72,14 +83,24 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[
             says("none", "no pod of it is ready", "没有就绪的 pod"),
+            Sentence {
+                name: "no-pod",
+                text: ["there is no pod of it", "没有任何 pod"],
+                fix: Some([
+                    "see to it that it has two pods or more, on different nodes: {command}",
+                    "请确保在不同节点上运行两个以上 pod：{command}",
+                ]),
+            },
             says(
                 "few-ready",
                 "its ready pods are on one node, and {others:other is|others are} not ready",
                 "其就绪 pod 都在同一节点，另有 {others} 个未就绪",
             ),
+            Sentence { name: "single-bare", text: SINGLE, fix: BARE },
+            Sentence { name: "one-node-bare", text: ONE_NODE, fix: BARE },
             Sentence {
                 name: "single",
-                text: ["there is one pod of it", "只有一个 pod"],
+                text: SINGLE,
                 fix: Some([
                     "run two pods of it or more, on different nodes: {command}",
                     "请在不同节点上运行两个以上 pod：{command}",
@@ -87,7 +108,7 @@ pub(super) const CHECKS: &[Check] = &[
             },
             Sentence {
                 name: "one-node",
-                text: ["all of its pods are on one node", "所有 pod 都在同一节点"],
+                text: ONE_NODE,
                 fix: Some([
                     "spread them over the nodes that take pods, two or more: {command}",
                     "请将其分散到可调度的两个以上节点：{command}",

@@ -52,7 +52,7 @@ pub const READS: &[(&str, &[&str])] = &[
             "WHK-007",
         ],
     ),
-    ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-008"]),
+    ("/apis/apps/v1/deployments", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-008", "NET-003"]),
     ("/apis/apps/v1/statefulsets", &["WL-004", "WL-005", "WL-006", "WL-007", "WL-008", "WL-012"]),
     ("/apis/apps/v1/daemonsets", &["WL-016"]),
     ("/apis/policy/v1/poddisruptionbudgets", &["WL-001", "WL-002", "WL-003", "WL-004", "WL-008", "CAP-003"]),

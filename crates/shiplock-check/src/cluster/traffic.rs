@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Look, image_name, of, owner_of, packing};
-use crate::object::{Pod, Service, Slice};
+use crate::object::{Metadata, Pod, Service, Slice};
 use crate::report::{Finding, Outcome, Subject};
 
 pub(super) fn judge(look: &mut Look<'_>) {
@@ -150,21 +150,21 @@ fn dns_and_ingress(look: &mut Look<'_>) {
 }
 
 fn name_server(look: &mut Look<'_>, pods: &[Pod]) {
-    let is_dns =
-        |pod: &&Pod| pod.metadata.labels.get("k8s-app").is_some_and(|app| app == "kube-dns") && !pod.has_ended();
-    let dns: Vec<&Pod> = pods.iter().filter(is_dns).collect();
-    // Another name server may be at work: nothing is known of it.
-    let Some(first) = dns.first() else { return };
+    let dns: Vec<&Pod> = pods.iter().filter(|pod| is_name_server(&pod.metadata) && !pod.has_ended()).collect();
+    let Some(first) = dns.first() else { return name_server_without_pods(look) };
     let ready: Vec<&str> = dns.iter().filter(|pod| pod.is_ready()).map(|pod| pod.spec.node_name.as_str()).collect();
     let others = dns.len() - ready.len();
+    let owner = owner_of(first);
+    let is_bare = owner.kind == "Pod";
     let (sentence, outcome) = match (ready.len(), others, ready.iter().collect::<BTreeSet<_>>().len()) {
         (0, ..) => ("none", Outcome::Fail),
+        (1, 0, _) if is_bare => ("single-bare", Outcome::Warn),
+        (_, 0, 1) if is_bare => ("one-node-bare", Outcome::Warn),
         (1, 0, _) => ("single", Outcome::Warn),
         (_, 0, 1) => ("one-node", Outcome::Warn),
         (.., 1) => ("few-ready", Outcome::Warn),
         _ => return,
     };
-    let owner = owner_of(first);
     let (kind, namespace) = (owner.kind.to_ascii_lowercase(), owner.namespace.clone());
     let command = match (kind.as_str(), sentence) {
         ("deployment", "single") => format!("kubectl -n {namespace} scale deployment {} --replicas=2", owner.name),
@@ -174,4 +174,23 @@ fn name_server(look: &mut Look<'_>, pods: &[Pod]) {
     };
     let finding = Finding::new("NET-003", sentence, outcome, owner).with("others", others);
     look.say(finding.with("namespace", namespace).with("command", command));
+}
+
+/// A name server that is there and has no pod. Of another one that may be at work nothing is known.
+fn name_server_without_pods(look: &mut Look<'_>) {
+    let objects = look.objects;
+    let deployments = look.need(&objects.deployments, &["NET-003"]).into_iter().flatten();
+    for deployment in deployments.filter(|it| is_name_server(&it.spec.template.metadata)) {
+        let Metadata { namespace, name, .. } = &deployment.metadata;
+        let command = match deployment.spec.replicas {
+            Some(0) => format!("kubectl -n {namespace} scale deployment {name} --replicas=2"),
+            _ => format!("kubectl -n {namespace} describe deployment {name}"),
+        };
+        let finding = Finding::new("NET-003", "no-pod", Outcome::Fail, of("Deployment", &deployment.metadata));
+        look.say(finding.with("command", command));
+    }
+}
+
+fn is_name_server(metadata: &Metadata) -> bool {
+    metadata.labels.get("k8s-app").is_some_and(|app| app == "kube-dns")
 }

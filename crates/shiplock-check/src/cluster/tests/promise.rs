@@ -31,6 +31,12 @@ fn dns(name: &str, on: &str, ready: &str) -> Value {
     )
 }
 
+fn name_server(replicas: i64) -> Value {
+    let template = json!({ "metadata": { "labels": { "k8s-app": "kube-dns" } } });
+    json!({ "metadata": { "name": "coredns", "namespace": "kube-system" },
+        "spec": { "replicas": replicas, "template": template } })
+}
+
 fn mounts(path: &str) -> Value {
     pod("m", json!({ "spec": { "volumes": [{ "name": "s", "hostPath": { "path": path } }] } }))
 }
@@ -212,6 +218,24 @@ const CASES: &[Case] = &[
         &[],
     ),
     ("NET-003", "another name server", |it| it.objects.pods = seen(json!([])), &[]),
+    (
+        "NET-003",
+        "its Deployment has no pod",
+        |it| {
+            it.objects.pods = seen(json!([]));
+            it.objects.deployments = seen(json!([name_server(0)]));
+        },
+        &["Fail no-pod"],
+    ),
+    (
+        "NET-003",
+        "whether there is another name server was not seen",
+        |it| {
+            it.objects.pods = seen(json!([]));
+            it.objects.deployments = Read::NotSeen("forbidden".into());
+        },
+        &["Unknown not-seen"],
+    ),
     (
         "NET-003",
         "two pods on one node",
@@ -543,16 +567,26 @@ fn what_to_do_about_the_name_server_is_a_command_that_works_for_what_was_found()
         json!({ "metadata": { "ownerReferences": [{ "kind": "DaemonSet", "name": "dns", "controller": true }] } });
     let mut on_each = dns("a", "w1", "True");
     merge(&mut on_each, of_set);
+    let bare = |name: &str| {
+        let mut pod = dns(name, "w1", "True");
+        merge(&mut pod, json!({ "metadata": { "ownerReferences": [] } }));
+        pod
+    };
+    let by_deployment = "nothing adds to a pod without an owner, or makes it anew elsewhere";
     let describe = "kubectl -n kube-system describe pods -l k8s-app=kube-dns";
     for (pods, command) in [
         (vec![dns("a", "w1", "False")], describe),
         (vec![dns("a", "w1", "True"), dns("b", "w2", "False")], describe),
         (vec![dns("a", "w1", "True")], "kubectl -n kube-system scale deployment a --replicas=2"),
         (vec![on_each], "kubectl -n kube-system edit daemonset dns"),
+        (vec![bare("a")], by_deployment),
+        (vec![bare("a"), bare("b")], by_deployment),
+        (vec![], "kubectl -n kube-system scale deployment coredns --replicas=2"),
         (vec![dns("a", "w1", "True"), dns("b", "w1", "True")], "kubectl -n kube-system rollout restart deployment a"),
     ] {
         let mut snapshot = snapshot();
         snapshot.objects.pods = seen(json!(pods));
+        snapshot.objects.deployments = seen(json!([name_server(0)]));
         let findings = judge(&snapshot, &question(&snapshot, "1.36", "1.37"));
         let fixes: Vec<String> =
             findings.iter().filter(|found| found.check == "NET-003").map(|found| found.fix(Language::En)).collect();
