@@ -49,6 +49,13 @@ impl Selection {
         finding.leaves_open() && decides && !left_out
     }
 
+    /// A finding by the check that was asked for: what a release holds is told by the check of releases where the one that
+    /// merges all sources is not wanted.
+    fn as_asked(&self, finding: Finding) -> Finding {
+        let of_release = api::of_release(&finding).filter(|other| self.wants_id(&other.check));
+        of_release.filter(|_| !self.wants_id(&finding.check)).unwrap_or(finding)
+    }
+
     /// Whether the check with this id is wanted, which may be one of a plan.
     pub fn wants_id(&self, id: &str) -> bool {
         if let Some(check) = catalogue::find(id) {
@@ -250,6 +257,7 @@ impl Assembly<'_> {
             findings.iter().filter(|finding| finding.leaves_open()).map(|finding| finding.check.clone()).collect();
         let mut findings: Vec<Finding> = findings
             .into_iter()
+            .map(|finding| self.selection.as_asked(finding))
             .filter(|finding| self.selection.wants_finding(finding) && !outranked(finding))
             .collect();
         findings.retain(|finding| {
@@ -421,6 +429,27 @@ mod tests {
             let report = report(vec![finding(); found], Some(&known));
             assert_eq!(report.count(Outcome::Fail), new, "{found}");
         }
+    }
+
+    #[test]
+    fn what_a_release_holds_is_told_once_by_the_check_that_was_asked_for() {
+        let finding = || {
+            let finding =
+                Finding::new("API-002", "removed-in-release", Outcome::Warn, Subject::new("Ingress", "n", "x"));
+            finding.with("release", "r").with("namespace", "n").with("successor", "networking.k8s.io/v1 Ingress")
+        };
+        let told = |only: &[&str], skip: &[&str], finding: Finding| {
+            let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+            let selection = Selection { only: words(only), skip: words(skip) };
+            let report = bare(&selection, &BTreeSet::from(["cluster"])).report(vec![finding]);
+            report.findings.into_iter().map(|found| format!("{} {}", found.check, found.sentence)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[], &[], finding()), ["API-002 removed-in-release"]);
+        assert_eq!(told(&["API-005"], &[], finding()), ["API-005 deployed"]);
+        assert_eq!(told(&["API"], &["API-002"], finding()), ["API-005 deployed"]);
+        assert_eq!(told(&["API-006"], &[], finding()), [""; 0]);
+        let elsewhere = Finding::new("API-002", "removed", Outcome::Warn, Subject::new("Ingress", "n", "x"));
+        assert_eq!(told(&["API-005"], &[], elsewhere), [""; 0]);
     }
 
     #[test]

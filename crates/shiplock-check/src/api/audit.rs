@@ -192,7 +192,7 @@ impl AuditLog {
         if !matches!(standing, Standing::Removed { .. } | Standing::Deprecated { removed: Some(_), .. }) {
             return;
         }
-        let agent = event.user_agent.as_deref().unwrap_or("no user agent").to_owned();
+        let agent = event.user_agent.as_deref().unwrap_or("-").to_owned();
         let key = (position, event.caller().into_owned(), agent);
         if self.callers.len() >= CALLERS_MAX && !self.callers.contains_key(&key) {
             return;
@@ -321,6 +321,18 @@ mod tests {
         ];
         assert_eq!(found(&lines), ["Warn API-009 ci", "Warn VER-011 dev", "Warn CP-010 audit.log"]);
         assert_eq!(found(&lines[1..2]), [""; 0]);
+    }
+
+    #[test]
+    fn a_caller_without_a_user_agent_is_told_by_its_account() {
+        use shiplock_core::language::Language;
+        let line = event("alice", "x", "update", "v1beta1").replace("\"userAgent\":\"x\",", "");
+        let mut log = AuditLog::default();
+        log.take(line.as_bytes(), &question());
+        let [finding] = &log.judge("audit.log", &question())[..] else { panic!() };
+        let fix = finding.fix(Language::En);
+        assert!(fix.starts_with("upgrade whatever uses the account alice (user agent: -) to a version"), "{fix}");
+        assert!(finding.fix(Language::Zh).starts_with("请将使用账号 alice 的程序（user agent：-）升级到"));
     }
 
     #[test]

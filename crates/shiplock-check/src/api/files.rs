@@ -5,30 +5,35 @@ use std::io::Read as _;
 use flate2::read::MultiGzDecoder;
 use shiplock_core::version::MinorVersion;
 
-use super::{Usage, flagged};
+use super::{Author, Usage, flagged};
 use crate::lifecycle::{self, Table};
 use crate::manifest::{self, Object, Sink, Trouble, TroubleKind};
 use crate::question::Question;
 use crate::report::{Evidence, Finding, Outcome, Place, Subject};
 
-/// Configuration files of components: group, version, the minor that does not read it, what takes its place.
-/// Sources: KEP-785; kubernetes#117649, #114540, #108616, #101129, #91420, #69055, #65628; kubeadm#1296; the changelogs of
-/// 1.21, 1.23, 1.24 and 1.37.
-const COMPONENT_CONFIGURATIONS: &[(&str, &str, u32, &str)] = &[
-    ("kubescheduler.config.k8s.io", "v1alpha1", 19, "kubescheduler.config.k8s.io/v1"),
-    ("kubescheduler.config.k8s.io", "v1alpha2", 19, "kubescheduler.config.k8s.io/v1"),
-    ("kubescheduler.config.k8s.io", "v1beta1", 23, "kubescheduler.config.k8s.io/v1"),
-    ("kubescheduler.config.k8s.io", "v1beta2", 28, "kubescheduler.config.k8s.io/v1"),
-    ("kubescheduler.config.k8s.io", "v1beta3", 29, "kubescheduler.config.k8s.io/v1"),
-    ("kubeadm.k8s.io", "v1alpha1", 12, "kubeadm.k8s.io/v1alpha2"),
-    ("kubeadm.k8s.io", "v1alpha2", 13, "kubeadm.k8s.io/v1alpha3"),
-    ("kubeadm.k8s.io", "v1alpha3", 15, "kubeadm.k8s.io/v1beta1"),
-    ("kubeadm.k8s.io", "v1beta1", 22, "kubeadm.k8s.io/v1beta2"),
-    ("kubeadm.k8s.io", "v1beta2", 27, "kubeadm.k8s.io/v1beta3"),
-    ("kubeadm.k8s.io", "v1beta3", 37, "kubeadm.k8s.io/v1beta4"),
-    ("audit.k8s.io", "v1alpha1", 24, "audit.k8s.io/v1"),
-    ("audit.k8s.io", "v1beta1", 24, "audit.k8s.io/v1"),
-    ("client.authentication.k8s.io", "v1alpha1", 24, "client.authentication.k8s.io/v1"),
+/// Configuration files of components: group, version, the first minor that reads it, the first that does not any more.
+/// Later ones of a group are newer. Sources: KEP-785; kubernetes#117649, #114540, #108616, #101129, #91420, #69055, #65891,
+/// #65628; kubeadm#1296; the changelogs of 1.19, 1.21 to 1.25, 1.31 and 1.37.
+const COMPONENT_CONFIGURATIONS: &[(&str, &str, u32, Option<u32>)] = &[
+    ("kubescheduler.config.k8s.io", "v1alpha1", 10, Some(19)),
+    ("kubescheduler.config.k8s.io", "v1alpha2", 18, Some(19)),
+    ("kubescheduler.config.k8s.io", "v1beta1", 19, Some(23)),
+    ("kubescheduler.config.k8s.io", "v1beta2", 22, Some(28)),
+    ("kubescheduler.config.k8s.io", "v1beta3", 23, Some(29)),
+    ("kubescheduler.config.k8s.io", "v1", 25, None),
+    ("kubeadm.k8s.io", "v1alpha1", 8, Some(12)),
+    ("kubeadm.k8s.io", "v1alpha2", 11, Some(13)),
+    ("kubeadm.k8s.io", "v1alpha3", 12, Some(15)),
+    ("kubeadm.k8s.io", "v1beta1", 13, Some(22)),
+    ("kubeadm.k8s.io", "v1beta2", 15, Some(27)),
+    ("kubeadm.k8s.io", "v1beta3", 22, Some(37)),
+    ("kubeadm.k8s.io", "v1beta4", 31, None),
+    ("audit.k8s.io", "v1alpha1", 7, Some(24)),
+    ("audit.k8s.io", "v1beta1", 8, Some(24)),
+    ("audit.k8s.io", "v1", 12, None),
+    ("client.authentication.k8s.io", "v1alpha1", 10, Some(24)),
+    ("client.authentication.k8s.io", "v1beta1", 11, None),
+    ("client.authentication.k8s.io", "v1", 22, None),
 ];
 
 /// What is read of a file in an archive to see whether it is a manifest.
@@ -191,11 +196,13 @@ impl Sink for OneFile<'_> {
         let evidence = || Evidence { source: "API-007".to_owned(), seen: format!("{}:{line}", self.file) };
         if let Some(life) = flagged(api_version, kind, self.question.target) {
             let subject = Subject::new(kind, namespace, name);
-            self.read.usages.push(Usage { life, subject, place: place(), evidence: evidence(), is_by_hand: false });
+            self.read.usages.push(Usage { life, subject, place: place(), evidence: evidence(), author: Author::Any });
         } else if Table::shipped().is_dead(api_version, kind, self.question.target) {
             let why = format!("Kubernetes {} serves nothing of {api_version}", self.question.target);
             self.trouble(Trouble { line, kind: TroubleKind::Shape(why) });
-        } else if let Some((removed, successor)) = removed_configuration(api_version, self.question.target) {
+        } else if let Some((removed, successor)) = removed_configuration(api_version, self.question.target)
+            && is_configuration(api_version, kind)
+        {
             let sentence = match lifecycle::split(api_version).0 {
                 "client.authentication.k8s.io" => "login",
                 "kubeadm.k8s.io" => "kubeadm-file",
@@ -215,6 +222,12 @@ impl Sink for OneFile<'_> {
     fn other(&mut self) {
         self.read.others += 1;
     }
+}
+
+/// Whether a kind of a component's group is a file that the component reads: of what it writes, such as the events of an
+/// audit log, old versions may be read for ever.
+fn is_configuration(api_version: &str, kind: &str) -> bool {
+    lifecycle::split(api_version).0 != "audit.k8s.io" || kind == "Policy"
 }
 
 /// Why no API server takes an object that says so of itself; none where one may.
@@ -248,21 +261,17 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
-/// Whether a configuration file of a component is of a version that a minor does not read any more; since when, and what
-/// takes its place.
-pub(crate) fn removed_configuration(api_version: &str, target: MinorVersion) -> Option<(MinorVersion, &'static str)> {
+/// Whether a configuration file of a component is of a version that a minor does not read any more; since when, and the
+/// newest version that it reads.
+pub(crate) fn removed_configuration(api_version: &str, target: MinorVersion) -> Option<(MinorVersion, String)> {
     let (group, version) = lifecycle::split(api_version);
-    let removed = |group: &str, version: &str| {
-        let found = COMPONENT_CONFIGURATIONS.iter().find(|(of, name, ..)| *of == group && *name == version)?;
-        let removed = MinorVersion { major: 1, minor: found.2 };
-        (removed <= target).then_some((removed, found.3))
-    };
-    let (since, mut successor) = removed(group, version)?;
-    // What took its place may have gone since.
-    while let Some((_, next)) = successor.split_once('/').and_then(|(group, version)| removed(group, version)) {
-        successor = next;
-    }
-    Some((since, successor))
+    let of_group = || COMPONENT_CONFIGURATIONS.iter().filter(|(of, ..)| *of == group);
+    let (.., removed) = of_group().find(|(_, name, ..)| *name == version)?;
+    let since = MinorVersion { major: 1, minor: (*removed)? };
+    let is_read =
+        |from: u32, removed: Option<u32>| from <= target.minor && removed.is_none_or(|removed| target.minor < removed);
+    let newest = of_group().rfind(|(_, _, from, removed)| is_read(*from, *removed))?;
+    (since <= target).then(|| (since, format!("{group}/{}", newest.1)))
 }
 
 #[cfg(test)]
@@ -298,11 +307,49 @@ mod tests {
             ("kubescheduler.config.k8s.io/v1beta3", "write it as kubescheduler.config.k8s.io/v1 before"),
             ("audit.k8s.io/v1beta1", "write it as audit.k8s.io/v1 before"),
         ] {
-            let found = read(&format!("apiVersion: {version}\nkind: X\n"));
+            let found = read(&format!("apiVersion: {version}\nkind: Policy\n"));
             let [finding] = &found.findings[..] else { panic!("{version}: {:?}", found.findings) };
             let fix = finding.fix(Language::En);
             assert!(fix.contains(works) && fix.contains("kubeadm") == version.contains("kubeadm"), "{version}: {fix}");
         }
+    }
+
+    #[test]
+    fn what_is_named_for_a_configuration_is_the_newest_version_that_the_target_reads() {
+        for (version, target, expected) in [
+            ("kubescheduler.config.k8s.io/v1alpha2", 19, "v1beta1"),
+            ("kubescheduler.config.k8s.io/v1alpha2", 22, "v1beta2"),
+            ("kubescheduler.config.k8s.io/v1beta1", 22, ""),
+            ("kubescheduler.config.k8s.io/v1beta1", 23, "v1beta3"),
+            ("kubescheduler.config.k8s.io/v1beta1", 24, "v1beta3"),
+            ("kubescheduler.config.k8s.io/v1beta1", 25, "v1"),
+            ("kubescheduler.config.k8s.io/v1beta3", 29, "v1"),
+            ("kubeadm.k8s.io/v1beta1", 22, "v1beta3"),
+            ("kubeadm.k8s.io/v1beta2", 27, "v1beta3"),
+            ("kubeadm.k8s.io/v1beta2", 31, "v1beta4"),
+            ("kubeadm.k8s.io/v1beta3", 36, ""),
+            ("kubeadm.k8s.io/v1beta3", 37, "v1beta4"),
+            ("audit.k8s.io/v1beta1", 24, "v1"),
+            ("client.authentication.k8s.io/v1alpha1", 24, "v1"),
+        ] {
+            let found = removed_configuration(version, MinorVersion { major: 1, minor: target });
+            let named = found.map(|(_, successor)| lifecycle::split(&successor).1.to_owned()).unwrap_or_default();
+            assert_eq!(named, expected, "{version} at 1.{target}");
+        }
+        // Each one that goes leaves another that is read from then on.
+        for (group, version, _, removed) in COMPONENT_CONFIGURATIONS {
+            for target in removed.iter().flat_map(|removed| *removed..=37) {
+                let found =
+                    removed_configuration(&format!("{group}/{version}"), MinorVersion { major: 1, minor: target });
+                assert!(found.is_some(), "{group}/{version} at 1.{target}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_of_an_audit_log_is_no_configuration() {
+        let of = |kind: &str| read(&format!("apiVersion: audit.k8s.io/v1beta1\nkind: {kind}\n")).findings.len();
+        assert_eq!((of("Policy"), of("Event"), of("EventList")), (1, 0, 0));
     }
 
     #[test]

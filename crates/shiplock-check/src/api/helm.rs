@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 
-use super::{Usage, constraint, flagged, judge_one, succeeded_by};
+use super::{Author, Usage, constraint, flagged, judge_one, succeeded_by};
 use crate::lifecycle::Table;
 use crate::manifest::{self, Object, Sink, Trouble};
 use crate::question::Question;
@@ -247,7 +247,8 @@ pub fn judge(releases: &[Release], question: &Question) -> (Vec<Usage>, Vec<Find
                     &object.namespace
                 };
                 let subject = Subject::new(&object.kind, home, &object.name);
-                usages.push(Usage { life, subject, place: None, evidence, is_by_hand: false });
+                let author = Author::Release { namespace: namespace.clone(), name: name.clone() };
+                usages.push(Usage { life, subject, place: None, evidence, author });
             } else if let Some(judged) = judge_one(life, subject(), question) {
                 let successor = Table::shipped().successor(life, question.target);
                 let finding = Finding::new("API-005", "not-deployed", Outcome::Warn, subject());
@@ -341,6 +342,43 @@ mod tests {
         let (usages, findings) = judge(&[release], &question());
         assert_eq!(usages.len(), 2);
         assert_eq!(findings.iter().map(|finding| finding.check.as_str()).collect::<Vec<_>>(), ["API-006"]);
+    }
+
+    #[test]
+    fn what_a_deployed_release_holds_is_mended_by_a_command_for_that_release() {
+        use shiplock_core::language::Language;
+        let document = |api_version: &str, kind: &str, name: &str| {
+            format!("---\napiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: {name}\n")
+        };
+        let manifest = document("storage.k8s.io/v1beta1", "VolumeAttributesClass", "gone")
+            + &document("policy/v1beta1", "PodSecurityPolicy", "for-good");
+        let release = Reader::default().read(id(1, "deployed"), &stored(&manifest));
+        let (mut usages, _) = judge(&[release], &question());
+        // Whoever else writes the object takes nothing from that.
+        let of_helm = usages.iter().find(|usage| usage.subject.name == "gone").unwrap().clone();
+        usages.insert(0, Usage { author: Author::Any, ..of_helm });
+        let found = crate::api::judge(usages, &question());
+        let told: Vec<(&str, &str)> =
+            found.iter().map(|finding| (finding.subject.name.as_str(), finding.sentence.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("hook", "removed-in-release"),
+                ("for-good", "removed-for-good-in-release"),
+                ("gone", "removed-in-release")
+            ]
+        );
+        for finding in &found {
+            let of_release = crate::api::of_release(finding).unwrap();
+            assert_eq!(of_release.check, "API-005");
+            for language in [Language::En, Language::Zh] {
+                for fix in [finding.fix(language), of_release.fix(language)] {
+                    assert!(fix.contains("`helm mapkubeapis r --namespace n`"), "{fix}");
+                    assert!(!fix.contains('{'), "{fix}");
+                }
+                assert!(!of_release.text(language).contains('{'), "{}", of_release.text(language));
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Live objects: who writes them through a version that goes away, judged over a snapshot.
 
 use super::authorship::{Authorship, Written, authorship, is_by_hand};
-use super::{Usage, flagged, helm, metrics, succeeded_by};
+use super::{Author, Usage, flagged, helm, metrics, succeeded_by};
 use crate::lifecycle::{KindLifecycle, Standing, Table, split};
 use crate::question::{Profile, Question};
 use crate::report::{Evidence, Finding, Outcome, Subject};
@@ -113,8 +113,8 @@ fn written(
                     let when = time.map(|time| format!(" at {time}")).unwrap_or_default();
                     let seen = format!("field manager {manager} ({operation}){when}");
                     let evidence = Evidence { source: "API-003".to_owned(), seen };
-                    let is_by_hand = is_by_hand(&manager, &operation);
-                    usages.push(Usage { life, subject: subject(), place: None, evidence, is_by_hand });
+                    let author = if is_by_hand(&manager, &operation) { Author::ByHand } else { Author::Any };
+                    usages.push(Usage { life, subject: subject(), place: None, evidence, author });
                 }
                 Authorship::OnlyAnnotation => {
                     let successor = Table::shipped().successor(life, question.target);
@@ -523,6 +523,20 @@ mod tests {
         };
         assert_eq!(strict("ci"), ["Warn API-011 objects", "Fail API-002 removed-too-early"]);
         assert_eq!(strict("kube-controller-manager"), ["Warn API-011 objects"], "nobody but Kubernetes itself");
+    }
+
+    #[test]
+    fn where_no_minor_serves_a_version_and_its_successor_the_way_out_leads_over_the_upgrade_itself() {
+        // 1.36 drops Workload v1alpha1 and brings v1alpha2.
+        let workloads = [served("scheduling.k8s.io", "v1alpha1", "Workload", "workloads")];
+        let object = object(vec![entry("ci", "Apply", "scheduling.k8s.io/v1alpha1", 1)], &[]);
+        let found = findings_under(Profile::Strict, &workloads, &[object], ("1.35", "1.36"), None);
+        let [_, finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((finding.sentence.as_str(), finding.outcome), ("removed-in-one-step", Outcome::Fail));
+        for language in [Language::En, Language::Zh] {
+            let fix = finding.fix(language);
+            assert!(!fix.contains("1.36") && fix.contains("scheduling.k8s.io/v1alpha2 Workload"), "{fix}");
+        }
     }
 
     #[test]

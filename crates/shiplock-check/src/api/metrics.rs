@@ -149,7 +149,8 @@ fn read_labels(text: &str) -> BTreeMap<String, String> {
 /// Requests to versions that are gone at the target or one release later.
 pub fn judge(metrics: &Metrics, question: &Question) -> Vec<Finding> {
     let table = Table::shipped();
-    let since = metrics.started().map_or_else(|| "its start".to_owned(), |time| time.to_string());
+    let since = metrics.started();
+    let sentence = if since.is_some() { "requested" } else { "requested-since-start" };
     let mut findings = Vec::new();
     for sample in metrics.all("apiserver_requested_deprecated_apis").filter(|sample| sample.value > 0.0) {
         let label = |name: &str| sample.labels.get(name).map_or("", String::as_str);
@@ -162,10 +163,10 @@ pub fn judge(metrics: &Metrics, question: &Question) -> Vec<Finding> {
         let successor = life.and_then(|life| table.successor(life, question.target.max(removed)));
         let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         let subject = Subject::new("Client", "", &format!("of {group_version} {resource}"));
-        let finding = Finding::new("API-008", "requested", Outcome::Warn, subject)
+        let finding = Finding::new("API-008", sentence, Outcome::Warn, subject)
             .with("api", format!("{group_version} {resource}"))
-            .with("since", &since)
             .with("removed", removed);
+        let finding = since.into_iter().fold(finding, |finding, since| finding.with("since", since));
         let finding = succeeded_by(finding, successor.map(|found| found.api_version));
         findings.push(finding.seen("API-008", format!("API server {}", metrics.address)));
     }
@@ -202,6 +203,11 @@ mod tests {
         assert_eq!(judge(&metrics, &question(37)).len(), 1);
         assert_eq!(judge(&metrics, &question(36)).len(), 1);
         assert_eq!(judge(&metrics, &question(35)).len(), 0);
+        // Where an API server does not tell when it started, no words stand in for a time.
+        metrics.samples.retain(|sample| sample.name != "process_start_time_seconds");
+        let [finding] = &judge(&metrics, &question(37))[..] else { panic!() };
+        let text = finding.text(shiplock_core::language::Language::Zh);
+        assert!(text.starts_with("自该 API server 启动以来有人请求过 storage.k8s.io/v1beta1"), "{text}");
     }
 
     #[test]

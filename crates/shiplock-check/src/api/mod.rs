@@ -38,8 +38,24 @@ pub struct Usage {
     pub place: Option<Place>,
     /// What was seen, by which source.
     pub evidence: Evidence,
-    /// Whether a person wrote it by a command of kubectl, which leaves a record that no later writing takes away.
-    pub is_by_hand: bool,
+    /// Who must write it otherwise, where that asks for more than another version.
+    pub author: Author,
+}
+
+/// Who wrote an object through a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// Whoever the evidence names.
+    Any,
+    /// A person, by a command of kubectl, which leaves a record that no later writing takes away.
+    ByHand,
+    /// Helm: what it stored of a deployed release must change besides what its chart writes.
+    Release {
+        /// The namespace of the release.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 /// The life of a kind that the target deprecates or removes.
@@ -51,16 +67,21 @@ pub fn flagged(api_version: &str, kind: &str, target: MinorVersion) -> Option<&'
 /// What the uses mean at the target: one finding for each object, with all that supports it.
 pub fn judge(usages: Vec<Usage>, question: &Question) -> Vec<Finding> {
     let mut merged: BTreeMap<(String, Subject, Option<Place>), Finding> = BTreeMap::new();
-    for Usage { life, subject, place, evidence, is_by_hand } in usages {
+    for Usage { life, subject, place, evidence, author } in usages {
         let key = (life.api_version(), subject.clone(), place.clone());
         if let Some(known) = merged.get_mut(&key) {
             if !known.evidence.contains(&evidence) {
                 known.evidence.push(evidence);
             }
+            if let Author::Release { namespace, name } = &author {
+                in_release(known, namespace, name);
+            }
         } else if let Some(mut finding) = judge_one(life, subject, question) {
             finding.place = place;
-            if is_by_hand {
-                finding = by_hand(finding, life, question);
+            match &author {
+                Author::Any => {}
+                Author::ByHand => finding = by_hand(finding, life, question),
+                Author::Release { namespace, name } => in_release(&mut finding, namespace, name),
             }
             finding.evidence.push(evidence);
             merged.insert(key, finding);
@@ -89,6 +110,32 @@ fn by_hand(finding: Finding, life: &KindLifecycle<'_>, question: &Question) -> F
         .with("object", object)
 }
 
+/// Says of an object that a deployed release holds what changes the release.
+fn in_release(finding: &mut Finding, namespace: &str, release: &str) {
+    if finding.parameters.contains_key("release") {
+        return;
+    }
+    let named =
+        [("release", release), ("namespace", namespace)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    finding.parameters.extend(named);
+    let sentence = format!("{}-in-release", finding.sentence);
+    if catalogue::find(&finding.check).is_some_and(|check| check.sentence(&sentence).is_some()) {
+        finding.sentence = sentence;
+    }
+}
+
+/// What a deployed release holds, told by the check of releases: for those who ask for that one and not for the one that
+/// merges all sources. None of a finding that no release supports.
+pub(crate) fn of_release(finding: &Finding) -> Option<Finding> {
+    let is_merged = ["API-001", "API-002"].contains(&finding.check.as_str());
+    if !is_merged || !finding.parameters.contains_key("release") {
+        return None;
+    }
+    let is_succeeded = finding.parameters.get("successor").is_some_and(|successor| successor != "-");
+    let sentence = if is_succeeded { "deployed" } else { "deployed-no-successor" };
+    Some(Finding { check: "API-005".to_owned(), sentence: sentence.to_owned(), ..finding.clone() })
+}
+
 /// What the use of a version means at the target; none where it is served and not deprecated.
 pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question) -> Option<Finding> {
     let target = question.target;
@@ -110,7 +157,8 @@ pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question
             match (&named, too_early) {
                 (None, _) => Finding::new("API-002", "removed-for-good", outcome, subject).with("guide", GUIDE),
                 (_, Some(from)) => {
-                    Finding::new("API-002", "removed-too-early", outcome, subject).with("served_from", from)
+                    let sentence = if from < since { "removed-too-early" } else { "removed-in-one-step" };
+                    Finding::new("API-002", sentence, outcome, subject).with("served_from", from)
                 }
                 _ => Finding::new("API-002", "removed", outcome, subject),
             }

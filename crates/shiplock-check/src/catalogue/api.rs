@@ -13,26 +13,42 @@ const BY_HAND: Option<[&str; 2]> = Some([
     "write its manifest as {successor}, then clear the record of the writing by hand, which stays otherwise, and apply it anew (others that apply it own their fields again with their next apply): kubectl patch {resource} {object} --type=json -p '[{\"op\":\"replace\",\"path\":\"/metadata/managedFields\",\"value\":[{}]}]' && kubectl get {resource} {object} -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE",
     "请将其清单改写为 {successor}，再清除手工写入的记录（否则会一直保留）并重新应用（其他应用者会在下次应用时重新拥有其字段）：kubectl patch {resource} {object} --type=json -p '[{\"op\":\"replace\",\"path\":\"/metadata/managedFields\",\"value\":[{}]}]' && kubectl get {resource} {object} -o yaml > FILE && kubectl apply --server-side --field-manager=kubectl -f FILE",
 ]);
-/// Where no version takes the place of one that goes.
+/// What a release holds.
+const IN_RELEASE: Option<[&str; 2]> = Some([
+    "have it written as {successor}: upgrade the chart to one that does, or run `helm mapkubeapis {release} --namespace {namespace}` before the upgrade; the evidence names who else writes it",
+    "请改为以 {successor} 写入：将 chart 升级到使用它的版本，或在升级前执行 `helm mapkubeapis {release} --namespace {namespace}`；证据中列出了其他写入者",
+]);
+/// What a release holds and nothing takes the place of. `helm mapkubeapis` takes such objects out of a release.
+const IN_RELEASE_NO_MOVE: Option<[&str; 2]> = Some([
+    "nothing takes its place: before the upgrade, upgrade the chart to one that does without it, or take it out of the release with `helm mapkubeapis {release} --namespace {namespace}`",
+    "没有替代：请在升级前将 chart 升级到不使用它的版本，或用 `helm mapkubeapis {release} --namespace {namespace}` 将其从 release 中去除",
+]);
+/// Where the target serves no version that takes the place of one that goes.
 const NO_MOVE: Option<[&str; 2]> = Some([
-    "nothing takes its place yet: find out who needs it, and check again with a newer build before it goes",
-    "目前没有替代：请确认谁需要它，并在其移除之前用更新的 shiplock 再次检查",
+    "nothing that the target serves takes its place: find out who needs it, and do without it before it goes, unless a release up to then brings what takes its place",
+    "目标版本中没有替代：请确认谁需要它，并在其移除之前去除对它的依赖，除非在此之前的版本带来替代",
 ]);
 const DO_WITHOUT: Option<[&str; 2]> = Some([
-    "nothing takes its place: let {agent}, or whatever uses the account {user}, do without it",
-    "没有替代：请让 {agent} 或使用账号 {user} 的程序不再依赖它",
+    "nothing takes its place: let whatever uses the account {user} (user agent: {agent}) do without it",
+    "没有替代：请让使用账号 {user} 的程序（user agent：{agent}）不再依赖它",
 ]);
 const DEPRECATED: [&str; 2] = [
     "{api} is deprecated since {since}; its removal is declared for {removed}",
     "{api} 自 {since} 起弃用；声明将于 {removed} 移除",
 ];
 const REMOVED: [&str; 2] = ["{api} is not served from {since} on", "{api} 自 {since} 起不再提供"];
+const REMOVED_FOR_GOOD: [&str; 2] =
+    ["{api} is not served from {since} on, and nothing takes its place", "{api} 自 {since} 起不再提供，且没有替代"];
 const DEPRECATED_FOR_GOOD: [&str; 2] = [
     "{api} is deprecated since {since}; no release is named that removes it",
     "{api} 自 {since} 起弃用；尚未声明移除版本",
 ];
 const ONLY_TRACE: [&str; 2] =
     ["the only trace of who wrote this is an annotation with {api}", "唯一的写入记录是带有 {api} 的注解"];
+const DEPLOYED: [&str; 2] = [
+    "the deployed release {namespace}/{release} holds {api}, which {target} deprecates or does not serve",
+    "已部署的 release {namespace}/{release} 含有 {api}，{target} 已弃用或不再提供该版本",
+];
 const NOT_DEPLOYED: [&str; 2] = [
     "the newest revision {revision} is {status} and holds {api}, which {target} deprecates or does not serve",
     "最新修订 {revision} 状态为 {status}，含有 {api}，{target} 已弃用或不再提供该版本",
@@ -41,6 +57,14 @@ const REQUESTED: [&str; 2] = [
     "somebody has asked for {api} since {since}; it is not served from {removed} on",
     "自 {since} 以来有人请求过 {api}；该版本自 {removed} 起不再提供",
 ];
+const REQUESTED_SINCE_START: [&str; 2] = [
+    "somebody has asked for {api} since this API server started; it is not served from {removed} on",
+    "自该 API server 启动以来有人请求过 {api}；该版本自 {removed} 起不再提供",
+];
+const ASK_NO_MORE: Option<[&str; 2]> = Some([
+    "nothing takes its place: find the caller in the audit log (annotation k8s.io/deprecated): shiplock check --audit-log FILE, and let it do without",
+    "没有替代：请在审计日志中查找调用方（注解 k8s.io/deprecated）：shiplock check --audit-log FILE，并使其不再依赖该 API",
+]);
 const CALLED: [&str; 2] = [
     "{user} ({agent}) asked for {api} {count:time|times}, last at {last}, from {address}: {verbs}; it is not served from {removed} on",
     "{user}（{agent}）请求 {api} {count} 次，最后一次 {last}，来自 {address}：{verbs}；该版本自 {removed} 起不再提供",
@@ -81,6 +105,7 @@ pub(super) const CHECKS: &[Check] = &[
         sentences: &[
             Sentence { name: "deprecated", text: DEPRECATED, fix: None },
             Sentence { name: "deprecated-by-hand", text: DEPRECATED, fix: BY_HAND },
+            Sentence { name: "deprecated-in-release", text: DEPRECATED, fix: IN_RELEASE },
             Sentence { name: "deprecated-no-successor", text: DEPRECATED, fix: NO_MOVE },
             Sentence {
                 name: "deprecated-for-good",
@@ -114,6 +139,7 @@ pub(super) const CHECKS: &[Check] = &[
         sentences: &[
             Sentence { name: "removed", text: REMOVED, fix: None },
             Sentence { name: "removed-by-hand", text: REMOVED, fix: BY_HAND },
+            Sentence { name: "removed-in-release", text: REMOVED, fix: IN_RELEASE },
             Sentence {
                 name: "removed-too-early",
                 text: [
@@ -126,13 +152,22 @@ pub(super) const CHECKS: &[Check] = &[
                 ]),
             },
             Sentence {
-                name: "removed-for-good",
+                name: "removed-in-one-step",
                 text: [
-                    "{api} is not served from {since} on, and nothing takes its place",
-                    "{api} 自 {since} 起不再提供，且没有替代",
+                    "{api} is not served from {since} on, {successor} is served only from {served_from} on, and no version serves both",
+                    "{api} 自 {since} 起不再提供，而 {successor} 从 {served_from} 起才提供，没有同时提供两者的版本",
                 ],
+                fix: Some([
+                    "save it, take it out of the file, release or manager that the evidence names and out of the cluster, upgrade, then write it anew as {successor}",
+                    "请保存它，将其从证据所列的文件、release 或写入者以及集群中移除，升级后再以 {successor} 重新写入",
+                ]),
+            },
+            Sentence {
+                name: "removed-for-good",
+                text: REMOVED_FOR_GOOD,
                 fix: Some(["do without it before the upgrade: {guide}", "请在升级前去除对它的依赖：{guide}"]),
             },
+            Sentence { name: "removed-for-good-in-release", text: REMOVED_FOR_GOOD, fix: IN_RELEASE_NO_MOVE },
         ],
         source: "https://kubernetes.io/docs/reference/using-api/deprecation-guide/",
         not_built: None,
@@ -185,7 +220,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "API-005",
         name: "helm-release-manifest",
-        severity: Severity::Advice,
+        severity: Severity::AdviceUnlessStrict,
         scope: Scope::Cluster,
         reads: [
             "Secrets and ConfigMaps of Helm: the newest revision of each release",
@@ -201,6 +236,8 @@ pub(super) const CHECKS: &[Check] = &[
             "请将 chart 升级到使用 {successor} 的版本，或在升级前执行 `helm mapkubeapis {release} --namespace {namespace}`",
         ],
         sentences: &[
+            Sentence { name: "deployed", text: DEPLOYED, fix: None },
+            Sentence { name: "deployed-no-successor", text: DEPLOYED, fix: IN_RELEASE_NO_MOVE },
             Sentence { name: "not-deployed", text: NOT_DEPLOYED, fix: None },
             Sentence {
                 name: "not-deployed-no-successor",
@@ -327,14 +364,9 @@ pub(super) const CHECKS: &[Check] = &[
         ],
         sentences: &[
             Sentence { name: "requested", text: REQUESTED, fix: None },
-            Sentence {
-                name: "requested-no-successor",
-                text: REQUESTED,
-                fix: Some([
-                    "nothing takes its place: find the caller in the audit log (annotation k8s.io/deprecated): shiplock check --audit-log FILE, and let it do without",
-                    "没有替代：请在审计日志中查找调用方（注解 k8s.io/deprecated）：shiplock check --audit-log FILE，并使其不再依赖该 API",
-                ]),
-            },
+            Sentence { name: "requested-no-successor", text: REQUESTED, fix: ASK_NO_MORE },
+            Sentence { name: "requested-since-start", text: REQUESTED_SINCE_START, fix: None },
+            Sentence { name: "requested-since-start-no-successor", text: REQUESTED_SINCE_START, fix: ASK_NO_MORE },
         ],
         source: "https://kubernetes.io/docs/reference/instrumentation/metrics/ (apiserver_requested_deprecated_apis)",
         not_built: None,
@@ -351,8 +383,8 @@ pub(super) const CHECKS: &[Check] = &[
             "只有审计日志能指出调用方：用户、客户端、动作、地址和时间。",
         ],
         fix: [
-            "upgrade {agent}, or whatever uses the account {user}, to a version that uses {successor}",
-            "请将 {agent} 或使用账号 {user} 的程序升级到使用 {successor} 的版本",
+            "upgrade whatever uses the account {user} (user agent: {agent}) to a version that uses {successor}",
+            "请将使用账号 {user} 的程序（user agent：{agent}）升级到使用 {successor} 的版本",
         ],
         sentences: &[
             Sentence { name: "called", text: CALLED, fix: None },
