@@ -87,7 +87,7 @@ impl Snapshot {
     }
 
     /// Reads the content of a file, whoever wrote it: nothing is taken from one that is cut off, of another format, or
-    /// that describes no cluster.
+    /// that describes no cluster. What it does not hold was not seen.
     pub fn parse(location: &str, bytes: &[u8]) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         struct Format {
@@ -112,7 +112,15 @@ impl Snapshot {
                 return Err(problem.with("found", found).with("known", SNAPSHOT_SCHEMA));
             }
         }
-        let snapshot: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let mut snapshot: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if let Some(list) = snapshot.objects.nameless() {
+            let problem = Problem::new(Code::SnapshotUnreadable).with("path", location);
+            return Err(problem.with("why", format!("an object in its list `{list}` has no name")));
+        }
+        // Of a cluster without nodes nothing would be wrong.
+        if snapshot.objects.nodes.seen().is_some_and(Vec::is_empty) {
+            snapshot.objects.nodes = Read::NotSeen("the snapshot holds no node".to_owned());
+        }
         if let Read::Seen(copy) = &snapshot.copy {
             copy.check().map_err(|refusal| {
                 Problem::new(Code::SnapshotRefused).with("what", refusal.what).with("why", refusal.why)
@@ -210,4 +218,32 @@ pub struct Effort {
     pub in_flight_max: u64,
     /// How long it took.
     pub milliseconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_a_file_does_not_hold_was_not_seen_and_is_no_empty_one() {
+        let whole = serde_json::to_value(Snapshot::blank("https://x", "v1.36.3", Timestamp::UNIX_EPOCH)).unwrap();
+        let parse = |document: &Value| Snapshot::parse("x", document.to_string().as_bytes());
+        let lists: Vec<String> = whole["objects"].as_object().unwrap().keys().cloned().collect();
+        assert!(lists.len() > 25, "{lists:?}");
+        for list in &lists {
+            let mut without = whole.clone();
+            without["objects"].as_object_mut().unwrap().remove(list);
+            let read = serde_json::to_value(parse(&without).unwrap().objects).unwrap();
+            assert!(read[list]["not_seen"].is_string(), "{list}: {read}");
+        }
+        let mut of_no_node = whole.clone();
+        of_no_node["objects"]["nodes"] = json!({ "seen": [] });
+        assert!(matches!(parse(&of_no_node).unwrap().objects.nodes, Read::NotSeen(_)));
+        let mut nameless = whole;
+        nameless["objects"]["pods"] = json!({ "seen": [{ "x": 1 }] });
+        let problem = parse(&nameless).unwrap_err();
+        assert!(problem.code == Code::SnapshotUnreadable && problem.to_string().contains("`pods`"), "{problem}");
+    }
 }

@@ -53,73 +53,103 @@ pub use self::workload::*;
 /// Text by text, as labels are.
 pub type Labels = BTreeMap<String, String>;
 
-/// Everything that checks read, by kind.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Objects {
+macro_rules! lists {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        /// Everything that checks read, by kind. A list that is not in a file was not seen: it is no empty one.
+        #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+        pub struct Objects { $(
+            $(#[$doc])*
+            #[serde(default = "not_held")]
+            pub $name: Read<$type>,
+        )* }
+    };
+}
+
+fn not_held<T>() -> Read<T> {
+    Read::NotSeen("its list is not in the snapshot".to_owned())
+}
+
+lists! {
     /// Nodes.
-    pub nodes: Read<Vec<Node>>,
+    nodes: Vec<Node>,
     /// Pods.
-    pub pods: Read<Vec<Pod>>,
+    pods: Vec<Pod>,
     /// Deployments.
-    pub deployments: Read<Vec<Workload>>,
+    deployments: Vec<Workload>,
     /// StatefulSets.
-    pub stateful_sets: Read<Vec<Workload>>,
+    stateful_sets: Vec<Workload>,
     /// DaemonSets.
-    pub daemon_sets: Read<Vec<Workload>>,
+    daemon_sets: Vec<Workload>,
     /// PodDisruptionBudgets.
-    pub budgets: Read<Vec<Budget>>,
+    budgets: Vec<Budget>,
     /// Services.
-    pub services: Read<Vec<Service>>,
+    services: Vec<Service>,
     /// EndpointSlices.
-    pub slices: Read<Vec<Slice>>,
+    slices: Vec<Slice>,
     /// Namespaces.
-    pub namespaces: Read<Vec<Namespace>>,
+    namespaces: Vec<Namespace>,
     /// ValidatingWebhookConfigurations.
-    pub validating: Read<Vec<WebhookConfiguration>>,
+    validating: Vec<WebhookConfiguration>,
     /// MutatingWebhookConfigurations.
-    pub mutating: Read<Vec<WebhookConfiguration>>,
+    mutating: Vec<WebhookConfiguration>,
     /// APIServices.
-    pub api_services: Read<Vec<ApiService>>,
+    api_services: Vec<ApiService>,
     /// CustomResourceDefinitions.
-    pub definitions: Read<Vec<Definition>>,
+    definitions: Vec<Definition>,
     /// PersistentVolumes.
-    pub volumes: Read<Vec<PersistentVolume>>,
+    volumes: Vec<PersistentVolume>,
     /// PersistentVolumeClaims.
-    pub claims: Read<Vec<Claim>>,
+    claims: Vec<Claim>,
     /// StorageClasses.
-    pub storage_classes: Read<Vec<StorageClass>>,
+    storage_classes: Vec<StorageClass>,
     /// CSIDrivers.
-    pub csi_drivers: Read<Vec<Named>>,
+    csi_drivers: Vec<Named>,
     /// VolumeAttachments.
-    pub attachments: Read<Vec<Attachment>>,
+    attachments: Vec<Attachment>,
     /// Jobs.
-    pub jobs: Read<Vec<Job>>,
+    jobs: Vec<Job>,
     /// CertificateSigningRequests.
-    pub signing_requests: Read<Vec<SigningRequest>>,
+    signing_requests: Vec<SigningRequest>,
     /// ResourceQuotas.
-    pub quotas: Read<Vec<Quota>>,
+    quotas: Vec<Quota>,
     /// NetworkPolicies.
-    pub network_policies: Read<Vec<NetworkPolicy>>,
+    network_policies: Vec<NetworkPolicy>,
     /// CSINodes.
-    pub csi_nodes: Read<Vec<CsiNode>>,
+    csi_nodes: Vec<CsiNode>,
     /// Ingresses, of which their metadata alone.
-    pub ingresses: Read<Vec<Named>>,
+    ingresses: Vec<Named>,
     /// The Lease with which an installation of Shiplock claims the cluster, if there is one.
-    pub upgrade_lease: Read<Option<UpgradeLease>>,
+    upgrade_lease: Option<UpgradeLease>,
     /// ServiceCIDRs.
-    pub service_ranges: Read<Vec<ServiceRange>>,
+    service_ranges: Vec<ServiceRange>,
     /// Warnings about objects in kube-system.
-    pub warnings: Read<Vec<Warning>>,
+    warnings: Vec<Warning>,
     /// What nodes use, as metrics.k8s.io tells it.
-    pub node_usage: Read<Vec<NodeUsage>>,
+    node_usage: Vec<NodeUsage>,
     /// OperatorConditions of the Operator Lifecycle Manager, and ClusterOperators of OpenShift.
-    pub operators: Read<Vec<Operator>>,
+    operators: Vec<Operator>,
     /// What kubeadm keeps in ConfigMaps of kube-system.
-    pub configuration: Read<Configuration>,
+    configuration: Configuration,
 }
 
 impl Objects {
+    /// The name of the first list that holds an object without a name, which no API server has.
+    pub(crate) fn nameless(&self) -> Option<&'static str> {
+        macro_rules! first {
+            ($($list:ident)*) => {
+                None$(.or_else(|| {
+                    let mut objects = self.$list.seen().into_iter().flatten();
+                    objects.any(|object| object.metadata.name.is_empty()).then_some(stringify!($list))
+                }))*
+            };
+        }
+        first!(
+            nodes pods deployments stateful_sets daemon_sets budgets services slices namespaces validating mutating
+            api_services definitions volumes claims storage_classes csi_drivers attachments jobs signing_requests quotas
+            network_policies csi_nodes ingresses service_ranges node_usage operators
+        )
+    }
+
     /// Forgets the words of every command but those of Kubernetes' own components in kube-system: what people write
     /// there may be secret.
     #[must_use]
