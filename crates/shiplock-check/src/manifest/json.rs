@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -9,8 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    CREDENTIAL, DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, is_kubeconfig, is_list,
-    is_miswritten, is_placeholder, item_kind, lines_of, no_text,
+    CREDENTIAL, DEPTH_MAX, KUBECONFIG, KUBECONFIG_LISTS, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind,
+    is_kubeconfig, is_list, is_miswritten, is_placeholder, item_kind, lines_of, no_text,
 };
 
 /// Reads all values of a text that begins at this line. An error where it is not JSON at all and nothing was handed on.
@@ -104,6 +105,8 @@ struct Parts<'a> {
     items: Option<&'a RawValue>,
     objects: Option<&'a RawValue>,
     users: Option<&'a RawValue>,
+    /// Which of the lists of a kubeconfig are there.
+    kubeconfig_lists: BTreeSet<&'static str>,
     has_spec: bool,
     is_miswritten: bool,
 }
@@ -120,13 +123,22 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
                 let mut parts = Parts::default();
                 // Where a key is written twice the last one counts, as kubectl reads it.
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    if let Some(name) = KUBECONFIG_LISTS.iter().find(|name| **name == key) {
+                        let value: &RawValue = map.next_value()?;
+                        if value.get().starts_with('[') {
+                            parts.kubeconfig_lists.insert(name);
+                        }
+                        if key == "users" {
+                            parts.users = Some(value);
+                        }
+                        continue;
+                    }
                     match key.as_ref() {
                         "apiVersion" => parts.api_version = map.next_value::<Text<'de>>()?.0,
                         "kind" => parts.kind = map.next_value::<Text<'de>>()?.0,
                         "metadata" => parts.metadata = Some(map.next_value()?),
                         "items" => parts.items = Some(map.next_value()?),
                         "objects" => parts.objects = Some(map.next_value()?),
-                        "users" => parts.users = Some(map.next_value()?),
                         other => {
                             parts.has_spec |= other == "spec";
                             parts.is_miswritten |= is_miswritten(other);
@@ -255,8 +267,15 @@ impl<S: Sink> Reader<'_, '_, S> {
                 return self.trouble(raw, no_text(key));
             }
         }
-        let api_version = parts.api_version.as_ref().map(|(text, at)| (text.as_ref(), *at));
-        let kind = parts.kind.as_ref().map(|(text, _)| text.as_ref());
+        let mut api_version = parts.api_version.as_ref().map(|(text, at)| (text.as_ref(), *at));
+        let mut kind = parts.kind.as_ref().map(|(text, _)| text.as_ref());
+        if matches!(role, Role::Whole)
+            && parts.kubeconfig_lists.len() == KUBECONFIG_LISTS.len()
+            && is_kubeconfig(api_version.map_or(KUBECONFIG.0, |(text, _)| text), kind.unwrap_or(KUBECONFIG.1))
+        {
+            api_version = api_version.or(Some((KUBECONFIG.0, value)));
+            kind = kind.or(Some(KUBECONFIG.1));
+        }
         let (Some((api_version, at)), Some(kind)) = (
             api_version.or(role.inherited().map(|(api_version, _)| (api_version, value))),
             kind.or(role.inherited().map(|(_, kind)| kind)),

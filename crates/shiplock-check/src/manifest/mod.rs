@@ -286,9 +286,16 @@ fn item_kind(list_kind: &str) -> Option<&str> {
     list_kind.strip_suffix("List").filter(|kind| !kind.is_empty())
 }
 
+/// The version and kind of a kubeconfig, which it need not say.
+/// Source: `latest.Codec` of k8s.io/client-go/tools/clientcmd, which decodes with these as defaults.
+const KUBECONFIG: (&str, &str) = ("v1", "Config");
+
+/// The lists by which a document that does not say so is told to be a kubeconfig.
+const KUBECONFIG_LISTS: [&str; 3] = ["clusters", "contexts", "users"];
+
 /// Whether an object is a kubeconfig.
 fn is_kubeconfig(api_version: &str, kind: &str) -> bool {
-    (api_version, kind) == ("v1", "Config")
+    (api_version, kind) == KUBECONFIG
 }
 
 /// What client-go asks of a plugin by which a user logs in.

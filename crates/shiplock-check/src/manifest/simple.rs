@@ -317,7 +317,8 @@ impl<'a> Scan<'a> {
                         self.has_metadata = true;
                         self.within = Within::Metadata;
                     }
-                    "items" | "objects" => return None,
+                    // What says neither may be a kubeconfig by its lists.
+                    "items" | "objects" | "contexts" => return None,
                     _ if super::is_miswritten(key) => return None,
                     _ => {}
                 }

@@ -97,6 +97,21 @@ fn objects_are_found_in_every_shape_that_yaml_has() {
             &["1 v1 Config /", "3 x.io/v1 ExecCredential /ci"],
         ),
         (
+            "kubeconfig that does not say so",
+            "clusters: []\ncontexts:\n- {name: c}\nusers:\n- name: ci\n  user: {exec: {apiVersion: x.io/v1}}\n",
+            &["1 v1 Config /", "6 x.io/v1 ExecCredential /ci"],
+        ),
+        (
+            "kubeconfig of JSON that says its version alone",
+            "{\"apiVersion\": \"v1\", \"clusters\": [], \"contexts\": [],\n\"users\": [{\"name\": \"ci\", \"user\": {\"exec\": {\"apiVersion\": \"x.io/v1\"}}}]}",
+            &["1 v1 Config /", "2 x.io/v1 ExecCredential /ci"],
+        ),
+        (
+            "a file of settings with users and no contexts",
+            "clusters: []\nusers:\n- name: ci\n  user: {exec: {apiVersion: x.io/v1}}\n",
+            &[],
+        ),
+        (
             "another tool's file with users",
             "apiVersion: x.io/v1\nkind: Config\nusers:\n- name: ci\n  user:\n    exec:\n      apiVersion: x.io/v2\n",
             &["1 x.io/v1 Config /"],

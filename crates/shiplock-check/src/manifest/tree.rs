@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 
 use super::{
-    CREDENTIAL, DEPTH_MAX, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind, has_template_mark, is_kubeconfig,
-    is_list, is_miswritten, is_null, is_number_or_bool, is_placeholder, item_kind, no_text,
+    CREDENTIAL, DEPTH_MAX, KUBECONFIG, KUBECONFIG_LISTS, OBJECTS_MAX, Object, Role, Sink, Trouble, TroubleKind,
+    has_template_mark, is_kubeconfig, is_list, is_miswritten, is_null, is_number_or_bool, is_placeholder, item_kind,
+    no_text,
 };
 
 /// Longer scalars identify nothing; they are not kept.
@@ -398,7 +399,17 @@ impl Tree<'_> {
             inherit(kind, |(_, kind)| kind.to_owned()),
         );
         if api_version.is_none() || kind.is_none() {
-            let [api_version, kind] = [&api_version, &kind].map(|found| found.as_ref().map(|(text, _)| text.as_str()));
+            let is_there = |key: &&str| self.sequence(index, key).is_some();
+            let said = [&api_version, &kind].map(|found| found.as_ref().map(|(text, _)| text.as_str()));
+            let (version, of_kind) = KUBECONFIG;
+            if matches!(role, Role::Whole)
+                && is_kubeconfig(said[0].unwrap_or(version), said[1].unwrap_or(of_kind))
+                && KUBECONFIG_LISTS.iter().all(is_there)
+            {
+                found.objects.push((version.to_owned(), of_kind.to_owned(), String::new(), String::new(), line));
+                return found.objects.extend(self.logins(index));
+            }
+            let [api_version, kind] = said;
             let list = kind.filter(|kind| is_list(kind)).and_then(|_| self.sequence(index, "items"));
             let has = |key: &str| self.get(index, key).is_some();
             if list.is_some() || role.is_meant(api_version, kind, has, || self.has_miswritten_key(index)) {
