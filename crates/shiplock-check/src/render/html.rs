@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::Language;
 
-use super::{escape, expired, outcome_word, sections, summary, verdict_word, whereabouts};
+use super::{escape, expired, left_out, outcome_word, sections, summary, verdict_word, whereabouts};
 use crate::report::{Outcome, Report, Verdict};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}\
@@ -34,7 +34,7 @@ pub fn html(report: &Report, language: Language) -> String {
         escape(&title),
         escape(&summary(report, language))
     );
-    for line in expired(report, language) {
+    for line in left_out(report, language).into_iter().chain(expired(report, language)) {
         let _ = writeln!(text, "<p>{}</p>", escape(&line));
     }
     for section in sections(report, language) {

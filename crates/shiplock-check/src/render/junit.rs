@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::Language;
 
-use super::{escape, whereabouts};
+use super::{escape, left_out, whereabouts};
 use crate::catalogue;
 use crate::report::{Finding, Outcome, Report};
 
@@ -28,6 +28,10 @@ pub fn junit(report: &Report, blocks_on: Outcome, language: Language) -> String 
         report.ran.len() + report.skipped.len(),
         report.skipped.len()
     );
+    let folders = left_out::folders(report);
+    if folders > 0 {
+        let _ = writeln!(text, "<properties><property name=\"folders_left_out\" value=\"{folders}\"/></properties>");
+    }
     let title = |id: &str| catalogue::find(id).map_or("", |check| language.pick(check.title[0], check.title[1]));
     for id in &report.ran {
         let found: Vec<&Finding> = report.findings.iter().filter(|finding| finding.check == *id).collect();

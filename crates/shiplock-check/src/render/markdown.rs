@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shiplock_core::language::{Language, misleads};
 
-use super::{expired, outcome_word, sections, summary, verdict_word, whereabouts};
+use super::{expired, left_out, outcome_word, sections, summary, verdict_word, whereabouts};
 use crate::report::Report;
 
 /// Groups show so many objects each; the rest is counted.
@@ -19,7 +19,7 @@ pub fn markdown(report: &Report, language: Language) -> String {
         verdict_word(report.verdict, language),
         summary(report, language)
     );
-    for line in expired(report, language) {
+    for line in left_out(report, language).into_iter().chain(expired(report, language)) {
         let _ = write!(text, "\n{}\n", inert(&line));
     }
     for section in sections(report, language) {

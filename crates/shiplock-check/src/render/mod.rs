@@ -4,6 +4,7 @@
 
 mod html;
 mod junit;
+mod left_out;
 mod markdown;
 mod page;
 mod sarif;
@@ -14,6 +15,7 @@ use shiplock_core::language::{Language, misleads};
 
 pub use self::html::html;
 pub use self::junit::junit;
+pub use self::left_out::left_out;
 pub use self::markdown::markdown;
 pub use self::page::{index, page};
 pub use self::sarif::sarif;

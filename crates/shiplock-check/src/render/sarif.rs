@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use shiplock_core::language::Language;
 
+use super::left_out;
 use crate::catalogue;
 use crate::report::{Finding, Outcome, Report};
 
@@ -70,6 +71,7 @@ pub fn sarif(report: &Report, version: &str, language: Language) -> Value {
         "runs": [{
             "tool": { "driver": { "name": "shiplock", "version": version, "rules": rules } },
             "results": results,
+            "properties": { "skipped": report.skipped, "folders_left_out": left_out::folders(report) },
         }],
     })
 }

@@ -54,6 +54,19 @@ fn names_of_objects_cannot_break_any_form() {
 }
 
 #[test]
+fn what_was_not_looked_at_is_told_in_every_form() {
+    let report = Report { read: BTreeMap::from([("folders_left_out".into(), 2)]), ..report() };
+    for text in [markdown(&report, Language::En), html(&report, Language::En)] {
+        assert!(text.contains("not asked: 1 needs each API server"), "{text}");
+        assert!(text.contains("not gone into: 2 folders named .git or node"), "{text}");
+    }
+    let junit = junit(&report, Outcome::Fail, Language::En);
+    assert!(junit.contains("<property name=\"folders_left_out\" value=\"2\"/>"), "{junit}");
+    let told = &sarif(&report, "0", Language::En)["runs"][0]["properties"];
+    assert_eq!((&told["folders_left_out"], &told["skipped"]["API-008"]), (&2.into(), &"scope:control-plane".into()));
+}
+
+#[test]
 fn warnings_that_block_are_failures_to_junit_too() {
     let mut report = report();
     let warning = Finding::new("API-007", "nothing", Outcome::Warn, Subject::new("File", "", "x"));

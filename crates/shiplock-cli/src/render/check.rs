@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use shiplock_api::check::{CheckFinding, CheckReportView};
 use shiplock_check::catalogue::Category;
-use shiplock_check::render::{Group, expired, outcome_word, sections, summary, verdict_word};
+use shiplock_check::render::{Group, expired, left_out, outcome_word, sections, summary, verdict_word};
 use shiplock_check::report::{Finding, Outcome, Report, Verdict};
 
 use shiplock_core::id::{Actor, ClusterName, PlanId, UpgradeId};
@@ -113,16 +113,7 @@ pub fn report(report: &Report, style: &Style) -> String {
             all_well.join(style.pick(", ", "、"))
         ));
     }
-    if !report.skipped.is_empty() {
-        text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &skipped(report, style))));
-    }
-    let left_out = report.read.get("folders_left_out").copied().unwrap_or_default();
-    if left_out > 0 {
-        let line = if style.zh() {
-            format!("未进入 {left_out} 个名为 .git 或 node_modules 的目录")
-        } else {
-            format!("not gone into: {left_out} folder{} named .git or node_modules", plural(left_out))
-        };
+    for line in left_out(report, style.language) {
         text.push_str(&format!("\n{}\n", style.tone(Tone::Faint, &line)));
     }
     let expired: String =
@@ -233,85 +224,12 @@ fn word(outcome: Outcome, accepted: bool, style: &Style) -> String {
     style.tone(tone, word) + &" ".repeat(padding)
 }
 
-fn skipped(report: &Report, style: &Style) -> String {
-    let mut reasons: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
-    for reason in report.skipped.values() {
-        *reasons.entry(reason.as_str()).or_default() += 1;
-    }
-    let parts: Vec<String> = reasons
-        .into_iter()
-        .map(|(reason, count)| match (reason.strip_prefix("scope:"), style.zh()) {
-            (Some(scope), false) => format!("{count} need{} {}", third(count), scope_en(scope)),
-            (Some(scope), true) => format!("{count} 项需要{}", scope_zh(scope)),
-            (None, is_chinese) => match (reason.strip_prefix("absent:"), is_chinese) {
-                (Some(what), false) => format!("{count} find{} no {what} here", third(count)),
-                (Some(what), true) => format!("{count} 项在此找不到 {what}"),
-                (None, is_chinese) if reason.starts_with("unseen:") => {
-                    let source = reason.trim_start_matches("unseen:");
-                    if is_chinese {
-                        format!("{count} 项有待 {source}")
-                    } else {
-                        format!("{count} cannot be told without {source}")
-                    }
-                }
-                (None, false) if reason == "not-collected" => format!("{count} {} not in the snapshot", are(count)),
-                (None, true) if reason == "not-collected" => format!("{count} 项不在快照中"),
-                (None, false) => format!("{count} {} not built", are(count)),
-                (None, true) => format!("{count} 项尚未实现"),
-            },
-        })
-        .collect();
-    let parts = parts.join(style.pick(", ", "，"));
-    format!("{}{parts}", style.pick("not asked: ", "未检查："))
-}
-
-/// A scope, by its word, as something that is needed.
-fn scope_en(word: &str) -> &str {
-    match word {
-        "any" => "files or a cluster",
-        "file" => "files",
-        "audit-log" => "an audit log",
-        "cluster" => "the cluster's API",
-        "control-plane" => "each API server",
-        "node" | "agent" => "the agent on each node",
-        "probe" => "--probe",
-        "plan" => "a plan",
-        "client" => "kubectl of this machine",
-        other => other,
-    }
-}
-
-/// A scope, by its word.
-fn scope_zh(word: &str) -> &str {
-    match word {
-        "any" => "文件或集群 API",
-        "file" => "文件",
-        "audit-log" => "审计日志",
-        "cluster" => "集群 API",
-        "control-plane" => "各 API server",
-        "node" | "agent" => "节点上的 agent",
-        "probe" => " --probe",
-        "plan" => "升级计划",
-        "client" => "本机的 kubectl",
-        other => other,
-    }
-}
-
 fn of(id: &str, category: Category) -> bool {
     Category::of(id) == category
 }
 
 fn plural<N: PartialEq + From<u8>>(count: N) -> &'static str {
     if count == N::from(1) { "" } else { "s" }
-}
-
-/// The ending of a verb of which so many are the subject.
-fn third(count: usize) -> &'static str {
-    if count == 1 { "s" } else { "" }
-}
-
-fn are(count: usize) -> &'static str {
-    if count == 1 { "is" } else { "are" }
 }
 
 #[cfg(test)]
