@@ -186,13 +186,14 @@ pub(super) async fn releases(requests: &Requests<'_>, known: &[Release]) -> Read
     let known = &known;
     // Where Helm keeps its releases.
     let stores = (stored(requests, "secrets", true, known), stored(requests, "configmaps", false, known));
-    match futures::try_join!(stores.0, stores.1) {
-        Ok((mut releases, more)) => {
+    match futures::join!(stores.0, stores.1) {
+        (Ok(mut releases), Ok(more)) => {
             releases.extend(more);
             releases.sort_by(|one: &Release, other: &Release| one.id.cmp(&other.id));
             Read::Seen(releases)
         }
-        Err(why) => Read::NotSeen(why),
+        // Of two causes always the same is told, whichever comes first.
+        (Err(why), _) | (_, Err(why)) => Read::NotSeen(why),
     }
 }
 
