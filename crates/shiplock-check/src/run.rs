@@ -111,7 +111,8 @@ impl Acceptance {
         self.until.is_some_and(|until| until < today)
     }
 
-    fn covers(&self, finding: &Finding) -> bool {
+    /// Whether it is of this finding, which may pass at all.
+    pub fn covers(&self, finding: &Finding) -> bool {
         finding.may_pass()
             && self.check.eq_ignore_ascii_case(&finding.check)
             && self.subject.as_ref().is_none_or(|pattern| matches(pattern, &finding.subject.to_string()))

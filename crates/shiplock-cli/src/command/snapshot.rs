@@ -11,7 +11,7 @@ use shiplock_cluster::collect::{self, Collection};
 use shiplock_cluster::{InlinedKubeconfig, Kubeconfig, KubeconfigSource};
 use shiplock_core::problem::{Code, Problem};
 
-use super::check::bad_option;
+use super::check::{bad_option, unread};
 use crate::arguments::{ClusterAccess, Format, SnapshotArguments};
 use crate::exit::Exit;
 use crate::output::{Output, Progress};
@@ -154,7 +154,10 @@ pub(super) fn load(path: &Path) -> Result<Snapshot, Problem> {
             return Err(unreadable("it is larger than any snapshot".to_owned()));
         }
     } else {
-        let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => unread("--snapshot", path, error),
+            _ => unreadable(error.to_string()),
+        })?;
         if !metadata.is_file() || metadata.len() > BYTES_MAX {
             return Err(unreadable("it is no regular file, or larger than any snapshot".to_owned()));
         }
@@ -166,6 +169,12 @@ pub(super) fn load(path: &Path) -> Result<Snapshot, Problem> {
 /// Opens a kubeconfig and says which cluster is read.
 pub(super) fn open(access: &ClusterAccess, output: &Output) -> Result<InlinedKubeconfig, Problem> {
     let (variable, home) = (std::env::var_os("KUBECONFIG"), std::env::home_dir());
+    if let Some(path) = &access.kubeconfig
+        && let Err(error) = std::fs::metadata(path)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        return Err(unread("--kubeconfig", path, error));
+    }
     let source = KubeconfigSource::choose(access.kubeconfig.as_deref(), variable.as_deref(), home.as_deref());
     let kubeconfig = Kubeconfig::inline(&source, access.context.as_deref(), &access.allow)?;
     output.remark(&format!("{} {} ({})", reading(output), kubeconfig.context, kubeconfig.server));

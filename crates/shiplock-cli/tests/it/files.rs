@@ -142,6 +142,8 @@ fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_t
     for words in [
         &["-f", "none"][..],
         &["--audit-log", "none"],
+        &["--snapshot", "none"],
+        &["--kubeconfig", "none"],
         &["-f", "a", "--baseline", "none"],
         &["-f", "a", "--accept-file", "none"],
     ] {
@@ -149,6 +151,15 @@ fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_t
         assert_eq!(code, Some(2), "{words:?}: {text}");
         assert!(text.contains("there is no such file or folder") && !text.contains("continue"), "{text}");
     }
+    for (words, why) in [
+        (&["--audit-log", "a"][..], "it is a folder, not a file"),
+        (&["-f", "a", "--save-snapshot", "q.json"], "no cluster is read for it"),
+        (&["-f", "a", "--todo"], "shiplock check CLUSTER --todo"),
+    ] {
+        let (code, text) = run(words);
+        assert!(code == Some(2) && text.contains(why) && text.contains("UPG0114"), "{words:?}: {text}");
+    }
+    assert!(!folder.path().join("q.json").exists());
 }
 
 #[test]
@@ -351,6 +362,21 @@ fn a_snapshot_of_which_secrets_were_refused_is_undecided_whichever_check_is_aske
 }
 
 #[test]
+fn a_snapshot_without_its_lists_is_undecided_and_never_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = serde_json::json!({
+        "schema": 1, "taken_at": "2026-11-27T08:00:00Z", "server": "https://x", "version": "v1.36.3",
+        "served": { "seen": [] }, "written": [], "releases": { "seen": [] }, "metrics": [],
+        "objects": {}, "effort": { "requests": 1, "bytes": 1, "in_flight_max": 1, "milliseconds": 1 },
+    });
+    std::fs::write(folder.path().join("snapshot.json"), snapshot.to_string()).unwrap();
+    for (asked, found) in [(&[][..], "VER-003 not-seen "), (&["--only", "WL-001"], "WL-001 not-seen ")] {
+        let (code, all) = check(folder.path(), &[&["--snapshot", "snapshot.json"], asked].concat(), b"");
+        assert!(code == 4 && all.iter().any(|one| one == found), "{asked:?}: {code} {all:?}");
+    }
+}
+
+#[test]
 fn a_target_that_this_build_does_not_know_stays_undecided_whatever_is_accepted_ignored_or_known_from_before() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n").unwrap();
@@ -452,7 +478,13 @@ fn an_acceptance_that_ended_is_told_and_one_without_reason_author_or_end_is_refu
     };
     let (code, text, _) = strict("until = \"2999-01-01\"\n", "known");
     assert!(code == 0 && !text.contains("expired"), "{text}");
+    let other =
+        "[[accept]]\ncheck = \"API-002\"\nsubject = \"Pod *\"\nreason = \"r\"\nauthor = \"li\"\nuntil = 2999-01-01\n";
+    std::fs::write(folder.path().join("other.toml"), other).unwrap();
+    let (_, _, error) = said(folder.path(), &["-f", "a.yaml", "--accept-file", "other.toml"]);
+    assert!(error.contains("nothing is found that this acceptance is of: API-002 (Pod *)"), "{error}");
     let (code, text, error) = strict("until = 2999-01-01\n", "known");
+    assert!(!error.contains("nothing is found"), "{error}");
     assert!(code == 0 && !text.contains("expired"), "a date of TOML: {text} {error}");
     let (code, _, error) = strict("until = \"soon\"\n", "known");
     assert!(code == 2 && error.contains("accept.toml"), "{error}");

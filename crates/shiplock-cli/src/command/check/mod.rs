@@ -30,6 +30,7 @@ use crate::arguments::{CheckArguments, FailOn, Format, Policy};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
+use crate::render::table::one_line;
 use crate::result::Envelope;
 use crate::settings::read_bounded;
 
@@ -55,11 +56,19 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
             "a plan is one of a registered cluster: shiplock check CLUSTER --plan PLAN",
         ));
     }
+    if options.todo {
+        let why = "it is of the report that a server keeps: shiplock check CLUSTER --todo";
+        return Err(bad_option("--todo", "true", why));
+    }
     let acceptances = acceptances(&options, output)?;
     let mut baseline = options.baseline.as_deref().map(|path| read_json::<Baseline>("--baseline", path)).transpose()?;
     let asks_files = !options.files.is_empty() || !options.audit_log.is_empty();
     let asks_cluster =
         !asks_files || options.access.kubeconfig.is_some() || options.access.context.is_some() || options.probe;
+    if let (Some(path), false, None) = (&options.save_snapshot, asks_cluster, &options.snapshot) {
+        let why = "no cluster is read for it; name one besides the files, by --kubeconfig or --context";
+        return Err(bad_option("--save-snapshot", &path.to_string_lossy(), why));
+    }
     // It is asked while the cluster is read.
     let kubectl = (asks_cluster && options.snapshot.is_none() && selection.wants_id("VER-007"))
         .then(|| tokio::spawn(client::kubectl_version()));
@@ -152,6 +161,15 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     };
     let blocks_on = assembly.blocks_on;
     let report = assembly.report(findings);
+    // What --accept names goes with any run, whether or not there is anything of it.
+    for acceptance in acceptances.iter().filter(|acceptance| !acceptance.author.is_empty()) {
+        let has_run = report.ran.iter().any(|id| id.eq_ignore_ascii_case(&acceptance.check));
+        if has_run && !report.findings.iter().any(|finding| acceptance.covers(finding)) {
+            let subject = acceptance.subject.as_ref().map_or(String::new(), |subject| format!(" ({subject})"));
+            let (english, chinese) = ("nothing is found that this acceptance is of", "没有与此接受项对应的发现");
+            output.remark(&one_line(&format!("{}: {}{subject}", output.pick(english, chinese), acceptance.check)));
+        }
+    }
     if let Some((path, names)) = names {
         write_json(path, &Baseline::of(&report, names))?;
     }
@@ -302,10 +320,13 @@ pub(super) fn bad_option(option: &str, value: &str, why: &str) -> Problem {
     Problem::new(Code::BadOption).with("option", option).with("value", value).with("why", why)
 }
 
-/// What an option names and cannot be read, or is not there.
-fn unread(option: &str, path: &Path, error: std::io::Error) -> Problem {
+/// What an option names and cannot be read, is not there, or is a folder.
+pub(super) fn unread(option: &str, path: &Path, error: std::io::Error) -> Problem {
     if error.kind() == std::io::ErrorKind::NotFound {
         return bad_option(option, &path.to_string_lossy(), "there is no such file or folder");
+    }
+    if error.kind() == std::io::ErrorKind::IsADirectory {
+        return bad_option(option, &path.to_string_lossy(), "it is a folder, not a file");
     }
     unusable(path, "read").cause(error)
 }
