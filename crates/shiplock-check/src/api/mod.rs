@@ -118,7 +118,12 @@ fn in_release(finding: &mut Finding, namespace: &str, release: &str) {
     let named =
         [("release", release), ("namespace", namespace)].map(|(name, value)| (name.to_owned(), value.to_owned()));
     finding.parameters.extend(named);
-    let sentence = format!("{}-in-release", finding.sentence);
+    say_more(finding, "in-release");
+}
+
+/// Takes the form of a finding's sentence that says this too, if its check has such a one.
+fn say_more(finding: &mut Finding, what: &str) {
+    let sentence = format!("{}-{what}", finding.sentence);
     if catalogue::find(&finding.check).is_some_and(|check| check.sentence(&sentence).is_some()) {
         finding.sentence = sentence;
     }
@@ -170,14 +175,11 @@ pub fn judge_one(life: &KindLifecycle<'_>, subject: Subject, question: &Question
 
 /// Says in a finding about a version what takes its place. Where nothing does, its sentence is the one without a successor,
 /// if its check has such a one.
-fn succeeded_by(finding: Finding, successor: Option<String>) -> Finding {
-    let Some(successor) = successor else {
-        let alone = format!("{}-no-successor", finding.sentence);
-        let is_there = catalogue::find(&finding.check).is_some_and(|check| check.sentence(&alone).is_some());
-        let sentence = if is_there { alone } else { finding.sentence.clone() };
-        return Finding { sentence, ..finding }.with("successor", "-");
-    };
-    finding.with("successor", successor)
+fn succeeded_by(mut finding: Finding, successor: Option<String>) -> Finding {
+    if successor.is_none() {
+        say_more(&mut finding, "no-successor");
+    }
+    finding.with("successor", successor.as_deref().unwrap_or("-"))
 }
 
 /// A finding if the target is beyond what the table knows, or before it.

@@ -92,7 +92,7 @@ fn what_was_not_given_is_not_asked_and_never_well() {
     std::fs::write(folder.path().join("pod.yaml"), "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n").unwrap();
     let event = "{\"stage\":\"ResponseComplete\",\"verb\":\"get\",\"user\":{\"username\":\"dev\"}}\n";
     std::fs::write(folder.path().join("audit.log"), event).unwrap();
-    for (words, code, said) in [
+    for (words, code, expected) in [
         (&["-f", "pod.yaml"][..], 0, "3 need an audit log"),
         (&["-f", "pod.yaml", "--only", "CP-010"], 4, "no check ran"),
         (&["-f", "pod.yaml", "--require", "audit-log"], 4, "--require"),
@@ -100,15 +100,9 @@ fn what_was_not_given_is_not_asked_and_never_well() {
         (&["--audit-log", "audit.log", "--only", "API-001,API-007"], 4, "no check ran"),
         (&["-f", "pod.yaml", "--audit-log", "audit.log", "--require", "file,audit-log"], 0, "ready"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_shiplock"))
-            .args(["check", "--to", "1.37", "--progress", "none"])
-            .args(words)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
-        assert!(text.contains(said), "{words:?}: {text}");
+        let (ended, text, _) = said(folder.path(), words);
+        assert_eq!(ended, code, "{words:?}: {text}");
+        assert!(text.contains(expected), "{words:?}: {text}");
     }
 }
 
@@ -122,17 +116,11 @@ fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_t
     }
     std::fs::write(folder.path().join("a/pod.yaml"), pod).unwrap();
     let run = |words: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_shiplock"))
-            .args(["check", "--to", "1.37", "--progress", "none"])
-            .args(words)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        let texts = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(texts).unwrap())
+        let (code, text, error) = said(folder.path(), words);
+        (code, text + &error)
     };
     let (code, text) = run(&["-f", "a"]);
-    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(code, 0, "{text}");
     assert!(text.contains("not gone into: 2 folders named .git or node_modules\n"), "{text}");
     for needs in ["1 needs kubectl of this machine,", "need the cluster's API,", "1 needs a plan\n"] {
         assert!(text.contains(needs), "{needs}: {text}");
@@ -148,7 +136,7 @@ fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_t
         &["-f", "a", "--accept-file", "none"],
     ] {
         let (code, text) = run(words);
-        assert_eq!(code, Some(2), "{words:?}: {text}");
+        assert_eq!(code, 2, "{words:?}: {text}");
         assert!(text.contains("there is no such file or folder") && !text.contains("continue"), "{text}");
     }
     for (words, why) in [
@@ -157,7 +145,7 @@ fn folders_that_are_left_out_by_their_names_are_counted_and_a_path_that_is_not_t
         (&["-f", "a", "--todo"], "shiplock check CLUSTER --todo"),
     ] {
         let (code, text) = run(words);
-        assert!(code == Some(2) && text.contains(why) && text.contains("UPG0114"), "{words:?}: {text}");
+        assert!(code == 2 && text.contains(why) && text.contains("UPG0114"), "{words:?}: {text}");
     }
     assert!(!folder.path().join("q.json").exists());
 }

@@ -152,16 +152,25 @@ mod tests {
         taken.unwrap().lease.epoch
     }
 
+    /// The lease of `u`, which `one` took ten seconds ago.
+    async fn held(store: &MemoryStore) -> (Leases, Arc<HeldLease>) {
+        let begun = Timestamp::now() - jiff::SignedDuration::from_secs(10);
+        let leases = Leases::default();
+        let lease = leases.hold(&"u".into(), take(store, "one", begun).await, Instant::now());
+        (leases, lease)
+    }
+
+    async fn expires_at(store: &MemoryStore) -> Timestamp {
+        store.lease(&"u".into()).await.unwrap().unwrap().expires_at
+    }
+
     #[tokio::test]
     async fn a_lease_is_renewed_while_its_driver_lives_and_ends_when_another_server_took_it() {
         let store = store_with(&[("u", events_to_running())]).await;
-        let begun = Timestamp::now() - jiff::SignedDuration::from_secs(10);
-        let leases = Leases::default();
-        let lease = leases.hold(&"u".into(), take(&store, "one", begun).await, Instant::now());
-        let expires_at = async || store.lease(&"u".into()).await.unwrap().unwrap().expires_at;
-        let before = expires_at().await;
+        let (leases, lease) = held(&store).await;
+        let before = expires_at(&store).await;
         renew(&store, &leases.all()).await;
-        let renewed = expires_at().await;
+        let renewed = expires_at(&store).await;
         assert!(renewed > before && lease.may_act());
         assert_eq!(lease.ended().now_or_never(), None);
 
@@ -176,14 +185,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leases_are_renewed_at_once_and_again_for_as_long_as_the_server_runs() {
         let store = store_with(&[("u", events_to_running())]).await;
-        let begun = Timestamp::now() - jiff::SignedDuration::from_secs(10);
-        let leases = Leases::default();
-        let lease = leases.hold(&"u".into(), take(&store, "one", begun).await, Instant::now());
-        let expires_at = async || store.lease(&"u".into()).await.unwrap().unwrap().expires_at;
-        let before = expires_at().await;
+        let (leases, lease) = held(&store).await;
+        let before = expires_at(&store).await;
         let mut kept = std::pin::pin!(leases.keep(&store));
         assert!(tokio::time::timeout(LEASE_RENEWAL / 2, kept.as_mut()).await.is_err(), "it never ends");
-        let renewed = expires_at().await;
+        let renewed = expires_at(&store).await;
         assert!(renewed > before);
 
         take(&store, "two", renewed).await;
