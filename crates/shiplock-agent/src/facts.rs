@@ -83,7 +83,7 @@ impl FactsReader {
         MachineFacts {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             step_kinds: KINDS.iter().map(|&kind| kind.to_owned()).collect(),
-            machine_id: line("/etc/machine-id"),
+            machine_id: line("/etc/machine-id").into(),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             architecture: architecture().to_owned(),
             kubelet: self.component(host, "kubelet").await,

@@ -34,7 +34,7 @@ fn facts() -> Box<MachineFacts> {
     Box::new(MachineFacts {
         agent_version: "0".to_owned(),
         step_kinds: Vec::new(),
-        machine_id: "m1".to_owned(),
+        machine_id: "m1".into(),
         boot_id: "b1".to_owned(),
         architecture: "amd64".to_owned(),
         kubelet: unknown(),

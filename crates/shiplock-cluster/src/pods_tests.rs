@@ -6,8 +6,8 @@ use crate::mock::{Answer, Asked, api, status};
 
 fn pod() -> DrainPod {
     DrainPod {
-        namespace: "shop".to_owned(),
-        name: "cart-0".to_owned(),
+        namespace: "shop".into(),
+        name: "cart-0".into(),
         uid: ObjectUid::from("uid-1"),
         owner: None,
         is_mirror: false,
@@ -118,6 +118,6 @@ async fn the_pods_of_a_node_come_in_pages_and_without_finished_ones() {
         )
     });
     let found = pods_on(&connection, &NodeName::from("w1"), &[]).await.unwrap();
-    assert_eq!(found.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(found.iter().map(|pod| &*pod.name).collect::<Vec<_>>(), ["a", "c"]);
     assert!(log.lock().unwrap()[0].query.contains("fieldSelector=spec.nodeName%3Dw1"));
 }

@@ -1,5 +1,7 @@
 //! The port: everything that Shiplock asks of a cluster.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -113,9 +115,9 @@ pub enum Uncordon {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainPod {
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
     /// `metadata.uid`.
     pub uid: ObjectUid,
     /// The top controller, as `Deployment web`, resolved through ReplicaSets.
@@ -140,7 +142,7 @@ pub struct DrainPod {
 impl DrainPod {
     /// `namespace/name`.
     pub fn label(&self) -> String {
-        [self.namespace.as_str(), "/", &self.name].concat()
+        [&*self.namespace, "/", &self.name].concat()
     }
 
     /// Its top controller with its namespace, as `Deployment shop/web`.

@@ -50,7 +50,7 @@ pub(crate) fn node_facts(node: Node) -> NodeFacts {
     let taints = spec.taints.unwrap_or_default().into_iter();
     NodeFacts {
         uid: uid(&node.metadata),
-        machine_id: info.machine_id,
+        machine_id: info.machine_id.into(),
         boot_id: info.boot_id,
         architecture: info.architecture,
         kubelet_version: info.kubelet_version,
@@ -146,8 +146,8 @@ pub(crate) fn drain_pod<'a>(pod: Pod, budgets: impl IntoIterator<Item = &'a Budg
     let is_terminating = pod.metadata.deletion_timestamp.is_some();
     let spec = pod.spec.unwrap_or_default();
     DrainPod {
-        namespace,
-        name: pod.metadata.name.unwrap_or_default(),
+        namespace: namespace.into(),
+        name: pod.metadata.name.unwrap_or_default().into(),
         uid,
         owner,
         is_mirror,
@@ -277,9 +277,9 @@ pub(crate) fn daemon_set_facts(object: DaemonSet) -> SeenWorkload {
 
 fn workload(kind: &str, metadata: ObjectMeta, desired: i32, ready: i32) -> WorkloadFacts {
     WorkloadFacts {
-        kind: kind.to_owned(),
-        namespace: metadata.namespace.unwrap_or_default(),
-        name: metadata.name.unwrap_or_default(),
+        kind: kind.into(),
+        namespace: metadata.namespace.unwrap_or_default().into(),
+        name: metadata.name.unwrap_or_default().into(),
         desired: i64::from(desired),
         ready: i64::from(ready),
     }

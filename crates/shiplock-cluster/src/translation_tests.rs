@@ -26,7 +26,7 @@ fn a_node_becomes_facts() {
                 "operatingSystem": "linux", "osImage": "", "systemUUID": ""},
         },
     }));
-    assert_eq!((facts.uid.as_str(), facts.machine_id.as_str(), facts.boot_id.as_str()), ("u1", "m", "b"));
+    assert_eq!((facts.uid.as_str(), &*facts.machine_id, facts.boot_id.as_str()), ("u1", "m", "b"));
     assert_eq!((facts.architecture.as_str(), facts.kubelet_version.as_str()), ("arm64", "v1.35.4"));
     assert_eq!(facts.container_runtime_version, "containerd://1.6.20");
     assert_eq!(facts.taints, ["node.kubernetes.io/unschedulable", "gpu"]);

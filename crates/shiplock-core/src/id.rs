@@ -1,30 +1,47 @@
 //! Typed names and ids, so that a node name can never be passed where an upgrade id is wanted.
+//!
+//! Copies share their text: plans, facts and events of thousands of nodes hold the same few names, and what is the same
+//! copy is known to be equal without a look at it.
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+/// Whether two texts are equal; what is the same copy is, without a look at it.
+pub(crate) fn same_text(one: &Arc<str>, other: &Arc<str>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
 
 macro_rules! text_id {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Wraps the text as it is.
-            pub fn new(text: impl Into<String>) -> Self { Self(text.into()) }
+            pub fn new(text: impl Into<Arc<str>>) -> Self { Self(text.into()) }
             /// The text.
             pub fn as_str(&self) -> &str { &self.0 }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(&self.0) }
         }
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool { same_text(&self.0, &other.0) }
+        }
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) { self.0.hash(state); }
+        }
         impl Borrow<str> for $name { fn borrow(&self) -> &str { &self.0 } }
-        impl From<&str> for $name { fn from(text: &str) -> Self { Self(text.to_owned()) } }
-        impl From<String> for $name { fn from(text: String) -> Self { Self(text) } }
+        impl From<&str> for $name { fn from(text: &str) -> Self { Self(text.into()) } }
+        impl From<String> for $name { fn from(text: String) -> Self { Self(text.into()) } }
+        impl From<Arc<str>> for $name { fn from(text: Arc<str>) -> Self { Self(text) } }
     )*};
 }
 

@@ -28,7 +28,7 @@ pub fn at(second: i64) -> Timestamp {
 pub fn node(name: &str, pool: &str, kubelet: &str) -> NodeFacts {
     NodeFacts {
         uid: format!("uid-{name}").into(),
-        machine_id: format!("machine-{name}"),
+        machine_id: format!("machine-{name}").into(),
         boot_id: "boot".to_owned(),
         architecture: "amd64".to_owned(),
         kubelet_version: kubelet.to_owned(),
@@ -62,9 +62,9 @@ pub fn cluster(pools: &[(&str, usize)]) -> ClusterFacts {
         pods: Vec::new(),
         budgets: Vec::new(),
         workloads: vec![WorkloadFacts {
-            kind: "Deployment".to_owned(),
-            namespace: "shop".to_owned(),
-            name: "cart".to_owned(),
+            kind: "Deployment".into(),
+            namespace: "shop".into(),
+            name: "cart".into(),
             desired: 2,
             ready: 2,
         }],

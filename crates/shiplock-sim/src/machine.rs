@@ -36,7 +36,7 @@ pub(crate) fn machine_facts(world: &World, id: u32) -> Option<MachineFacts> {
     Some(MachineFacts {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         step_kinds: shiplock_agent::steps::KINDS.iter().map(|&kind| kind.to_owned()).collect(),
-        machine_id: machine.machine_id.to_string(),
+        machine_id: machine.machine_id.clone(),
         boot_id: machine.boot_id.to_string(),
         architecture: machine.architecture.to_string(),
         kubelet: component(&machine.kubelet, "/usr/bin/kubelet"),

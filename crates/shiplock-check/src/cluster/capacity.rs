@@ -21,7 +21,8 @@ const SHUTDOWN: &str = "node.cloudprovider.kubernetes.io/shutdown";
 const LEAVING: [&str; 3] =
     ["ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler", "karpenter.sh/disrupted"];
 
-pub(super) fn judge(look: &mut Look<'_>) {
+/// Judges; `misfits` are those of all batches.
+pub(super) fn judge(look: &mut Look<'_>, misfits: impl FnOnce() -> Option<Vec<Misfit>>) {
     let objects = look.objects;
     if let Some(nodes) = look.need(&objects.nodes, &["CAP-001", "CAP-002", "CAP-005", "RUN-001"]) {
         usage(look, nodes);
@@ -37,7 +38,7 @@ pub(super) fn judge(look: &mut Look<'_>) {
         }
         arrivals(look, nodes);
     }
-    batches(look);
+    batches(look, misfits);
 }
 
 /// Nodes that came just now, where others were there before: a cluster that is just born has no such.
@@ -103,7 +104,7 @@ fn usage(look: &mut Look<'_>, nodes: &[Node]) {
     }
 }
 
-fn batches(look: &mut Look<'_>) {
+fn batches(look: &mut Look<'_>, misfits: impl FnOnce() -> Option<Vec<Misfit>>) {
     let objects = look.objects;
     // Without either list nothing can be packed; without volumes it is not known what binds a pod to its node.
     for list in [objects.nodes.judged().map(|read| read.err()), objects.pods.judged().map(|read| read.err())] {
@@ -117,8 +118,7 @@ fn batches(look: &mut Look<'_>) {
     look.need(&objects.claims, &["CAP-003"]);
     look.need(&objects.budgets, &["CAP-003"]);
     let are_budgets_hidden = matches!(objects.budgets, Read::NotSeen(_));
-    let bound = look.question.max_parallel;
-    for misfit in packing::misfits(objects, bound).into_iter().flatten() {
+    for misfit in misfits().into_iter().flatten() {
         let Misfit { pool, batch, nodes, pods, example, fits, is_only_node, is_guarded } = misfit;
         // Nodes come back empty: a budget makes the drain wait until one is. Where budgets are not seen there may be one.
         let outcome = if is_guarded || are_budgets_hidden { Outcome::Warn } else { Outcome::Fail };

@@ -114,6 +114,19 @@ pub use self::version::client;
 
 /// Judges a snapshot.
 pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
+    // To pack thousands of pods takes as long as all else that is judged: it is done beside it.
+    std::thread::scope(|scope| {
+        let misfits = scope.spawn(|| packing::misfits(&snapshot.objects, question.max_parallel));
+        let misfits = || misfits.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        judge_beside(misfits, snapshot, question)
+    })
+}
+
+fn judge_beside(
+    misfits: impl FnOnce() -> Option<Vec<packing::Misfit>>,
+    snapshot: &Snapshot,
+    question: &Question,
+) -> Vec<Finding> {
     let mut look = Look { snapshot, objects: &snapshot.objects, question, findings: Vec::new() };
     version::judge(&mut look);
     node::judge(&mut look);
@@ -123,7 +136,7 @@ pub fn judge(snapshot: &Snapshot, question: &Question) -> Vec<Finding> {
     addon::judge(&mut look);
     components::judge(&mut look);
     control_plane::judge(&mut look);
-    capacity::judge(&mut look);
+    capacity::judge(&mut look, misfits);
     storage::judge(&mut look);
     compatibility::judge(&mut look);
     permission::judge(&mut look);

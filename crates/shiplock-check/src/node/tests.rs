@@ -334,7 +334,7 @@ fn master(etcd: Observed<EtcdClusterFacts>, hand_edits: Observed<Vec<HandEdit>>)
     Box::new(MachineFacts {
         agent_version: "0".to_owned(),
         step_kinds: Vec::new(),
-        machine_id: "m".to_owned(),
+        machine_id: "m".into(),
         boot_id: "b".to_owned(),
         architecture: "amd64".to_owned(),
         kubelet: nothing(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, is_default, null_is_default};
+use super::{Field, Labels, is_default, null_is_default};
 
 /// The ConfigMaps of kube-system that are read.
 pub const CONFIGURATIONS: [&str; 4] = ["kubelet-config", "kube-proxy", "kubeadm-config", "coredns"];

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, ConditionStatus, Metadata, Selector, is_default, null_is_default};
+use super::{Condition, ConditionStatus, Field, Metadata, Selector, is_default, null_is_default};
 
 objects! {
     /// A configuration of webhooks.

@@ -5,7 +5,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use shiplock_core::facts::{NodeOwner, OWNER_ANNOTATION};
 
-use super::{Labels, PodStatus, is_default, null_is_default};
+use super::{Field, Labels, PodStatus, is_default, null_is_default};
 
 objects! {
     /// What every object says of itself.

@@ -19,12 +19,47 @@ macro_rules! objects {
             #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_default")]
             pub $field: $type,
         )* }
+        impl Field for $name {}
     )*};
 }
 
+/// A field of an object.
+trait Field {
+    /// Gives up the room that was taken beyond what it holds: most lists hold one thing, and have room for four.
+    fn fit(&mut self) {}
+}
+
+impl<T> Field for Vec<T> {
+    fn fit(&mut self) {
+        self.shrink_to_fit();
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    fn fit(&mut self) {
+        if let Some(field) = self {
+            field.fit();
+        }
+    }
+}
+
+macro_rules! fields_without_room {
+    ($($type:ty)*) => { $(impl Field for $type {})* };
+}
+
+fields_without_room!(bool i32 i64 u16 u32 String Marks Volume jiff::Timestamp serde_json::Value);
+
+impl<T> Field for BTreeMap<String, T> {}
+
 /// Kubernetes writes `null` for empty lists in places.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de> + Field,
+{
+    let mut field: T = Option::deserialize(deserializer)?.unwrap_or_default();
+    field.fit();
+    Ok(field)
 }
 
 /// What a field is without being written is not written: most fields of most objects are so.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Labels, Metadata, Selector, is_default, null_is_default};
+use super::{Field, Labels, Metadata, Selector, is_default, null_is_default};
 
 objects! {
     /// A Service.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Labels, Metadata, is_default, null_is_default};
+use super::{Condition, Field, Labels, Metadata, is_default, null_is_default};
 
 objects! {
     /// A node.

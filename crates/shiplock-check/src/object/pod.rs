@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Expression, Labels, Metadata, Owner, Selector, Volume, is_default, null_is_default};
+use super::{Condition, Expression, Field, Labels, Metadata, Owner, Selector, Volume, is_default, null_is_default};
 
 objects! {
     /// A pod.

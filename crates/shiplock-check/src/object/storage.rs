@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Metadata, NodeSelector, PodStatus, is_default, null_is_default};
+use super::{Field, Metadata, NodeSelector, PodStatus, is_default, null_is_default};
 
 objects! {
     /// A PersistentVolume.

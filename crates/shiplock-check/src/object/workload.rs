@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Labels, Metadata, PodSpec, Selector, is_default, null_is_default};
+use super::{Field, Labels, Metadata, PodSpec, Selector, is_default, null_is_default};
 
 objects! {
     /// A Deployment, StatefulSet or DaemonSet.

@@ -83,7 +83,7 @@ pub fn rollback_plan() -> Plan {
     let nodes = ["m-3", "m-2"].map(|node| NodePlan {
         node: node.into(),
         uid: format!("uid-{node}").into(),
-        machine_id: format!("machine-{node}"),
+        machine_id: format!("machine-{node}").into(),
         kubelet_from: TO,
         container_runtime_from: "containerd://2.2.9".to_owned(),
         cordoned_before: false,
@@ -144,7 +144,7 @@ pub fn plan() -> Plan {
     let nodes = NODES.iter().enumerate().map(|(index, node)| NodePlan {
         node: (*node).into(),
         uid: format!("uid-{node}").into(),
-        machine_id: format!("machine-{node}"),
+        machine_id: format!("machine-{node}").into(),
         kubelet_from: KubernetesVersion::new(1, 35, 6),
         container_runtime_from: "containerd://1.6.20".to_owned(),
         cordoned_before: index == 4,
@@ -568,7 +568,7 @@ pub fn agents() -> Vec<AgentView> {
     let machine = MachineFacts {
         agent_version: "0.1.0".to_owned(),
         step_kinds: vec![],
-        machine_id: "m".to_owned(),
+        machine_id: "m".into(),
         boot_id: "b".to_owned(),
         architecture: "amd64".to_owned(),
         kubelet: component("v1.35.6", InstallMethod::Binary),

@@ -18,8 +18,8 @@ pub(super) const CHECKS: &[&str] =
 /// A line of metrics is not longer.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Asks all instances, each after its caches of these lists have caught up with etcd.
-pub(super) async fn all(requests: &Requests<'_>, connection: &Connection, lists: &[String]) -> Vec<Counted> {
+/// Asks all instances, each after its caches of the lists with these paths have caught up with etcd.
+pub(super) async fn all(requests: &Requests<'_>, connection: &Connection, paths: &[&str]) -> Vec<Counted> {
     let addresses = match instance_addresses(connection).await {
         Ok(addresses) if !addresses.is_empty() => addresses,
         Ok(_) => return vec![unseen(&connection.server, "the Service kubernetes has no endpoints")],
@@ -28,9 +28,9 @@ pub(super) async fn all(requests: &Requests<'_>, connection: &Connection, lists:
     futures::stream::iter(addresses)
         .map(|address| async move {
             match connection.to_instance(&address) {
-                Some(Ok(instance)) => one(requests, &instance, address, lists).await,
+                Some(Ok(instance)) => one(requests, &instance, address, paths).await,
                 Some(Err(problem)) => unseen(&address, &problem.to_string()),
-                None => one(requests, connection, address, lists).await,
+                None => one(requests, connection, address, paths).await,
             }
         })
         .buffered(INSTANCES_MAX)
@@ -48,8 +48,8 @@ fn unseen(address: &str, why: &str) -> Counted {
     Counted { instance, caught_up: BTreeSet::new() }
 }
 
-async fn one(requests: &Requests<'_>, instance: &Connection, address: String, lists: &[String]) -> Counted {
-    let caught_up = catch_up(requests, instance, lists).await;
+async fn one(requests: &Requests<'_>, instance: &Connection, address: String, paths: &[&str]) -> Counted {
+    let caught_up = catch_up(requests, instance, paths).await;
     let (metrics, version, ready) = futures::join!(
         metrics(requests, instance, &address),
         requests.get_from(instance, "/version", "application/json"),

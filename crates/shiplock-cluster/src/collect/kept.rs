@@ -22,7 +22,7 @@ use shiplock_check::snapshot::{Instance, Read};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 use tokio::sync::SetOnce;
 
-use super::request::{METADATA, PAGE, Requests};
+use super::request::{METADATA, Requests};
 use crate::connection::Connection;
 
 /// From this minor on a list that is not older than a revision comes from the cache, also page by page.
@@ -31,52 +31,58 @@ const FROM_CACHE: MinorVersion = MinorVersion { major: 1, minor: 34 };
 /// Lists wait for so long until the instances have answered; then they are read, and not kept.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// Where the caches of a list stood before it was read: by its path, then by the address of the instance.
+/// Where the caches of a list stood before it was read: by the list, then by the address of the instance. A list is named by
+/// its path; one of which only a part is held by its path and, after a question mark, which part.
 pub type Marks = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The path of a list by its name among marks.
+pub(super) fn path_of(list: &str) -> &str {
+    list.split_once('?').map_or(list, |(path, _)| path)
+}
 
 /// What an earlier run read of the same server.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// Helm releases.
     pub releases: Vec<Release>,
-    /// Objects, of which those lists count that have marks.
-    pub objects: KnownObjects,
-    /// The marks of lists that are whole in `objects`.
+    /// The lists that have marks.
+    pub lists: KnownLists,
+    /// Their marks.
     pub marks: Marks,
 }
 
-/// Objects that an earlier run read. They are read from where they are kept while the server is asked what changed: only a
-/// list that did not change waits for them, and where none is wanted nothing is read.
-#[derive(Clone, Debug)]
-pub struct KnownObjects(Shared<BoxFuture<'static, Arc<Mutex<Objects>>>>);
+/// A part of a list, once it has come.
+type Part = Shared<BoxFuture<'static, Arc<Mutex<Objects>>>>;
 
-impl KnownObjects {
-    /// Objects that come once they are asked for.
-    pub fn coming(objects: impl Future<Output = Objects> + Send + 'static) -> Self {
-        Self(objects.map(|objects| Arc::new(Mutex::new(objects))).boxed().shared())
+/// Lists that an earlier run read, by their names among marks, in parts. They are read from where they are kept while the
+/// server is asked what changed: only a list that did not change waits for them, and one that is not wanted is not read.
+#[derive(Clone, Debug, Default)]
+pub struct KnownLists(BTreeMap<String, Vec<Part>>);
+
+impl KnownLists {
+    /// Adds the next part of a list, which comes once it is asked for: objects of which that list counts.
+    pub fn add(&mut self, list: &str, part: impl Future<Output = Objects> + Send + 'static) {
+        let part = part.map(|objects| Arc::new(Mutex::new(objects))).boxed().shared();
+        self.0.entry(list.to_owned()).or_default().push(part);
     }
 
-    /// Has them come.
-    pub(super) async fn prepare(self) {
-        self.0.await;
+    /// Has the parts of these lists come, all at once.
+    pub(super) fn prepare(&self, lists: &[String]) {
+        for part in lists.iter().filter_map(|list| self.0.get(list)).flatten() {
+            tokio::spawn(part.clone());
+        }
     }
 
-    /// Takes one list of them, once.
-    pub async fn take<T>(&self, list: impl FnOnce(&mut Objects) -> &mut Read<Vec<T>>) -> Read<Vec<T>> {
-        let objects = self.0.clone().await;
-        take(list(&mut objects.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-}
-
-impl From<Objects> for KnownObjects {
-    fn from(objects: Objects) -> Self {
-        Self::coming(std::future::ready(objects))
-    }
-}
-
-impl Default for KnownObjects {
-    fn default() -> Self {
-        Objects::default().into()
+    /// Takes a list, once. It is not seen where it is not held whole.
+    pub async fn take<T>(&self, list: &str, of: impl Fn(&mut Objects) -> &mut Read<Vec<T>>) -> Option<Vec<T>> {
+        let mut all = Vec::new();
+        for part in self.0.get(list)? {
+            let part = part.clone().await;
+            let part = take(of(&mut part.lock().unwrap_or_else(PoisonError::into_inner)));
+            let Read::Seen(mut part) = part else { return None };
+            all.append(&mut part);
+        }
+        Some(all)
     }
 }
 
@@ -107,10 +113,13 @@ impl Caches {
 
     /// Where the caches of a list stand, and whether one says that the list is still what it was. To be asked for before
     /// the list is read; waits until the instances have answered.
-    pub(super) async fn of(&self, path: &str) -> (BTreeMap<String, String>, bool) {
+    pub(super) async fn of(&self, list: &str) -> (BTreeMap<String, String>, bool) {
         let mut marks = BTreeMap::new();
         let mut is_as_it_was = false;
-        let before = self.before.get(path);
+        let (before, path) = (self.before.get(list), path_of(list));
+        if before.is_some_and(BTreeMap::is_empty) {
+            return (marks, is_as_it_was);
+        }
         let Ok(counted) = tokio::time::timeout(WITHIN, self.counted.wait()).await else { return (marks, is_as_it_was) };
         for Counted { instance, caught_up } in counted {
             let is_well = instance.not_ready.seen().is_some_and(Vec::is_empty)
@@ -127,16 +136,16 @@ impl Caches {
         (marks, is_as_it_was)
     }
 
-    /// Takes the marks of a list that is held whole, where it is worth keeping: one page is asked for as soon as it is
-    /// asked whether it changed.
-    pub(super) fn keep<T>(&self, path: &str, marks: BTreeMap<String, String>, list: &Read<Vec<T>>) {
-        let is_large = list.seen().is_some_and(|objects| objects.len() > PAGE as usize);
-        if is_large && !marks.is_empty() {
-            self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), marks);
+    /// Takes the marks of a list that was read, or that it is small.
+    pub(super) fn keep(&self, list: &str, marks: BTreeMap<String, String>, is_large: bool) {
+        // One that has become large has no marks yet.
+        let marks = if is_large { marks } else { BTreeMap::new() };
+        if !is_large || !marks.is_empty() {
+            self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(list.to_owned(), marks);
         }
     }
 
-    /// The marks of all lists that may be kept.
+    /// The marks of all lists that were read.
     pub(super) fn marks(self) -> Marks {
         self.now.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,13 +166,13 @@ fn resource_of(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Of these lists those whose cache in an instance has caught up with what etcd holds by now.
-pub(super) async fn catch_up(requests: &Requests<'_>, instance: &Connection, paths: &[String]) -> BTreeSet<String> {
-    let asked = paths.iter().map(|path| async move {
+pub(super) async fn catch_up(requests: &Requests<'_>, instance: &Connection, paths: &[&str]) -> BTreeSet<String> {
+    let asked = paths.iter().map(|&path| async move {
         let body = requests.get_from(instance, &format!("{path}?limit=1"), METADATA).await.ok()?;
         let revision = revision(&body)?;
         let caught_up = format!("{path}?limit=1&resourceVersion={revision}&resourceVersionMatch=NotOlderThan");
         requests.get_from(instance, &caught_up, METADATA).await.ok()?;
-        Some(path.clone())
+        Some(path.to_owned())
     });
     futures::future::join_all(asked).await.into_iter().flatten().collect()
 }

@@ -26,9 +26,10 @@ use shiplock_core::problem::{Code, Problem};
 use shiplock_core::version::{KubernetesVersion, MinorVersion};
 
 use self::kept::Caches;
-pub use self::kept::{Known, KnownObjects, Marks};
+pub use self::kept::{Known, KnownLists, Marks};
 use self::request::Requests;
 use self::resource::Lists;
+pub use self::resource::parts;
 use crate::connection::Connection;
 use crate::kubeconfig::InlinedKubeconfig;
 
@@ -99,13 +100,13 @@ async fn again(
     };
     let wants = |ids: &[&str]| ids.iter().any(|id| collection.selection.wants_id(id));
     let is_read = |path: &str| resource::is_read(path, collection.selection);
-    let is_followed = known.is_some() && wants(instance::CHECKS) && kept::tells(&version);
-    let Known { releases: known, objects: kept, marks } = known.unwrap_or_default();
-    let followed: Vec<String> = marks.keys().filter(|path| is_followed && is_read(path)).cloned().collect();
+    let follows = known.is_some() && wants(instance::CHECKS) && kept::tells(&version);
+    let Known { releases: known, lists: kept, marks } = known.unwrap_or_default();
+    let is_followed = |list: &str| follows && resource::is_followed(list, collection.selection);
+    let large = marks.iter().filter(|(_, marks)| !marks.is_empty()).map(|(list, _)| list);
+    let followed: Vec<String> = large.filter(|list| is_followed(list)).cloned().collect();
     let caches = Caches::new(marks);
-    if !followed.is_empty() {
-        tokio::spawn(kept.clone().prepare());
-    }
+    kept.prepare(&followed);
 
     // What is served decides which lists are asked for; all else need not wait for it.
     let of_served = async {
@@ -124,7 +125,7 @@ async fn again(
             selection: collection.selection,
             with_copy: collection.with_copy,
             shared: &shared,
-            caches: is_followed.then_some(&caches),
+            caches: follows.then_some(&caches),
             kept: &kept,
             progress,
         };
@@ -144,7 +145,8 @@ async fn again(
         if !wants(instance::CHECKS) {
             return Vec::new();
         }
-        let counted = instance::all(&requests, connection, &followed).await;
+        let paths: Vec<&str> = followed.iter().map(|list| kept::path_of(list)).collect();
+        let counted = instance::all(&requests, connection, &paths).await;
         let instances: Vec<Instance> = counted.iter().map(|counted| counted.instance.clone()).collect();
         caches.put(counted);
         instances

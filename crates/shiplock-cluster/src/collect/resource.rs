@@ -1,9 +1,10 @@
 //! The lists that the other checks read: each resource once, and only where a check wants it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use shiplock_check::cluster::{INGRESSES, OF_APIS, READS, UPGRADE_LEASE, is_of_apis};
 use shiplock_check::copy::{ClusterCopy, item};
 use shiplock_check::object::{CONFIGURATIONS, Configuration, Objects, Operator, Pod, UpgradeLease};
@@ -13,14 +14,54 @@ use shiplock_check::snapshot::{Read, ServedResource};
 use super::Progress;
 use super::api::Shared;
 use super::copy::{Both, Copied};
-use super::kept::{Caches, KnownObjects};
-use super::request::{List, Requests};
+use super::kept::{Caches, KnownLists, path_of};
+use super::request::{List, PAGE, Requests};
 
 /// Where the ConfigMaps of kubeadm are.
 const CONFIGURATION: &str = "/api/v1/namespaces/kube-system/configmaps";
 const PODS: &str = "/api/v1/pods";
+/// Of them those that checks of APIs look at.
+const PODS_OF_APIS: &str = "/api/v1/pods?of=apis";
+/// So many objects of a kept list are read from there at once, beside the next.
+const OBJECTS_OF_A_PART: usize = 2_000;
 /// Events that are warnings.
 const WARNINGS: &str = "fieldSelector=type%3DWarning";
+
+/// The lists that checks read, each with its path; after the semicolon those that a copy for rehearsal is made of too. Pods
+/// are not among them.
+macro_rules! lists {
+    ($with:ident) => {
+        $with! {
+            services "/api/v1/services"
+            slices "/apis/discovery.k8s.io/v1/endpointslices"
+            validating "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+            mutating "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+            api_services "/apis/apiregistration.k8s.io/v1/apiservices"
+            definitions "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            storage_classes "/apis/storage.k8s.io/v1/storageclasses"
+            csi_drivers "/apis/storage.k8s.io/v1/csidrivers"
+            attachments "/apis/storage.k8s.io/v1/volumeattachments"
+            signing_requests "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+            jobs "/apis/batch/v1/jobs"
+            quotas "/api/v1/resourcequotas"
+            network_policies "/apis/networking.k8s.io/v1/networkpolicies"
+            csi_nodes "/apis/storage.k8s.io/v1/csinodes"
+            ingresses "/apis/networking.k8s.io/v1/ingresses"
+            service_ranges "/apis/networking.k8s.io/v1/servicecidrs"
+            warnings "/api/v1/namespaces/kube-system/events"
+            node_usage "/apis/metrics.k8s.io/v1beta1/nodes"
+            ;
+            nodes "/api/v1/nodes"
+            deployments "/apis/apps/v1/deployments"
+            stateful_sets "/apis/apps/v1/statefulsets"
+            daemon_sets "/apis/apps/v1/daemonsets"
+            budgets "/apis/policy/v1/poddisruptionbudgets"
+            namespaces "/api/v1/namespaces"
+            volumes "/api/v1/persistentvolumes"
+            claims "/api/v1/persistentvolumeclaims"
+        }
+    };
+}
 
 /// Lists everything that the wanted checks read, and a copy for rehearsal of the same lists. So many lists at once are too
 /// large for a stack.
@@ -47,42 +88,58 @@ pub(super) async fn all(lists: &Lists<'_>) -> (Objects, Read<ClusterCopy>) {
             );
         };
     }
-    read! {
-        services "/api/v1/services"
-        slices "/apis/discovery.k8s.io/v1/endpointslices"
-        validating "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-        mutating "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-        api_services "/apis/apiregistration.k8s.io/v1/apiservices"
-        definitions "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        storage_classes "/apis/storage.k8s.io/v1/storageclasses"
-        csi_drivers "/apis/storage.k8s.io/v1/csidrivers"
-        attachments "/apis/storage.k8s.io/v1/volumeattachments"
-        signing_requests "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-        jobs "/apis/batch/v1/jobs"
-        quotas "/api/v1/resourcequotas"
-        network_policies "/apis/networking.k8s.io/v1/networkpolicies"
-        csi_nodes "/apis/storage.k8s.io/v1/csinodes"
-        ingresses "/apis/networking.k8s.io/v1/ingresses"
-        service_ranges "/apis/networking.k8s.io/v1/servicecidrs"
-        warnings "/api/v1/namespaces/kube-system/events"
-        node_usage "/apis/metrics.k8s.io/v1beta1/nodes"
-        ;
-        nodes "/api/v1/nodes"
-        deployments "/apis/apps/v1/deployments"
-        stateful_sets "/apis/apps/v1/statefulsets"
-        daemon_sets "/apis/apps/v1/daemonsets"
-        budgets "/apis/policy/v1/poddisruptionbudgets"
-        namespaces "/api/v1/namespaces"
-        volumes "/api/v1/persistentvolumes"
-        claims "/api/v1/persistentvolumeclaims"
-    }
+    lists!(read);
     let copy = if lists.with_copy { copied.cluster_copy() } else { Read::NotAsked };
     (objects.without_commands(), copy)
+}
+
+/// Hands on what is held of a list by its name among marks, for [`KnownLists::add`](super::KnownLists::add): in parts, each
+/// the JSON of [`Objects`] with that list alone. Nothing is handed on of a list that was not seen.
+pub fn parts(list: &str, objects: &Objects, take: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    fn each<'a, T: Serialize + 'a>(
+        field: &str,
+        objects: impl Iterator<Item = &'a T>,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let objects: Vec<&T> = objects.collect();
+        // Of an empty list there is one part: that it is empty was seen.
+        let (first, rest) = objects.split_at(objects.len().min(OBJECTS_OF_A_PART));
+        for part in [first].into_iter().chain(rest.chunks(OBJECTS_OF_A_PART)) {
+            take(&serde_json::to_vec(&BTreeMap::from([(field, Read::Seen(part))]))?)?;
+        }
+        Ok(())
+    }
+    macro_rules! write {
+        ($($field:ident $path:literal)*; $($both:ident $path_of_both:literal)*) => {
+            match (list, &objects.pods) {
+                (PODS, Read::Seen(pods)) => each("pods", pods.iter(), take),
+                (PODS_OF_APIS, Read::Seen(pods)) => each("pods", pods.iter().filter(|pod| is_of_apis(pod)), take),
+                $(($path, _) if let Read::Seen(seen) = &objects.$field => each(stringify!($field), seen.iter(), take),)*
+                $(($path_of_both, _) if let Read::Seen(seen) = &objects.$both => {
+                    each(stringify!($both), seen.iter(), take)
+                })*
+                _ => Ok(()),
+            }
+        };
+    }
+    lists!(write)
 }
 
 /// Whether checks read a list that is asked for at most once, through this path.
 pub(super) fn is_read(path: &str, selection: &Selection) -> bool {
     readers(path).iter().any(|check| selection.wants_id(check))
+}
+
+/// Whether a list by its name among marks is what checks read.
+pub(super) fn is_followed(name: &str, selection: &Selection) -> bool {
+    let path = path_of(name);
+    is_read(path, selection) && (path != PODS || name == pods_for(selection))
+}
+
+/// Which pods checks read.
+fn pods_for(selection: &Selection) -> &'static str {
+    let is_for_apis = readers(PODS).iter().all(|check| OF_APIS.contains(check) || !selection.wants_id(check));
+    if is_for_apis { PODS_OF_APIS } else { PODS }
 }
 
 /// The checks that read a list.
@@ -112,7 +169,7 @@ pub(super) struct Lists<'a> {
     /// Which lists did not change; none where all are read.
     pub(super) caches: Option<&'a Caches>,
     /// What an earlier run read, of which those lists are taken that did not change.
-    pub(super) kept: &'a KnownObjects,
+    pub(super) kept: &'a KnownLists,
     pub(super) progress: Progress<'a>,
 }
 
@@ -130,9 +187,9 @@ impl Lists<'_> {
         if self.with_copy {
             return self.both(PODS, of).await;
         }
-        let is_for_apis = readers(PODS).iter().all(|check| OF_APIS.contains(check) || !self.selection.wants_id(check));
-        let only = is_for_apis.then_some(is_of_apis as fn(&Pod) -> bool);
-        (self.read_where(PODS, Some(of), only).await, Read::NotAsked)
+        let name = pods_for(self.selection);
+        let only = (name == PODS_OF_APIS).then_some(is_of_apis as fn(&Pod) -> bool);
+        (self.read_where(name, Some(of), only).await, Read::NotAsked)
     }
 
     /// ReplicaSets, which no check reads.
@@ -141,7 +198,7 @@ impl Lists<'_> {
             return Read::NotAsked;
         }
         (self.progress)("replicasets");
-        self.list(List::of("/apis/apps/v1/replicasets"), None).await
+        self.list(List::of("/apis/apps/v1/replicasets"), &|_| true).await
     }
 
     /// What operators of the Operator Lifecycle Manager and of OpenShift say; half of them are no whole.
@@ -168,18 +225,19 @@ impl Lists<'_> {
             return (self.read(path, of).await, Read::NotAsked);
         }
         (self.progress)(path.rsplit('/').next().unwrap_or(path));
-        let (of_checks, of_copy) = apart(self.list(List::of(path), None).await);
+        let (of_checks, of_copy) = apart(self.list(List::of(path), &|_| true).await);
         (if self.is_wanted(path) { of_checks } else { Read::NotAsked }, of_copy)
     }
 
-    /// A list, or what is kept of it, which `of` tells, where it did not change; `only` says which objects are held, all
-    /// where it is none.
+    /// A list by its name, or what is kept of it, which `of` tells, where it did not change; `only` says which objects are
+    /// held, all where it is none.
     async fn read_where<T: DeserializeOwned>(
         &self,
-        path: &str,
+        name: &str,
         of: Option<Of<T>>,
         only: Option<fn(&T) -> bool>,
     ) -> Read<Vec<T>> {
+        let path = path_of(name);
         if !self.is_wanted(path) {
             return Read::NotAsked;
         }
@@ -189,33 +247,40 @@ impl Lists<'_> {
         // Where a list also says who wrote the objects, only its answer does.
         let caches = self.caches.filter(|_| !self.shared.awaits(path));
         let (marks, is_as_it_was) = match caches {
-            Some(caches) => caches.of(path).await,
+            Some(caches) => caches.of(name).await,
             None => (BTreeMap::new(), false),
         };
         let kept = match of {
-            Some(of) if is_as_it_was => self.kept.take(of).await,
-            _ => Read::NotAsked,
+            Some(of) if is_as_it_was => self.kept.take(name, of).await,
+            _ => None,
         };
-        let objects = match kept {
-            Read::Seen(mut objects) => {
-                objects.retain(|object| only.is_none_or(|only| only(object)));
-                Read::Seen(objects)
-            }
-            _ => {
+        let (objects, is_large) = match kept {
+            Some(objects) => (Read::Seen(objects), true),
+            None => {
                 (self.progress)(path.rsplit('/').next().unwrap_or(path));
                 let query = if path.ends_with("/events") { WARNINGS } else { "" };
-                Box::pin(self.list(List { query, metadata_only: path == INGRESSES, ..List::of(path) }, only)).await
+                let list = List { query, metadata_only: path == INGRESSES, ..List::of(path) };
+                let count = AtomicUsize::new(0);
+                let keep = |object: &T| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    only.is_none_or(|only| only(object))
+                };
+                let objects = Box::pin(self.list(list, &keep)).await;
+                (objects, count.into_inner() > PAGE as usize)
             }
         };
-        if let (Some(caches), None) = (caches, only) {
-            caches.keep(path, marks, &objects);
+        if let (Some(caches), Read::Seen(_)) = (caches, &objects) {
+            if name == PODS {
+                caches.keep(PODS_OF_APIS, marks.clone(), is_large);
+            }
+            // One page is asked for as soon as it is asked whether it changed.
+            caches.keep(name, marks, is_large);
         }
         objects
     }
 
     /// A list. Where it is also asked who writes its objects, the same answer says it.
-    async fn list<T: DeserializeOwned>(&self, list: List<'_>, only: Option<fn(&T) -> bool>) -> Read<Vec<T>> {
-        let keep = |object: &T| only.is_none_or(|only| only(object));
+    async fn list<T: DeserializeOwned>(&self, list: List<'_>, keep: &(impl Fn(&T) -> bool + Sync)) -> Read<Vec<T>> {
         if !self.shared.awaits(list.path) {
             return self.requests.list_where(list, keep).await;
         }

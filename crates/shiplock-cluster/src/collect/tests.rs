@@ -91,9 +91,21 @@ async fn read_again(served: &Served, only: &[&str], known: Known) -> (Snapshot, 
 
 /// What is kept of a run, as a later one reads it.
 fn kept(snapshot: &Snapshot, marks: &Marks) -> Known {
-    let text = serde_json::to_string(&snapshot.objects).unwrap();
-    let objects: Objects = serde_json::from_str(&text).unwrap();
-    Known { releases: Vec::new(), objects: objects.into(), marks: marks.clone() }
+    let mut lists = KnownLists::default();
+    for list in marks.keys() {
+        parts(list, &snapshot.objects, |part| {
+            let part: Objects = serde_json::from_slice(part)?;
+            lists.add(list, std::future::ready(part));
+            Ok(())
+        })
+        .unwrap();
+    }
+    Known { releases: Vec::new(), lists, marks: marks.clone() }
+}
+
+/// The lists that are followed.
+fn large(marks: &Marks) -> Vec<&str> {
+    marks.iter().filter(|(_, marks)| !marks.is_empty()).map(|(list, _)| list.as_str()).collect()
 }
 
 fn first_pod(snapshot: &Snapshot) -> &str {
@@ -104,15 +116,39 @@ fn first_pod(snapshot: &Snapshot) -> &str {
 async fn a_large_list_that_no_api_server_has_seen_change_is_not_read_again_and_is_what_it_was() {
     let (first, marks, lists) = read_again(&quiet(), &[], Known::default()).await;
     assert_eq!(lists, 1);
-    assert_eq!(marks.keys().collect::<Vec<_>>(), ["/api/v1/pods"], "one page is as soon read as asked about");
+    let followed: Vec<&str> = large(&marks);
+    assert_eq!(followed, ["/api/v1/pods", "/api/v1/pods?of=apis"], "one page is as soon read as asked about");
+    assert!(marks.contains_key("/api/v1/nodes"), "that a list is small is known too");
     let (second, again, lists) = read_again(&quiet(), &[], kept(&first, &marks)).await;
     assert_eq!(lists, 0);
     assert_eq!(second.objects.pods, first.objects.pods);
     assert_eq!(again, marks);
-    // What is kept whole serves checks that look at a part, and a part is not kept for the whole.
-    let (part, of_part, lists) = read_again(&quiet(), &["API"], kept(&first, &marks)).await;
+}
+
+#[tokio::test]
+async fn a_part_of_a_large_list_is_kept_too_from_the_whole_or_alone_and_is_never_taken_for_the_whole() {
+    let (whole, marks, _) = read_again(&quiet(), &[], Known::default()).await;
+    let (part, of_part, lists) = read_again(&quiet(), &["API"], kept(&whole, &marks)).await;
     assert_eq!((lists, part.objects.pods.seen().unwrap().len()), (0, 0));
-    assert_eq!(of_part, Marks::new());
+    assert_eq!(large(&of_part), ["/api/v1/pods?of=apis"]);
+    let (alone, of_alone, lists) = read_again(&quiet(), &["API"], Known::default()).await;
+    assert_eq!((lists, alone.objects.pods.seen().unwrap().len()), (1, 0));
+    assert_eq!(of_alone, of_part, "it is large by what was read, not by what is held");
+    let (again, _, lists) = read_again(&quiet(), &["API"], kept(&alone, &of_alone)).await;
+    assert_eq!((lists, again.objects.pods), (0, alone.objects.pods.clone()));
+    let (second, _, lists) = read_again(&quiet(), &[], kept(&alone, &of_alone)).await;
+    assert_eq!((lists, second.objects.pods.seen().unwrap().len()), (1, 501));
+}
+
+#[tokio::test]
+async fn a_list_that_was_small_is_kept_from_the_second_time_on_that_it_is_large() {
+    let small = Marks::from([("/api/v1/pods".to_owned(), [].into())]);
+    let (first, marks, _) = read_again(&quiet(), &[], Known { marks: small, ..Known::default() }).await;
+    assert_eq!(large(&marks), [""; 0], "nobody knew its marks before it was read");
+    let (second, marks, lists) = read_again(&quiet(), &[], kept(&first, &marks)).await;
+    assert_eq!((lists, large(&marks).len()), (1, 2));
+    let (_, _, lists) = read_again(&quiet(), &[], kept(&second, &marks)).await;
+    assert_eq!(lists, 0);
 }
 
 #[tokio::test]
@@ -157,7 +193,7 @@ async fn whatever_may_have_changed_a_list_has_it_read_again() {
     let known = Known { marks: other.collect(), ..kept(&first, &marks) };
     let (second, _, lists) = read_again(&changed(quiet()), &[], known).await;
     assert_eq!((lists, first_pod(&second)), (1, "new-0"));
-    let known = Known { objects: KnownObjects::default(), ..kept(&first, &marks) };
+    let known = Known { lists: KnownLists::default(), ..kept(&first, &marks) };
     let (second, _, lists) = read_again(&changed(quiet()), &[], known).await;
     assert_eq!((lists, first_pod(&second)), (1, "new-0"));
 }
@@ -171,7 +207,7 @@ async fn who_may_not_list_is_not_told_what_another_account_saw() {
     let collection = Collection { target: None, selection: &selection, for_start: false, with_copy: false };
     let (second, again) = again(&connection, &collection, Some(kept(&first, &marks)), &|_| ()).await.unwrap();
     assert_eq!(second.objects.pods, Read::NotSeen("no".to_owned()));
-    assert_eq!(again, Marks::new());
+    assert_eq!(large(&again), [""; 0]);
 }
 
 /// What an API server of 1.36 serves, as far as checks read it.

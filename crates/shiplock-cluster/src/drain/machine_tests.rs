@@ -2,8 +2,8 @@ use super::*;
 
 fn pod(name: &str) -> DrainPod {
     DrainPod {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
+        namespace: "shop".into(),
+        name: name.into(),
         uid: ObjectUid::new(format!("uid-{name}")),
         owner: Some("Deployment web".to_owned()),
         is_mirror: false,

@@ -16,7 +16,7 @@ pub use self::control_plane::{
     KeptControlPlane, KeptImage, RunningContainerFacts, StaticPodFacts,
 };
 use crate::check::Finding;
-use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId};
+use crate::id::{ClusterUid, Epoch, NodeName, ObjectUid, PoolName, StepNumber, UpgradeId, same_text};
 use crate::problem::{Code, Problem};
 use crate::upgrade::waiting::WaitingOn;
 use crate::version::{KubernetesVersion, MinorVersion};
@@ -164,7 +164,7 @@ pub struct NodeFacts {
     /// Its UID, another one when the node was deleted and joined again.
     pub uid: ObjectUid,
     /// `status.nodeInfo.machineID`.
-    pub machine_id: String,
+    pub machine_id: Arc<str>,
     /// `status.nodeInfo.bootID`, another one after each boot.
     pub boot_id: String,
     /// `status.nodeInfo.architecture`.
@@ -326,11 +326,11 @@ pub struct BudgetFacts {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkloadFacts {
     /// `Deployment`, `StatefulSet` or `DaemonSet`.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
     /// How many pods are wanted.
     pub desired: i64,
     /// How many pods are ready.
@@ -341,6 +341,13 @@ impl WorkloadFacts {
     /// `Deployment shop/cart`.
     pub fn label(&self) -> String {
         format!("{} {}/{}", self.kind, self.namespace, self.name)
+    }
+
+    /// Whether both are of one workload.
+    pub fn is_of(&self, other: &Self) -> bool {
+        same_text(&self.name, &other.name)
+            && same_text(&self.namespace, &other.namespace)
+            && same_text(&self.kind, &other.kind)
     }
 
     /// How many pods must be ready now for it not to be worse than it was before: as many as then, but for those that its
@@ -368,7 +375,7 @@ pub struct MachineFacts {
     /// The kinds of steps that it can do.
     pub step_kinds: Vec<String>,
     /// `/etc/machine-id`.
-    pub machine_id: String,
+    pub machine_id: Arc<str>,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// The architecture as Kubernetes names it.

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,9 @@ pub use self::rollback::{NewApiObjects, RollbackInput, make_rollback};
 use crate::catalogue::{Hop, VersionRequest};
 use crate::estimate::Estimate;
 use crate::facts::{ClusterFacts, NodeFacts};
-use crate::id::{Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId};
+use crate::id::{
+    Actor, ClusterName, ClusterUid, NodeName, ObjectUid, PlanId, PoolName, StepNumber, UpgradeId, same_text,
+};
 use crate::language::Language;
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
@@ -237,7 +240,7 @@ pub struct NodePlan {
     /// Its UID when the plan was made; the node is not touched under another one.
     pub uid: ObjectUid,
     /// Its machine id when the plan was made; the node is not touched under another one.
-    pub machine_id: String,
+    pub machine_id: Arc<str>,
     /// The kubelet version before.
     pub kubelet_from: KubernetesVersion,
     /// The runtime before, as the node reports it.
@@ -271,7 +274,7 @@ impl NodePlan {
         if seen.uid != self.uid && !planted::is(Bug::UidNotCompared) {
             return Err(self.wrong_machine("uid", &self.uid, &seen.uid));
         }
-        if seen.machine_id != self.machine_id {
+        if !same_text(&seen.machine_id, &self.machine_id) {
             return Err(self.wrong_machine("machine id", &self.machine_id, &seen.machine_id));
         }
         Ok(seen)

@@ -51,7 +51,7 @@ pub fn worse_than_baseline(baseline: &[WorkloadFacts], now: &[WorkloadFacts]) ->
     let mut by_name = None;
     let mut worse = Vec::new();
     for (place, before) in baseline.iter().enumerate() {
-        let found = now.get(place).filter(|after| name(after) == name(before));
+        let found = now.get(place).filter(|after| after.is_of(before));
         let found = found.or_else(|| {
             let by_name =
                 by_name.get_or_insert_with(|| now.iter().map(|after| (name(after), after)).collect::<HashMap<_, _>>());

@@ -5,6 +5,7 @@
 //! intents without outcomes and has them examined again, under its own, higher epoch.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use shiplock_api::agent::{Assignment, AssignmentId, PermitResponse, ReportKind, ReportResponse};
@@ -516,7 +517,7 @@ impl Machine {
     }
 
     /// The machine that a node is: that of the plan, and for a node that only fetches, that which the cluster tells.
-    fn machine_id(&self, node: &NodeName) -> Option<String> {
+    fn machine_id(&self, node: &NodeName) -> Option<Arc<str>> {
         if let Some(planned) = self.upgrade.plan.node(node) {
             return Some(planned.machine_id.clone());
         }
@@ -582,7 +583,7 @@ impl Machine {
                         generation: Generation { epoch: self.epoch, intent },
                     },
                     node,
-                    machine_id,
+                    machine_id: machine_id.to_string(),
                     timeout_seconds: step.timeout_seconds,
                     action: step.action,
                 }))),

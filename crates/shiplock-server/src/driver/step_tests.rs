@@ -50,8 +50,8 @@ impl FakeCluster {
     fn new(names: &[&str], ends_after: Duration) -> Self {
         let fake = |name: &&str| {
             let pod = DrainPod {
-                namespace: "shop".to_owned(),
-                name: (*name).to_owned(),
+                namespace: "shop".into(),
+                name: (*name).into(),
                 uid: ObjectUid::from(*name),
                 owner: None,
                 is_mirror: false,
@@ -81,7 +81,7 @@ impl FakeCluster {
             return Eviction::RefusedByBudget;
         }
         let mut pods = self.pods.lock().unwrap();
-        let Some(found) = pods.get_mut(&pod.name) else { return Eviction::Gone };
+        let Some(found) = pods.get_mut(&*pod.name) else { return Eviction::Gone };
         found.pod.is_terminating = true;
         found.ends_at = Some(Instant::now() + self.ends_after);
         Eviction::Accepted

@@ -4,7 +4,7 @@
 //! that was renewed is replaced when its successor is first used.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shiplock_core::facts::MachineFacts;
 use shiplock_core::id::{ClusterName, NodeName};
@@ -32,7 +32,7 @@ impl Enrolled {
     }
 
     /// The machine that a certificate in force was enrolled for.
-    pub(crate) fn machine_id(&self, identity: &AgentIdentity) -> Option<String> {
+    pub(crate) fn machine_id(&self, identity: &AgentIdentity) -> Option<Arc<str>> {
         self.record(identity).map(|record| record.machine.machine_id)
     }
 

@@ -56,7 +56,7 @@ impl Connector for Clusters {
         }
         let mut facts = sample::facts("uid-lab");
         let (_, mut node) = facts.nodes.pop_first().unwrap();
-        node.machine_id = "another".to_owned();
+        node.machine_id = "another".into();
         facts.nodes = [("known".into(), node)].into();
         Ok(Arc::new(sample::FakeCluster { facts, rests: Arc::default() }))
     }
@@ -203,7 +203,7 @@ fn enrol_request(token: &str, node: &str, key: &KeyPair) -> Value {
 
 /// Each node is a machine of its own.
 fn machine_of(node: &str, version: &str) -> MachineFacts {
-    MachineFacts { machine_id: format!("machine of {node}"), ..sample::machine(version) }
+    MachineFacts { machine_id: format!("machine of {node}").into(), ..sample::machine(version) }
 }
 
 fn poll_request(node: &str, machine: Option<&str>) -> Value {
@@ -588,5 +588,5 @@ async fn an_agent_on_another_machine_than_its_nodes_is_refused() {
     let copied = bench.post::<PollResponse>(&agent, POLL_PATH, request.to_string()).await;
     assert_eq!(copied.unwrap_err(), (403, Code::MachineDiffers));
     let kept = bench.store.agents(&"lab".into()).await.unwrap();
-    assert!(kept.iter().all(|agent| agent.machine.machine_id != "a copy"));
+    assert!(kept.iter().all(|agent| &*agent.machine.machine_id != "a copy"));
 }

@@ -56,7 +56,7 @@ pub(super) fn agent(cluster: &str, node: &str, serial: &str) -> AgentRecord {
         machine: MachineFacts {
             agent_version: "0.1.0".to_owned(),
             step_kinds: vec!["prefetch".to_owned(), "upgrade_kubelet".to_owned()],
-            machine_id: format!("machine-{node}"),
+            machine_id: format!("machine-{node}").into(),
             boot_id: "boot-1".to_owned(),
             architecture: "amd64".to_owned(),
             kubelet: Observed::Known(kubelet),
@@ -159,7 +159,7 @@ fn node_plan(node: &str, first_step: u32) -> NodePlan {
     NodePlan {
         node: node.into(),
         uid: format!("uid-{node}").into(),
-        machine_id: format!("machine-{node}"),
+        machine_id: format!("machine-{node}").into(),
         kubelet_from: KubernetesVersion::new(1, 35, 4),
         container_runtime_from: "containerd://1.7.29".to_owned(),
         cordoned_before: false,
@@ -261,9 +261,9 @@ fn pause_reasons() -> Vec<PauseReason> {
 
 fn until_the_failure() -> Vec<Event> {
     let workload = WorkloadFacts {
-        kind: "Deployment".to_owned(),
-        namespace: "shop".to_owned(),
-        name: "cart".to_owned(),
+        kind: "Deployment".into(),
+        namespace: "shop".into(),
+        name: "cart".into(),
         desired: 2,
         ready: 2,
     };

@@ -113,7 +113,7 @@ async fn start(
 ) -> Result<(), Problem> {
     let unknown = || Problem::new(Code::Internal).with("what", "a simulated machine is off");
     let facts = cluster.machine_facts(id).ok_or_else(unknown)?;
-    let (machine_id, boot_id) = (facts.machine_id.clone(), facts.boot_id.clone());
+    let (machine_id, boot_id) = (facts.machine_id.to_string(), facts.boot_id.clone());
     let identity = enrol(server, pin, token, &node, facts).await?;
     let gateway = Rc::new(HttpsGateway::enrolled(&identity)?);
     let machine = Machine::recover(node.clone(), machine_id, boot_id, Vec::new());

@@ -119,9 +119,8 @@ impl Cluster {
 
     /// The nodes, by id.
     pub(super) fn nodes(&self) -> Vec<(u32, NodeName)> {
-        self.shared.look(|world| {
-            world.nodes().iter().map(|(id, node)| (id, NodeName::new(node.meta.name.to_string()))).collect()
-        })
+        self.shared
+            .look(|world| world.nodes().iter().map(|(id, node)| (id, NodeName::new(node.meta.name.clone()))).collect())
     }
 
     fn is_master(&self, node: &NodeName) -> bool {

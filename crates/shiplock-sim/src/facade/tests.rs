@@ -277,7 +277,7 @@ async fn a_drain_waits_for_its_budget_names_it_and_goes_on_by_itself() {
         let ids: Vec<u32> = ["w-2", "w-3"].iter().map(|name| world.nodes().id("", name).unwrap()).collect();
         for id in &ids {
             world.change_node(*id, |node| node.unschedulable = true);
-            let pods: Vec<String> =
+            let pods: Vec<_> =
                 world.drain_pods(*id).into_iter().filter(|pod| !pod.is_daemon).map(|pod| pod.name.clone()).collect();
             for pod in pods {
                 world.delete_pod("shop", &pod, None, Some(0));

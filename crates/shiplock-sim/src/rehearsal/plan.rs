@@ -132,7 +132,7 @@ pub(super) fn assumed_agents(world: &World) -> BTreeMap<NodeName, AgentFacts> {
         Some(AgentFacts { last_heard_at, machine: machine.into() })
     };
     let nodes = world.nodes().iter();
-    nodes.filter_map(|(id, node)| Some((NodeName::new(node.meta.name.to_string()), agent(id)?))).collect()
+    nodes.filter_map(|(id, node)| Some((NodeName::new(node.meta.name.clone()), agent(id)?))).collect()
 }
 
 /// The images that a plan names have the ids that images of the world have: those of the real ones are in no snapshot.

@@ -91,7 +91,7 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new(world: &World, id: u32, life: u32) -> Option<Self> {
         let machine = world.machine(id).filter(|machine| machine.on)?;
-        let name = NodeName::new(machine.name.to_string());
+        let name = NodeName::new(machine.name.clone());
         let (records, _) = read_records(&machine.journal);
         let recovered =
             Machine::recover(name.clone(), machine.machine_id.to_string(), machine.boot_id.to_string(), records);

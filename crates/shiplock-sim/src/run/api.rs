@@ -44,7 +44,7 @@ impl Touched {
             Request::Evict(pod) | Request::Delete(pod) => {
                 let found = world.pods().find(&pod.namespace, &pod.name)?;
                 let forced = matches!(request, Request::Delete(_));
-                let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+                let (namespace, name) = (pod.namespace.to_string(), pod.name.to_string());
                 let (uid, node) = (found.meta.uid, found.node);
                 found.deletion.is_none().then_some(Self::Pod { uid, namespace, name, node, forced })
             }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shiplock_api::agent::Assignment;
@@ -86,7 +87,7 @@ pub struct Checkers {
     api_away_since: Option<Moment>,
     /// The newest change of a Node and of a machine that were looked at.
     seen: (u64, u64),
-    planned: BTreeMap<String, (u128, String)>,
+    planned: BTreeMap<String, (u128, Arc<str>)>,
 }
 
 type Found = Option<(u8, String)>;

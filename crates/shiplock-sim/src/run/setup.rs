@@ -127,7 +127,7 @@ impl Setup {
         let agents: BTreeMap<NodeName, AgentFacts> = world
             .nodes()
             .iter()
-            .filter_map(|(id, node)| Some((NodeName::new(node.meta.name.to_string()), agent(id)?)))
+            .filter_map(|(id, node)| Some((NodeName::new(node.meta.name.clone()), agent(id)?)))
             .collect();
         let to = VersionRequest::parse(TO)?;
         let request = PlanRequest {

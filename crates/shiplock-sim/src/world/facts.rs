@@ -43,7 +43,7 @@ impl World {
         let hard = node.all_taints().filter(|(.., effect)| *effect != Effect::PreferNoSchedule);
         NodeFacts {
             uid: object_uid(node.meta.uid),
-            machine_id: node.info.machine_id.to_string(),
+            machine_id: node.info.machine_id.clone(),
             boot_id: node.info.boot_id.to_string(),
             architecture: node.info.architecture.to_string(),
             kubelet_version: node.info.kubelet_version.to_string(),
@@ -69,8 +69,7 @@ impl World {
     /// The cluster as a watch-fed cache shows it at this moment. Pods only where `with_pods`: nothing that decides looks
     /// at them.
     pub fn cluster_facts(&self, with_pods: bool) -> ClusterFacts {
-        let nodes =
-            self.nodes().iter().map(|(_, node)| (NodeName::new(node.meta.name.to_string()), self.node_facts(node)));
+        let nodes = self.nodes().iter().map(|(_, node)| (NodeName::new(node.meta.name.clone()), self.node_facts(node)));
         let (workloads, addons) = (self.workload_facts(), self.addons());
         let budgets = self.budgets().iter().map(|(_, budget)| BudgetFacts {
             namespace: budget.meta.namespace.to_string(),
@@ -83,10 +82,7 @@ impl World {
             namespace: pod.meta.namespace.to_string(),
             name: pod.meta.name.to_string(),
             uid: object_uid(pod.meta.uid),
-            node: pod
-                .node
-                .and_then(|node| self.nodes().get(node))
-                .map(|node| NodeName::new(node.meta.name.to_string())),
+            node: pod.node.and_then(|node| self.nodes().get(node)).map(|node| NodeName::new(node.meta.name.clone())),
             controller: self.controller(pod).map(|(kind, owner)| format!("{kind}/{}", owner.meta.name)).or_else(|| {
                 // A kubelet names its node as the controller of a mirror.
                 let node = pod.node.filter(|_| pod.mirror.is_some()).and_then(|node| self.nodes().get(node));
@@ -165,7 +161,7 @@ impl World {
                 if let Some(pod) = self.pods().find("kube-system", &format!("{}-{}", component.name(), node.meta.name))
                 {
                     found.push(ControlPlanePodFacts {
-                        node: NodeName::new(node.meta.name.to_string()),
+                        node: NodeName::new(node.meta.name.clone()),
                         component,
                         image: pod.template.containers.first().map(|(_, image)| image.to_string()).unwrap_or_default(),
                         ready: pod.ready,
@@ -280,8 +276,8 @@ impl World {
             });
         let budgets = self.budgets_of(id).iter().filter_map(|budget| self.budgets().get(*budget));
         DrainPod {
-            namespace: pod.meta.namespace.to_string(),
-            name: pod.meta.name.to_string(),
+            namespace: pod.meta.namespace.clone(),
+            name: pod.meta.name.clone(),
             uid: object_uid(pod.meta.uid),
             owner,
             is_mirror: pod.mirror.is_some(),
@@ -305,9 +301,9 @@ fn counts(workload: &Workload) -> (i64, i64) {
 fn workload_facts(workload: &Workload) -> WorkloadFacts {
     let (desired, ready) = counts(workload);
     WorkloadFacts {
-        kind: workload.kind.word().to_owned(),
-        namespace: workload.meta.namespace.to_string(),
-        name: workload.meta.name.to_string(),
+        kind: workload.kind.word().into(),
+        namespace: workload.meta.namespace.clone(),
+        name: workload.meta.name.clone(),
         desired,
         ready,
     }

@@ -1,15 +1,101 @@
 //! The kubectl of this machine.
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::known;
 
 /// How long it may take to tell its version; it asks no cluster.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Where the version of a kubectl is kept, among what checks keep.
+const KEPT: &str = "kubectl.json";
+/// What is kept is not longer.
+const KEPT_BYTES_MAX: u64 = 64 << 10;
 
-/// The version that it reports; none where there is none, or where it does not tell.
-pub(super) async fn kubectl_version() -> Option<String> {
+/// A program file, as far as it tells whether it is still the same.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Program {
+    path: String,
+    bytes: u64,
+    changed_nanoseconds: u128,
+}
+
+/// What a program reported.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    program: Program,
+    version: String,
+}
+
+/// The version of a kubectl, and what of it is to be kept, if that is new.
+pub(super) struct Kubectl {
+    pub(super) version: String,
+    new: Option<(PathBuf, Program)>,
+}
+
+/// The version that it reports; none where there is none, or where it does not tell. It takes a quarter of a second of a
+/// processor to start: the same program is asked once, but for `fresh`.
+pub(super) async fn kubectl(fresh: bool) -> Option<Kubectl> {
+    let path = known::folder().filter(|_| !fresh).map(|folder| folder.join(KEPT));
+    let program = std::env::var_os("PATH").and_then(|path| kubectl_of(&path));
+    let new = path.zip(program);
+    if let Some((path, program)) = &new
+        && let Some(kept) = kept(path).filter(|kept| kept.program == *program)
+    {
+        return Some(Kubectl { version: kept.version, new: None });
+    }
+    Some(Kubectl { version: ask().await?, new })
+}
+
+impl Kubectl {
+    /// Keeps it for the next check, where anything is kept: of a small cluster nothing is, and nothing is left at home.
+    pub(super) fn keep(self) {
+        let Some((path, program)) = self.new else { return };
+        if path.parent().is_some_and(Path::is_dir) {
+            keep(&path, &Kept { program, version: self.version });
+        }
+    }
+}
+
+/// The kubectl that a search path leads to; none where it is not the program itself but something that chooses one, such as a
+/// script, or a link to a version manager.
+fn kubectl_of(search_path: &std::ffi::OsStr) -> Option<Program> {
+    let path = std::env::split_paths(search_path).map(|folder| folder.join("kubectl")).find(|path| path.is_file())?;
+    let path = std::fs::canonicalize(path).ok()?;
+    let mut file = std::fs::File::open(&path).ok()?;
+    let mut begin = [0; 4];
+    file.read_exact(&mut begin).ok()?;
+    if begin != *b"\x7fELF" || !path.file_name()?.to_str()?.starts_with("kubectl") {
+        return None;
+    }
+    let about = file.metadata().ok()?;
+    let changed_nanoseconds = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    Some(Program { path: path.to_str()?.to_owned(), bytes: about.len(), changed_nanoseconds })
+}
+
+fn kept(path: &Path) -> Option<Kept> {
+    let file = std::fs::File::open(path).ok()?;
+    serde_json::from_reader(std::io::BufReader::new(file.take(KEPT_BYTES_MAX))).ok()
+}
+
+/// It is only a cache: what cannot be written is asked again.
+fn keep(path: &Path, kept: &Kept) {
+    // Two checks at once must not leave half of each.
+    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        std::fs::write(&draft, serde_json::to_vec(kept)?)?;
+        std::fs::rename(&draft, path)
+    };
+    if write().is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+}
+
+async fn ask() -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Answer {
@@ -27,4 +113,48 @@ pub(super) async fn kubectl_version() -> Option<String> {
     let output = tokio::time::timeout(LIMIT, command.output()).await.ok()?.ok()?;
     let answer: Answer = serde_json::from_slice(&output.stdout).ok()?;
     Some(answer.client_version.git_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_a_kubectl_that_is_the_program_itself_is_known_again_and_another_file_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let of = || kubectl_of(folder.path().as_os_str());
+        assert!(of().is_none(), "there is none");
+        std::fs::write(at("kubectl"), "#!/bin/sh\nexec kubectl-1.36 \"$@\"\n").unwrap();
+        assert!(of().is_none(), "a script may choose another each time");
+        std::fs::remove_file(at("kubectl")).unwrap();
+        std::fs::write(at("manager"), b"\x7fELF and so on").unwrap();
+        symlink(at("manager"), at("kubectl")).unwrap();
+        assert!(of().is_none(), "so may a version manager");
+        std::fs::remove_file(at("kubectl")).unwrap();
+        std::fs::write(at("kubectl-1.36"), b"\x7fELF one").unwrap();
+        symlink(at("kubectl-1.36"), at("kubectl")).unwrap();
+        let first = of().unwrap();
+        assert!(of().unwrap() == first);
+        std::fs::write(at("kubectl-1.36"), b"\x7fELF another").unwrap();
+        assert!(of().unwrap() != first);
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again_and_what_is_no_such_file_is_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shiplock").join(KEPT);
+        let program = || Program { path: "/usr/bin/kubectl".to_owned(), bytes: 1, changed_nanoseconds: 2 };
+        let asked = || Kubectl { version: "v1.36.3".to_owned(), new: Some((path.clone(), program())) };
+        asked().keep();
+        assert!(kept(&path).is_none() && !folder.path().join("shiplock").exists(), "nothing else is kept");
+        std::fs::create_dir(folder.path().join("shiplock")).unwrap();
+        asked().keep();
+        let read = kept(&path).unwrap();
+        assert!(read.program == program() && read.version == "v1.36.3");
+        std::fs::write(&path, "{").unwrap();
+        assert!(kept(&path).is_none());
+    }
 }

@@ -3,35 +3,48 @@
 //! Nothing is kept but what a snapshot holds, readable by its owner alone. It is a cache: what cannot be read or written
 //! is as if it was not there.
 
-use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use shiplock_check::api::helm::Release;
 use shiplock_check::object::Objects;
 use shiplock_check::snapshot::{Read, Snapshot};
-use shiplock_cluster::collect::{Known, KnownObjects, Marks};
+use shiplock_cluster::collect::{Known, KnownLists, Marks};
 
 /// A larger file is not ours.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// The first line of the file. The second holds the objects, of which those lists count that have marks; none where no list
-/// has.
+/// What the file ends with: a line of this, and one with its length. Before it are the parts of the lists that have marks.
 #[derive(Serialize, Deserialize)]
-struct Head<S, R, M> {
+struct Index<S, R, M> {
     build: S,
     server: S,
     releases: R,
     marks: M,
+    /// The lists of the parts, and how many bytes each has, in their order.
+    parts: Vec<(String, usize)>,
 }
+
+/// The digits and the end of the line with the length of the index.
+const LENGTH_BYTES: u64 = 21;
 
 /// Which program this is: another build of the same version may look for other objects.
 fn build() -> Option<String> {
     let program = std::fs::metadata(std::env::current_exe().ok()?).ok()?;
     let changed = program.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(format!("{} of {} bytes at {}", env!("CARGO_PKG_VERSION"), program.len(), changed.as_nanos()))
+}
+
+/// Where checks keep what the next one may use; none where there is no home.
+pub(super) fn folder() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let root = absolute("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    root.map(|root| root.join("shiplock"))
 }
 
 /// Where that of a server is kept; nowhere where there is no home or everything shall be read anew.
@@ -44,48 +57,46 @@ pub(super) struct Kept {
 impl Kept {
     /// What is kept of a server.
     pub(super) fn of(server: &str, fresh: bool) -> Self {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let root = absolute("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
         let name: String =
             server.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '-' }).collect();
         let build = build();
-        let root = root.filter(|_| !fresh && build.is_some());
-        let path = root.map(|root| root.join("shiplock").join(format!("check-{name}.json")));
+        let folder = folder().filter(|_| !fresh && build.is_some());
+        let path = folder.map(|folder| folder.join(format!("check-{name}.json")));
         Self { build: build.unwrap_or_default(), server: server.to_owned(), path }
     }
 
-    /// What is known; nothing where it is of another build or server, none where nothing shall be. The objects are read once
-    /// they are asked for.
+    /// What is known; nothing where it is of another build or server, none where nothing shall be. Lists are read once they
+    /// are asked for.
     pub(super) fn read(&self) -> Option<Known> {
         let path = self.path.as_ref()?;
         let read = || {
-            let file = std::fs::File::open(path).ok()?;
+            let file = File::open(path).ok()?;
             let length = file.metadata().ok()?.len();
             if length > FILE_BYTES_MAX {
                 return None;
             }
-            // What is cut off ends within a line.
-            let mut last = [0];
-            file.read_exact_at(&mut last, length.checked_sub(1)?).ok()?;
-            if last != *b"\n" {
-                return None;
-            }
-            let mut file = BufReader::new(file);
-            let mut line = Vec::new();
-            file.read_until(b'\n', &mut line).ok()?;
-            let head: Head<String, Vec<Release>, Marks> = serde_json::from_slice(&line).ok()?;
-            let Head { build, server, releases, marks } = head;
+            // What is cut off does not end so.
+            let end_of_index = length.checked_sub(LENGTH_BYTES)?;
+            let of_index = read_at(&file, end_of_index, LENGTH_BYTES)?;
+            let of_index: u64 = std::str::from_utf8(&of_index).ok()?.strip_suffix('\n')?.parse().ok()?;
+            let index = read_at(&file, end_of_index.checked_sub(of_index)?, of_index)?;
+            let index: Index<String, Vec<Release>, Marks> = serde_json::from_slice(&index).ok()?;
+            let Index { build, server, releases, marks, parts } = index;
             if build != self.build || server != self.server {
                 return None;
             }
-            let objects = move || {
-                let mut line = Vec::new();
-                file.read_to_end(&mut line).ok()?;
-                serde_json::from_slice::<Option<Objects>>(&line).ok()?
-            };
-            let read = async { tokio::task::spawn_blocking(objects).await.ok().flatten().unwrap_or_default() };
-            let objects = KnownObjects::coming(read);
-            Some(Known { releases, objects, marks })
+            let file = Arc::new(file);
+            let mut lists = KnownLists::default();
+            let mut begin = 0;
+            for (list, bytes) in parts {
+                let (file, from, bytes) = (file.clone(), begin, bytes as u64);
+                let read = move || serde_json::from_slice::<Objects>(&read_at(&file, from, bytes)?).ok();
+                // What cannot be read holds no list.
+                let read = async { tokio::task::spawn_blocking(read).await.ok().flatten().unwrap_or_default() };
+                lists.add(&list, read);
+                begin += bytes;
+            }
+            Some(Known { releases, lists, marks })
         };
         Some(read().unwrap_or_default())
     }
@@ -93,7 +104,8 @@ impl Kept {
     /// Keeps what a check read, and the marks of its lists; where there is nothing to keep, nothing is left of a cluster.
     pub(super) fn write(&self, snapshot: &Snapshot, marks: &Marks) {
         let (Some(path), Read::Seen(releases)) = (&self.path, &snapshot.releases) else { return };
-        if releases.is_empty() && marks.is_empty() {
+        let lists = marks.iter().filter(|(_, marks)| !marks.is_empty()).map(|(list, _)| list);
+        if releases.is_empty() && lists.clone().count() == 0 {
             let _ = std::fs::remove_file(path);
             return;
         }
@@ -103,13 +115,19 @@ impl Kept {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            let objects = (!marks.is_empty()).then_some(&snapshot.objects);
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             let mut file = BufWriter::new(file);
-            serde_json::to_writer(&mut file, &Head { build: &self.build, server: &self.server, releases, marks })?;
-            file.write_all(b"\n")?;
-            serde_json::to_writer(&mut file, &objects)?;
-            file.write_all(b"\n")?;
+            let mut parts = Vec::new();
+            for list in lists {
+                shiplock_cluster::collect::parts(list, &snapshot.objects, |part| {
+                    parts.push((list.clone(), part.len()));
+                    file.write_all(part)
+                })?;
+            }
+            let index = Index { build: &self.build, server: &self.server, releases, marks, parts };
+            let index = serde_json::to_vec(&index)?;
+            file.write_all(&index)?;
+            writeln!(file, "{:020}", index.len())?;
             file.flush()?;
             std::fs::rename(&draft, path)
         };
@@ -118,6 +136,16 @@ impl Kept {
             let _ = std::fs::remove_file(&draft);
         }
     }
+}
+
+/// Bytes of a file from a place on; none where it has not so many.
+fn read_at(file: &File, from: u64, bytes: u64) -> Option<Vec<u8>> {
+    if bytes > FILE_BYTES_MAX {
+        return None;
+    }
+    let mut read = vec![0; usize::try_from(bytes).ok()?];
+    file.read_exact_at(&mut read, from).ok()?;
+    Some(read)
 }
 
 #[cfg(test)]
@@ -146,19 +174,26 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let known = kept("https://a").read().unwrap();
         assert_eq!(known.marks, marks);
-        assert_eq!(known.objects.take(|objects| &mut objects.pods).await, snapshot.objects.pods);
+        let pods = |known: Known| async move { known.lists.take("/api/v1/pods", |objects| &mut objects.pods).await };
+        assert_eq!(pods(known).await.as_ref(), snapshot.objects.pods.seen());
         assert!(kept("https://b").read().unwrap().marks.is_empty(), "another server");
         let text = std::fs::read(&path).unwrap();
-        let head = text.iter().position(|byte| *byte == b'\n').unwrap();
-        for end in [head / 2, head, head + 1, head + 10, text.len() - 1] {
+        for end in [0, 1, 10, 21, 22, text.len() / 2, text.len() - 21, text.len() - 1] {
             std::fs::write(&path, &text[..end]).unwrap();
             let known = kept("https://a").read().unwrap();
-            let pods = known.objects.take(|objects| &mut objects.pods).await;
-            assert_eq!(pods, Read::NotAsked, "cut off after {end} of {} bytes", text.len());
+            assert_eq!(pods(known).await, None, "cut off after {end} of {} bytes", text.len());
         }
+        // A part that is no JSON, and an index that tells of more than there is.
+        std::fs::write(&path, [b"!", &text[1..]].concat()).unwrap();
+        assert_eq!(pods(kept("https://a").read().unwrap()).await, None);
+        let told = String::from_utf8(text).unwrap().replace("pods\",", "pods\",9");
+        std::fs::write(&path, told).unwrap();
+        assert_eq!(pods(kept("https://a").read().unwrap()).await, None);
         // Without a list that is followed no object is kept; without releases nothing.
-        kept("https://a").write(&snapshot, &Marks::new());
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "no draft is left either");
+        for marks in [Marks::new(), Marks::from([("/api/v1/pods".to_owned(), [].into())])] {
+            kept("https://a").write(&snapshot, &marks);
+            assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "no draft is left either");
+        }
         assert!(Kept::of("https://a", true).read().is_none(), "nothing is known where all shall be read");
     }
 }

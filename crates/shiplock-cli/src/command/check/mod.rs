@@ -71,7 +71,7 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
     }
     // It is asked while the cluster is read.
     let kubectl = (asks_cluster && options.snapshot.is_none() && selection.wants_id("VER-007"))
-        .then(|| tokio::spawn(client::kubectl_version()));
+        .then(|| tokio::spawn(client::kubectl(options.fresh)));
     let snapshot = match &options.snapshot {
         Some(path) => Some(snapshot::load(path)?),
         None if asks_cluster => Some(live(&options, &selection, output).await?),
@@ -132,13 +132,14 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         of_snapshot.retain(|finding| finding.leaves_open() || snapshot.asked.wants_id(&finding.check));
         findings.extend(of_snapshot);
     }
-    // A report of thousands of findings must not lie beside the objects of thousands of nodes.
-    drop(snapshot);
+    // A report of thousands of findings must not lie beside the objects of thousands of nodes; to give these up takes long.
+    std::thread::spawn(move || drop(snapshot));
     if let Some(kubectl) = kubectl
-        && let Ok(Some(reported)) = kubectl.await
+        && let Ok(Some(kubectl)) = kubectl.await
     {
         scopes.insert("client");
-        findings.extend(shiplock_check::cluster::client(&reported, &question));
+        findings.extend(shiplock_check::cluster::client(&kubectl.version, &question));
+        kubectl.keep();
     }
     findings.extend(api::judge(usages, &question));
     if let (Some(path), Some(baseline)) = (&options.baseline, &mut baseline) {
@@ -174,11 +175,14 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         write_json(path, &Baseline::of(&report, names))?;
     }
     show(&report, None, blocks_on, output)?;
-    Ok(match report.verdict {
+    let exit = match report.verdict {
         Verdict::Ready => Exit::Done,
         Verdict::Blocked => Exit::Blocked,
         Verdict::Undecided => Exit::Undecided,
-    })
+    };
+    // The process ends now: to take thousands of findings apart would be for nothing.
+    std::mem::forget(report);
+    Ok(exit)
 }
 
 /// Reads the cluster of the kubeconfig.

@@ -80,9 +80,11 @@ impl View<'_> {
             // Pools are planned by name, as facts are kept: who walks along need not search for each of thousands.
             let mut along = cluster.nodes.iter().peekable();
             for node in &stage.nodes {
-                while along.next_if(|(name, _)| **name < node.node).is_some() {}
-                let seen = along.peek().filter(|(name, _)| **name == node.node).map(|(_, seen)| *seen);
-                let seen = seen.or_else(|| cluster.nodes.get(&node.node));
+                let seen = along.next_if(|(name, _)| **name == node.node).or_else(|| {
+                    while along.next_if(|(name, _)| **name < node.node).is_some() {}
+                    along.next_if(|(name, _)| **name == node.node)
+                });
+                let seen = seen.map(|(_, seen)| seen).or_else(|| cluster.nodes.get(&node.node));
                 let wrong = match node.machine(seen).map(|machine| &machine.ready) {
                     Ok(Readiness::Ready) => continue,
                     Ok(Readiness::NotReady { why }) => not_ready(&node.node, why),

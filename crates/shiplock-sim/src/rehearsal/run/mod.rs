@@ -610,7 +610,7 @@ impl ReadNodes {
             self.versions.resize(place + 1, 0);
         }
         self.versions[place] = node.meta.version;
-        cluster.nodes.insert(NodeName::from(&*node.meta.name), world.node_facts(node));
+        cluster.nodes.insert(NodeName::new(node.meta.name.clone()), world.node_facts(node));
     }
 
     fn observe_all(&mut self, world: &World, cluster: &mut ClusterFacts) {
