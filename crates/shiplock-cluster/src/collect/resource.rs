@@ -109,7 +109,7 @@ pub fn parts(list: &str, objects: &Objects, take: impl FnMut(&[u8]) -> std::io::
         }
         Ok(())
     }
-    macro_rules! write {
+    macro_rules! hand_on {
         ($($field:ident $path:literal)*; $($both:ident $path_of_both:literal)*) => {
             match (list, &objects.pods) {
                 (PODS, Read::Seen(pods)) => each("pods", pods.iter(), take),
@@ -122,7 +122,7 @@ pub fn parts(list: &str, objects: &Objects, take: impl FnMut(&[u8]) -> std::io::
             }
         };
     }
-    lists!(write)
+    lists!(hand_on)
 }
 
 /// Whether checks read a list that is asked for at most once, through this path.

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,8 @@ const KEPT_BYTES_MAX: u64 = 64 << 10;
 /// A program file, as far as it tells whether it is still the same.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Program {
-    path: String,
-    bytes: u64,
-    changed_nanoseconds: u128,
+    path: PathBuf,
+    state: String,
 }
 
 /// What a program reported.
@@ -56,7 +55,8 @@ impl Kubectl {
     pub(super) fn keep(self) {
         let Some((path, program)) = self.new else { return };
         if path.parent().is_some_and(Path::is_dir) {
-            keep(&path, &Kept { program, version: self.version });
+            let kept = Kept { program, version: self.version };
+            known::replace(&path, |file| Ok(serde_json::to_writer(file, &kept)?));
         }
     }
 }
@@ -72,27 +72,12 @@ fn kubectl_of(search_path: &std::ffi::OsStr) -> Option<Program> {
     if begin != *b"\x7fELF" || !path.file_name()?.to_str()?.starts_with("kubectl") {
         return None;
     }
-    let about = file.metadata().ok()?;
-    let changed_nanoseconds = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-    Some(Program { path: path.to_str()?.to_owned(), bytes: about.len(), changed_nanoseconds })
+    Some(Program { state: known::state(&path)?, path })
 }
 
 fn kept(path: &Path) -> Option<Kept> {
     let file = std::fs::File::open(path).ok()?;
     serde_json::from_reader(std::io::BufReader::new(file.take(KEPT_BYTES_MAX))).ok()
-}
-
-/// It is only a cache: what cannot be written is asked again.
-fn keep(path: &Path, kept: &Kept) {
-    // Two checks at once must not leave half of each.
-    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        std::fs::write(&draft, serde_json::to_vec(kept)?)?;
-        std::fs::rename(&draft, path)
-    };
-    if write().is_err() {
-        let _ = std::fs::remove_file(&draft);
-    }
 }
 
 async fn ask() -> Option<String> {
@@ -146,7 +131,7 @@ mod tests {
     fn what_is_kept_is_read_again_and_what_is_no_such_file_is_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shiplock").join(KEPT);
-        let program = || Program { path: "/usr/bin/kubectl".to_owned(), bytes: 1, changed_nanoseconds: 2 };
+        let program = || Program { path: "/usr/bin/kubectl".into(), state: "1 bytes at 2".to_owned() };
         let asked = || Kubectl { version: "v1.36.3".to_owned(), new: Some((path.clone(), program())) };
         asked().keep();
         assert!(kept(&path).is_none() && !folder.path().join("shiplock").exists(), "nothing else is kept");

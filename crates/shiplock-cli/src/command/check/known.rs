@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -27,7 +27,7 @@ struct Index<S, R, M> {
     releases: R,
     marks: M,
     /// The lists of the parts, and how many bytes each has, in their order.
-    parts: Vec<(String, usize)>,
+    parts: Vec<(String, u64)>,
 }
 
 /// The digits and the end of the line with the length of the index.
@@ -35,9 +35,30 @@ const LENGTH_BYTES: u64 = 21;
 
 /// Which program this is: another build of the same version may look for other objects.
 fn build() -> Option<String> {
-    let program = std::fs::metadata(std::env::current_exe().ok()?).ok()?;
+    Some(format!("{} of {}", env!("CARGO_PKG_VERSION"), state(&std::env::current_exe().ok()?)?))
+}
+
+/// What changes with the content of a program file.
+pub(super) fn state(program: &Path) -> Option<String> {
+    let program = std::fs::metadata(program).ok()?;
     let changed = program.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(format!("{} of {} bytes at {}", env!("CARGO_PKG_VERSION"), program.len(), changed.as_nanos()))
+    Some(format!("{} bytes at {}", program.len(), changed.as_nanos()))
+}
+
+/// Writes a file anew, for its owner alone: two checks at once do not leave half of each. It is only a cache: what cannot be
+/// written is as it was.
+pub(super) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) {
+    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = || -> std::io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        file.flush()?;
+        std::fs::rename(&draft, path)
+    };
+    if written().is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
 }
 
 /// Where checks keep what the next one may use; none where there is no home.
@@ -79,7 +100,8 @@ impl Kept {
             let end_of_index = length.checked_sub(LENGTH_BYTES)?;
             let of_index = read_at(&file, end_of_index, LENGTH_BYTES)?;
             let of_index: u64 = std::str::from_utf8(&of_index).ok()?.strip_suffix('\n')?.parse().ok()?;
-            let index = read_at(&file, end_of_index.checked_sub(of_index)?, of_index)?;
+            let end_of_parts = end_of_index.checked_sub(of_index)?;
+            let index = read_at(&file, end_of_parts, of_index)?;
             let index: Index<String, Vec<Release>, Marks> = serde_json::from_slice(&index).ok()?;
             let Index { build, server, releases, marks, parts } = index;
             if build != self.build || server != self.server {
@@ -87,14 +109,14 @@ impl Kept {
             }
             let file = Arc::new(file);
             let mut lists = KnownLists::default();
-            let mut begin = 0;
+            let mut begin = 0_u64;
             for (list, bytes) in parts {
-                let (file, from, bytes) = (file.clone(), begin, bytes as u64);
+                let (file, from) = (file.clone(), begin);
+                begin = begin.checked_add(bytes).filter(|end| *end <= end_of_parts)?;
                 let read = move || serde_json::from_slice::<Objects>(&read_at(&file, from, bytes)?).ok();
                 // What cannot be read holds no list.
                 let read = async { tokio::task::spawn_blocking(read).await.ok().flatten().unwrap_or_default() };
                 lists.add(&list, read);
-                begin += bytes;
             }
             Some(Known { releases, lists, marks })
         };
@@ -104,45 +126,32 @@ impl Kept {
     /// Keeps what a check read, and the marks of its lists; where there is nothing to keep, nothing is left of a cluster.
     pub(super) fn write(&self, snapshot: &Snapshot, marks: &Marks) {
         let (Some(path), Read::Seen(releases)) = (&self.path, &snapshot.releases) else { return };
-        let lists = marks.iter().filter(|(_, marks)| !marks.is_empty()).map(|(list, _)| list);
-        if releases.is_empty() && lists.clone().count() == 0 {
+        let mut lists = marks.iter().filter(|(_, marks)| !marks.is_empty()).map(|(list, _)| list).peekable();
+        if releases.is_empty() && lists.peek().is_none() {
             let _ = std::fs::remove_file(path);
             return;
         }
-        // Two checks at once must not leave half of each.
-        let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-        let write = || -> std::io::Result<()> {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            let mut file = BufWriter::new(file);
+        if let Some(folder) = path.parent() {
+            let _ = std::fs::create_dir_all(folder);
+        }
+        replace(path, |file| {
             let mut parts = Vec::new();
             for list in lists {
                 shiplock_cluster::collect::parts(list, &snapshot.objects, |part| {
-                    parts.push((list.clone(), part.len()));
+                    parts.push((list.clone(), part.len() as u64));
                     file.write_all(part)
                 })?;
             }
             let index = Index { build: &self.build, server: &self.server, releases, marks, parts };
             let index = serde_json::to_vec(&index)?;
             file.write_all(&index)?;
-            writeln!(file, "{:020}", index.len())?;
-            file.flush()?;
-            std::fs::rename(&draft, path)
-        };
-        // It is only a cache.
-        if write().is_err() {
-            let _ = std::fs::remove_file(&draft);
-        }
+            writeln!(file, "{:020}", index.len())
+        });
     }
 }
 
 /// Bytes of a file from a place on; none where it has not so many.
 fn read_at(file: &File, from: u64, bytes: u64) -> Option<Vec<u8>> {
-    if bytes > FILE_BYTES_MAX {
-        return None;
-    }
     let mut read = vec![0; usize::try_from(bytes).ok()?];
     file.read_exact_at(&mut read, from).ok()?;
     Some(read)

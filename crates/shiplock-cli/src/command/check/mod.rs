@@ -133,7 +133,9 @@ pub(super) async fn check(options: CheckArguments, output: &Output) -> Result<Ex
         findings.extend(of_snapshot);
     }
     // A report of thousands of findings must not lie beside the objects of thousands of nodes; to give these up takes long.
-    std::thread::spawn(move || drop(snapshot));
+    if let Some(snapshot) = snapshot {
+        std::thread::spawn(move || drop(snapshot));
+    }
     if let Some(kubectl) = kubectl
         && let Ok(Some(kubectl)) = kubectl.await
     {
