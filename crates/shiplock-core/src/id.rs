@@ -64,6 +64,13 @@ text_id! {
     Actor;
 }
 
+impl NodeName {
+    /// Whether the other one is the same copy: then it is equal, and else it may be.
+    pub(crate) fn shares(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// The number of a step in its plan, from 1, unique over all stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

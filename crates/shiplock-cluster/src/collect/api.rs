@@ -227,8 +227,8 @@ async fn changed_revisions(
     is_secret: bool,
     known: &HashMap<&(String, String), &Release>,
 ) -> Result<Vec<Release>, String> {
-    let path = format!("/api/v1/{resource}");
-    let list = List { query: OF_HELM, metadata_only: true, page: METADATA_ON_A_PAGE, ..List::of(&path) };
+    let list_path = format!("/api/v1/{resource}");
+    let list = List { query: OF_HELM, metadata_only: true, page: METADATA_ON_A_PAGE, ..List::of(&list_path) };
     let found = match requests.list::<Partial>(list).await {
         Read::Seen(found) => found,
         Read::NotSeen(why) => return Err(why),
@@ -255,7 +255,7 @@ async fn changed_revisions(
         }
     }
     if changed.len() > CHANGED_ONE_BY_ONE_MAX {
-        return current_revisions(requests, &path, is_secret).await;
+        return current_revisions(requests, &list_path, is_secret).await;
     }
     let mut reader = Reader::default();
     for (name, id) in changed {
@@ -264,6 +264,8 @@ async fn changed_revisions(
             Ok(body) => body,
             // It went between the list and now.
             Err(failure) if failure.status == 404 => continue,
+            // Who may list may not be allowed to get.
+            Err(failure) if failure.status == 403 => return current_revisions(requests, &list_path, is_secret).await,
             Err(failure) => return Err(failure.why),
         };
         let stored: Stored =

@@ -2,9 +2,14 @@
 //!
 //! An API server answers lists from a cache of its own for each resource, which follows etcd, and counts what that cache
 //! takes in. A list that was read after these counters is as it was where one instance is still the same process, has
-//! not filled the cache anew, and has taken in nothing. So that what etcd holds by now has been counted, the cache is
-//! made to catch up before the counters are read: the instance is asked for a list that is not older than the newest
-//! revision. From 1.34 on such a list always comes from the cache: <https://kep.k8s.io/4988>.
+//! not filled the cache anew, and has taken in nothing, and none says otherwise. So that what etcd holds by now has been
+//! counted, the cache is made to catch up before the counters are read: the instance is asked for a list that is not
+//! older than the newest revision. From 1.34 on such a list comes from the cache (<https://kep.k8s.io/4988>), and where it
+//! selects anything also while the cache is not filled, so that it waits (`shouldDelegateListOnNotReadyCache` in
+//! Kubernetes' `apiserver/pkg/storage/cacher`).
+//!
+//! An instance that did not vouch for a list may have counted a change that the list does not show: its mark is not kept
+//! with it.
 //!
 //! Where any of this is missing lists are read again.
 
@@ -27,6 +32,9 @@ use crate::connection::Connection;
 
 /// From this minor on a list that is not older than a revision comes from the cache, also page by page.
 const FROM_CACHE: MinorVersion = MinorVersion { major: 1, minor: 34 };
+
+/// Selects every object, since none has this name: `metadata.name!=-`.
+const SELECTS_ALL: &str = "fieldSelector=metadata.name%21%3D-";
 
 /// Lists wait for so long until the instances have answered; then they are read, and not kept.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -111,16 +119,17 @@ impl Caches {
         let _ = self.counted.set(counted);
     }
 
-    /// Where the caches of a list stand, and whether one says that the list is still what it was. To be asked for before
-    /// the list is read; waits until the instances have answered.
+    /// Where the caches of a list stand, and whether one says that the list is still what it was, and none that it is not.
+    /// To be asked for before the list is read; waits until the instances have answered.
     pub(super) async fn of(&self, list: &str) -> (BTreeMap<String, String>, bool) {
         let mut marks = BTreeMap::new();
-        let mut is_as_it_was = false;
         let (before, path) = (self.before.get(list), path_of(list));
         if before.is_some_and(BTreeMap::is_empty) {
-            return (marks, is_as_it_was);
+            return (marks, false);
         }
-        let Ok(counted) = tokio::time::timeout(WITHIN, self.counted.wait()).await else { return (marks, is_as_it_was) };
+        let Ok(counted) = tokio::time::timeout(WITHIN, self.counted.wait()).await else { return (marks, false) };
+        let was = |address: &str| before.and_then(|before| before.get(address));
+        let (mut any_vouches, mut any_differs) = (false, false);
         for Counted { instance, caught_up } in counted {
             let is_well = instance.not_ready.seen().is_some_and(Vec::is_empty)
                 && instance.version.seen().is_some_and(|version| tells(version));
@@ -129,9 +138,13 @@ impl Caches {
                 metrics.cache_mark(group, resource)
             });
             let Some(mark) = mark else { continue };
-            let was = before.and_then(|before| before.get(&instance.address));
-            is_as_it_was |= caught_up.contains(path) && was == Some(&mark);
+            any_vouches |= caught_up.contains(path) && was(&instance.address) == Some(&mark);
+            any_differs |= was(&instance.address).is_some_and(|was| *was != mark);
             marks.insert(instance.address.clone(), mark);
+        }
+        let is_as_it_was = any_vouches && !any_differs;
+        if is_as_it_was {
+            marks.retain(|address, mark| was(address) == Some(&*mark));
         }
         (marks, is_as_it_was)
     }
@@ -170,7 +183,8 @@ pub(super) async fn catch_up(requests: &Requests<'_>, instance: &Connection, pat
     let asked = paths.iter().map(|&path| async move {
         let body = requests.get_from(instance, &format!("{path}?limit=1"), METADATA).await.ok()?;
         let revision = revision(&body)?;
-        let caught_up = format!("{path}?limit=1&resourceVersion={revision}&resourceVersionMatch=NotOlderThan");
+        let newest = format!("resourceVersion={revision}&resourceVersionMatch=NotOlderThan");
+        let caught_up = format!("{path}?limit=1&{SELECTS_ALL}&{newest}");
         requests.get_from(instance, &caught_up, METADATA).await.ok()?;
         Some(path.to_owned())
     });
@@ -191,4 +205,53 @@ fn revision(body: &[u8]) -> Option<String> {
     let list: List = serde_json::from_slice(body).ok()?;
     let revision = list.metadata.resource_version;
     (!revision.is_empty() && revision.bytes().all(|byte| byte.is_ascii_digit())).then_some(revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use shiplock_check::api::metrics::Metrics;
+
+    use super::*;
+
+    const LIST: &str = "/api/v1/pods";
+
+    /// An instance whose cache of pods has counted so many changes.
+    fn counted(address: &str, changes: u32) -> Counted {
+        let mut metrics = Metrics { address: address.to_owned(), samples: Vec::new() };
+        metrics.take("process_start_time_seconds 1");
+        metrics.take(r#"apiserver_watch_cache_initializations_total{group="",resource="pods"} 1"#);
+        metrics.take(&format!(r#"apiserver_watch_cache_events_received_total{{group="",resource="pods"}} {changes}"#));
+        let instance = Instance {
+            address: address.to_owned(),
+            metrics: Read::Seen(metrics),
+            version: Read::Seen("v1.36.3".to_owned()),
+            not_ready: Read::Seen(Vec::new()),
+        };
+        Counted { instance, caught_up: BTreeSet::from([LIST.to_owned()]) }
+    }
+
+    async fn of(before: &[(&str, u32)], now: &[(&str, u32)]) -> (Vec<String>, bool) {
+        let marks = |counted: &[(&str, u32)]| counted.iter().map(|(at, changes)| self::counted(at, *changes)).collect();
+        let caches = Caches::new(Marks::new());
+        caches.put(marks(before));
+        let (before, _) = caches.of(LIST).await;
+        let caches = Caches::new(Marks::from([(LIST.to_owned(), before)]));
+        caches.put(marks(now));
+        let (marks, is_as_it_was) = caches.of(LIST).await;
+        (marks.into_keys().collect(), is_as_it_was)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_as_it_was_where_an_instance_vouches_and_none_differs_and_only_who_vouched_is_believed_later() {
+        for (what, before, now, kept, expected) in [
+            ("both vouch", &[("a", 1), ("b", 7)][..], &[("a", 1), ("b", 7)][..], &["a", "b"][..], true),
+            ("one is away", &[("a", 1), ("b", 7)], &[("a", 1)], &["a"], true),
+            ("one has counted a change", &[("a", 1), ("b", 7)], &[("a", 1), ("b", 8)], &["a", "b"], false),
+            ("one is new, and may have counted a change", &[("a", 1)], &[("a", 1), ("b", 8)], &["a"], true),
+            ("none is known", &[("a", 1)], &[("b", 8)], &["b"], false),
+        ] {
+            let kept = kept.iter().map(|&address| address.to_owned()).collect();
+            assert_eq!(of(before, now).await, (kept, expected), "{what}");
+        }
+    }
 }

@@ -507,6 +507,7 @@ async fn a_release_that_did_not_change_is_not_read_again_and_one_that_did_is() {
     let first = over(&connection, &collection, &|_| ()).await.unwrap().releases.seen().unwrap().clone();
     assert_eq!(first.len(), 2);
     let (connection, log) = api(answer(true));
+    let known_before = first.clone();
     let known = Known { releases: first, ..Known::default() };
     let (second, _) = again(&connection, &collection, Some(known), &|_| ()).await.unwrap();
     let second = second.releases.seen().unwrap();
@@ -514,6 +515,15 @@ async fn a_release_that_did_not_change_is_not_read_again_and_one_that_did_is() {
     let asked: Vec<String> = log.lock().unwrap().iter().map(|asked| asked.path.clone()).collect();
     let got: Vec<&String> = asked.iter().filter(|path| path.contains("/namespaces/n/secrets/")).collect();
     assert_eq!(got, ["/api/v1/namespaces/n/secrets/sh.helm.release.v1.b.v1"], "{asked:?}");
+    // Who may list and not get has what changed listed with all others.
+    let served = answer(true);
+    let (connection, _) = api(move |asked| match asked.path.starts_with("/api/v1/namespaces/n/secrets/") {
+        true => status(403, "Forbidden", "no"),
+        false => served(asked),
+    });
+    let known = Known { releases: known_before, ..Known::default() };
+    let (third, _) = again(&connection, &collection, Some(known), &|_| ()).await.unwrap();
+    assert_eq!(third.releases.seen(), Some(second));
 }
 
 #[tokio::test]

@@ -139,19 +139,6 @@ impl World {
         }
     }
 
-    /// Brings workloads that were read before up to date.
-    pub fn refresh_workload_facts(&self, facts: &mut Vec<WorkloadFacts>) {
-        let kinds = [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet];
-        if facts.len() != kinds.iter().map(|kind| self.workloads(*kind).len()).sum::<usize>() {
-            *facts = self.workload_facts();
-            return;
-        }
-        let now = kinds.into_iter().flat_map(|kind| self.workloads(kind).iter());
-        for (fact, (_, workload)) in facts.iter_mut().zip(now) {
-            (fact.desired, fact.ready) = counts(workload);
-        }
-    }
-
     /// The mirrors of the static pods of masters.
     pub fn control_plane_pods(&self) -> Vec<ControlPlanePodFacts> {
         let mut found = Vec::new();

@@ -279,6 +279,11 @@ impl World {
         std::mem::take(&mut self.changed)
     }
 
+    /// The same, without taking note that it was asked.
+    pub fn changed_workloads(&self) -> impl Iterator<Item = WorkloadId> + '_ {
+        self.changed.iter().copied()
+    }
+
     /// Whether there are any such workloads.
     pub fn workloads_changed(&self) -> bool {
         !self.changed.is_empty()

@@ -64,7 +64,8 @@ impl Kubectl {
 /// The kubectl that a search path leads to; none where it is not the program itself but something that chooses one, such as a
 /// script, or a link to a version manager.
 fn kubectl_of(search_path: &std::ffi::OsStr) -> Option<Program> {
-    let path = std::env::split_paths(search_path).map(|folder| folder.join("kubectl")).find(|path| path.is_file())?;
+    let path =
+        std::env::split_paths(search_path).map(|folder| folder.join("kubectl")).find(|path| is_executable(path))?;
     let path = std::fs::canonicalize(path).ok()?;
     let mut file = std::fs::File::open(&path).ok()?;
     let mut begin = [0; 4];
@@ -75,8 +76,13 @@ fn kubectl_of(search_path: &std::ffi::OsStr) -> Option<Program> {
     Some(Program { state: known::state(&path)?, path })
 }
 
+/// Whether a search path leads to it: a file that may be run.
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
 fn kept(path: &Path) -> Option<Kept> {
-    let file = std::fs::File::open(path).ok()?;
+    let file = known::open(path)?;
     serde_json::from_reader(std::io::BufReader::new(file.take(KEPT_BYTES_MAX))).ok()
 }
 
@@ -102,7 +108,7 @@ async fn ask() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -111,20 +117,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let of = || kubectl_of(folder.path().as_os_str());
+        let program = |name: &str, content: &[u8]| {
+            std::fs::write(at(name), content).unwrap();
+            std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
         assert!(of().is_none(), "there is none");
-        std::fs::write(at("kubectl"), "#!/bin/sh\nexec kubectl-1.36 \"$@\"\n").unwrap();
+        program("kubectl", b"#!/bin/sh\nexec kubectl-1.36 \"$@\"\n");
         assert!(of().is_none(), "a script may choose another each time");
         std::fs::remove_file(at("kubectl")).unwrap();
-        std::fs::write(at("manager"), b"\x7fELF and so on").unwrap();
+        program("manager", b"\x7fELF and so on");
         symlink(at("manager"), at("kubectl")).unwrap();
         assert!(of().is_none(), "so may a version manager");
         std::fs::remove_file(at("kubectl")).unwrap();
-        std::fs::write(at("kubectl-1.36"), b"\x7fELF one").unwrap();
+        program("kubectl-1.36", b"\x7fELF one");
         symlink(at("kubectl-1.36"), at("kubectl")).unwrap();
         let first = of().unwrap();
         assert!(of().unwrap() == first);
-        std::fs::write(at("kubectl-1.36"), b"\x7fELF another").unwrap();
+        program("kubectl-1.36", b"\x7fELF another");
         assert!(of().unwrap() != first);
+        std::fs::set_permissions(at("kubectl-1.36"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(of().is_none(), "what may not be run is passed over");
     }
 
     #[test]

@@ -5,11 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use shiplock_check::api::helm::Release;
 use shiplock_check::object::Objects;
@@ -45,21 +47,54 @@ pub(super) fn state(program: &Path) -> Option<String> {
     Some(format!("{} bytes at {}", program.len(), changed.as_nanos()))
 }
 
+/// Opens a file that was written by [`replace`]: one of this user alone. Another's may tell anything, and what is no file may
+/// never end.
+pub(super) fn open(path: &Path) -> Option<File> {
+    // A pipe is opened without waiting for who writes to it, and then refused.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(i32::try_from(flags).ok()?).open(path).ok()?;
+    let found = file.metadata().ok()?;
+    let is_ours = found.is_file() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
+    is_ours.then_some(file)
+}
+
 /// Writes a file anew, for its owner alone: two checks at once do not leave half of each. It is only a cache: what cannot be
 /// written is as it was.
-pub(super) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) {
-    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = || -> std::io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        let mut file = BufWriter::new(file);
-        write(&mut file)?;
-        file.flush()?;
-        std::fs::rename(&draft, path)
+pub(super) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>) {
+    let written = || -> Option<()> {
+        let mut draft = tempfile::Builder::new().prefix(DRAFT).tempfile_in(path.parent()?).ok()?;
+        let mut file = BufWriter::new(draft.as_file_mut());
+        write(&mut file).and_then(|()| file.flush()).ok()?;
+        drop(file);
+        draft.persist(path).ok().map(drop)
     };
-    if written().is_err() {
-        let _ = std::fs::remove_file(&draft);
+    let _ = written();
+}
+
+/// What a file that is being written is called.
+const DRAFT: &str = ".draft-";
+
+/// Deletes what was left of a check that was killed while it wrote, and of clusters that nobody checks any more.
+fn tidy(folder: &Path) {
+    let is_old = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let kept_for = match () {
+            () if name.starts_with(DRAFT) => DRAFT_KEPT,
+            () if name.starts_with("check-") => KEPT_UNUSED,
+            () => return false,
+        };
+        entry.metadata().and_then(|found| found.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > kept_for))
+    };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().filter(is_old) {
+        let _ = std::fs::remove_file(entry.path());
     }
 }
+
+/// No check writes for so long.
+const DRAFT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What no check has written anew for so long is of a cluster that is gone.
+const KEPT_UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Where checks keep what the next one may use; none where there is no home.
 pub(super) fn folder() -> Option<PathBuf> {
@@ -91,7 +126,7 @@ impl Kept {
     pub(super) fn read(&self) -> Option<Known> {
         let path = self.path.as_ref()?;
         let read = || {
-            let file = File::open(path).ok()?;
+            let file = open(path)?;
             let length = file.metadata().ok()?.len();
             if length > FILE_BYTES_MAX {
                 return None;
@@ -132,13 +167,19 @@ impl Kept {
             return;
         }
         if let Some(folder) = path.parent() {
-            let _ = std::fs::create_dir_all(folder);
+            let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            tidy(folder);
         }
         replace(path, |file| {
             let mut parts = Vec::new();
+            let mut bytes = 0;
             for list in lists {
                 shiplock_cluster::collect::parts(list, &snapshot.objects, |part| {
                     parts.push((list.clone(), part.len() as u64));
+                    bytes += part.len() as u64;
+                    if bytes > FILE_BYTES_MAX {
+                        return Err(std::io::ErrorKind::FileTooLarge.into());
+                    }
                     file.write_all(part)
                 })?;
             }
@@ -204,5 +245,42 @@ mod tests {
             assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "no draft is left either");
         }
         assert!(Kept::of("https://a", true).read().is_none(), "nothing is known where all shall be read");
+    }
+
+    #[test]
+    fn what_others_may_write_is_not_believed_and_what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        replace(&at("ours"), |file| file.write_all(b"x"));
+        assert!(open(&at("ours")).is_some());
+        std::fs::set_permissions(at("ours"), std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(open(&at("ours")).is_none(), "others may write it");
+        replace(&at("ours"), |file| file.write_all(b"y"));
+        assert!(open(&at("ours")).is_some(), "written anew it is ours alone");
+        std::os::unix::fs::symlink(at("ours"), at("link")).unwrap();
+        assert!(open(&at("link")).is_none(), "a link");
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(open(&at("pipe")).is_none(), "a pipe");
+        assert!(open(folder.path()).is_none(), "a folder");
+        replace(&at("link"), |file| file.write_all(b"z"));
+        assert_eq!(std::fs::read(at("ours")).unwrap(), b"y", "what a link leads to stays");
+        replace(&at("ours"), |_| Err(std::io::ErrorKind::StorageFull.into()));
+        assert_eq!(std::fs::read(at("ours")).unwrap(), b"y", "what cannot be written is as it was");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no draft is left");
+    }
+
+    #[test]
+    fn what_nobody_has_used_for_long_is_deleted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let age = |days: u64| std::time::SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+        for (name, days) in
+            [("check-a.json", 31), ("check-b.json", 29), (".draft-1", 2), (".draft-2", 0), ("kubectl.json", 99)]
+        {
+            File::create(folder.path().join(name)).unwrap().set_modified(age(days)).unwrap();
+        }
+        tidy(folder.path());
+        let left: std::collections::BTreeSet<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".draft-2", "check-b.json", "kubectl.json"].map(Into::into).into());
     }
 }

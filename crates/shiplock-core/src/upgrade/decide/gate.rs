@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 
 use super::{Decision, View, later, pause_for};
-use crate::facts::{ClusterFacts, Readiness, not_ready};
+use crate::facts::{ClusterFacts, NodeFacts, Readiness, not_ready};
+use crate::plan::NodePlan;
 use crate::planted::{self, Bug};
 use crate::problem::{Code, Problem};
 
@@ -74,27 +75,8 @@ impl View<'_> {
     }
 
     pub(super) fn unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
-        // Nothing was finished in a stage that has not begun.
-        let begun = self.upgrade.stages_started.iter().filter_map(|index| self.upgrade.plan.stages.get(*index));
-        for stage in begun {
-            // Pools are planned by name, as facts are kept: who walks along need not search for each of thousands.
-            let mut along = cluster.nodes.iter().peekable();
-            for node in &stage.nodes {
-                let seen = along.next_if(|(name, _)| **name == node.node).or_else(|| {
-                    while along.next_if(|(name, _)| **name < node.node).is_some() {}
-                    along.next_if(|(name, _)| **name == node.node)
-                });
-                let seen = seen.map(|(_, seen)| seen).or_else(|| cluster.nodes.get(&node.node));
-                let wrong = match node.machine(seen).map(|machine| &machine.ready) {
-                    Ok(Readiness::Ready) => continue,
-                    Ok(Readiness::NotReady { why }) => not_ready(&node.node, why),
-                    Err(problem) => problem,
-                };
-                // Asked of few: most nodes are Ready, and the machines of the plan.
-                if self.upgrade.node_progress(node) == NodeProgress::Done {
-                    return Some(wrong);
-                }
-            }
+        if let Some(wrong) = self.finished_node_unwell(cluster) {
+            return Some(wrong);
         }
         let baseline = self.upgrade.baseline.as_deref().map_or(&[][..], Vec::as_slice);
         let worse = worse_than_baseline(baseline, &cluster.workloads);
@@ -111,11 +93,50 @@ impl View<'_> {
         worse.first().map(|first| fewer_ready_pods(first, &self.upgrade.plan.cluster, cluster))
     }
 
+    /// Why a node that is done is not the machine of the plan any more or not Ready, of the first one in order of the plan.
+    fn finished_node_unwell(&self, cluster: &ClusterFacts) -> Option<Problem> {
+        // Nothing was finished in a stage that has not begun. Pools are planned by name, as facts are kept: all stages are
+        // walked along with the facts, and none of thousands of nodes is searched for.
+        let begun = self.upgrade.stages_started.iter().filter_map(|index| self.upgrade.plan.stages.get(*index));
+        let mut along: Vec<_> = begun.enumerate().map(|(turn, stage)| (turn, stage.nodes.iter().peekable())).collect();
+        let mut unwell: Vec<(usize, &NodePlan, Problem)> = Vec::new();
+        let mut look = |turn, node, seen| unwell.extend(why_unwell(node, seen).map(|wrong| (turn, node, wrong)));
+        for (name, seen) in &cluster.nodes {
+            let is_next = |node: &&NodePlan| node.node.shares(name);
+            let planned = match along.iter_mut().find_map(|(turn, nodes)| Some((*turn, nodes.next_if(is_next)?))) {
+                Some(shared) => Some(shared),
+                None => {
+                    along.iter_mut().find_map(|(turn, nodes)| Some((*turn, nodes.next_if(|node| node.node == *name)?)))
+                }
+            };
+            if let Some((turn, node)) = planned {
+                look(turn, node, Some(seen));
+            }
+        }
+        // Those that are gone, that are in another order, or in two stages.
+        for (turn, nodes) in along {
+            nodes.for_each(|node| look(turn, node, cluster.nodes.get(&node.node)));
+        }
+        unwell.sort_by_key(|(turn, ..)| *turn);
+        // Asked of few: most nodes are Ready, and the machines of the plan.
+        let is_done = |node: &NodePlan| self.upgrade.node_progress(node) == NodeProgress::Done;
+        unwell.into_iter().find(|(_, node, _)| is_done(node)).map(|(.., wrong)| wrong)
+    }
+
     pub(super) fn held(&self, hold: Hold) -> Decision {
         match hold {
             Hold::Wait(wait) => self.wait(vec![*wait]),
             Hold::Pause(reason) => pause_for(*reason),
             Hold::Skip(problem) => pause_for(PauseReason::Gate { problem: *problem }),
         }
+    }
+}
+
+/// Why what has a node's name is not the machine of the plan, or not Ready.
+fn why_unwell(node: &NodePlan, seen: Option<&NodeFacts>) -> Option<Problem> {
+    match node.machine(seen).map(|machine| &machine.ready) {
+        Ok(Readiness::Ready) => None,
+        Ok(Readiness::NotReady { why }) => Some(not_ready(&node.node, why)),
+        Err(problem) => Some(problem),
     }
 }

@@ -98,6 +98,43 @@ fn a_gate_over_pods_that_are_not_ready_names_the_nodes_that_are_not_ready() {
 }
 
 #[test]
+fn of_finished_nodes_of_several_pools_that_are_ill_the_first_of_the_plan_is_named_whoever_wrote_the_names() {
+    let mut world = World::new(&[("blue", 2), ("green", 12)], options());
+    while world.batches(2).is_empty() || world.upgrade.open_batch(2).is_some() {
+        let _ = world.settle();
+        for number in world.in_flight() {
+            world.succeed(number);
+        }
+        if !world.batches(2).is_empty() {
+            world.cluster.workloads[0].ready = 1;
+        }
+    }
+    let first: Vec<NodeName> = [1, 2].map(|stage| NodeName::from(world.batches(stage)[0][0])).into();
+    let named = |world: &World| match world.clone().settle() {
+        Decision::Wait { on, .. } => match &on[0].what {
+            Waiting::Gate { problem } => problem.parameters["node"].clone(),
+            what => panic!("{what:?}"),
+        },
+        decision => panic!("the gate holds: {decision:?}"),
+    };
+    for is_shared in [true, false] {
+        let mut world = world.clone();
+        if !is_shared {
+            let nodes = std::mem::take(&mut world.cluster.nodes);
+            world.cluster.nodes = nodes.into_iter().map(|(name, node)| (NodeName::from(name.as_str()), node)).collect();
+        }
+        for name in &first {
+            world.cluster.nodes.get_mut(name).unwrap().ready = Readiness::NotReady { why: "ill".to_owned() };
+        }
+        assert_eq!(named(&world), first[0].as_str());
+        world.cluster.nodes.get_mut(&first[0]).unwrap().ready = Readiness::Ready;
+        assert_eq!(named(&world), first[1].as_str());
+        world.cluster.nodes.remove(&first[0]);
+        assert_eq!(named(&world), first[0].as_str(), "one that is gone");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_lets_no_batch_begin() {
     let mut world = World::new(&[("blue", 4)], PlanOptions { pause_policy: PausePolicy::AfterFirstBatch, ..options() });
     let _ = world.run_out();

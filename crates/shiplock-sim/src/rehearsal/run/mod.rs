@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use shiplock_api::agent::ReportKind;
 use shiplock_core::check::check_plan;
-use shiplock_core::facts::{AgentFacts, ClusterFacts, Facts, Observed};
+use shiplock_core::facts::{AgentFacts, ClusterFacts, Facts, Observed, WorkloadFacts};
 use shiplock_core::id::{Actor, Epoch, NodeName, StepNumber, UpgradeId};
 use shiplock_core::plan::{Plan, StageKind};
 use shiplock_core::problem::{Code, Problem};
@@ -312,10 +312,7 @@ impl Run {
             }
             read.observe(world, cluster, id, node);
         }
-        observe(world, cluster, Extent { workloads: false, ..extent });
-        if extent.workloads {
-            cluster.addons = world.addons();
-        }
+        observe(world, cluster, extent);
     }
 
     /// Reads the workloads that have changed: of thousands few do.
@@ -325,9 +322,7 @@ impl Run {
         let Some(Observed::Known(cluster)) = self.driver.facts_mut().map(|facts| &mut facts.cluster) else { return };
         let cluster = Arc::make_mut(cluster);
         for workload in changed {
-            let Some(place) = self.places.get(&workload).copied() else { continue };
-            let Some(fact) = cluster.workloads.get_mut(place) else { continue };
-            self.world.refresh_workload_fact(workload, fact);
+            let Some((place, fact)) = refresh_workload(&self.world, &self.places, workload, cluster) else { continue };
             // As the gate has it: nothing is added or deleted here, so that the baseline has the same places.
             if baseline.get(place).is_some_and(|before| fact.ready < fact.ready_wanted(before)) {
                 self.behind.insert(workload);
@@ -374,13 +369,16 @@ impl Run {
         for number in due {
             self.note_time_over(number);
             let Some(work) = self.work.get_mut(&number) else { continue };
-            let (driver, read) = (&mut self.driver, &mut self.read);
+            let (driver, read, places) = (&mut self.driver, &mut self.read, &self.places);
             let mut facts = |world: &World| {
                 let known = driver.facts_mut().map(|facts| &mut facts.cluster);
                 match known {
                     Some(Observed::Known(cluster)) => {
                         let facts = Arc::make_mut(cluster);
                         read.observe_all(world, facts);
+                        for workload in world.changed_workloads() {
+                            refresh_workload(world, places, workload, facts);
+                        }
                         observe(world, facts, EVERYTHING);
                         cluster.clone()
                     }
@@ -492,12 +490,13 @@ impl Run {
             self.world.advance(self.world.now() + GATE_ASKED);
             // Where neither a workload nor a node has changed it would be answered as before.
             changed |= self.world.workloads_changed() || self.world.nodes().newest() != nodes;
-            // To ask it is dear, and while any workload is behind it holds.
+            // To ask it is dear, and while any workload is behind it holds until its time is over.
             if by_workloads {
                 self.hear_of_workloads();
             }
-            let may_pass = !by_workloads || self.behind.is_empty();
-            if (changed && may_pass) || self.now() >= self.wake_at {
+            let is_behind = by_workloads && !self.behind.is_empty();
+            let ask_at = deadline.filter(|_| is_behind).unwrap_or(self.wake_at);
+            if (changed && !is_behind) || self.now() >= ask_at {
                 return;
             }
             self.find_unplaced();
@@ -577,12 +576,25 @@ fn workload_of(world: &World, name: &str) -> Option<WorkloadId> {
     Some(WorkloadId { kind, id: world.workloads(kind).id(namespace, name)? })
 }
 
+/// Brings a workload up to date among the facts; gives where it is, and what it is now.
+fn refresh_workload<'a>(
+    world: &World,
+    places: &BTreeMap<WorkloadId, usize>,
+    workload: WorkloadId,
+    cluster: &'a mut ClusterFacts,
+) -> Option<(usize, &'a WorkloadFacts)> {
+    let place = places.get(&workload).copied()?;
+    let fact = cluster.workloads.get_mut(place)?;
+    world.refresh_workload_fact(workload, fact);
+    Some((place, fact))
+}
+
 /// What is observed beside nodes.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     /// API servers, and static pods of masters.
     masters: bool,
-    /// Workloads and add-ons.
+    /// Add-ons, and the workloads that have changed.
     workloads: bool,
 }
 
@@ -610,7 +622,17 @@ impl ReadNodes {
             self.versions.resize(place + 1, 0);
         }
         self.versions[place] = node.meta.version;
-        cluster.nodes.insert(NodeName::new(node.meta.name.clone()), world.node_facts(node));
+        let mut facts = world.node_facts(node);
+        match cluster.nodes.get_mut(&*node.meta.name) {
+            Some(known) => {
+                // The plan has this very text: what shares it is compared without a look.
+                if known.uid == facts.uid {
+                    facts.uid = known.uid.clone();
+                }
+                *known = facts;
+            }
+            None => _ = cluster.nodes.insert(NodeName::new(node.meta.name.clone()), facts),
+        }
     }
 
     fn observe_all(&mut self, world: &World, cluster: &mut ClusterFacts) {
@@ -624,7 +646,7 @@ impl ReadNodes {
     }
 }
 
-/// Brings facts beside those of nodes up to date.
+/// Brings facts beside those of nodes and workloads up to date.
 fn observe(world: &World, cluster: &mut ClusterFacts, extent: Extent) {
     cluster.observed_at = world.now().timestamp();
     if extent.masters {
@@ -632,7 +654,6 @@ fn observe(world: &World, cluster: &mut ClusterFacts, extent: Extent) {
         cluster.control_plane_pods = world.control_plane_pods();
     }
     if extent.workloads {
-        world.refresh_workload_facts(&mut cluster.workloads);
         cluster.addons = world.addons();
     }
 }
