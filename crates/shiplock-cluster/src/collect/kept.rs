@@ -5,8 +5,8 @@
 //! not filled the cache anew, and has taken in nothing, and none says otherwise. So that what etcd holds by now has been
 //! counted, the cache is made to catch up before the counters are read: the instance is asked for a list that is not
 //! older than the newest revision. From 1.34 on such a list comes from the cache (<https://kep.k8s.io/4988>), and where it
-//! selects anything also while the cache is not filled, so that it waits (`shouldDelegateListOnNotReadyCache` in
-//! Kubernetes' `apiserver/pkg/storage/cacher`).
+//! selects anything also while the cache is not filled: then it is refused, and not answered by etcd
+//! (`shouldDelegateListOnNotReadyCache` in Kubernetes' `apiserver/pkg/storage/cacher`, <https://kep.k8s.io/4568>).
 //!
 //! An instance that did not vouch for a list may have counted a change that the list does not show: its mark is not kept
 //! with it.

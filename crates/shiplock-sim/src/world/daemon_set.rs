@@ -39,7 +39,7 @@ pub(super) struct DaemonSetNodes {
 }
 
 /// Counts of pods of a set.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     pods: u32,
     healthy: u32,
@@ -258,5 +258,83 @@ impl World {
         let go = known.old_ready.iter().copied().filter(|node| !leave.contains(node)).take(may_go);
         let nodes: BTreeSet<u32> = go.chain(known.old_unready.iter().copied()).chain(leave.iter().copied()).collect();
         nodes.into_iter().filter_map(|node| Some((*known.held.get(node as usize)?)?.pod)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::Rng as _;
+
+    use super::super::tests::world;
+    use super::super::{Effect, Taint, WorkloadSpec, labels};
+    use super::*;
+
+    /// What is kept must be what would be counted without it.
+    fn check(world: &World, id: WorkloadId) {
+        let set = world.workload(id).unwrap();
+        let look = |mut world: World| {
+            let known = world.look_at_nodes(id.id, set, &set.revision.to_string().into());
+            let held: Vec<Held> = known.held.iter().flatten().copied().collect();
+            let nodes = [known.missing, known.stray, known.old_ready, known.old_unready];
+            (known.eligible, known.desired, known.tally, nodes, held)
+        };
+        let mut without = world.clone();
+        without.daemon_set_nodes.clear();
+        assert_eq!(look(world.clone()), look(without));
+    }
+
+    #[test]
+    fn what_a_daemon_set_goes_by_is_what_it_would_count_anew_whatever_happens() {
+        for seed in 0..20 {
+            let mut world = world(seed, 6);
+            let id = world.add_workload(&WorkloadSpec::new(WorkloadKind::DaemonSet, "shop", "agent", 1)).unwrap();
+            world.settle(Duration::from_secs(300));
+            let mut nodes: Vec<u32> = (0..6).collect();
+            for round in 0..60 {
+                let place = world.luck.random_range(0..nodes.len());
+                let node = nodes[place];
+                match world.luck.random_range(0..9) {
+                    0 => {
+                        let pod = world.pods_on(node).next();
+                        pod.into_iter().for_each(|pod| world.remove_pod(pod));
+                    }
+                    1 => {
+                        let pod = world.pods_on(node).next();
+                        pod.into_iter().for_each(|pod| world.end_pod(pod, None));
+                    }
+                    2 | 3 => {
+                        let effect = if world.luck.random_bool(0.5) { Effect::NoExecute } else { Effect::NoSchedule };
+                        let taint = Taint { key: "spot".into(), value: "".into(), effect };
+                        let taints = if world.luck.random_bool(0.5) { vec![taint] } else { Vec::new() };
+                        world.change_node(node, |node| node.taints = Arc::new(taints));
+                    }
+                    4 => {
+                        _ = world.change_node(node, |node| {
+                            node.meta.labels = labels([("round", round.to_string().as_str())])
+                        })
+                    }
+                    5 => {
+                        let image = format!("agent:{round}").into();
+                        world.change_workload(id, |set| {
+                            Arc::make_mut(&mut set.template).containers = vec![("main".into(), image)];
+                        });
+                    }
+                    6 => world.stop_kubelet(node),
+                    7 => world.reboot(node),
+                    _ => {
+                        world.delete_node(node);
+                        check(&world, id);
+                        nodes[place] = world.rejoin(node).unwrap();
+                    }
+                }
+                check(&world, id);
+                for _ in 0..world.luck.random_range(0..40) {
+                    world.step();
+                    check(&world, id);
+                }
+            }
+        }
     }
 }

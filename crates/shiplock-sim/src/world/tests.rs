@@ -6,7 +6,7 @@ use rand::Rng as _;
 
 use super::*;
 
-fn world(seed: u64, nodes: usize) -> World {
+pub(super) fn world(seed: u64, nodes: usize) -> World {
     let mut world = World::new(seed, Moment(1_800_000_000_000), Pace::default(), 1_000);
     for index in 1..=nodes {
         world.add_node(&NodeSpec::worker(&format!("n{index}"), "v1.35.4", "v1.6.20")).unwrap();
